@@ -1,0 +1,30 @@
+# make quickstart   environment, then the main job on synthetic data (runs/quickstart/)
+# make test         environment, then linters, types, import rules and tests
+#
+# PYTHON names the interpreter the environment is made with: make test PYTHON=python3.12
+
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Stands for the installed environment: older than the files it was made from means install again.
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test
+
+quickstart: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/quickstart/run.sh
+
+# One thread per test process: with more, the processes of `-n 2` compete for the same cores.
+test: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("padrec needs Python 3.11 or newer, $(PYTHON) is %d.%d; name another one: make PYTHON=..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Lossless speculative decoding for list-wise generative recommenders."""

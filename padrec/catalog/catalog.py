@@ -1,0 +1,119 @@
+"""The items that can be recommended and their semantic IDs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from padrec.catalog.errors import InputError
+
+
+class Catalog:
+    """All items, each with its semantic ID and the user's own key.
+
+    Items that share a semantic ID are kept: together they are one *leaf*. Leaves are numbered in the lexicographic
+    order of their codes, so that every prefix of codes owns one contiguous range of leaves.
+
+    Args:
+        codes: semantic IDs, integer `[n_items, L]`, each code at least 0.
+        keys: the users' own item keys, `[n_items]`, all different.
+        texts: titles or descriptions, `[n_items]`, or None.
+        source: where the catalog was read from, named in errors.
+
+    Raises:
+        InputError: an empty catalog, lengths that differ, a negative code or a duplicate key.
+    """
+
+    def __init__(
+        self, codes: Tensor, keys: Sequence[str], texts: Sequence[str] | None = None, source: str = "catalog"
+    ) -> None:
+        if codes.ndim != 2 or 0 in codes.shape:
+            raise InputError(f"{source}: codes of shape {list(codes.shape)}, expected [items, slots], neither 0")
+        for name, values in (("keys", keys), ("texts", texts)):
+            if values is not None and len(values) != len(codes):
+                raise InputError(f"{source}: {len(values)} {name} for {len(codes)} items, expected one for each")
+        self.source = source
+        self.codes = codes.to(torch.int32)
+        self.keys = tuple(keys)
+        self.texts = None if texts is None else tuple(texts)
+        self._index = {key: index for index, key in enumerate(self.keys)}
+        self._check()
+        leaf_codes, leaf_of_item, leaf_sizes = torch.unique(
+            self.codes.long(), dim=0, sorted=True, return_inverse=True, return_counts=True
+        )
+        self.leaf_codes: Tensor = leaf_codes  # [n_leaves, L]
+        self.leaf_of_item: Tensor = leaf_of_item  # [n_items]
+        self.leaf_sizes: Tensor = leaf_sizes  # [n_leaves]
+        self._items_by_leaf = leaf_of_item.argsort(stable=True)
+        self._leaf_starts = torch.cat([leaf_sizes.new_zeros(1), leaf_sizes.cumsum(0)])
+
+    def _check(self) -> None:
+        if len(self._index) != len(self.keys):
+            seen: set[str] = set()
+            twice = next(key for key in self.keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise InputError(f"{self.source}: item key {twice!r} occurs twice, expected every key once")
+        if int(self.codes.min()) < 0:
+            item = int((self.codes < 0).any(1).nonzero()[0])
+            raise InputError(
+                f"{self.source}: item {self.keys[item]!r} has the codes {self.codes[item].tolist()}, "
+                "expected codes of at least 0"
+            )
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return self.codes.shape[0]
+
+    @property
+    def n_slots(self) -> int:
+        """Codes in a semantic ID, L."""
+        return self.codes.shape[1]
+
+    @property
+    def n_leaves(self) -> int:
+        """Number of distinct semantic IDs."""
+        return self.leaf_codes.shape[0]
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Largest code plus one, for each slot."""
+        return tuple((self.codes.amax(0) + 1).tolist())
+
+    def index(self, key: str) -> int:
+        """The row of the item with this key.
+
+        Raises:
+            InputError: no such item.
+        """
+        try:
+            return self._index[key]
+        except KeyError:
+            raise InputError(f"item {key!r} is not among the {self.n_items} items of {self.source}") from None
+
+    def leaf_items(self, leaf: int) -> list[int]:
+        """The items that share this leaf's semantic ID, in catalog order."""
+        start, end = self._leaf_starts[leaf : leaf + 2].tolist()
+        return [int(item) for item in self._items_by_leaf[start:end]]
+
+    def leaf_of_codes(self, codes: Tensor) -> Tensor:
+        """The leaf of each semantic ID.
+
+        Args:
+            codes: integer `[*, L]`; any value, -1 included.
+
+        Returns:
+            Leaf indices, int64 `[*]`; -1 where no item has these codes.
+        """
+        flat = codes.long().reshape(-1, self.n_slots).to(self.leaf_codes.device)
+        leaf = torch.zeros(len(flat), dtype=torch.long)
+        known = torch.ones(len(flat), dtype=torch.bool)
+        prefix = torch.zeros(self.n_leaves, dtype=torch.long)  # [n_leaves], rank of the leaf's prefix so far
+        for slot in range(self.n_slots):
+            width = max(int(self.codes[:, slot].max()) + 1, 1)
+            inside = (flat[:, slot] >= 0) & (flat[:, slot] < width)
+            ids, inverse = torch.unique(prefix * width + self.leaf_codes[:, slot], return_inverse=True)
+            wanted = leaf * width + flat[:, slot].clamp(0, width - 1)
+            place = torch.searchsorted(ids, wanted).clamp(max=len(ids) - 1)
+            known &= inside & (ids[place] == wanted)
+            leaf, prefix = place, inverse
+        return leaf.where(known, torch.full_like(leaf, -1)).view(codes.shape[:-1]).to(codes.device)

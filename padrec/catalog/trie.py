@@ -1,0 +1,120 @@
+"""The trie of all semantic IDs, as flat tensors on the decoding device."""
+
+import torch
+from torch import Tensor
+
+from padrec.catalog.catalog import Catalog
+from padrec.catalog.vocabulary import SemanticIDVocabulary
+
+
+class CatalogTrie:
+    """All leaves, sorted by code tuple, so that every node is one contiguous range `[low, high)` of leaves.
+
+    Nodes are numbered level by level in sorted order: the root is node 0, the leaves of the catalog are the last
+    `n_leaves` nodes, and node `n_nodes` is a *sink* without children, where every step that the catalog does not
+    allow ends. Children are stored in CSR form: the edges of node `v` are `first_child[v] … first_child[v + 1]`.
+
+    Attributes:
+        first_child: int64 `[n_nodes + 2]`, first edge of each node (of the sink as well).
+        child_token: int64 `[n_edges]`, token of each edge, rising within a node.
+        child_node: int64 `[n_edges]`, node that each edge leads to.
+        low: int64 `[n_nodes + 1]`, first leaf below each node.
+        high: int64 `[n_nodes + 1]`, one past the last leaf below each node.
+        max_children: the most children of any node.
+
+    Args:
+        catalog: the items.
+        vocabulary: their tokens.
+    """
+
+    def __init__(self, catalog: Catalog, vocabulary: SemanticIDVocabulary) -> None:
+        self.vocabulary_size = vocabulary.size
+        self.n_slots = catalog.n_slots
+        self.n_leaves = catalog.n_leaves
+        tokens = vocabulary.encode(catalog.leaf_codes)[:, : self.n_slots]  # [n_leaves, L]
+        node_low, edge_token, edge_parent = _levels(tokens)
+        self.n_nodes = len(node_low)
+        self.child_token = edge_token
+        # Nodes are created in the order of their edges, so edge e leads to node e + 1.
+        self.child_node = torch.arange(1, self.n_nodes)
+        degree = torch.bincount(edge_parent, minlength=self.n_nodes + 1)
+        self.first_child = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
+        self.max_children = int(degree.max())
+        self.low, self.high = self._ranges(node_low)
+        self._edge_keys = edge_parent * self.vocabulary_size + edge_token  # sorted: parents rise, tokens rise
+
+    def _ranges(self, node_low: Tensor) -> tuple[Tensor, Tensor]:
+        high = torch.full_like(node_low, self.n_leaves)
+        # Within a level the next node's first leaf ends this node's range.
+        same_level = node_low[1:] > node_low[:-1]
+        high[:-1] = torch.where(same_level, node_low[1:], high[:-1])
+        sink = node_low.new_zeros(1)
+        return torch.cat([node_low, sink]), torch.cat([high, sink])
+
+    @property
+    def sink(self) -> int:
+        """The node without children where disallowed steps end."""
+        return self.n_nodes
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of all tensors, in bytes."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def to(self, device: torch.device | str) -> "CatalogTrie":
+        """Move all tensors to `device`, in place."""
+        for name, tensor in self._tensors().items():
+            setattr(self, name, tensor.to(device))
+        return self
+
+    def is_leaf(self, node: Tensor) -> Tensor:
+        """Whether each node (int64, any shape) is a whole semantic ID."""
+        return (node >= self.n_nodes - self.n_leaves) & (node < self.n_nodes)
+
+    def leaf(self, node: Tensor) -> Tensor:
+        """The leaf of each node that `is_leaf`; meaningless elsewhere."""
+        return node - (self.n_nodes - self.n_leaves)
+
+    def child(self, node: Tensor, token: Tensor) -> Tensor:
+        """The node reached from `node` by `token` (int64, one shape); the sink where the catalog has no such step."""
+        key = node * self.vocabulary_size + token
+        edge = torch.searchsorted(self._edge_keys, key.contiguous()).clamp(max=len(self._edge_keys) - 1)
+        return torch.where(self._edge_keys[edge] == key, edge + 1, self.sink)
+
+    def children(self, node: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All children of each node, padded to `max_children`.
+
+        Args:
+            node: int64 `[*]`.
+
+        Returns:
+            `(tokens, nodes, present)`, each `[*, max_children]`; entries that are not `present` are arbitrary.
+        """
+        start, end = self.first_child[node], self.first_child[node + 1]
+        edge = start[..., None] + torch.arange(self.max_children, device=node.device)
+        present = edge < end[..., None]
+        edge = edge.clamp(max=len(self.child_token) - 1)
+        return self.child_token[edge], self.child_node[edge], present
+
+
+def _levels(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """First leaf of every node, and token and parent of every edge, level by level, from sorted rows `[n, L]`."""
+    n_leaves, n_slots = tokens.shape
+    node_low, edge_token, edge_parent = [torch.zeros(1, dtype=torch.long)], [], []
+    opens = torch.zeros(n_leaves, dtype=torch.bool)
+    opens[0] = True
+    parent_of_row = torch.zeros(n_leaves, dtype=torch.long)
+    n_nodes = 1
+    for slot in range(n_slots):
+        opens = opens.clone()
+        opens[1:] |= tokens[1:, slot] != tokens[:-1, slot]
+        first_rows = opens.nonzero().flatten()
+        node_low.append(first_rows)
+        edge_token.append(tokens[first_rows, slot])
+        edge_parent.append(parent_of_row[first_rows])
+        parent_of_row = n_nodes + opens.cumsum(0) - 1
+        n_nodes += len(first_rows)
+    return torch.cat(node_low), torch.cat(edge_token), torch.cat(edge_parent)

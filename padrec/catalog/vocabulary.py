@@ -1,0 +1,180 @@
+"""Tokens of semantic IDs: the map between (slot, code) and token id."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from padrec.catalog.errors import InputError
+
+_SPECIAL_NAMES = ("<pad>", "<bos>", "<eos>", "<sep>")
+
+
+class SemanticIDVocabulary:
+    """The tokens that a target trained from scratch reads and writes.
+
+    The ids are `<pad> <bos> <eos> <sep>`, then slot 0's codes, slot 1's codes, and so on. With `shared_codes` the
+    slots use one set of codes, so that a token's slot can no longer be read off its id: code that needs a slot
+    tracks it as a state (`next_slot`).
+
+    Slots are numbered `0 … L-1` for codes, `L` for the separator and `L+1` for any other token.
+
+    Args:
+        codebook_sizes: number of codes in each slot, `[L]`, each at least 1.
+        separator: whether an item ends with `<sep>`.
+        shared_codes: whether the slots share one set of code tokens.
+
+    Raises:
+        InputError: no slot, or a codebook without codes.
+    """
+
+    pad_token = 0
+    bos_token = 1
+    eos_token = 2
+    separator_token = 3
+
+    def __init__(self, codebook_sizes: Sequence[int], *, separator: bool = True, shared_codes: bool = False) -> None:
+        if not codebook_sizes or min(codebook_sizes) < 1:
+            raise InputError(f"codebook sizes {list(codebook_sizes)}: expected at least one slot of at least one code")
+        self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
+        self.separator = separator
+        self.shared_codes = shared_codes
+        self.n_slots = len(self.codebook_sizes)
+        self.separator_slot = self.n_slots
+        self.other_slot = self.n_slots + 1
+        self.n_slot_states = self.n_slots + 2
+        self.item_length = self.n_slots + int(separator)
+        first_code = len(_SPECIAL_NAMES)
+        if shared_codes:
+            self._offsets = torch.full((self.n_slots,), first_code)
+            self.size = first_code + max(self.codebook_sizes)
+        else:
+            sizes = torch.tensor((first_code, *self.codebook_sizes))
+            self._offsets = sizes.cumsum(0)[:-1]
+            self.size = int(sizes.sum())
+        self._sizes = torch.tensor(self.codebook_sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON can hold them."""
+        return {
+            "codebook_sizes": list(self.codebook_sizes),
+            "separator": self.separator,
+            "shared_codes": self.shared_codes,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash: equal exactly when two vocabularies give every token the same meaning."""
+        return hashlib.sha256(json.dumps(self.to_dict()).encode()).hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value}" for name, value in self.to_dict().items())
+        return f"SemanticIDVocabulary({arguments})"
+
+    @property
+    def token_slots(self) -> Tensor | None:
+        """The slot of every token id, `[size]` int64, or None where slots share their code tokens."""
+        if self.shared_codes:
+            return None
+        slots = torch.full((self.size,), self.other_slot)
+        slots[self.separator_token] = self.separator_slot
+        for slot, (offset, size) in enumerate(zip(self._offsets.tolist(), self.codebook_sizes, strict=True)):
+            slots[offset : offset + size] = slot
+        return slots
+
+    def encode(self, codes: Tensor) -> Tensor:
+        """Codes to tokens.
+
+        Args:
+            codes: integer codes, `[*, L]`.
+
+        Returns:
+            Token ids, int64 `[*, item_length]`; the separator, where the vocabulary has one, comes last.
+
+        Raises:
+            InputError: a wrong number of slots, or a code outside its codebook.
+        """
+        if codes.shape[-1] != self.n_slots:
+            raise InputError(f"semantic IDs with {codes.shape[-1]} codes: this vocabulary has {self.n_slots} slots")
+        codes = codes.long()
+        outside = (codes < 0) | (codes >= self._sizes.to(codes.device))
+        if bool(outside.any()):
+            place = outside.nonzero()[0].tolist()
+            code, slot = int(codes[tuple(place)]), place[-1]
+            raise InputError(f"code {code} in slot {slot}: expected 0 … {self.codebook_sizes[slot] - 1}")
+        tokens = codes + self._offsets.to(codes.device)
+        if not self.separator:
+            return tokens
+        end = tokens.new_full((*tokens.shape[:-1], 1), self.separator_token)
+        return torch.cat([tokens, end], dim=-1)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens in slot order to codes.
+
+        Args:
+            tokens: token ids, `[*, L]`, one for each slot.
+
+        Returns:
+            Codes, int64 `[*, L]`; -1 where the token is no code of that slot.
+        """
+        codes = tokens.long() - self._offsets.to(tokens.device)
+        inside = (codes >= 0) & (codes < self._sizes.to(tokens.device))
+        return codes.where(inside, torch.full_like(codes, -1))
+
+    def sequence_slots(self, length: int) -> Tensor:
+        """Slots of the first `length` tokens of `<bos> item item …`, int64 `[length]`."""
+        slots = (torch.arange(length) - 1) % self.item_length
+        slots[:1] = self.other_slot
+        return slots
+
+    def next_slot(self, slot: Tensor, token: Tensor) -> Tensor:
+        """The slot of `token` when it follows a token in `slot` (both int64, any one shape).
+
+        A code follows a code in the next slot; after the separator, after the last code of a vocabulary without
+        separator, and after any other token, a code opens an item in slot 0. A code where the separator was due
+        belongs to no item.
+        """
+        following = torch.where(slot < self.n_slots, slot + 1, 0)
+        end = self.other_slot if self.separator else 0
+        following = torch.where(slot == self.n_slots - 1, end, following)
+        is_special = token < len(_SPECIAL_NAMES)
+        special = torch.where(token == self.separator_token, self.separator_slot, self.other_slot)
+        return torch.where(is_special, special, following)
+
+    def list_tokens(self, list_length: int) -> int:
+        """Tokens in a list of `list_length` items; the separator behind the last item is not generated."""
+        return list_length * self.item_length - int(self.separator)
+
+    def parse_lists(self, tokens: Tensor, list_length: int) -> Tensor:
+        """Generated tokens to semantic IDs, position by position.
+
+        Args:
+            tokens: token ids, `[B, T]`, T at most `list_tokens(list_length)`; shorter lists end in padding.
+            list_length: K, items in a list.
+
+        Returns:
+            Codes, int64 `[B, K, L]`, -1 throughout an item that is malformed or missing.
+        """
+        batch = tokens.shape[0]
+        padded = tokens.new_full((batch, list_length * self.item_length), self.pad_token)
+        padded[:, : tokens.shape[1]] = tokens
+        items = padded.view(batch, list_length, self.item_length)
+        codes = self.decode(items[..., : self.n_slots])
+        whole = (codes >= 0).all(-1)
+        if self.separator and list_length > 1:
+            # An item counts only where the separator before it is in place: otherwise the slots are shifted.
+            separated = (items[:, :-1, -1] == self.separator_token).cumprod(1).bool()
+            whole[:, 1:] &= separated
+        return codes.where(whole[..., None], torch.full_like(codes, -1))
+
+    def token_name(self, token: int) -> str:
+        """A readable name: `<sep>`, `<a_7>` (slot a, code 7), `<7>` where slots share their codes."""
+        if token < len(_SPECIAL_NAMES):
+            return _SPECIAL_NAMES[token]
+        if self.shared_codes:
+            return f"<{token - len(_SPECIAL_NAMES)}>"
+        slot = int((self._offsets <= token).sum()) - 1
+        return f"<{chr(ord('a') + slot)}_{token - int(self._offsets[slot])}>"

@@ -1,0 +1,60 @@
+"""Decoders, token trees, tree expansion, verification, the catalog constraint and the KV cache."""
+
+from padrec.decoding.autoregressive import AutoregressiveDecoder
+from padrec.decoding.constraint import (
+    CatalogConstraint,
+    CatalogState,
+    Constraint,
+    FreeDecoding,
+    ListState,
+    concatenate,
+)
+from padrec.decoding.decoder import Decoder, ListBuffer, ListRequest, Stopwatch
+from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
+from padrec.decoding.dynamic_tree import DynamicTree
+from padrec.decoding.kv_cache import PreallocatedCache, additive_mask, tree_mask
+from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
+from padrec.decoding.runner import Prompts, TargetRunner, TransformersRunner
+from padrec.decoding.sampling import Sampling, gumbel_noise, masked_log_softmax
+from padrec.decoding.speculative import SpeculativeDecoder
+from padrec.decoding.static_tree import Chain, StaticTree
+from padrec.decoding.token_tree import TokenTree
+from padrec.decoding.verification import Acceptance, verify
+
+__all__ = [
+    "Acceptance",
+    "AutoregressiveDecoder",
+    "CatalogConstraint",
+    "CatalogState",
+    "Chain",
+    "Constraint",
+    "Decoder",
+    "DecodingTrace",
+    "Draft",
+    "DraftContext",
+    "DraftSteps",
+    "DynamicTree",
+    "FreeDecoding",
+    "ListBuffer",
+    "ListRequest",
+    "ListState",
+    "Observation",
+    "PreallocatedCache",
+    "Prompts",
+    "Recommendations",
+    "RoundStatistics",
+    "Sampling",
+    "SpeculativeDecoder",
+    "StaticTree",
+    "Stopwatch",
+    "TargetRunner",
+    "TokenTree",
+    "TransformersRunner",
+    "TreeExpansion",
+    "additive_mask",
+    "concatenate",
+    "gumbel_noise",
+    "masked_log_softmax",
+    "tree_mask",
+    "verify",
+]

@@ -1,0 +1,165 @@
+"""What a list may continue with: the catalog constraint as a state on the device."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
+
+
+@dataclass(frozen=True)
+class ListState:
+    """Where generated lists stand; the leading dimensions `[*]` are rows, or rows × tree nodes.
+
+    Attributes:
+        slot: slot of the last token, int64 `[*]`.
+    """
+
+    slot: Tensor
+
+    def gather(self, index: Tensor) -> Self:
+        """States `[B, M]` picked by `index`, int64 `[B, R]`: states `[B, R]`."""
+        picked = {}
+        for field in fields(self):
+            value: Tensor = getattr(self, field.name)
+            at = index.view(*index.shape, *[1] * (value.ndim - 2)).expand(*index.shape, *value.shape[2:])
+            picked[field.name] = value.gather(1, at)
+        return replace(self, **picked)
+
+    def unsqueeze(self) -> Self:
+        """States `[B]` as states `[B, 1]`."""
+        return replace(self, **{field.name: getattr(self, field.name)[:, None] for field in fields(self)})
+
+    def squeeze(self) -> Self:
+        """States `[B, 1]` as states `[B]`."""
+        return replace(self, **{field.name: getattr(self, field.name)[:, 0] for field in fields(self)})
+
+
+S = TypeVar("S", bound=ListState)
+
+
+def concatenate(states: list[S]) -> S:
+    """States `[B, M_1]`, `[B, M_2]`, … as states `[B, M_1 + M_2 + …]`."""
+    joined = {field.name: torch.cat([getattr(state, field.name) for state in states], 1) for field in fields(states[0])}
+    return replace(states[0], **joined)
+
+
+class Constraint(Protocol[S]):
+    """Decides which tokens may follow; one object serves every decoder and, in trees, every node."""
+
+    def initial(self, batch: int, device: torch.device) -> S:
+        """States `[batch]` of lists that have not begun."""
+        ...
+
+    def allowed(self, state: S) -> Tensor | None:
+        """Tokens that may follow, bool `[*, V]`; None where all may."""
+        ...
+
+    def advance(self, state: S, token: Tensor) -> S:
+        """States after one more token each (int64, the states' shape)."""
+        ...
+
+
+class FreeDecoding:
+    """No constraint: every token may follow, only slots are tracked.
+
+    Args:
+        vocabulary: the target's tokens.
+    """
+
+    def __init__(self, vocabulary: SemanticIDVocabulary) -> None:
+        self.vocabulary = vocabulary
+
+    def initial(self, batch: int, device: torch.device) -> ListState:
+        """States `[batch]` of lists that have not begun."""
+        return ListState(slot=torch.full((batch,), self.vocabulary.other_slot, device=device))
+
+    def allowed(self, state: ListState) -> Tensor | None:
+        """Always None: every token may follow."""
+        return None
+
+    def advance(self, state: ListState, token: Tensor) -> ListState:
+        """States after one more token each."""
+        return ListState(slot=self.vocabulary.next_slot(state.slot, token))
+
+
+@dataclass(frozen=True)
+class CatalogState(ListState):
+    """A list's place in the catalog.
+
+    Attributes:
+        node: trie node of the item under way, int64 `[*]`; a leaf while its separator is due.
+        used: leaves already in the list, int64 `[*, K]`, `n_leaves` where free.
+        count: items completed, int64 `[*]`.
+    """
+
+    node: Tensor
+    used: Tensor
+    count: Tensor
+
+
+class CatalogConstraint:
+    """Lists of K distinct items that exist.
+
+    *Valid*: only the trie's children may follow a node, only the separator a whole item. *Distinct*: a child stays
+    allowed while it has more leaves than the list has already used below it, so no list repeats an item or runs into
+    a dead end. After K items nothing is allowed.
+
+    Args:
+        trie: the catalog's trie, on the decoding device.
+        vocabulary: the target's tokens.
+        list_length: K, items in a list.
+
+    Raises:
+        InputError: K is less than 1 or more than the catalog's leaves.
+    """
+
+    def __init__(self, trie: CatalogTrie, vocabulary: SemanticIDVocabulary, list_length: int) -> None:
+        if not 1 <= list_length <= trie.n_leaves:
+            raise InputError(
+                f"lists of {list_length} distinct items: the catalog has {trie.n_leaves} distinct semantic IDs"
+            )
+        self.trie = trie
+        self.vocabulary = vocabulary
+        self.list_length = list_length
+
+    def initial(self, batch: int, device: torch.device) -> CatalogState:
+        """States `[batch]` of lists that have not begun."""
+        zeros = torch.zeros(batch, dtype=torch.long, device=device)
+        used = torch.full((batch, self.list_length), self.trie.n_leaves, device=device)
+        return CatalogState(slot=zeros + self.vocabulary.other_slot, node=zeros, used=used, count=zeros)
+
+    def allowed(self, state: CatalogState) -> Tensor:
+        """Tokens that may follow, bool `[*, V]`."""
+        tokens, nodes, present = self.trie.children(state.node)  # [*, C]
+        low, high = self.trie.low[nodes], self.trie.high[nodes]
+        used = state.used[..., None, :]
+        used_below = ((used >= low[..., None]) & (used < high[..., None])).sum(-1)  # [*, C]
+        unfinished = state.count < self.list_length
+        free = present & (high - low > used_below) & unfinished[..., None]
+        # Absent children are written to one column too many, which is cut off again.
+        size = self.vocabulary.size
+        mask = torch.zeros(*state.node.shape, size + 1, dtype=torch.bool, device=state.node.device)
+        mask = mask.scatter(-1, torch.where(present, tokens, size), free)[..., :size]
+        if self.vocabulary.separator:
+            mask[..., self.vocabulary.separator_token] = self.trie.is_leaf(state.node) & unfinished
+        return mask
+
+    def advance(self, state: CatalogState, token: Tensor) -> CatalogState:
+        """States after one more token each; a token that was not allowed leads to the trie's sink."""
+        node = self.trie.child(state.node, token)
+        completed = self.trie.is_leaf(node) & (state.count < self.list_length)
+        place = torch.arange(self.list_length, device=node.device) == state.count[..., None]
+        used = torch.where(place & completed[..., None], self.trie.leaf(node)[..., None], state.used)
+        if self.vocabulary.separator:
+            back = self.trie.is_leaf(state.node) & (token == self.vocabulary.separator_token)
+        else:
+            back = completed
+        return CatalogState(
+            slot=self.vocabulary.next_slot(state.slot, token),
+            node=torch.where(back, 0, node),
+            used=used,
+            count=state.count + completed,
+        )

@@ -1,0 +1,166 @@
+"""What all decoders share: the request, the growing lists, the clock."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.decoding.constraint import CatalogConstraint, Constraint, FreeDecoding, ListState
+from padrec.decoding.recommendations import DecodingTrace, Recommendations
+from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.sampling import Sampling, masked_log_softmax
+
+
+@dataclass(frozen=True)
+class ListRequest:
+    """What to generate for every prompt of a batch.
+
+    Attributes:
+        catalog: the items.
+        vocabulary: their tokens.
+        list_length: K, items in a list.
+        constraint: what a list may continue with.
+        sampling: how tokens are chosen.
+    """
+
+    catalog: Catalog
+    vocabulary: SemanticIDVocabulary
+    list_length: int
+    constraint: Constraint[ListState]
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @classmethod
+    def build(
+        cls,
+        catalog: Catalog,
+        vocabulary: SemanticIDVocabulary,
+        list_length: int,
+        *,
+        constrained: bool = True,
+        sampling: Sampling | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "ListRequest":
+        """Make the constraint for a catalog on a device.
+
+        Raises:
+            InputError: K is less than 1, or more than the catalog's leaves where lists are constrained.
+        """
+        if list_length < 1:
+            raise InputError(f"list_length {list_length}: expected at least 1 item in a list")
+        constraint: Constraint[ListState]
+        if constrained:
+            trie = CatalogTrie(catalog, vocabulary).to(device)
+            constraint = CatalogConstraint(trie, vocabulary, list_length)  # type: ignore[assignment]
+        else:
+            constraint = FreeDecoding(vocabulary)
+        return cls(catalog, vocabulary, list_length, constraint, sampling or Sampling())
+
+    @property
+    def n_tokens(self) -> int:
+        """T, tokens in a list."""
+        return self.vocabulary.list_tokens(self.list_length)
+
+
+class Decoder(Protocol):
+    """Writes lists with a target; arms of a comparison are decoders."""
+
+    lossless: bool
+
+    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+        """Load what the decoder needs beside the target, before anything is timed.
+
+        Raises:
+            InputError: it cannot be loaded, or belongs to another target or vocabulary.
+        """
+        ...
+
+    def decode(
+        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
+    ) -> tuple[Recommendations, DecodingTrace]:
+        """Write one list for each prompt.
+
+        Args:
+            runner: the target.
+            prompts: what the target reads first, `[B]` rows.
+            request: what to generate.
+            generator: on the CPU; the only source of randomness.
+        """
+        ...
+
+
+class ListBuffer:
+    """The lists of a batch while they are written.
+
+    Args:
+        request: what is generated.
+        logits: target logits behind the prompts, `[B, V]`.
+        generator: draws one key for each row.
+    """
+
+    def __init__(self, request: ListRequest, logits: Tensor, generator: torch.Generator) -> None:
+        batch, device = logits.shape[0], logits.device
+        self._request = request
+        self.keys = request.sampling.keys(batch, generator, device)
+        self.lengths = torch.zeros(batch, dtype=torch.long, device=device)  # [B] tokens written
+        self.finished = torch.zeros(batch, dtype=torch.bool, device=device)  # [B]
+        # One column more than a list has takes what is written behind its end.
+        width = request.n_tokens + 1
+        self._tokens = torch.full((batch, width), request.vocabulary.pad_token, device=device)
+        self._log_probs = torch.zeros(batch, width, dtype=torch.float32, device=device)
+        state = request.constraint.initial(batch, device).unsqueeze()
+        chosen, log_prob = self.choose(logits[:, None], state, torch.zeros_like(self.keys)[:, None], 0)
+        self.append(chosen, log_prob, torch.ones_like(self.lengths))
+        self.last = chosen[:, 0]  # [B] the token that the target has chosen but not read
+        self.state = request.constraint.advance(state, chosen).squeeze()  # behind `last`, [B]
+
+    def choose(self, logits: Tensor, states: ListState, depths: Tensor, max_depth: int) -> tuple[Tensor, Tensor]:
+        """The target's token at every node and its log-probability, both `[B, N]`."""
+        log_probs = masked_log_softmax(logits, self._request.constraint.allowed(states))
+        chosen = self._request.sampling.choose(log_probs, self.keys, depths, self.lengths, max_depth)
+        return chosen, log_probs.gather(-1, chosen[..., None])[..., 0]
+
+    def append(self, tokens: Tensor, log_probs: Tensor, count: Tensor) -> Tensor:
+        """Write the first `count` of the tokens `[B, M]`, up to the end of the list.
+
+        Returns:
+            How many tokens were written, int64 `[B]`; 0 for finished rows.
+        """
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        end = self._request.n_tokens
+        count = torch.minimum(count, end - self.lengths).masked_fill(self.finished, 0)
+        is_eos = tokens == self._request.vocabulary.eos_token
+        behind_eos = is_eos.cumsum(1) - is_eos.long() > 0
+        written = (place < count[:, None]) & ~behind_eos
+        column = torch.where(written, self.lengths[:, None] + place, end)
+        self._tokens.scatter_(1, column, tokens)
+        self._log_probs.scatter_(1, column, log_probs.float())
+        count = written.sum(1)
+        self.lengths = self.lengths + count
+        self.finished = self.finished | (is_eos & written).any(1) | (self.lengths == end)
+        return count
+
+    def recommendations(self) -> Recommendations:
+        """The lists as items of the catalog."""
+        request = self._request
+        tokens, log_probs = self._tokens[:, :-1], self._log_probs[:, :-1]
+        return Recommendations.from_tokens(tokens, log_probs, request.catalog, request.vocabulary, request.list_length)
+
+
+class Stopwatch:
+    """Wall-clock seconds between calls, the device synchronised at each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._last = 0.0
+        self.lap()
+
+    def lap(self) -> float:
+        """Seconds since the last call."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds

@@ -1,0 +1,127 @@
+"""The protocol of drafts: whatever proposes tokens."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.constraint import Constraint, ListState
+from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.token_tree import TokenTree
+
+
+@dataclass(frozen=True)
+class DraftContext:
+    """What a draft learns before the first round.
+
+    Attributes:
+        runner: the target, for what a draft shares with it.
+        prompts: what the target has read.
+        features: target features of the prompts' tokens, `[B, P, d]`.
+        first: the target's first token, int64 `[B]`.
+        first_slot: its slot, int64 `[B]`.
+        n_tokens: tokens that the list will have.
+        expansion: the tree expansion that later calls of `propose` will be given.
+    """
+
+    runner: TargetRunner
+    prompts: Prompts
+    features: Tensor
+    first: Tensor
+    first_slot: Tensor
+    n_tokens: int
+    expansion: "TreeExpansion"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a round made of the draft's proposals.
+
+    Attributes:
+        features: target features of the tokens kept in this round, the old root first, `[B, M, d]`.
+        tokens: the tokens that follow them, int64 `[B, M]`: those that the round emitted.
+        slots: their slots, int64 `[B, M]`.
+        count: how many of them are valid, int64 `[B]`; 0 for finished rows.
+    """
+
+    features: Tensor
+    tokens: Tensor
+    slots: Tensor
+    count: Tensor
+
+
+class DraftSteps(Protocol):
+    """A draft that can look one token ahead from any node: what tree expansions grow trees with."""
+
+    def root_logits(self) -> Tensor:
+        """Logits of the token behind the root, `[B, V]`."""
+        ...
+
+    def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
+        """Read the nodes of one depth.
+
+        Args:
+            tokens: int64 `[B, k]`.
+            parents: each node's parent among the nodes of the previous call, int64 `[B, k]`; 0, the root, in a
+                round's first call.
+            slots: int64 `[B, k]`.
+            depth: their depth, 1 for children of the root.
+
+        Returns:
+            Logits of the token behind each node, `[B, k, V]`.
+        """
+        ...
+
+
+class TreeExpansion(Protocol):
+    """The policy by which a draft's proposals become a tree of a fixed number of nodes.
+
+    Attributes:
+        depth: D, the deepest proposal.
+        nodes: N, nodes of a tree, the root included.
+        draft_rows: nodes that `expand` passes to `DraftSteps.extend` in one round, all calls together.
+        draft_passes: forward passes of the draft in one round.
+    """
+
+    depth: int
+    nodes: int
+    draft_rows: int
+    draft_passes: int
+
+    def expand(self, root: Tensor, state: ListState, constraint: Constraint[ListState], steps: DraftSteps) -> TokenTree:
+        """Grow one tree for each row.
+
+        Args:
+            root: last token of each row, int64 `[B]`.
+            state: list states behind it, `[B]`.
+            constraint: what lists may continue with; applied to the draft as to the target.
+            steps: the draft.
+        """
+        ...
+
+
+class Draft(Protocol):
+    """Whatever proposes tokens: a network, a retrieval pool, the catalog itself."""
+
+    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+        """Get ready for this target, on its device and in its precision, before anything is timed.
+
+        Raises:
+            InputError: the draft belongs to another target or vocabulary.
+        """
+        ...
+
+    def begin(self, context: DraftContext) -> None:
+        """Start on a new batch, when the target has read the prompts and chosen the first token."""
+        ...
+
+    def propose(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+    ) -> TokenTree:
+        """Propose a tree for each row; arguments as in `TreeExpansion.expand`."""
+        ...
+
+    def observe(self, observation: Observation) -> None:
+        """Learn what the target kept."""
+        ...

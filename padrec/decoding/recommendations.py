@@ -1,0 +1,122 @@
+"""What a decode returns."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import Catalog, SemanticIDVocabulary
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """One list for each row.
+
+    Attributes:
+        leaves: generated items in list order, int64 `[B, K]` on the CPU: leaves of the catalog, -1 where the tokens
+            are no item.
+        tokens: generated tokens, int64 `[B, T]`, padding behind the end.
+        log_probs: of each generated token under the target's constrained distribution (temperature 1), `[B, T]`.
+    """
+
+    leaves: Tensor
+    tokens: Tensor
+    log_probs: Tensor
+
+    @classmethod
+    def from_tokens(
+        cls, tokens: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary, list_length: int
+    ) -> "Recommendations":
+        """Look up the generated tokens in the catalog."""
+        codes = vocabulary.parse_lists(tokens.cpu(), list_length)
+        return cls(leaves=catalog.leaf_of_codes(codes), tokens=tokens, log_probs=log_probs)
+
+
+@dataclass(frozen=True)
+class DecodingTrace:
+    """What one decode of one batch cost and how its proposals fared.
+
+    Attributes:
+        prefill_seconds: wall-clock seconds until the first token, device synchronised at both ends.
+        decode_seconds: wall-clock seconds for the rest.
+        target_passes: passes while the row was unfinished, the prefill not counted, int64 `[B]`.
+        draft_passes: forward passes of the draft meanwhile, int64 `[B]`.
+        tokens: generated tokens, int64 `[B]`; the first of each row comes from the prefill.
+        attempted: proposals that verification reached, by slot and draft depth 1 … D, int64 `[L + 2, D]`.
+        accepted: those of them that were kept, int64 `[L + 2, D]`.
+        accepted_lengths: rounds of unfinished rows by the number of draft tokens kept, int64 `[D + 1]`.
+    """
+
+    prefill_seconds: float
+    decode_seconds: float
+    target_passes: Tensor
+    draft_passes: Tensor
+    tokens: Tensor
+    attempted: Tensor
+    accepted: Tensor
+    accepted_lengths: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the batch."""
+        return self.tokens.shape[0]
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of the whole decode."""
+        return self.prefill_seconds + self.decode_seconds
+
+
+class RoundStatistics:
+    """Collects a trace's counts on the device, without synchronising.
+
+    Args:
+        batch: rows.
+        n_slot_states: L + 2.
+        max_depth: D, the deepest proposal of a round.
+        device: where the counts are kept.
+    """
+
+    def __init__(self, batch: int, n_slot_states: int, max_depth: int, device: torch.device) -> None:
+        self._attempted = torch.zeros(n_slot_states * max_depth, dtype=torch.long, device=device)
+        self._accepted = torch.zeros_like(self._attempted)
+        self._lengths = torch.zeros(max_depth + 1, dtype=torch.long, device=device)
+        self._target_passes = torch.zeros(batch, dtype=torch.long, device=device)
+        self._draft_passes = torch.zeros_like(self._target_passes)
+        self._shape = (n_slot_states, max_depth)
+
+    def add_round(self, active: Tensor, draft_passes: int) -> None:
+        """Count one pass of the target for the rows that are still `active`, bool `[B]`."""
+        self._target_passes += active
+        self._draft_passes += active * draft_passes
+
+    def add_proposals(self, slots: Tensor, kept: Tensor, reached: Tensor, active: Tensor) -> None:
+        """Count the proposals of one round.
+
+        Args:
+            slots: slot of the token emitted at depth 1 … D, int64 `[B, D]`.
+            kept: draft tokens kept, int64 `[B]`.
+            reached: proposals that verification looked at, int64 `[B]`: `kept`, or one more.
+            active: rows that were still unfinished, bool `[B]`.
+        """
+        max_depth = self._shape[1]
+        depth = torch.arange(max_depth, device=slots.device)
+        place = (slots * max_depth + depth).flatten()
+        attempted = (depth < reached[:, None]) & active[:, None]
+        accepted = (depth < kept[:, None]) & active[:, None]
+        self._attempted.index_add_(0, place, attempted.flatten().long())
+        self._accepted.index_add_(0, place, accepted.flatten().long())
+        self._lengths.index_add_(0, kept, active.long())
+
+    def trace(self, prefill_seconds: float, decode_seconds: float, tokens: Tensor) -> DecodingTrace:
+        """The finished trace, its tensors on the CPU."""
+        return DecodingTrace(
+            prefill_seconds=prefill_seconds,
+            decode_seconds=decode_seconds,
+            target_passes=self._target_passes.cpu(),
+            draft_passes=self._draft_passes.cpu(),
+            tokens=tokens.cpu(),
+            attempted=self._attempted.view(self._shape).cpu(),
+            accepted=self._accepted.view(self._shape).cpu(),
+            accepted_lengths=self._lengths.cpu(),
+        )

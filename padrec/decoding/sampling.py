@@ -1,0 +1,130 @@
+"""How a token is chosen from the target's distribution: greedily, or with noise that belongs to the request."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import InputError
+
+# Constants of the splitmix64 generator, as signed 64-bit integers.
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def masked_log_softmax(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """Log-probabilities renormalised over the allowed tokens.
+
+    Args:
+        logits: `[*, V]`, any floating type.
+        allowed: bool `[*, V]`, or None where every token is allowed.
+
+    Returns:
+        `[*, V]`, float32 (float64 for float64 logits), at most 0; minus infinity where a token is not allowed. A row
+        that allows nothing, as behind the end of a list, is returned unmasked: it is never used, and NaN would spread.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if allowed is not None:
+        logits = logits.masked_fill(~(allowed | ~allowed.any(-1, keepdim=True)), -torch.inf)
+    return logits.log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The rule by which tokens are chosen.
+
+    With a temperature above 0 a token is drawn by the Gumbel-max rule, and the noise is a function of (request key,
+    position in the list, token) alone. So a list does not depend on its batch neighbours, and a speculative decoder
+    that looks up the noise of the position it verifies draws the very token that the autoregressive decoder draws:
+    its lists are equal token by token, hence equal in distribution.
+
+    Args:
+        temperature: 0 for greedy decoding, else the softmax temperature.
+        top_k: keep only the k most probable tokens; None keeps all.
+        top_p: keep the smallest set of most probable tokens that reaches this probability, in (0, 1].
+
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise InputError(f"temperature {self.temperature}: expected 0 (greedy) or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k {self.top_k}: expected at least 1, or null")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p {self.top_p}: expected more than 0 and at most 1")
+
+    def keys(self, batch: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """One random key for each request, int64 `[batch]`, drawn from `generator` (on the CPU)."""
+        return torch.randint(-(2**62), 2**62, (batch,), generator=generator).to(device)
+
+    def distribution(self, log_probs: Tensor) -> Tensor:
+        """Log-probabilities `[*, V]` after temperature, top-k and top-p; not defined for greedy decoding."""
+        scaled = (log_probs / self.temperature).log_softmax(-1)
+        if self.top_k is not None and self.top_k < scaled.shape[-1]:
+            least = scaled.topk(self.top_k, -1).values[..., -1:]
+            scaled = scaled.masked_fill(scaled < least, -torch.inf).log_softmax(-1)
+        if self.top_p < 1:
+            ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
+            before = ordered.exp().cumsum(-1) - ordered.exp()  # probability of all tokens ahead
+            outside = torch.zeros_like(scaled, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
+            scaled = scaled.masked_fill(outside, -torch.inf).log_softmax(-1)
+        return scaled
+
+    def choose(self, log_probs: Tensor, keys: Tensor, depths: Tensor, first_position: Tensor, max_depth: int) -> Tensor:
+        """Choose a token at every node.
+
+        Args:
+            log_probs: target log-probabilities, `[B, N, V]`.
+            keys: request keys, int64 `[B]`.
+            depths: depth of each node, int64 `[B, N]`, 0 … `max_depth`.
+            first_position: position in the list of the token that a node at depth 0 chooses, int64 `[B]`.
+            max_depth: bound of `depths`.
+
+        Returns:
+            Tokens, int64 `[B, N]`.
+        """
+        if self.temperature == 0:
+            return log_probs.argmax(-1)
+        # Nodes at one depth share their position, hence their noise: it is made once for each depth.
+        positions = first_position[:, None] + torch.arange(max_depth + 1, device=keys.device)  # [B, D + 1]
+        noise = gumbel_noise(keys, positions, log_probs.shape[-1]).to(log_probs.dtype)  # [B, D + 1, V]
+        node_noise = noise.gather(1, depths[..., None].expand(-1, -1, noise.shape[-1]))
+        return (self.distribution(log_probs) + node_noise).argmax(-1)
+
+
+def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary_size: int) -> Tensor:
+    """Standard Gumbel noise as a function of (key, position, token).
+
+    Args:
+        keys: int64 `[B]`.
+        positions: int64 `[B, P]`.
+        vocabulary_size: V.
+
+    Returns:
+        float32 `[B, P, V]`; equal arguments give equal noise, on every device.
+    """
+    base = _mix(keys[:, None] + _mix(positions * _GOLDEN))
+    token = torch.arange(1, vocabulary_size + 1, device=keys.device) * _GOLDEN
+    # 23 random bits: with the half added float32 still holds them exactly, so that the uniform never reaches 1.
+    bits = _shift(_mix(base[..., None] + token), 41)
+    uniform = (bits.float() + 0.5) * 2.0**-23
+    return -(-uniform.log()).log()
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014) on int64 tensors, whose products wrap around."""
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right: torch's own keeps the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,97 @@
+"""Speculative decoding: a draft proposes, the target verifies in one pass."""
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.decoder import ListBuffer, ListRequest, Stopwatch
+from padrec.decoding.draft import Draft, DraftContext, Observation, TreeExpansion
+from padrec.decoding.dynamic_tree import DynamicTree
+from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
+from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.token_tree import TokenTree
+from padrec.decoding.verification import Acceptance, verify
+
+
+class SpeculativeDecoder:
+    """Writes the lists of `AutoregressiveDecoder` in fewer target passes.
+
+    Args:
+        draft: proposes tokens.
+        expansion: how its proposals become a tree; None is a `DynamicTree` with its defaults.
+    """
+
+    lossless = True
+
+    def __init__(self, draft: Draft, expansion: TreeExpansion | None = None) -> None:
+        self.draft = draft
+        self.expansion = expansion or DynamicTree()
+
+    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+        """Load the draft; see `Decoder.prepare`."""
+        self.draft.prepare(runner, vocabulary)
+
+    @torch.inference_mode()
+    def decode(
+        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
+    ) -> tuple[Recommendations, DecodingTrace]:
+        """Write one list for each prompt; see `Decoder.decode`."""
+        device = prompts.tokens.device
+        watch = Stopwatch(device)
+        expansion = self.expansion
+        logits, features = runner.prefill(prompts, extra=request.n_tokens + expansion.nodes)
+        lists = ListBuffer(request, logits, generator)
+        statistics = RoundStatistics(len(prompts.tokens), request.vocabulary.n_slot_states, expansion.depth, device)
+        prefill_seconds = watch.lap()
+        self.draft.begin(
+            DraftContext(runner, prompts, features, lists.last, lists.state.slot, request.n_tokens, expansion)
+        )
+        # The question whether every list has ended is the one synchronisation of a round.
+        while not bool(lists.finished.all()):
+            self._round(runner, request, lists, statistics)
+        return lists.recommendations(), statistics.trace(prefill_seconds, watch.lap(), lists.lengths)
+
+    def _round(
+        self, runner: TargetRunner, request: ListRequest, lists: ListBuffer, statistics: RoundStatistics
+    ) -> None:
+        active = ~lists.finished
+        statistics.add_round(active, self.expansion.draft_passes)
+        tree = self.draft.propose(lists.last, lists.state, request.constraint, self.expansion)
+        logits, features = runner.verify(tree)
+        chosen, log_probs = lists.choose(logits, tree.states, tree.depths, tree.max_depth)
+        outcome = verify(tree, chosen)
+        count = lists.append(outcome.emitted, log_probs.gather(1, outcome.path), outcome.count + 1)
+        runner.commit(outcome.path, count)
+        slots = self._advance(request, lists, tree, outcome, count)
+        self._count(statistics, tree, outcome, slots, count, active)
+        kept = outcome.path[..., None].expand(-1, -1, features.shape[-1])
+        self.draft.observe(Observation(features.gather(1, kept), outcome.emitted, slots, count))
+
+    @staticmethod
+    def _advance(
+        request: ListRequest, lists: ListBuffer, tree: TokenTree, outcome: Acceptance, count: Tensor
+    ) -> Tensor:
+        """Move the lists behind their new last token; returns the slots of the emitted tokens, `[B, D + 1]`."""
+        path_states = tree.states.gather(outcome.path)
+        states = request.constraint.advance(path_states, outcome.emitted)
+        last = (count - 1).clamp(min=0)[:, None]
+        lists.last = torch.where(count > 0, outcome.emitted.gather(1, last)[:, 0], lists.last)
+        # Rows that have ended are never read again, so their states may be anything.
+        lists.state = states.gather(last).squeeze()
+        return states.slot
+
+    @staticmethod
+    def _count(
+        statistics: RoundStatistics,
+        tree: TokenTree,
+        outcome: Acceptance,
+        slots: Tensor,
+        count: Tensor,
+        active: Tensor,
+    ) -> None:
+        kept = torch.minimum(outcome.count, count)
+        last = outcome.path.gather(1, outcome.count[:, None])
+        # The root is its own parent and must not count as its child.
+        has_child = (tree.parents[:, 1:] == last).any(1)
+        rejected = has_child & (count > outcome.count)
+        statistics.add_proposals(slots[:, :-1], kept, kept + rejected, active)

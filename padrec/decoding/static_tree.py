@@ -1,0 +1,88 @@
+"""Trees whose shape is fixed in advance, chains among them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import InputError
+from padrec.decoding.constraint import Constraint, ListState, concatenate
+from padrec.decoding.draft import DraftSteps
+from padrec.decoding.sampling import masked_log_softmax
+from padrec.decoding.token_tree import TokenTree
+
+
+class StaticTree:
+    """A tree of a given shape (EAGLE-1, arXiv 2401.15077): the node `[0, 2]` is the third best child of the best one.
+
+    Args:
+        choices: every node but the root, as the ranks along its path; a node's parent must be there too.
+
+    Raises:
+        InputError: no node, a node twice, a negative rank or a node without its parent.
+    """
+
+    def __init__(self, choices: Sequence[Sequence[int]]) -> None:
+        paths = sorted((tuple(choice) for choice in choices), key=lambda path: (len(path), path))
+        known = {(), *paths}
+        orphans = [path for path in paths if not path or path[:-1] not in known or min(path) < 0]
+        if not paths or orphans or len(known) != len(paths) + 1:
+            what = (
+                f"node {list(orphans[0])} without its parent" if orphans else f"{len(paths)} nodes, some of them twice"
+            )
+            raise InputError(f"static tree with {what}: expected distinct paths of ranks, each with all its beginnings")
+        self.depth = len(paths[-1])
+        self.nodes = len(paths) + 1
+        self._levels = [[path for path in paths if len(path) == depth] for depth in range(1, self.depth + 1)]
+        parents = {path[:-1] for path in paths}
+        # The draft reads only nodes that have children.
+        root: list[tuple[int, ...]] = [()]
+        self._readers = [root] + [[path for path in level if path in parents] for level in self._levels[:-1]]
+        self.draft_rows = sum(len(readers) for readers in self._readers[1:])
+        self.draft_passes = self.depth
+
+    def expand(self, root: Tensor, state: ListState, constraint: Constraint[ListState], steps: DraftSteps) -> TokenTree:
+        """Fill the shape for each row; see `TreeExpansion.expand`."""
+        states = state.unsqueeze()
+        level_states, level_tokens = states, root[:, None]
+        tokens, all_states = [level_tokens], [states]
+        for depth, level in enumerate(self._levels, start=1):
+            readers = self._readers[depth - 1]
+            if depth == 1:
+                logits = steps.root_logits()[:, None]
+            else:
+                above = self._levels[depth - 2]
+                at = _index([above.index(path) for path in readers], root)
+                level_tokens, level_states = level_tokens.gather(1, at), level_states.gather(at)
+                parents = _index([self._readers[depth - 2].index(path[:-1]) for path in readers], root)
+                logits = steps.extend(level_tokens, parents, level_states.slot, depth - 1)
+            log_probs = masked_log_softmax(logits, constraint.allowed(level_states))  # [B, readers, V]
+            ranks = min(max(path[-1] for path in level) + 1, log_probs.shape[-1])
+            best = log_probs.topk(ranks).indices.flatten(1)
+            rows = [readers.index(path[:-1]) for path in level]
+            at = _index([row * ranks + min(path[-1], ranks - 1) for row, path in zip(rows, level, strict=True)], root)
+            level_tokens = best.gather(1, at)
+            level_states = constraint.advance(level_states.gather(_index(rows, root)), level_tokens)
+            tokens.append(level_tokens)
+            all_states.append(level_states)
+        return TokenTree.from_parents(torch.cat(tokens, 1), self._parents(root), concatenate(all_states), self.depth)
+
+    def _parents(self, root: Tensor) -> Tensor:
+        order = {path: index for index, path in enumerate([(), *(path for level in self._levels for path in level)])}
+        return _index([order[path[:-1]] for path in order], root)
+
+
+class Chain(StaticTree):
+    """One proposal at each depth: the draft's most probable token.
+
+    Args:
+        depth: D, the deepest proposal, at least 1.
+    """
+
+    def __init__(self, depth: int = 5) -> None:
+        super().__init__([[0] * length for length in range(1, depth + 1)])
+
+
+def _index(values: list[int], like: Tensor) -> Tensor:
+    """The same indices for every row, int64 `[B, len(values)]`."""
+    return torch.tensor(values, device=like.device).expand(len(like), -1)

@@ -1,0 +1,31 @@
+"""Trained feature drafts as arms of a comparison name them."""
+
+from pathlib import Path
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding import TargetRunner
+from padrec.drafts.draft_checkpoint import DraftCheckpoint
+from padrec.drafts.network_draft import NetworkDraft
+from padrec.targets import to_precision
+
+
+class FeatureDraft(NetworkDraft):
+    """A trained PAD-Rec, HASS or EAGLE draft, read from a file.
+
+    Args:
+        checkpoint: a Lightning checkpoint of `PADRecDraft`, or a folder that its `save_pretrained` wrote.
+
+    Raises:
+        InputError: nothing is there, or it is not a draft.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__()
+        self._checkpoint = DraftCheckpoint.read(Path(checkpoint))
+
+    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+        """Build the network for this target; see `Draft.prepare`."""
+        network = self._checkpoint.network(runner.model.config, runner.fingerprint, vocabulary)
+        to_precision(network, runner.model.dtype)
+        self._network = network.to(runner.model.device).eval().requires_grad_(False)
+        super().prepare(runner, vocabulary)

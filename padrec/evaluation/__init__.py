@@ -1,0 +1,1 @@
+"""Decoding methods side by side: metrics, figures and the report."""

@@ -1,0 +1,28 @@
+"""Ranking, acceptance and speed metrics, usable alone."""
+
+from padrec.metrics.acceptance import AcceptanceLength, AcceptanceRate, AcceptedLengths, AcceptedPerPass
+from padrec.metrics.item_ranking import ItemNDCG, ItemRecall, item_ndcg, item_recall
+from padrec.metrics.latency import Latency, latency_percentiles
+from padrec.metrics.ranking import NDCG, Recall, ndcg, recall
+from padrec.metrics.speed import Speed
+from padrec.metrics.speedup import Speedup, paired_bootstrap_speedup
+
+__all__ = [
+    "NDCG",
+    "AcceptanceLength",
+    "AcceptanceRate",
+    "AcceptedLengths",
+    "AcceptedPerPass",
+    "ItemNDCG",
+    "ItemRecall",
+    "Latency",
+    "Recall",
+    "Speed",
+    "Speedup",
+    "item_ndcg",
+    "item_recall",
+    "latency_percentiles",
+    "ndcg",
+    "paired_bootstrap_speedup",
+    "recall",
+]

@@ -1,0 +1,102 @@
+"""Language models as targets: building, saving, loading and telling them apart."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from padrec.catalog import InputError, SemanticIDVocabulary
+
+_VOCABULARY_FILE = "vocabulary.json"
+_SAMPLED_VALUES = 1024
+
+
+def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
+    """A freshly initialised causal language model over a vocabulary.
+
+    Args:
+        config: arguments of the model's transformers configuration; `model_type` names it (`llama`, `qwen3`, …).
+        vocabulary: gives the vocabulary size and the special tokens, which `config` therefore must not set.
+
+    Raises:
+        InputError: no or an unknown model type, or a key that the configuration does not have.
+    """
+    settings = dict(config)
+    model_type = settings.pop("model_type", None)
+    try:
+        defaults = AutoConfig.for_model(model_type)
+    except ValueError:
+        raise InputError(f"backbone: model_type {model_type!r}, expected one that transformers knows") from None
+    unknown = sorted(key for key in settings if not hasattr(defaults, key))
+    if unknown:
+        raise InputError(f"backbone: {model_type} has no setting {', '.join(unknown)}")
+    transformers_config = AutoConfig.for_model(
+        model_type,
+        **settings,
+        vocab_size=vocabulary.size,
+        pad_token_id=vocabulary.pad_token,
+        bos_token_id=vocabulary.bos_token,
+        eos_token_id=vocabulary.eos_token,
+    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(transformers_config, attn_implementation="sdpa")
+    return model
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """A short hash of a model's weights, equal on every device; taken before a change of precision.
+
+    Up to 1,024 evenly spaced values of every weight are hashed, so that a large model takes milliseconds.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        stride = max(1, weight.numel() // _SAMPLED_VALUES)
+        sample = weight.detach().flatten()[::stride].float().cpu().contiguous()
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def to_precision(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast a module's weights in place, but keep rotary frequencies exact.
+
+    In bfloat16 the frequencies lose so much that far positions would be rotated wrongly.
+    """
+    exact = {name: buffer.clone() for name, buffer in module.named_buffers() if name.endswith("inv_freq")}
+    module.to(dtype)
+    for name, buffer in exact.items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(module.get_submodule(owner), attribute, buffer)
+
+
+def save_backbone(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, folder: str | Path) -> None:
+    """Write `config.json`, safetensors and the vocabulary to a folder.
+
+    Raises:
+        InputError: the folder already holds a model.
+    """
+    folder = Path(folder)
+    if (folder / "config.json").exists():
+        raise InputError(f"{folder}: already holds a model; expected a new or empty folder")
+    model.save_pretrained(folder)
+    (folder / _VOCABULARY_FILE).write_text(json.dumps(vocabulary.to_dict(), indent=2) + "\n")
+
+
+def load_backbone(folder: str | Path) -> tuple[PreTrainedModel, SemanticIDVocabulary]:
+    """Read a folder that `save_backbone` wrote.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    folder = Path(folder)
+    for name in ("config.json", _VOCABULARY_FILE):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: no {name}, expected a target folder written by save_pretrained")
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True
+    )
+    return model, SemanticIDVocabulary(**json.loads((folder / _VOCABULARY_FILE).read_text()))

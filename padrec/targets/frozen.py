@@ -1,0 +1,57 @@
+"""A target that a draft is trained against."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class FrozenTarget(nn.Module):
+    """Holds a target without training, saving or loading it.
+
+    Its weights stay out of `state_dict`, gradients and train mode. Loading stays strict for everything else: the
+    target's own weights are put where a state dict lacks them, so that missing keys of the draft are still errors.
+
+    Args:
+        model: the target.
+        fingerprint: of the target's weights.
+    """
+
+    def __init__(self, model: PreTrainedModel, fingerprint: str) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.fingerprint = fingerprint
+        self.register_state_dict_post_hook(_drop_weights)
+        self.register_load_state_dict_pre_hook(_keep_weights)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, whatever is asked."""
+        return super().train(False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Features behind the final norm, `[B, T, d]`, of right-padded tokens `[B, T]`."""
+        features: Tensor = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        return features
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The target's embeddings of tokens `[*]`, `[*, d]`."""
+        embeddings: Tensor = self.model.get_input_embeddings()(tokens)
+        return embeddings
+
+    def logits(self, features: Tensor) -> Tensor:
+        """The target's head on features `[*, d]`: `[*, V]`."""
+        logits: Tensor = self.model.get_output_embeddings()(features)
+        return logits
+
+
+def _drop_weights(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        del state[name]
+
+
+def _keep_weights(module: nn.Module, state: dict[str, Any], prefix: str, *arguments: object) -> None:
+    # The model's own state dict, not the wrapper's: the wrapper's is empty.
+    assert isinstance(module, FrozenTarget)
+    for name, value in module.model.state_dict().items():
+        state[f"{prefix}model.{name}"] = value
