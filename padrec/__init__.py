@@ -1,1 +1,44 @@
-"""Lossless speculative decoding for list-wise generative recommenders."""
+"""Speculative decoding for generative recommendation, as a PyTorch Lightning module collection."""
+
+from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.data import AtSpeedReader, LCRecReader, SemanticIDDataModule, SyntheticReader
+from padrec.decoding import (
+    AutoregressiveDecoder,
+    Chain,
+    DynamicTree,
+    ListRequest,
+    Prompts,
+    Recommendations,
+    Sampling,
+    SpeculativeDecoder,
+    StaticTree,
+    TransformersDecoder,
+    TransformersRunner,
+)
+from padrec.drafts import FeatureDraft, PADRecDraft
+from padrec.targets import TargetRecommender
+
+__all__ = [
+    "AtSpeedReader",
+    "AutoregressiveDecoder",
+    "Catalog",
+    "CatalogTrie",
+    "Chain",
+    "DynamicTree",
+    "FeatureDraft",
+    "InputError",
+    "LCRecReader",
+    "ListRequest",
+    "PADRecDraft",
+    "Prompts",
+    "Recommendations",
+    "Sampling",
+    "SemanticIDDataModule",
+    "SemanticIDVocabulary",
+    "SpeculativeDecoder",
+    "StaticTree",
+    "SyntheticReader",
+    "TargetRecommender",
+    "TransformersDecoder",
+    "TransformersRunner",
+]

@@ -19,6 +19,7 @@ from padrec.decoding.sampling import Sampling, gumbel_noise, masked_log_softmax
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.static_tree import Chain, StaticTree
 from padrec.decoding.token_tree import TokenTree
+from padrec.decoding.transformers_decoder import TransformersDecoder
 from padrec.decoding.verification import Acceptance, verify
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Stopwatch",
     "TargetRunner",
     "TokenTree",
+    "TransformersDecoder",
     "TransformersRunner",
     "TreeExpansion",
     "additive_mask",

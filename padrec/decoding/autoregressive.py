@@ -13,6 +13,7 @@ class AutoregressiveDecoder:
     """Writes lists token by token; what it writes is what a lossless decoder must write."""
 
     lossless = True
+    max_depth = 0
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Nothing beside the target is needed."""

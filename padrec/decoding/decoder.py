@@ -67,7 +67,15 @@ class ListRequest:
 class Decoder(Protocol):
     """Writes lists with a target; arms of a comparison are decoders."""
 
-    lossless: bool
+    @property
+    def lossless(self) -> bool:
+        """Whether its lists are the target's own."""
+        ...
+
+    @property
+    def max_depth(self) -> int:
+        """D, the deepest proposal of a round; 0 where nothing is proposed."""
+        ...
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Load what the decoder needs beside the target, before anything is timed.

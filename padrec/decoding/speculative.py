@@ -27,6 +27,11 @@ class SpeculativeDecoder:
         self.draft = draft
         self.expansion = expansion or DynamicTree()
 
+    @property
+    def max_depth(self) -> int:
+        """The deepest proposal of a round."""
+        return self.expansion.depth
+
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Load the draft; see `Decoder.prepare`."""
         self.draft.prepare(runner, vocabulary)

@@ -1,0 +1,277 @@
+"""The data of every stage, from the reader to the batches."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch import distributed as dist
+from torch.utils.data import DataLoader
+
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.data.batches import PromptBatch, SequenceBatch
+from padrec.data.generated_lists import read_generated_lists
+from padrec.data.global_batch_sampler import GlobalBatchSampler
+from padrec.data.item_sequences import ItemSequences
+from padrec.data.prompt_rows import PromptRows, evaluation_prompts, random_cut_prompts
+from padrec.data.readers import Reader
+from padrec.data.resumable_loader import ResumableLoader
+from padrec.data.sequence_encoder import SequenceEncoder
+from padrec.data.splits import Split, leave_one_out
+from padrec.data.training_rows import TrainingRows
+from padrec.data.windows import Windows, cut_windows, list_windows
+
+
+class SemanticIDDataModule(LightningDataModule):
+    """Reads a data set and gives training sequences and prompts as token batches.
+
+    The constructor reads and checks everything, so that wrong data end a run before it starts and the vocabulary and
+    the catalog can be linked into the model.
+
+    Args:
+        reader: reads the data; in a config a `class_path` with `init_args`.
+        list_length: K, items in a list.
+        max_history: items of history that a prompt keeps, the last ones.
+        batch_size: training rows in a batch, over all processes together.
+        eval_batch_size: prompts in a batch of validation, test or prediction, on each process.
+        num_workers: processes that load data, for each dataloader; 0 loads in the main process.
+        separator: whether an item ends with a separator token.
+        shared_codes: whether the slots share one set of code tokens.
+        codebook_sizes: codes in each slot; None takes the largest code of the catalog plus one.
+        short_users: users with too few items for leave-one-out: refuse the data, or leave those users out.
+        max_users: the most users to validate, test and predict with, a random sample; None takes all.
+        generated_lists: JSON-lines files of lists that a target generated, to train on beside the logged sequences;
+            a row is `{"user": key, "history": [item key, …], "items": [item key, …]}`.
+        predict_split: what to predict from: the test prompts, or training sequences cut at random points, from which a
+            target generates lists to train on.
+        predict_cuts: prompts from each training sequence, with different cut points.
+        seed: of the order of training batches, the sample of users and the cut points.
+
+    Raises:
+        InputError: wrong data (see the reader), codes outside the codebooks, a list longer than the catalog, or an
+            argument out of range.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        list_length: int = 10,
+        max_history: int = 20,
+        batch_size: int = 256,
+        eval_batch_size: int = 64,
+        num_workers: int = 0,
+        separator: bool = True,
+        shared_codes: bool = False,
+        codebook_sizes: Sequence[int] | None = None,
+        short_users: Literal["error", "drop"] = "error",
+        max_users: int | None = None,
+        generated_lists: list[str] | None = None,
+        predict_split: Literal["test", "train"] = "test",
+        predict_cuts: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.list_length = list_length
+        self.max_history = max_history
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.max_users = max_users
+        self.generated_lists = generated_lists or []
+        self.predict_split = predict_split
+        self.predict_cuts = predict_cuts
+        self.seed = seed
+        self._check_arguments()
+        dataset = reader.read()
+        self._dataset_name = dataset.name
+        self._catalog = dataset.catalog
+        interactions = dataset.interactions
+        self._split = interactions if isinstance(interactions, Split) else leave_one_out(interactions, short_users)
+        sizes = _checked_sizes(dataset.catalog, codebook_sizes)
+        self._vocabulary = SemanticIDVocabulary(sizes, separator=separator, shared_codes=shared_codes)
+        self._encoder = SequenceEncoder(self._vocabulary, dataset.catalog)
+        self._windows: Windows | None = None
+        if list_length > dataset.catalog.n_leaves:
+            raise InputError(
+                f"list_length is {list_length}, expected at most the {dataset.catalog.n_leaves} different semantic IDs "
+                f"of {dataset.catalog.source}: a list repeats none"
+            )
+
+    def _check_arguments(self) -> None:
+        at_least = {"list_length": 1, "max_history": 1, "batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
+        for name, least in {**at_least, "max_users": 1, "predict_cuts": 1, "seed": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}, expected at least {least}")
+        if self.predict_split not in ("test", "train"):
+            raise InputError(f"predict_split is {self.predict_split!r}, expected 'test' or 'train'")
+
+    @property
+    def vocabulary(self) -> SemanticIDVocabulary:
+        """The tokens."""
+        return self._vocabulary
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items."""
+        return self._catalog
+
+    @property
+    def dataset_name(self) -> str:
+        """What reports call the data."""
+        return self._dataset_name
+
+    @property
+    def user_keys(self) -> tuple[str, ...]:
+        """The users' own keys; `PromptBatch.users` counts their rows."""
+        return self._split.user_keys
+
+    @property
+    def split(self) -> Split:
+        """Which items of each user train, validate and test."""
+        return self._split
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Tokens in the longest prompt."""
+        return 1 + self.max_history * self._vocabulary.item_length
+
+    @property
+    def max_sequence_tokens(self) -> int:
+        """Tokens in the longest training row, which is also the longest prompt with its list."""
+        return self.max_prompt_tokens + self.list_length * self._vocabulary.item_length
+
+    def setup(self, stage: str) -> None:
+        """Read the generated lists and cut the training rows before a fit.
+
+        Raises:
+            InputError: a file of generated lists is missing or wrong, or no user has items to train on.
+        """
+        if stage != "fit" or self._windows is not None:
+            return
+        windows = cut_windows(self._split.train, self.max_history, self.list_length)
+        if len(windows.starts) == 0:
+            raise InputError(f"{self._split.source}: no user has items to train on, expected some")
+        if self.generated_lists:
+            generated = read_generated_lists(self.generated_lists, self._catalog, self.max_history, self.list_length)
+            windows = windows.appended(list_windows(generated.histories, generated.lists))
+        self._windows = windows
+
+    def train_dataloader(self) -> DataLoader[SequenceBatch]:
+        """Batches of training rows, the same on any number of processes; resumes within an epoch."""
+        self.setup("fit")
+        assert self._windows is not None
+        rows = TrainingRows(self._windows, self._encoder)
+        n_processes, process = self._processes()
+        sampler = GlobalBatchSampler(rows.lengths, self.batch_size, n_processes, process, self.seed)
+        return ResumableLoader(
+            rows,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[PromptBatch]:
+        """Prompts of training items; the truth is the user's validation items."""
+        return self._prompt_loader(*self._evaluation_prompts("validation"))
+
+    def test_dataloader(self) -> DataLoader[PromptBatch]:
+        """Prompts of training and validation items; the truth is the user's test items."""
+        return self._prompt_loader(*self._evaluation_prompts("test"))
+
+    def predict_dataloader(self) -> DataLoader[PromptBatch]:
+        """The test prompts, or, with `predict_split: train`, training sequences cut at random points."""
+        if self.predict_split == "test":
+            return self.test_dataloader()
+        train = self._split.train
+        generator = torch.Generator().manual_seed(self.seed)
+        histories, truth, users = random_cut_prompts(train, self.predict_cuts, self.max_history, generator)
+        sampled = torch.zeros(len(train), dtype=torch.bool)
+        sampled[self._sample((train.lengths > 0).nonzero().flatten())] = True
+        rows = sampled[users].nonzero().flatten()
+        return self._prompt_loader(histories.select(rows), truth.select(rows), users[rows])
+
+    def prompts(self, histories: Sequence[Sequence[str]]) -> PromptBatch:
+        """Prompts for any users, known or not.
+
+        Args:
+            histories: each user's item keys in time order; the last `max_history` of them are kept.
+
+        Returns:
+            One batch; users are -1 and there is no ground truth.
+
+        Raises:
+            InputError: no histories, an empty one, or an unknown item.
+        """
+        if not histories:
+            raise InputError("no histories to make prompts from, expected at least one")
+        rows = []
+        for number, history in enumerate(histories):
+            if not history:
+                raise InputError(f"history {number} is empty, expected at least one item key")
+            try:
+                rows.append([self._catalog.index(key) for key in history][-self.max_history :])
+            except InputError as error:
+                raise InputError(f"history {number}: {error}") from None
+        nothing = ItemSequences.from_lists([[]] * len(rows))
+        users = torch.full((len(rows),), -1)
+        prompts = PromptRows(ItemSequences.from_lists(rows), nothing, users, self._catalog, self._encoder)
+        return prompts.__getitems__(list(range(len(rows))))
+
+    def _evaluation_prompts(self, part: Literal["validation", "test"]) -> tuple[ItemSequences, ItemSequences, Tensor]:
+        histories, truth, users = evaluation_prompts(self._split, part, self.max_history)
+        if len(users) == 0:
+            raise InputError(f"{self._split.source}: no user has {part} items and a history before them, expected some")
+        rows = self._sample(torch.arange(len(users)))
+        return histories.select(rows), truth.select(rows), users[rows]
+
+    def _sample(self, candidates: Tensor) -> Tensor:
+        """At most `max_users` of the candidates, in ascending order."""
+        if self.max_users is None or self.max_users >= len(candidates):
+            return candidates
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randperm(len(candidates), generator=generator)[: self.max_users]
+        return candidates[chosen.sort().values]
+
+    def _prompt_loader(self, histories: ItemSequences, truth: ItemSequences, users: Tensor) -> DataLoader[PromptBatch]:
+        n_processes, _ = self._processes()
+        rows = PromptRows(histories, truth, users, self._catalog, self._encoder, multiple_of=n_processes)
+        # Without a distributed sampler of ours, Lightning deals the rows out to the processes.
+        return DataLoader(
+            rows,
+            batch_size=self.eval_batch_size,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # the rows of a batch come as one batch already
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _processes(self) -> tuple[int, int]:
+        """Number of processes that share the data, and which of them this is."""
+        if self.trainer is not None:
+            replicas = self.trainer.distributed_sampler_kwargs
+            return (replicas["num_replicas"], replicas["rank"]) if replicas else (1, 0)
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_world_size(), dist.get_rank()
+        return 1, 0
+
+
+def _as_it_is(batch: PromptBatch) -> PromptBatch:
+    return batch
+
+
+def _checked_sizes(catalog: Catalog, codebook_sizes: Sequence[int] | None) -> tuple[int, ...]:
+    if codebook_sizes is None:
+        return catalog.codebook_sizes
+    sizes = torch.tensor(list(codebook_sizes))
+    if len(sizes) != catalog.n_slots:
+        raise InputError(f"codebook_sizes has {len(sizes)} slots, expected {catalog.n_slots} as in {catalog.source}")
+    outside = (catalog.codes >= sizes).nonzero()
+    if len(outside) > 0:
+        item, slot = outside[0].tolist()
+        raise InputError(
+            f"{catalog.source}: item {catalog.keys[item]!r} has code {int(catalog.codes[item, slot])} in slot {slot}, "
+            f"expected 0 … {int(sizes[slot]) - 1} (codebook_sizes)"
+        )
+    return tuple(sizes.tolist())

@@ -1,0 +1,74 @@
+"""Lists that a target generated, to train on."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from padrec.catalog import Catalog, InputError
+from padrec.data.item_sequences import ItemSequences
+from padrec.data.readers.files import read_text
+
+_EXPECTED = '{"user": key, "history": [item key, …], "items": [item key, …]}'
+
+
+@dataclass(frozen=True)
+class GeneratedLists:
+    """Lists and the histories that they were generated from.
+
+    Attributes:
+        histories: item indices, one row per list.
+        lists: item indices, one for each generated leaf.
+    """
+
+    histories: ItemSequences
+    lists: ItemSequences
+
+
+def read_generated_lists(paths: Sequence[str], catalog: Catalog, max_history: int, list_length: int) -> GeneratedLists:
+    """Read JSON-lines files with a row `{"user": key, "history": [item key, …], "items": [item key, …]}` per list.
+
+    Args:
+        paths: the files.
+        catalog: the items.
+        max_history: histories keep at most their last so many items.
+        list_length: K, the most items that a list may have.
+
+    Raises:
+        InputError: a file is missing or empty, or a line is malformed, names an unknown item, or has no history, no
+            items or more than `list_length` items; names the file and the line.
+    """
+    histories: list[list[int]] = []
+    lists: list[list[int]] = []
+    for path in paths:
+        lines = read_text(Path(path)).splitlines()
+        if not lines:
+            raise InputError(f"{path}: empty, expected lines {_EXPECTED}")
+        for number, line in enumerate(lines, start=1):
+            history, items = _read_line(f"{path}, line {number}", line, catalog)
+            if len(items) > list_length:
+                raise InputError(
+                    f"{path}, line {number}: a list of {len(items)} items, expected at most list_length = {list_length}"
+                )
+            histories.append(history[-max_history:])
+            lists.append(items)
+    return GeneratedLists(ItemSequences.from_lists(histories), ItemSequences.from_lists(lists))
+
+
+def _read_line(place: str, line: str, catalog: Catalog) -> tuple[list[int], list[int]]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: no valid JSON ({error.msg}), expected {_EXPECTED}") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{place}: a JSON {type(row).__name__}, expected {_EXPECTED}")
+    found = []
+    for field in ("history", "items"):
+        keys = row.get(field)
+        if not isinstance(keys, list) or not keys:
+            raise InputError(f'{place}: "{field}" is {keys!r}, expected item keys as in {_EXPECTED}')
+        try:
+            found.append([catalog.index(str(key)) for key in keys])
+        except InputError as error:
+            raise InputError(f'{place}: "{field}": {error}') from None
+    return found[0], found[1]

@@ -1,0 +1,96 @@
+"""Many item sequences of different lengths in two flat tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ItemSequences:
+    """Rows of item indices of different lengths, one behind the other.
+
+    Attributes:
+        items: item indices of all rows, int64 `[n]`.
+        offsets: where each row starts, and the end of the last, int64 `[rows + 1]`.
+    """
+
+    items: Tensor
+    offsets: Tensor
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[Sequence[int]]) -> "ItemSequences":
+        """Pack one list of item indices per row."""
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+        return cls(torch.tensor([item for row in rows for item in row], dtype=torch.long), _offsets(lengths))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def starts(self) -> Tensor:
+        """Position in `items` of each row's first item, int64 `[rows]`."""
+        return self.offsets[:-1]
+
+    @property
+    def ends(self) -> Tensor:
+        """Position in `items` behind each row's last item, int64 `[rows]`."""
+        return self.offsets[1:]
+
+    @property
+    def lengths(self) -> Tensor:
+        """Items in each row, int64 `[rows]`."""
+        return self.ends - self.starts
+
+    def row(self, index: int) -> Tensor:
+        """The items of one row, int64 `[length]`."""
+        return self.items[int(self.offsets[index]) : int(self.offsets[index + 1])]
+
+    def slices(self, starts: Tensor, ends: Tensor) -> "ItemSequences":
+        """New rows, each a stretch of `items`.
+
+        Args:
+            starts: first position in `items` of each new row, int64 `[new rows]`.
+            ends: position behind its last, int64 `[new rows]`.
+        """
+        lengths = ends - starts
+        return ItemSequences(self.items[_positions(starts, lengths)], _offsets(lengths))
+
+    def select(self, rows: Tensor) -> "ItemSequences":
+        """The rows with these indices (int64 `[new rows]`), in their order."""
+        return self.slices(self.starts[rows], self.ends[rows])
+
+    def last(self, count: int) -> "ItemSequences":
+        """At most the last `count` items of every row."""
+        return self.slices(torch.maximum(self.starts, self.ends - count), self.ends)
+
+    def followed_by(self, other: "ItemSequences") -> "ItemSequences":
+        """Every row with the same row of `other` behind it."""
+        offsets = self.offsets + other.offsets
+        items = torch.empty(len(self.items) + len(other.items), dtype=torch.long)
+        items[_positions(offsets[:-1], self.lengths)] = self.items
+        items[_positions(offsets[:-1] + self.lengths, other.lengths)] = other.items
+        return ItemSequences(items, offsets)
+
+    def appended(self, other: "ItemSequences") -> "ItemSequences":
+        """The rows of `other` below these rows."""
+        offsets = torch.cat([self.offsets, other.offsets[1:] + self.offsets[-1]])
+        return ItemSequences(torch.cat([self.items, other.items]), offsets)
+
+    def padded(self) -> Tensor:
+        """All rows side by side, int64 `[rows, longest]`, -1 behind a row's end."""
+        lengths = self.lengths
+        table = torch.full((len(self), int(lengths.max()) if len(self) else 0), -1)
+        table[torch.arange(table.shape[1]) < lengths[:, None]] = self.items
+        return table
+
+
+def _offsets(lengths: Tensor) -> Tensor:
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
+
+def _positions(starts: Tensor, lengths: Tensor) -> Tensor:
+    """Positions `start … start + length - 1` of all rows, one behind the other."""
+    shift = (starts - _offsets(lengths)[:-1]).repeat_interleave(lengths)
+    return torch.arange(len(shift)) + shift

@@ -1,0 +1,68 @@
+"""JSON files whose keys must be unique."""
+
+import json
+from pathlib import Path
+
+from padrec.catalog import InputError
+
+
+def read_json_object(path: Path, expected: str) -> dict[str, object]:
+    """Read a JSON object, refusing what `json.load` lets pass.
+
+    Args:
+        path: the file.
+        expected: what the object maps to what, for the message: `item -> codes`.
+
+    Raises:
+        InputError: the file is missing, is no JSON, is no object, is empty, or repeats a key.
+    """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InputError(f"{path}: key {key!r} occurs twice, expected every key once")
+            found[key] = value
+        return found
+
+    text = read_text(path)
+    try:
+        content = json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{path}: no valid JSON at {place} ({error.msg}), expected an object {expected}") from None
+    if not isinstance(content, dict) or not content:
+        kind = "an empty object" if content == {} else f"a JSON {type(content).__name__}"
+        raise InputError(f"{path}: {kind}, expected an object {expected}")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8, expected a UTF-8 text file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def only_file(folder: Path, pattern: str) -> Path:
+    """The one file in a folder that matches a pattern.
+
+    Raises:
+        InputError: the folder is missing, or none or several files match.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise InputError(f"{folder}: expected one file {pattern}, found {names}")
+    return found[0]

@@ -1,0 +1,60 @@
+"""What a reader gives to the datamodule."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from padrec.catalog import Catalog, InputError
+from padrec.data.interactions import Interactions
+from padrec.data.splits import Split
+
+
+class Reader(Protocol):
+    """Reads one on-disk format.
+
+    A reader is a class of its own in a file of its own, with primitives as constructor arguments, so that a config
+    can name it by `class_path`. Naming this protocol as its parent class makes the class name alone enough there.
+    """
+
+    def read(self) -> "Dataset":
+        """Read and check everything.
+
+        Raises:
+            InputError: a file is missing or wrong; names the file, the key and what was expected.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A catalog and the interactions of its users.
+
+    Attributes:
+        name: what reports call the data.
+        catalog: the items.
+        interactions: whole sequences, which the datamodule splits by leave-one-out, or the format's own split.
+
+    Raises:
+        InputError: an item index outside the catalog.
+    """
+
+    name: str
+    catalog: Catalog
+    interactions: Interactions | Split
+
+    def __post_init__(self) -> None:
+        found = self.interactions
+        parts = [found.sequences] if isinstance(found, Interactions) else [found.train, found.validation, found.test]
+        for part in parts:
+            outside = ((part.items < 0) | (part.items >= self.catalog.n_items)).nonzero().flatten()
+            if len(outside) > 0:
+                position = int(outside[0])
+                user = found.user_keys[int((part.ends <= position).sum())]
+                raise InputError(
+                    f"{found.source}: user {user!r} has item index {int(part.items[position])}, "
+                    f"expected 0 … {self.catalog.n_items - 1}"
+                )
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The users' own keys, `[n_users]`."""
+        return self.interactions.user_keys

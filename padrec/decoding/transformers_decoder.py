@@ -1,0 +1,98 @@
+"""What users have today: transformers' own `generate`, under the same constraint."""
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.decoder import ListRequest, Stopwatch
+from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
+from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.sampling import masked_log_softmax
+
+
+class TransformersDecoder:
+    """Writes lists with the `generate` method of the target's own class.
+
+    Its search is greedy over scores that a logits processor has constrained and, with a temperature above 0, put the
+    request's noise on: so it writes the lists of the other arms, and the comparison is of speed alone.
+    """
+
+    lossless = True
+    max_depth = 0
+
+    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+        """Nothing beside the target is needed."""
+
+    @torch.inference_mode()
+    def decode(
+        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
+    ) -> tuple[Recommendations, DecodingTrace]:
+        """Write one list for each prompt; see `Decoder.decode`."""
+        batch, width = prompts.tokens.shape
+        device = prompts.tokens.device
+        watch = Stopwatch(device)
+        # `generate` wants the padding on the left.
+        column = torch.arange(width, device=device) - (width - prompts.lengths)[:, None]
+        padding = column < 0
+        tokens = prompts.tokens.gather(1, column.clamp(min=0))
+        tokens = tokens.masked_fill(padding, request.vocabulary.pad_token)
+        keys = request.sampling.keys(batch, generator, device)
+        processor = _RequestProcessor(request, keys, width, watch)
+        config = GenerationConfig(
+            max_new_tokens=request.n_tokens,
+            do_sample=False,
+            pad_token_id=request.vocabulary.pad_token,
+            eos_token_id=request.vocabulary.eos_token,
+        )
+        written = runner.model.generate(  # type: ignore[operator]
+            input_ids=tokens,
+            attention_mask=(~padding).long(),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([processor]),
+        )[:, width:]
+        decode_seconds = watch.lap()
+        lists = torch.full((batch, request.n_tokens), request.vocabulary.pad_token, device=device)
+        lists[:, : written.shape[1]] = written
+        lengths = (lists != request.vocabulary.pad_token).sum(1)
+        log_probs = processor.log_probs_of(lists)
+        recommendations = Recommendations.from_tokens(
+            lists, log_probs, request.catalog, request.vocabulary, request.list_length
+        )
+        statistics = RoundStatistics(batch, request.vocabulary.n_slot_states, 0, device)
+        for token in range(1, request.n_tokens):
+            statistics.add_round(lengths > token, draft_passes=0)
+        return recommendations, statistics.trace(processor.prefill_seconds, decode_seconds, lengths)
+
+
+class _RequestProcessor(LogitsProcessor):
+    """Constrains the scores of each step and adds the request's noise."""
+
+    def __init__(self, request: ListRequest, keys: Tensor, prompt_width: int, watch: Stopwatch) -> None:
+        self.prefill_seconds = 0.0
+        self._request = request
+        self._keys = keys
+        self._prompt_width = prompt_width
+        self._watch = watch
+        self._state = request.constraint.initial(len(keys), keys.device)
+        self._log_probs: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        position = input_ids.shape[1] - self._prompt_width
+        constraint, sampling = self._request.constraint, self._request.sampling
+        if position > 0:
+            self._state = constraint.advance(self._state, input_ids[:, -1])
+        log_probs = masked_log_softmax(scores, constraint.allowed(self._state))
+        if position == 0:
+            self.prefill_seconds = self._watch.lap()
+        self._log_probs.append(log_probs)
+        zeros = torch.zeros_like(self._keys)
+        chosen = sampling.choose(log_probs[:, None], self._keys, zeros[:, None], zeros + position, 0)
+        return torch.full_like(log_probs, -torch.inf).scatter(1, chosen, 0.0)
+
+    def log_probs_of(self, tokens: Tensor) -> Tensor:
+        """Log-probabilities of the tokens `[B, T]` that followed, 0 behind the last step."""
+        result = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
+        steps = torch.stack(self._log_probs, dim=1).float()  # [B, steps, V]
+        result[:, : steps.shape[1]] = steps.gather(2, tokens[:, : steps.shape[1], None])[..., 0]
+        return result

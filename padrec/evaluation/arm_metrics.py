@@ -1,0 +1,148 @@
+"""Everything that is measured of one arm, reduced over batches and processes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric, SumMetric
+
+from padrec.catalog import Catalog
+from padrec.data.batches import PromptBatch
+from padrec.decoding import DecodingTrace, Recommendations
+from padrec.evaluation.arm_result import ArmResult
+from padrec.metrics import (
+    NDCG,
+    AcceptanceLength,
+    AcceptanceRate,
+    AcceptedLengths,
+    AcceptedPerPass,
+    ItemNDCG,
+    ItemRecall,
+    Latency,
+    Recall,
+    Speed,
+    Speedup,
+    latency_percentiles,
+)
+
+_CUTOFFS = (5, 10)
+
+
+class ArmMetrics(nn.Module):
+    """The metrics of one arm of a comparison.
+
+    Args:
+        catalog: the items.
+        n_slot_states: L + 2.
+        max_depth: D, the arm's deepest proposal.
+    """
+
+    def __init__(self, catalog: Catalog, n_slot_states: int, max_depth: int) -> None:
+        super().__init__()
+        self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
+        self.max_depth = max_depth
+        self.leaf_ranking = _by_name({f"ndcg@{k}": NDCG(k) for k in _CUTOFFS} | {f"recall@{k}": Recall(k) for k in _CUTOFFS})
+        self.item_ranking = _by_name(
+            {f"item_ndcg@{k}": ItemNDCG(k) for k in _CUTOFFS} | {f"item_recall@{k}": ItemRecall(k) for k in _CUTOFFS}
+        )
+        self.speed, self.latency, self.speedup = Speed(), Latency(), Speedup()
+        self.acceptance_length, self.accepted_per_pass = AcceptanceLength(), AcceptedPerPass()
+        self.accepted_lengths = AcceptedLengths(max_depth)
+        self.rates = _by_name(
+            {by: AcceptanceRate(n_slot_states, max_depth, by=by) for by in ("slot", "depth", "slot_and_depth")}
+            if max_depth > 0
+            else {}
+        )
+        self.target_passes, self.draft_passes = SumMetric(), SumMetric()
+        self.valid, self.distinct, self.identical = MeanMetric(), MeanMetric(), MeanMetric()
+        self.margin = MeanMetric()
+
+    def update(
+        self,
+        batch: PromptBatch,
+        lists: Recommendations,
+        trace: DecodingTrace,
+        reference: Recommendations,
+        reference_trace: DecodingTrace,
+    ) -> None:
+        """Add one batch, all of whose rows count, with the reference arm's result on it."""
+        relevant, relevant_items, leaves = batch.relevant.cpu(), batch.relevant_items.cpu(), lists.leaves
+        for metric in self.leaf_ranking.values():
+            metric.update(leaves, relevant)
+        for metric in self.item_ranking.values():
+            metric.update(leaves, relevant_items, self._leaf_of_item, self._leaf_sizes)
+        self.speed.update(trace.seconds, trace.prefill_seconds, trace.tokens)
+        self.latency.update(trace.seconds, torch.ones(trace.batch_size, dtype=torch.bool))
+        self.speedup.update(int(batch.users[0]), reference_trace.seconds, trace.seconds)
+        self.acceptance_length.update(trace.tokens, trace.target_passes)
+        self.accepted_per_pass.update(trace.accepted_lengths)
+        self.accepted_lengths.update(trace.accepted_lengths)
+        for metric in self.rates.values():
+            metric.update(trace.attempted, trace.accepted)
+        self.target_passes.update(trace.target_passes.sum())
+        self.draft_passes.update(trace.draft_passes.sum())
+        self._compare(lists, reference)
+
+    def _compare(self, lists: Recommendations, reference: Recommendations) -> None:
+        valid = lists.leaves >= 0
+        self.valid.update(valid.double().mean(1))
+        self.distinct.update(_n_distinct(lists.leaves).double() / lists.leaves.shape[1])
+        differs = (lists.tokens != reference.tokens).cpu()
+        self.identical.update((~differs.any(1)).double())
+        rows = differs.any(1).nonzero().flatten()
+        first = differs[rows].long().argmax(1)
+        # At the first difference both arms stand behind the same tokens, so the gap of the two choices' log-probabilities
+        # is the margin between the target's two best tokens, up to the numerics that made them differ.
+        ours, theirs = lists.log_probs.cpu()[rows, first], reference.log_probs.cpu()[rows, first]
+        if len(rows) > 0:
+            self.margin.update((ours - theirs).abs().double())
+
+    def result(self, name: str, is_reference: bool) -> ArmResult:
+        """The arm's part of the report; every process must call this, since it reduces over them."""
+        speed = {key: float(value) for key, value in self.speed.compute().items()}
+        latencies = self.latency.compute().cpu()
+        speedup = {key: float(value) for key, value in self.speedup.compute().items()}
+        rates = {by: metric.compute().cpu() for by, metric in self.rates.items()}
+        n_slot_states = rates["slot"].shape[0] if rates else 0
+        margin = float(self.margin.compute()) if self.margin.update_called else None
+        metrics: dict[str, Any] = {
+            "seconds": speed["seconds"],
+            "prefill_seconds": speed["prefill_seconds"],
+            "tokens": int(speed["tokens"]),
+            "tokens_per_second": speed["tokens_per_second"],
+            "lists_per_second": speed["lists_per_second"],
+            "latency_ms": {key: float(value) for key, value in latency_percentiles(latencies).items()},
+            "target_passes": int(self.target_passes.compute()),
+            "draft_passes": int(self.draft_passes.compute()),
+            "acceptance_length": float(self.acceptance_length.compute()),
+            "accepted_per_pass": float(self.accepted_per_pass.compute()),
+            "acceptance_by_slot": rates["slot"].tolist() if rates else [],
+            "acceptance_by_depth": rates["depth"].tolist() if rates else [],
+            **{key: float(metric.compute()) for key, metric in _named(self.leaf_ranking)},
+            **{key: float(metric.compute()) for key, metric in _named(self.item_ranking)},
+            "valid_items": float(self.valid.compute()),
+            "distinct_items": float(self.distinct.compute()),
+            "speedup": 1.0 if is_reference else speedup["speedup"],
+            "speedup_ci95": [1.0, 1.0] if is_reference else [speedup["low"], speedup["high"]],
+            "identical_lists": float(self.identical.compute()),
+            "first_difference_margin": margin,
+        }
+        acceptance = rates.get("slot_and_depth", torch.zeros(n_slot_states, 0, dtype=torch.float64))
+        return ArmResult(name, metrics, acceptance, self.accepted_lengths.compute().cpu(), latencies)
+
+
+def _by_name(metrics: dict[str, Metric]) -> nn.ModuleDict:
+    # Names of modules must not hold a dot, but may hold anything else.
+    return nn.ModuleDict(metrics)
+
+
+def _named(metrics: nn.ModuleDict) -> list[tuple[str, Metric]]:
+    return [(name, metric) for name, metric in metrics.items() if isinstance(metric, Metric)]
+
+
+def _n_distinct(leaves: Tensor) -> Tensor:
+    """Different items in each list `[B, K]`, int64 `[B]`; what is no item does not count."""
+    ordered = leaves.sort(1).values
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return (new & (ordered >= 0)).sum(1)

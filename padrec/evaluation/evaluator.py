@@ -1,0 +1,187 @@
+"""Arms side by side on the same users: quality, speed and losslessness."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import lightning as L
+import torch
+from torch import nn
+
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.data.batches import PromptBatch
+from padrec.decoding import (
+    Decoder,
+    DecodingTrace,
+    ListRequest,
+    Prompts,
+    Recommendations,
+    Sampling,
+    TransformersRunner,
+)
+from padrec.evaluation.arm_metrics import ArmMetrics
+from padrec.evaluation.report import Report, check_writable, device_name, software_versions
+from padrec.evaluation.tensorboard import SampleLists, log_report
+from padrec.targets import TargetRecommender, to_precision
+
+REFERENCE = "autoregressive"
+_DTYPES = {"64-true": torch.float64, "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
+_SAMPLE_USERS = 8
+
+
+class SpeculativeEvaluator(L.LightningModule):
+    """Decodes the same users with several arms and reports how they compare.
+
+    `test` runs every arm on every batch, in an order that alternates from batch to batch, and writes `report.json` and
+    `report.md` beside the TensorBoard files. Before the first batch counts, every arm has decoded it once untimed.
+    `predict` writes lists with one arm.
+
+    Args:
+        target: checkpoint or folder of the target.
+        arms: decoders by name; `autoregressive` is the reference and must be there for `test`.
+        vocabulary: the tokens; linked from the datamodule.
+        catalog: the items; linked from the datamodule.
+        list_length: K, items in a list; linked from the datamodule.
+        dataset_name: what the report calls the data; linked from the datamodule.
+        temperature: 0 decodes greedily.
+        top_k: see `Sampling`.
+        top_p: see `Sampling`.
+        constraint: `catalog` for lists of distinct items that exist, None for free decoding.
+        predict_arm: the arm that `predict` uses; None takes the last one.
+        seed: of sampled lists.
+
+    Raises:
+        InputError: no arm, or an unknown `predict_arm`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        arms: Mapping[str, Decoder],
+        vocabulary: SemanticIDVocabulary,
+        catalog: Catalog,
+        list_length: int = 10,
+        dataset_name: str = "",
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        constraint: Literal["catalog"] | None = "catalog",
+        predict_arm: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not arms or (predict_arm is not None and predict_arm not in arms):
+            raise InputError(f"predict_arm {predict_arm!r} with the arms {list(arms)}: expected one of the arms")
+        self._target = TargetRecommender.load(target)
+        self._arms = dict(arms)
+        self._predict_arm = predict_arm or list(arms)[-1]
+        self._vocabulary, self._catalog = vocabulary, catalog
+        self._list_length = list_length
+        self._dataset_name = dataset_name
+        self._constraint = constraint
+        self._sampling = Sampling(temperature, top_k, top_p)
+        self._seed = seed
+        self._settings = {"target": target, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        if self._target.vocabulary.fingerprint != vocabulary.fingerprint:
+            raise InputError(
+                f"{target}: the target's vocabulary ({self._target.vocabulary}) is not the data's ({vocabulary}): "
+                "expected a target that was trained on this catalog"
+            )
+        self.metrics = nn.ModuleDict(
+            {name: ArmMetrics(catalog, vocabulary.n_slot_states, arm.max_depth) for name, arm in arms.items()}
+        )
+        self._samples: list[SampleLists] = []
+
+    def setup(self, stage: str) -> None:
+        """Get target and arms ready on the device, and see to it that the report can be written.
+
+        Raises:
+            InputError: a draft of another target, no reference arm, a report that is already there, or a precision that
+                decoding does not know.
+        """
+        if stage == "test":
+            if REFERENCE not in self._arms:
+                raise InputError(f"arms {list(self._arms)}: expected the reference arm {REFERENCE!r} among them")
+            check_writable(self._report_folder())
+        precision = str(self.trainer.precision)
+        if precision not in _DTYPES:
+            raise InputError(f"trainer.precision {precision!r}: expected one of {', '.join(_DTYPES)} for decoding")
+        device = self.trainer.strategy.root_device
+        # The fingerprint belongs to the weights as they were saved, so it is taken before the cast.
+        fingerprint = self._target.fingerprint()
+        backbone = self._target.backbone.eval().requires_grad_(False)
+        to_precision(backbone, _DTYPES[precision])
+        self._runner = TransformersRunner(backbone.to(device), fingerprint)
+        self._request = ListRequest.build(
+            self._catalog,
+            self._vocabulary,
+            self._list_length,
+            constrained=self._constraint is not None,
+            sampling=self._sampling,
+            device=device,
+        )
+        for arm in self._arms.values():
+            arm.prepare(self._runner, self._vocabulary)
+
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Decode one batch with every arm."""
+        if not bool(batch.counted.any()):
+            return
+        batch = batch.rows(batch.counted)
+        names = list(self._arms)
+        if batch_idx == 0:
+            for name in names:
+                self._decode(name, batch, batch_idx)
+        shift = batch_idx % len(names)
+        order = names[shift:] + names[:shift]
+        results = {name: self._decode(name, batch, batch_idx) for name in (order if batch_idx % 2 else order[::-1])}
+        reference, reference_trace = results[REFERENCE]
+        for name, (lists, trace) in results.items():
+            self._arm_metrics(name).update(batch, lists, trace, reference, reference_trace)
+        if len(self._samples) < _SAMPLE_USERS:
+            leaves = {name: lists.leaves for name, (lists, _) in results.items()}
+            self._samples.append(SampleLists(batch.to("cpu"), leaves))
+
+    def on_test_end(self) -> None:
+        """Write the report, and log it."""
+        results = [self._arm_metrics(name).result(name, name == REFERENCE) for name in self._arms]
+        if not self.trainer.is_global_zero:
+            return
+        report = Report(
+            dataset=self._dataset_name,
+            users=len(results[0].latencies_ms),
+            list_length=self._list_length,
+            batch_size=self.trainer.test_dataloaders.batch_size,
+            temperature=self._sampling.temperature,
+            constraint=self._constraint,
+            precision=str(self.trainer.precision),
+            device=device_name(self._runner.model.device),
+            versions=software_versions(),
+            seed=self._seed,
+            command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            arms={result.name: result.metrics for result in results},
+        )
+        report.write(self._report_folder())
+        log_report(self.trainer.loggers, report, results, self._samples, self._catalog, self._settings)
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> Recommendations:
+        """Write one list for each prompt with the chosen arm."""
+        lists, _ = self._decode(self._predict_arm, batch, batch_idx)
+        return lists
+
+    def _decode(self, name: str, batch: PromptBatch, batch_idx: int) -> tuple[Recommendations, DecodingTrace]:
+        # Every arm gets the same keys, so that even sampled lists can be compared one by one.
+        seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
+        prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
+        return self._arms[name].decode(
+            self._runner, prompts, self._request, torch.Generator().manual_seed(seed)
+        )
+
+    def _arm_metrics(self, name: str) -> ArmMetrics:
+        metrics = self.metrics[name]
+        assert isinstance(metrics, ArmMetrics)
+        return metrics
+
+    def _report_folder(self) -> Path:
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)

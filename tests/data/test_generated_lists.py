@@ -1,0 +1,45 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from padrec.catalog import InputError
+from padrec.data.generated_lists import read_generated_lists
+from tests.data.toy_data import toy_catalog
+
+
+def test_lists_are_read_with_the_end_of_their_history(tmp_path: Path) -> None:
+    paths = []
+    for number, items in enumerate((["i4", "i0"], ["i6"])):
+        row = {"user": "new", "history": ["i1", "i2", "i3"], "items": items}
+        paths.append(tmp_path / f"{number}.jsonl")
+        paths[-1].write_text(json.dumps(row) + "\n")
+    found = read_generated_lists([str(path) for path in paths], toy_catalog(), max_history=2, list_length=2)
+    assert [found.histories.row(row).tolist() for row in range(2)] == [[2, 3], [2, 3]]
+    assert [found.lists.row(row).tolist() for row in range(2)] == [[4, 0], [6]]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "empty, expected lines"),
+        ("{", "line 1: no valid JSON"),
+        ("[]", "line 1: a JSON list"),
+        ('{"user": "a", "items": ["i1"]}', 'line 1: "history" is None'),
+        ('{"user": "a", "history": ["i1"], "items": []}', r'line 1: "items" is \[\]'),
+        ('{"user": "a", "history": ["i1"], "items": ["i9"]}', "line 1: \"items\": item 'i9' is not among"),
+        ('{"user": "a", "history": ["x"], "items": ["i1"]}', "line 1: \"history\": item 'x' is not among"),
+        ('{"user": "a", "history": ["i1"], "items": ["i1", "i2", "i3"]}', "a list of 3 items, expected at most"),
+    ],
+)
+def test_wrong_lines_are_refused_with_their_place(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "lists.jsonl"
+    path.write_text(line)
+    with pytest.raises(InputError, match=message) as caught:
+        read_generated_lists([str(path)], toy_catalog(), max_history=2, list_length=2)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.jsonl: no such file"):
+        read_generated_lists([str(tmp_path / "none.jsonl")], toy_catalog(), max_history=2, list_length=2)

@@ -1,0 +1,74 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.data import ItemSequences, Split
+from padrec.data.prompt_rows import PromptRows, evaluation_prompts, random_cut_prompts
+from padrec.data.sequence_encoder import SequenceEncoder
+from tests.data.toy_data import toy_catalog
+
+
+def prompt_rows(histories: list[list[int]], truth: list[list[int]], multiple_of: int = 1) -> PromptRows:
+    catalog = toy_catalog()
+    encoder = SequenceEncoder(SemanticIDVocabulary((3, 3)), catalog)
+    users = torch.arange(len(histories)) + 10
+    packed = (ItemSequences.from_lists(histories), ItemSequences.from_lists(truth))
+    return PromptRows(*packed, users, catalog, encoder, multiple_of)
+
+
+def test_a_prompt_ends_with_the_separator_and_holds_its_history() -> None:
+    batch = prompt_rows([[1, 2], [3]], [[0], [0]]).__getitems__([0, 1])
+    assert batch.lengths.tolist() == [7, 4]
+    last = batch.tokens[torch.arange(2), batch.lengths - 1]
+    assert last.tolist() == [SemanticIDVocabulary.separator_token] * 2
+    assert batch.history.tolist() == [[1, 2], [3, -1]]
+    assert batch.users.tolist() == [10, 11]
+
+
+def test_ground_truth_is_given_once_by_leaf_and_by_item() -> None:
+    leaf = toy_catalog().leaf_of_item.tolist()
+    batch = prompt_rows([[1], [2]], [[4, 7, 5, 4], [0]]).__getitems__([0, 1])
+    assert batch.relevant_items.tolist() == [[4, 7, 5, -1], [0, -1, -1, -1]]
+    assert batch.relevant.tolist() == [[leaf[4], leaf[7], -1, -1], [leaf[0], -1, -1, -1]]
+
+
+def test_rows_that_fill_the_set_up_are_not_counted() -> None:
+    rows = prompt_rows([[1], [2], [3], [4], [5]], [[0]] * 5, multiple_of=4)
+    assert len(rows) == 8
+    batch = rows.__getitems__(list(range(8)))
+    assert batch.counted.tolist() == [True] * 5 + [False] * 3
+    assert (batch.relevant[5:] == -1).all()
+    assert (batch.relevant_items[5:] == -1).all()
+
+
+def test_only_users_with_history_and_truth_are_evaluated() -> None:
+    train = ItemSequences.from_lists([[1, 2, 3], [4], []])
+    validation = ItemSequences.from_lists([[], [5], []])
+    test = ItemSequences.from_lists([[6, 7], [], [0]])
+    split = Split(("a", "b", "c"), train, validation, test)
+    histories, truth, users = evaluation_prompts(split, "validation", max_history=2)
+    assert (users.tolist(), histories.row(0).tolist(), truth.row(0).tolist()) == ([1], [4], [5])
+    histories, truth, users = evaluation_prompts(split, "test", max_history=2)
+    assert (users.tolist(), histories.row(0).tolist(), truth.row(0).tolist()) == ([0], [2, 3], [6, 7])
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=6), st.integers(1, 4), st.integers(1, 5))
+def test_random_cuts_are_different_and_within_the_sequence(lengths: list[int], cuts: int, max_history: int) -> None:
+    rows = [[100 * user + position for position in range(length)] for user, length in enumerate(lengths)]
+    generator = torch.Generator().manual_seed(0)
+    histories, truth, users = random_cut_prompts(ItemSequences.from_lists(rows), cuts, max_history, generator)
+    assert users.tolist() == [user for user, length in enumerate(lengths) for _ in range(min(cuts, length))]
+    assert truth.lengths.tolist() == [0] * len(users)
+    found = [tuple(histories.row(row).tolist()) for row in range(len(histories))]
+    assert len(set(found)) == len(found)
+    for user, history in zip(users.tolist(), found, strict=True):
+        cut = history[-1] - 100 * user + 1
+        assert list(history) == rows[user][max(0, cut - max_history) : cut]
+
+
+def test_cut_points_are_uniform() -> None:
+    train = ItemSequences.from_lists([[0, 1, 2, 3]] * 4000)
+    histories, _, _ = random_cut_prompts(train, 1, 10, torch.Generator().manual_seed(0))
+    counts = histories.lengths.bincount(minlength=5)[1:]
+    assert ((counts - 1000).abs() < 120).all()  # over four standard deviations

@@ -1,0 +1,113 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from padrec.catalog import InputError
+from padrec.data import SemanticIDDataModule
+from tests.data.toy_data import Recorder, ToyReader
+
+
+def datamodule(batch_size: int = 7, num_workers: int = 0, seed: int = 0) -> SemanticIDDataModule:
+    return SemanticIDDataModule(
+        ToyReader(), list_length=2, max_history=3, batch_size=batch_size, num_workers=num_workers, seed=seed
+    )
+
+
+def trainer(
+    folder: Path, *callbacks: Callback, max_epochs: int = 2, max_steps: int = -1, validate: bool = False
+) -> Trainer:
+    return Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        max_steps=max_steps,
+        callbacks=list(callbacks),
+        limit_val_batches=1.0 if validate else 0,
+        val_check_interval=3 if validate else 1.0,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=bool(callbacks),
+    )
+
+
+def every_step(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
+
+
+def every_validation(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, "{step}", save_top_k=-1, save_on_train_epoch_end=False)
+
+
+def every_epoch(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, "{step}", save_top_k=-1, save_on_train_epoch_end=True)
+
+
+def resumed_batches(checkpoint: Path, folder: Path, validate: bool = False, max_steps: int = -1) -> list[list[str]]:
+    recorder = Recorder()
+    run = trainer(folder, validate=validate, max_steps=max_steps)
+    run.fit(recorder, datamodule=datamodule(), ckpt_path=str(checkpoint), weights_only=True)
+    return recorder.batches
+
+
+# Left out: a checkpoint from on_train_epoch_end under max_steps. Lightning 2.6 itself then skips the epoch after it.
+@pytest.mark.parametrize(
+    ("moment", "checkpoints", "max_steps"),
+    [
+        (every_step, 20, -1),
+        (every_step, 20, 1000),
+        (every_validation, 6, -1),
+        (every_validation, 6, 1000),
+        (every_epoch, 2, -1),
+    ],
+)
+def test_a_resumed_fit_sees_the_batches_it_had_not_seen(
+    tmp_path: Path, moment: Callable[[Path], ModelCheckpoint], checkpoints: int, max_steps: int
+) -> None:
+    validate = moment is every_validation
+    whole = Recorder()
+    trainer(tmp_path, moment(tmp_path), validate=validate, max_steps=max_steps).fit(whole, datamodule=datamodule())
+    assert len(whole.batches) == 20
+    found = list(tmp_path.glob("*.ckpt"))
+    assert len(found) == checkpoints
+    for checkpoint in found:
+        step = torch.load(checkpoint, weights_only=True)["global_step"]
+        assert resumed_batches(checkpoint, tmp_path, validate, max_steps) == whole.batches[step:], checkpoint.name
+
+
+def test_worker_processes_change_nothing(tmp_path: Path) -> None:
+    whole, loaded_by_worker, resumed = Recorder(), Recorder(), Recorder()
+    trainer(tmp_path).fit(whole, datamodule=datamodule())
+    trainer(tmp_path, every_step(tmp_path)).fit(loaded_by_worker, datamodule=datamodule(num_workers=1))
+    assert loaded_by_worker.batches == whole.batches
+    checkpoint = tmp_path / "step=9.ckpt"
+    trainer(tmp_path).fit(resumed, datamodule=datamodule(num_workers=1), ckpt_path=str(checkpoint), weights_only=True)
+    assert resumed.batches == whole.batches[9:]
+
+
+def test_resuming_mid_epoch_with_other_batches_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, every_step(tmp_path)).fit(Recorder(), datamodule=datamodule())
+    for other in (datamodule(batch_size=8), datamodule(seed=1)):
+        with pytest.raises(InputError, match="middle of an epoch"):
+            trainer(tmp_path).fit(Recorder(), datamodule=other, ckpt_path=str(tmp_path / "step=2.ckpt"))
+
+
+def test_overfitting_on_a_few_batches_still_works(tmp_path: Path) -> None:
+    recorder = Recorder()
+    run = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        overfit_batches=2,
+        max_epochs=2,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    run.fit(recorder, datamodule=datamodule())
+    assert recorder.batches[:2] == recorder.batches[2:]
