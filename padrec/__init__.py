@@ -16,6 +16,7 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.drafts import FeatureDraft, PADRecDraft
+from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
 from padrec.targets import TargetRecommender
 
 __all__ = [
@@ -31,11 +32,13 @@ __all__ = [
     "ListRequest",
     "PADRecDraft",
     "Prompts",
+    "RecommendationWriter",
     "Recommendations",
     "Sampling",
     "SemanticIDDataModule",
     "SemanticIDVocabulary",
     "SpeculativeDecoder",
+    "SpeculativeEvaluator",
     "StaticTree",
     "SyntheticReader",
     "TargetRecommender",

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from padrec.catalog.errors import InputError
 
+_LARGEST_CODE = torch.iinfo(torch.int32).max
+
 
 class Catalog:
     """All items, each with its semantic ID and the user's own key.
@@ -15,13 +17,13 @@ class Catalog:
     order of their codes, so that every prefix of codes owns one contiguous range of leaves.
 
     Args:
-        codes: semantic IDs, integer `[n_items, L]`, each code at least 0.
+        codes: semantic IDs, integer `[n_items, L]`, each code at least 0 and less than 2³¹.
         keys: the users' own item keys, `[n_items]`, all different.
         texts: titles or descriptions, `[n_items]`, or None.
         source: where the catalog was read from, named in errors.
 
     Raises:
-        InputError: an empty catalog, lengths that differ, a negative code or a duplicate key.
+        InputError: an empty catalog, lengths that differ, a code out of range or a duplicate key.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class Catalog:
         self.keys = tuple(keys)
         self.texts = None if texts is None else tuple(texts)
         self._index = {key: index for index, key in enumerate(self.keys)}
-        self._check()
+        self._check(codes)
         leaf_codes, leaf_of_item, leaf_sizes = torch.unique(
             self.codes.long(), dim=0, sorted=True, return_inverse=True, return_counts=True
         )
@@ -47,16 +49,18 @@ class Catalog:
         self._items_by_leaf = leaf_of_item.argsort(stable=True)
         self._leaf_starts = torch.cat([leaf_sizes.new_zeros(1), leaf_sizes.cumsum(0)])
 
-    def _check(self) -> None:
+    def _check(self, codes: Tensor) -> None:
         if len(self._index) != len(self.keys):
             seen: set[str] = set()
             twice = next(key for key in self.keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             raise InputError(f"{self.source}: item key {twice!r} occurs twice, expected every key once")
-        if int(self.codes.min()) < 0:
-            item = int((self.codes < 0).any(1).nonzero()[0])
+        # The codes as they came: int32 would wrap larger ones around.
+        outside = ((codes < 0) | (codes > _LARGEST_CODE)).any(1)
+        if bool(outside.any()):
+            item = int(outside.nonzero()[0])
             raise InputError(
-                f"{self.source}: item {self.keys[item]!r} has the codes {self.codes[item].tolist()}, "
-                "expected codes of at least 0"
+                f"{self.source}: item {self.keys[item]!r} has the codes {codes[item].tolist()}, "
+                f"expected codes from 0 to {_LARGEST_CODE}"
             )
 
     @property

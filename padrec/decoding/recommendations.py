@@ -110,6 +110,8 @@ class RoundStatistics:
 
     def trace(self, prefill_seconds: float, decode_seconds: float, tokens: Tensor) -> DecodingTrace:
         """The finished trace, its tensors on the CPU."""
+        # Rounds without proposals, all those of decoders that make none, kept none.
+        self._lengths[0] = self._target_passes.sum() - self._lengths[1:].sum()
         return DecodingTrace(
             prefill_seconds=prefill_seconds,
             decode_seconds=decode_seconds,

@@ -44,7 +44,9 @@ class SpeculativeDecoder:
         device = prompts.tokens.device
         watch = Stopwatch(device)
         expansion = self.expansion
-        logits, features = runner.prefill(prompts, extra=request.n_tokens + expansion.nodes)
+        # Keeping a path writes a column for each level, of which a small tree may have more than nodes.
+        room = max(expansion.nodes, expansion.depth + 1)
+        logits, features = runner.prefill(prompts, extra=request.n_tokens + room)
         lists = ListBuffer(request, logits, generator)
         statistics = RoundStatistics(len(prompts.tokens), request.vocabulary.n_slot_states, expansion.depth, device)
         prefill_seconds = watch.lap()

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.data.readers.files import read_json_object
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.targets import check_vocabulary, read_checkpoint
 
@@ -43,7 +44,7 @@ class DraftCheckpoint:
         if path.is_dir():
             if not (path / _CONFIG_FILE).is_file() or not (path / _WEIGHTS_FILE).is_file():
                 raise InputError(f"{path}: expected the files {_CONFIG_FILE} and {_WEIGHTS_FILE} of a draft")
-            config = json.loads((path / _CONFIG_FILE).read_text())
+            config: dict[str, Any] = read_json_object(path / _CONFIG_FILE, "of a draft")
             if config.get("kind") != "draft":
                 raise InputError(f"{path / _CONFIG_FILE}: kind {config.get('kind')!r}, expected 'draft'")
             weights = load_file(path / _WEIGHTS_FILE)

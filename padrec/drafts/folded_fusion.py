@@ -55,15 +55,16 @@ class FoldedFusion:
         d = network.hidden_size
         self._position = network.position_aware
         self._feature_weight = weight[:, d:].detach().contiguous()  # [d, d]
-        # Folded in float32: the table replaces several roundings by one.
-        embeddings = embedding(torch.arange(len(token_slots), device=device)).float()
-        table = nn.functional.linear(embeddings, weight[:, :d].float(), bias.float())  # [V, d]
+        # Folded in float32 at least: the table replaces several roundings by one.
+        exact = torch.promote_types(dtype, torch.float32)
+        embeddings = embedding(torch.arange(len(token_slots), device=device)).to(exact)
+        table = nn.functional.linear(embeddings, weight[:, :d].to(exact), bias.to(exact))  # [V, d]
         slot_term = self._position.slot_term()
-        by_token = torch.zeros_like(table) if slot_term is None else slot_term.float()[token_slots.to(device)]
+        by_token = torch.zeros_like(table) if slot_term is None else slot_term.to(exact)[token_slots.to(device)]
         self._table = (table + by_token).to(dtype).detach()
         gate = self._position.gate
         if gate is not None:
-            offset = gate.bias.float() - nn.functional.linear(by_token, gate.weight.float())
+            offset = gate.bias.to(exact) - nn.functional.linear(by_token, gate.weight.to(exact))
             self._gate_offset = offset.to(dtype).detach()  # [V, 1]
 
     def __call__(self, tokens: Tensor, features: Tensor, slots: Tensor, step: int) -> Tensor:

@@ -40,7 +40,7 @@ class PADRecDraft(TrainableModule):
         top_k: see `DraftObjective`.
         feature_noise: half-width of uniform noise on the target's features in training.
         learning_rate: peak learning rate.
-        weight_decay: of matrices.
+        weight_decay: of matrices other than embeddings.
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
         seed: of the noise.
 
@@ -74,7 +74,8 @@ class PADRecDraft(TrainableModule):
                 f"unrolled_steps {unrolled_steps}, step_weight {step_weight}, feature_noise {feature_noise}: "
                 "expected at least 1 step, a weight in (0, 1] and noise of at least 0"
             )
-        self.save_hyperparameters(ignore=["vocabulary", "catalog", "list_length"])
+        # The target is not saved: a checkpoint's path would silently override the config's.
+        self.save_hyperparameters(ignore=["target", "vocabulary", "catalog", "list_length"])
         self.vocabulary = vocabulary
         self.catalog = catalog
         self.list_length = list_length
@@ -97,6 +98,10 @@ class PADRecDraft(TrainableModule):
     def trainable_module(self) -> nn.Module:
         """The draft's own network; the target is frozen."""
         return self.network
+
+    def undecayed_modules(self) -> list[nn.Module]:
+        """The position-aware part beside embeddings: decay would pull it back to the base draft."""
+        return [*super().undecayed_modules(), self.network.position_aware]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that `FeatureDraft` can read; see `DraftCheckpoint.write`."""
@@ -128,6 +133,7 @@ class PADRecDraft(TrainableModule):
         """The weighted mean over draft steps of the objective's mean over supervised tokens."""
         # Position t reads the feature of token t and token t + 1, and predicts the feature of token t + 1, with which
         # the head predicts token t + 2: the supervised ones.
+        batch = _at_least_three_wide(batch)
         supervised = batch.supervised[:, 2:]
         with torch.no_grad():
             features = self.target(batch.tokens)
@@ -170,15 +176,15 @@ class PADRecDraft(TrainableModule):
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Decode greedily with the draft and log its acceptance length τ."""
         rows = batch.counted
-        if not bool(rows.any()):
-            return
-        decoder = SpeculativeDecoder(NetworkDraft(self.network), DynamicTree())
-        runner = TransformersRunner(self.target.model, self.target.fingerprint)
-        decoder.prepare(runner, self.vocabulary)
-        prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
-        generator = torch.Generator().manual_seed(batch_idx)
-        _, trace = decoder.decode(runner, prompts, self._list_request(), generator)
-        self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
+        if bool(rows.any()):
+            decoder = SpeculativeDecoder(NetworkDraft(self.network), DynamicTree())
+            runner = TransformersRunner(self.target.model, self.target.fingerprint)
+            decoder.prepare(runner, self.vocabulary)
+            prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
+            generator = torch.Generator().manual_seed(batch_idx)
+            _, trace = decoder.decode(runner, prompts, self._list_request(), generator)
+            self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
+        # Logged by every process, one without users too: all take part in the reduction.
         self.log("val/acceptance_length", self.validation_acceptance, prog_bar=True, on_step=False, on_epoch=True)
 
     def _list_request(self) -> ListRequest:
@@ -187,3 +193,12 @@ class PADRecDraft(TrainableModule):
                 raise InputError("validation lists need the catalog: pass `catalog`, or link it from the datamodule")
             self._request = ListRequest.build(self.catalog, self.vocabulary, self.list_length, device=self.device)
         return self._request
+
+
+def _at_least_three_wide(batch: SequenceBatch) -> SequenceBatch:
+    """Pad rows of at most one code: they hold nothing to predict, but the step has to be taken with all processes."""
+    missing = max(0, 3 - batch.tokens.shape[1])
+    tokens, slots, supervised = (
+        nn.functional.pad(values, (0, missing)) for values in (batch.tokens, batch.slots, batch.supervised)
+    )
+    return SequenceBatch(tokens, slots, batch.lengths, supervised)

@@ -41,7 +41,9 @@ class ArmMetrics(nn.Module):
         super().__init__()
         self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
         self.max_depth = max_depth
-        self.leaf_ranking = _by_name({f"ndcg@{k}": NDCG(k) for k in _CUTOFFS} | {f"recall@{k}": Recall(k) for k in _CUTOFFS})
+        self.leaf_ranking = _by_name(
+            {f"ndcg@{k}": NDCG(k) for k in _CUTOFFS} | {f"recall@{k}": Recall(k) for k in _CUTOFFS}
+        )
         self.item_ranking = _by_name(
             {f"item_ndcg@{k}": ItemNDCG(k) for k in _CUTOFFS} | {f"item_recall@{k}": ItemRecall(k) for k in _CUTOFFS}
         )

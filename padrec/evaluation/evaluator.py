@@ -21,6 +21,7 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.evaluation.arm_metrics import ArmMetrics
+from padrec.evaluation.arm_result import ArmResult
 from padrec.evaluation.report import Report, check_writable, device_name, software_versions
 from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
@@ -28,6 +29,7 @@ from padrec.targets import TargetRecommender, to_precision
 REFERENCE = "autoregressive"
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _SAMPLE_USERS = 8
+_SHOWN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "recall@10", "identical_lists")
 
 
 class SpeculativeEvaluator(L.LightningModule):
@@ -43,7 +45,6 @@ class SpeculativeEvaluator(L.LightningModule):
         vocabulary: the tokens; linked from the datamodule.
         catalog: the items; linked from the datamodule.
         list_length: K, items in a list; linked from the datamodule.
-        dataset_name: what the report calls the data; linked from the datamodule.
         temperature: 0 decodes greedily.
         top_k: see `Sampling`.
         top_p: see `Sampling`.
@@ -62,7 +63,6 @@ class SpeculativeEvaluator(L.LightningModule):
         vocabulary: SemanticIDVocabulary,
         catalog: Catalog,
         list_length: int = 10,
-        dataset_name: str = "",
         temperature: float = 0.0,
         top_k: int | None = None,
         top_p: float = 1.0,
@@ -78,7 +78,6 @@ class SpeculativeEvaluator(L.LightningModule):
         self._predict_arm = predict_arm or list(arms)[-1]
         self._vocabulary, self._catalog = vocabulary, catalog
         self._list_length = list_length
-        self._dataset_name = dataset_name
         self._constraint = constraint
         self._sampling = Sampling(temperature, top_k, top_p)
         self._seed = seed
@@ -143,13 +142,24 @@ class SpeculativeEvaluator(L.LightningModule):
             leaves = {name: lists.leaves for name, (lists, _) in results.items()}
             self._samples.append(SampleLists(batch.to("cpu"), leaves))
 
-    def on_test_end(self) -> None:
+    def on_test_epoch_end(self) -> None:
         """Write the report, and log it."""
+        # Every process must take part in the reduction.
         results = [self._arm_metrics(name).result(name, name == REFERENCE) for name in self._arms]
+        report = self._report(results)
+        scalars = report.scalars()
+        shown = {tag: value for tag, value in scalars.items() if tag.rpartition("/")[2] in _SHOWN_METRICS}
+        self.log_dict(shown, logger=False)
         if not self.trainer.is_global_zero:
             return
-        report = Report(
-            dataset=self._dataset_name,
+        report.write(self._report_folder())
+        for logger in self.loggers:
+            logger.log_metrics(scalars, step=0)
+        log_report(self.loggers, report, results, self._samples, self._catalog, self._settings)
+
+    def _report(self, results: list[ArmResult]) -> Report:
+        return Report(
+            dataset=getattr(self.trainer.datamodule, "dataset_name", ""),
             users=len(results[0].latencies_ms),
             list_length=self._list_length,
             batch_size=self.trainer.test_dataloaders.batch_size,
@@ -162,8 +172,6 @@ class SpeculativeEvaluator(L.LightningModule):
             command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             arms={result.name: result.metrics for result in results},
         )
-        report.write(self._report_folder())
-        log_report(self.trainer.loggers, report, results, self._samples, self._catalog, self._settings)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Recommendations:
         """Write one list for each prompt with the chosen arm."""
@@ -174,9 +182,7 @@ class SpeculativeEvaluator(L.LightningModule):
         # Every arm gets the same keys, so that even sampled lists can be compared one by one.
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
-        return self._arms[name].decode(
-            self._runner, prompts, self._request, torch.Generator().manual_seed(seed)
-        )
+        return self._arms[name].decode(self._runner, prompts, self._request, torch.Generator().manual_seed(seed))
 
     def _arm_metrics(self, name: str) -> ArmMetrics:
         metrics = self.metrics[name]

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.data.readers.files import read_json_object
 
 _VOCABULARY_FILE = "vocabulary.json"
 _SAMPLED_VALUES = 1024
@@ -24,7 +26,8 @@ def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) 
         vocabulary: gives the vocabulary size and the special tokens, which `config` therefore must not set.
 
     Raises:
-        InputError: no or an unknown model type, or a key that the configuration does not have.
+        InputError: no or an unknown model type, a key that the configuration does not have or the vocabulary decides,
+            or values that make no model.
     """
     settings = dict(config)
     model_type = settings.pop("model_type", None)
@@ -35,15 +38,20 @@ def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) 
     unknown = sorted(key for key in settings if not hasattr(defaults, key))
     if unknown:
         raise InputError(f"backbone: {model_type} has no setting {', '.join(unknown)}")
-    transformers_config = AutoConfig.for_model(
-        model_type,
-        **settings,
-        vocab_size=vocabulary.size,
-        pad_token_id=vocabulary.pad_token,
-        bos_token_id=vocabulary.bos_token,
-        eos_token_id=vocabulary.eos_token,
-    )
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(transformers_config, attn_implementation="sdpa")
+    derived = {
+        "vocab_size": vocabulary.size,
+        "pad_token_id": vocabulary.pad_token,
+        "bos_token_id": vocabulary.bos_token,
+        "eos_token_id": vocabulary.eos_token,
+    }
+    fixed = sorted(settings.keys() & derived.keys())
+    if fixed:
+        raise InputError(f"backbone: {', '.join(fixed)} is set, but follows from the vocabulary: leave it out")
+    try:
+        transformers_config = AutoConfig.for_model(model_type, **settings, **derived)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(transformers_config, attn_implementation="sdpa")
+    except Exception as error:  # every architecture checks its settings in its own way
+        raise InputError(f"backbone: transformers cannot build a {model_type} of these settings ({error})") from error
     return model
 
 
@@ -90,13 +98,25 @@ def load_backbone(folder: str | Path) -> tuple[PreTrainedModel, SemanticIDVocabu
     """Read a folder that `save_backbone` wrote.
 
     Raises:
-        InputError: a file is missing.
+        InputError: a file is missing or malformed, or the weights are not those of the configuration.
     """
     folder = Path(folder)
     for name in ("config.json", _VOCABULARY_FILE):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: no {name}, expected a target folder written by save_pretrained")
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True
-    )
-    return model, SemanticIDVocabulary(**json.loads((folder / _VOCABULARY_FILE).read_text()))
+    read_json_object(folder / "config.json", "of a transformers model")
+    vocabulary: dict[str, Any] = read_json_object(folder / _VOCABULARY_FILE, "of a vocabulary")
+    loaded: Any
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder}: the weights cannot be read ({error})") from error
+    model: PreTrainedModel
+    model, report = loaded
+    # transformers only warns of these, and leaves the weights at random values.
+    astray = sorted({*report["missing_keys"], *report["unexpected_keys"]})
+    if astray:
+        raise InputError(f"{folder}: weights missing or unknown: {', '.join(astray)}; expected those of config.json")
+    return model, SemanticIDVocabulary(**vocabulary)

@@ -24,6 +24,7 @@ class FrozenTarget(nn.Module):
         self.fingerprint = fingerprint
         self.register_state_dict_post_hook(_drop_weights)
         self.register_load_state_dict_pre_hook(_keep_weights)
+        self.eval()
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode, whatever is asked."""

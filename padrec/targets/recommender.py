@@ -171,8 +171,10 @@ def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
         raise InputError(f"{path}: no such file, expected the checkpoint or folder of a {kind}")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path}: not a checkpoint that can be read safely ({error})") from error
+    except Exception as error:  # whatever the bytes happen to mean to the unpickler
+        raise InputError(f"{path}: cannot be read as a Lightning checkpoint of tensors and primitives") from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"{path}: holds a {type(checkpoint).__name__}, expected the checkpoint of a {kind}")
     if checkpoint.get("kind") != kind:
         raise InputError(f"{path}: a checkpoint of kind {checkpoint.get('kind')!r}, expected {kind!r}")
     return checkpoint

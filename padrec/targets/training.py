@@ -36,15 +36,18 @@ class TrainableModule(L.LightningModule):
         """The module whose parameters are trained."""
         return self
 
+    def undecayed_modules(self) -> list[nn.Module]:
+        """Modules none of whose parameters are decayed."""
+        return [module for module in self.trainable_module().modules() if isinstance(module, nn.Embedding)]
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW and its schedule, stepped after every batch."""
-        module = self.trainable_module()
-        embeddings = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        undecayed = {id(parameter) for module in self.undecayed_modules() for parameter in module.parameters()}
         decayed: list[Tensor] = []
         free: list[Tensor] = []
-        for parameter in module.parameters():
+        for parameter in self.trainable_module().parameters():
             if parameter.requires_grad:
-                plain = parameter.ndim < 2 or id(parameter) in embeddings
+                plain = parameter.ndim < 2 or id(parameter) in undecayed
                 (free if plain else decayed).append(parameter)
         groups = [{"params": decayed, "weight_decay": self._weight_decay}, {"params": free, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self._learning_rate, betas=(0.9, 0.95))

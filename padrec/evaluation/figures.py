@@ -1,0 +1,223 @@
+"""Figures of a comparison, drawn without pyplot so that no display and no global state is needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from torch import Tensor
+
+from padrec.evaluation.arm_result import ArmResult
+
+# The palette of Okabe and Ito, which people with any colour vision tell apart; black is for the first arm. Their
+# yellow is left out: it is too pale for lines on white.
+_COLOURS = ("#333333", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
+_LINES = ("-", "--", "-.", ":")
+_DPI = 120
+_GRID = "#DDDDDD"
+_UNREACHED = "#E5E5E5"
+
+
+@dataclass(frozen=True)
+class ArmStyle:
+    """How an arm looks, the same in all figures of a comparison.
+
+    Attributes:
+        colour: hexadecimal.
+        marker: of points.
+        line: of lines.
+        hatch: of bars; only where the colours have run out and repeat.
+    """
+
+    colour: str
+    marker: str
+    line: str
+    hatch: str
+
+
+def arm_styles(results: Sequence[ArmResult]) -> dict[str, ArmStyle]:
+    """A style for every arm, by name; it follows from the arms' order."""
+
+    def style(number: int) -> ArmStyle:
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        return ArmStyle(colour, marker, _LINES[number % len(_LINES)], "//" * (number // len(_COLOURS)))
+
+    return {result.name: style(number) for number, result in enumerate(results)}
+
+
+def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
+    """All figures of a comparison.
+
+    Args:
+        results: the arms in the order of their colours, at least one.
+
+    Returns:
+        The figures by name: `acceptance/<arm>` for each arm with a draft, `accepted_lengths` where there is any,
+        `speedup`, `latency` and `quality_against_speed`.
+    """
+    drafting = [result for result in results if result.max_depth > 0]
+    figures = {f"acceptance/{result.name}": acceptance_by_slot_and_depth(result) for result in drafting}
+    if drafting:
+        figures["accepted_lengths"] = accepted_lengths(results)
+    return figures | {
+        "speedup": speedup_with_interval(results),
+        "latency": latency_distribution(results),
+        "quality_against_speed": quality_against_speed(results),
+    }
+
+
+def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
+    """Heat map of the share of reached draft tokens that verification accepted.
+
+    Rows are the token's slot, columns the draft depth. Rows of the separator and of other tokens show only where such
+    a token was reached; grey cells are depths that no token of the slot reached.
+    """
+    names = _slot_names(result.acceptance.shape[0])
+    rows = [row for row, name in enumerate(names) if len(name) == 1 or not result.acceptance[row].isnan().all()]
+    shares = result.acceptance[rows]
+    n_rows, n_columns = shares.shape
+    title = f"{result.name}: accepted draft tokens (%)"
+    width = max(2.2 + 0.62 * max(n_columns, 4), 1.6 + 0.095 * len(title))
+    figure, axes = _axes(title, "draft depth (tokens)", "slot of the token", width, 1.7 + 0.5 * n_rows)
+    axes.set_facecolor(_UNREACHED)
+    image = axes.imshow(shares.numpy(), cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(n_columns), [str(depth + 1) for depth in range(n_columns)])
+    axes.set_yticks(range(n_rows), [names[row] for row in rows])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for row, column in (~shares.isnan()).nonzero().tolist():
+        share = float(shares[row, column])
+        colour = "white" if share < 0.55 else "black"
+        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
+    figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="accepted of reached\n(grey: none reached)")
+    return figure
+
+
+def accepted_lengths(results: Sequence[ArmResult]) -> Figure:
+    """Share of rounds by the number of draft tokens accepted in them; arms without a draft are left out."""
+    styles = arm_styles(results)
+    drafting = [result for result in results if result.max_depth > 0]
+    deepest = max((result.max_depth for result in drafting), default=0)
+    width = 6.5 + _legend_width(drafting)
+    figure, axes = _axes("Draft tokens accepted per round", "accepted draft tokens", "share of rounds", width)
+    step = 0.84 / max(len(drafting), 1)  # of the room between two numbers
+    for number, result in enumerate(drafting):
+        shares = result.accepted_lengths.double() / result.accepted_lengths.sum()
+        places = torch.arange(len(shares)) + (number - (len(drafting) - 1) / 2) * step
+        style = styles[result.name]
+        bars = axes.bar(places.numpy(), shares.numpy(), 0.92 * step, color=style.colour, label=result.name)
+        _hatch(bars, style)
+    axes.set_xticks(range(deepest + 1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    _legend(figure)
+    return figure
+
+
+def speedup_with_interval(results: Sequence[ArmResult]) -> Figure:
+    """Bars of the arms' speedups with their 95 % intervals, and a line at the reference's speed."""
+    styles = arm_styles(results)
+    height = 1.5 + 0.5 * len(results)
+    figure, axes = _axes("Speedup with 95 % interval", "speedup over the reference arm (×)", "", height=height)
+    for place, result in enumerate(results):
+        speedup, (low, high) = result.metrics["speedup"], result.metrics["speedup_ci95"]
+        style = styles[result.name]
+        _hatch(axes.barh(place, speedup, height=0.62, color=style.colour), style)
+        if high > low:
+            sides = [[max(speedup - low, 0)], [max(high - speedup, 0)]]
+            # The white rim makes it show on dark bars.
+            rim = [withStroke(linewidth=3.5, foreground="white")]
+            axes.errorbar(speedup, place, xerr=sides, color="black", capsize=4, path_effects=rim, zorder=3)
+        axes.annotate(
+            f"{speedup:.2f}", (max(speedup, high), place), (6, 0), textcoords="offset points", va="center", fontsize=10
+        )
+    axes.axvline(1, color="black", linestyle="--", linewidth=1.0, zorder=2.5)
+    axes.set_yticks(range(len(results)), [result.name for result in results])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(
+        0, 1.12 * max(max(result.metrics["speedup"], result.metrics["speedup_ci95"][1]) for result in results)
+    )
+    axes.grid(axis="x", color=_GRID, linewidth=0.8)
+    return figure
+
+
+def latency_distribution(results: Sequence[ArmResult]) -> Figure:
+    """Share of users whose list was there after a time, for every arm."""
+    styles = arm_styles(results)
+    width = 5.2 + _legend_width(results)
+    figure, axes = _axes("Time until a user's list is there", "latency (ms, logarithmic)", "share of users", width)
+    for result in results:
+        style = styles[result.name]
+        axes.ecdf(result.latencies_ms.numpy(), color=style.colour, linestyle=style.line, linewidth=2, label=result.name)
+    _logarithmic(axes, torch.cat([result.latencies_ms for result in results]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(color=_GRID, linewidth=0.8)
+    _legend(figure)
+    return figure
+
+
+def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
+    """NDCG@10 of every arm over the lists that it writes per second; both axes begin at 0."""
+    styles = arm_styles(results)
+    figure, axes = _axes("Quality against speed", "lists per second", "NDCG@10", 5.2 + _legend_width(results))
+    for result in results:
+        style = styles[result.name]
+        x, y = result.metrics["lists_per_second"], result.metrics["ndcg@10"]
+        axes.scatter(
+            x, y, s=90, color=style.colour, marker=style.marker, edgecolor="white", label=result.name, zorder=3
+        )
+    for limit, key in ((axes.set_xlim, "lists_per_second"), (axes.set_ylim, "ndcg@10")):
+        largest = max(result.metrics[key] for result in results)
+        limit(0, 1.15 * largest if largest > 0 else 1)
+    axes.grid(color=_GRID, linewidth=0.8)
+    _legend(figure)
+    return figure
+
+
+def _axes(title: str, x: str, y: str, width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:
+    """A figure of `width` × `height` inches."""
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout)
+    axes = figure.add_subplot()
+    axes.set(xlabel=x, ylabel=y)
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="outside right upper", frameon=False)
+
+
+def _legend_width(results: Sequence[ArmResult]) -> float:
+    """Inches that the legend beside the axes takes."""
+    return 0.7 + 0.09 * max((len(result.name) for result in results), default=0)
+
+
+def _hatch(bars: BarContainer, style: ArmStyle) -> None:
+    if style.hatch:
+        for bar in bars:
+            bar.set_hatch(style.hatch)
+            bar.set_edgecolor("white")
+
+
+def _logarithmic(axes: Axes, values: Tensor) -> None:
+    """A logarithmic x axis with plain numbers at 1, 2 and 5, and where they are too few at all digits."""
+    axes.set_xscale("log")
+    few = float(values.max() / values.min()) < 5
+    axes.xaxis.set_major_locator(LogLocator(subs=range(1, 10) if few else (1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _slot_names(n_slot_states: int) -> list[str]:
+    """Slots as in the tokens' names (`<a_7>`), then the separator and other tokens."""
+    return [*(chr(ord("a") + slot) for slot in range(n_slot_states - 2)), "sep", "other"]

@@ -1,0 +1,173 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.decoding import (
+    CatalogConstraint,
+    Constraint,
+    DynamicTree,
+    FreeDecoding,
+    ListState,
+    TokenTree,
+    masked_log_softmax,
+)
+from tests.stubs import PathSteps, random_catalog
+
+_SIZES = (3, 6, 3)
+_CPU = torch.device("cpu")
+Path = tuple[int, ...]
+
+
+def catalog_constraint(catalog: Catalog, vocabulary: SemanticIDVocabulary, list_length: int) -> Constraint[ListState]:
+    trie = CatalogTrie(catalog, vocabulary)
+    return CatalogConstraint(trie, vocabulary, list_length)  # type: ignore[return-value]
+
+
+def constraint_of(name: str, vocabulary: SemanticIDVocabulary) -> Constraint[ListState]:
+    if name == "free":
+        return FreeDecoding(vocabulary)
+    # A sparse catalog: many tokens are forced, and many nodes have fewer children than the tree is wide.
+    return catalog_constraint(random_catalog(_SIZES, 12), vocabulary, 3)
+
+
+@dataclass
+class Candidate:
+    path: Path
+    score: np.float32
+    state: ListState
+
+
+def reference_tree(
+    expansion: DynamicTree, steps: PathSteps, row: int, constraint: Constraint[ListState], state: ListState
+) -> dict[Path, np.float32]:
+    """EAGLE-2 with lists: the score of every path that is kept, the root's empty one included. Only possible paths
+    are kept, so that there may be fewer than the tree has nodes. Of equal scores the older one wins."""
+    frontier = [Candidate((), np.float32(0), state)]
+    created = list(frontier)
+    for _ in range(expansion.depth):
+        level = []
+        for node in frontier:
+            logits = steps.path_logits(row, node.path)[None]
+            log_probs = masked_log_softmax(logits, constraint.allowed(node.state))[0].float().numpy()
+            best = sorted(range(len(log_probs)), key=lambda token: -log_probs[token])[: expansion.width]
+            level += [
+                Candidate((*node.path, token), node.score + log_probs[token], node.state)
+                for token in best
+                if log_probs[token] > -np.inf
+            ]
+        for child in level:
+            child.state = constraint.advance(child.state, torch.tensor([child.path[-1]]))
+        created += level
+        frontier = sorted(level, key=lambda node: -node.score)[: expansion.width]
+    kept = sorted(created, key=lambda node: -node.score)[: expansion.nodes]
+    return {node.path: node.score for node in kept}
+
+
+def paths_of(tree: TokenTree, row: int) -> list[Path]:
+    parents, tokens = tree.parents[row].tolist(), tree.tokens[row].tolist()
+    paths: list[Path] = [()]
+    for node in range(1, len(parents)):
+        assert parents[node] < node, "a parent stands before its children"
+        paths.append((*paths[parents[node]], tokens[node]))
+    return paths
+
+
+def walk(constraint: Constraint[ListState], state: ListState, path: Path) -> ListState:
+    for token in path:
+        state = constraint.advance(state, torch.tensor([token]))
+    return state
+
+
+@settings(max_examples=40)
+@given(
+    depth=st.integers(1, 5),
+    width=st.integers(1, 5),
+    nodes=st.integers(2, 40),
+    name=st.sampled_from(["free", "catalog"]),
+    separator=st.booleans(),
+    shared=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_the_kept_nodes_are_those_of_the_reference(
+    depth: int, width: int, nodes: int, name: str, separator: bool, shared: bool, seed: int
+) -> None:
+    vocabulary = SemanticIDVocabulary(_SIZES, separator=separator, shared_codes=shared)
+    constraint, expansion, batch = constraint_of(name, vocabulary), DynamicTree(depth, width, nodes), 2
+    steps = PathSteps(batch, vocabulary.size, seed)
+    tree = expansion.expand(torch.tensor([1, 1]), constraint.initial(batch, _CPU), constraint, steps)
+    assert tree.tokens.shape == (batch, expansion.nodes)
+    assert tree.max_depth == depth
+    assert int(tree.depths.max()) <= depth
+    for row in range(batch):
+        paths = paths_of(tree, row)
+        assert len(set(paths)) == len(paths), "siblings carry different tokens"
+        expected = reference_tree(expansion, steps, row, constraint, constraint.initial(1, _CPU))
+        if name == "free":
+            assert set(paths) == set(expected)
+        else:  # the rest of the nodes are proposals that the constraint forbids
+            assert set(paths) >= set(expected)
+            assert len(expected) == len(paths) or all(is_forbidden(constraint, p) for p in set(paths) - set(expected))
+        for node, path in enumerate(paths):
+            if path in expected:
+                state = walk(constraint, constraint.initial(1, _CPU), path)
+                for field, value in vars(state).items():
+                    assert torch.equal(getattr(tree.states, field)[row, node], value[0])
+    assert sum(n_nodes for _, n_nodes, _ in steps.calls) <= expansion.draft_rows
+    assert len(steps.calls) == expansion.draft_passes - 1 == depth - 1
+
+
+def is_forbidden(constraint: Constraint[ListState], path: Path) -> bool:
+    state = constraint.initial(1, _CPU)
+    for token in path:
+        allowed = constraint.allowed(state)
+        if allowed is None or not bool(allowed.any()):
+            return False  # behind the list's end nothing is forbidden any more
+        if not bool(allowed[0, token]):
+            return True
+        state = constraint.advance(state, torch.tensor([token]))
+    return False
+
+
+@given(seed=st.integers(0, 10_000), levels=st.integers(1, 3), nodes=st.integers(2, 30), width=st.integers(1, 6))
+def test_equal_scores_keep_parents_with_their_children(seed: int, levels: int, nodes: int, width: int) -> None:
+    """Forced tokens score as their parents do, and the draft knows few different logits."""
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    constraint, expansion = constraint_of("catalog", vocabulary), DynamicTree(5, width, nodes)
+    steps = PathSteps(3, vocabulary.size, seed, levels=levels)
+    tree = expansion.expand(torch.tensor([1, 1, 1]), constraint.initial(3, _CPU), constraint, steps)
+    for row in range(3):
+        paths = paths_of(tree, row)
+        assert len(set(paths)) == len(paths)
+        assert all(path[:-1] in paths for path in paths)
+        assert tree.depths[row].tolist() == [len(path) for path in paths]
+
+
+def test_a_forced_chain_is_followed_to_its_end() -> None:
+    """One item in the catalog: whatever the draft thinks, the tree reaches as deep as it may."""
+    vocabulary = SemanticIDVocabulary((4, 4, 4, 4), separator=False)
+    catalog = random_catalog((4, 4, 4, 4), 1)
+    constraint = catalog_constraint(catalog, vocabulary, 1)
+    steps = PathSteps(1, vocabulary.size, seed=0)
+    tree = DynamicTree(depth=4, width=3, nodes=5).expand(
+        torch.tensor([1]), constraint.initial(1, _CPU), constraint, steps
+    )
+    assert tree.tokens[0, 1:].tolist() == vocabulary.encode(catalog.codes)[0].tolist()
+    assert tree.parents[0].tolist() == [0, 0, 1, 2, 3]
+
+
+def test_no_more_nodes_are_promised_than_can_grow() -> None:
+    assert DynamicTree(depth=1, width=4, nodes=60).nodes == 5
+    assert DynamicTree(depth=3, width=2, nodes=60).nodes == 1 + 2 + 4 + 4
+    assert DynamicTree().nodes == 60
+    assert (DynamicTree().draft_rows, DynamicTree().draft_passes) == (50, 6)
+
+
+@pytest.mark.parametrize("arguments", [{"depth": 0}, {"width": 0}, {"nodes": 1}])
+def test_a_tree_too_small_is_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"^dynamic tree of depth .*: expected at least 1, 1 and 2$"):
+        DynamicTree(**arguments)

@@ -1,0 +1,121 @@
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding import ListState, Prompts, TokenTree, TransformersRunner
+from tests.reference import forward, prompt_tokens
+from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
+
+_SIZES = (5, 6, 4)
+_VOCABULARY = SemanticIDVocabulary(_SIZES)
+_CATALOG = random_catalog(_SIZES, 30)
+_TARGETS = [
+    pytest.param("llama", 4, "sdpa", id="llama"),
+    pytest.param("llama", 2, "sdpa", id="llama-grouped-queries"),
+    pytest.param("llama", 1, "eager", id="llama-one-key-head-eager"),
+    pytest.param("qwen3", 2, "sdpa", id="qwen3"),
+    pytest.param("qwen3", 4, "eager", id="qwen3-eager"),
+]
+
+
+def random_tree(coin: random.Random, batch: int, n_nodes: int) -> TokenTree:
+    """Another shape for each row; siblings may carry the same token here."""
+    parents = [[0] + [coin.randrange(node) for node in range(1, n_nodes)] for _ in range(batch)]
+    tokens = [[coin.randrange(_VOCABULARY.size) for _ in range(n_nodes)] for _ in range(batch)]
+    states = ListState(torch.zeros(batch, n_nodes, dtype=torch.int64))
+    return TokenTree.from_parents(torch.tensor(tokens), torch.tensor(parents), states, n_nodes)
+
+
+def path_to(parents: list[int], node: int) -> list[int]:
+    path = [node]
+    while path[-1] != 0:
+        path.append(parents[path[-1]])
+    return path[::-1]
+
+
+def assert_reads(
+    model_output: tuple[Tensor, Tensor], logits: Tensor, features: Tensor, tolerance: float = 1e-9
+) -> None:
+    torch.testing.assert_close(logits, model_output[0], rtol=0, atol=tolerance)
+    torch.testing.assert_close(features, model_output[1], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("model_type", "kv_heads", "attention"), _TARGETS)
+def test_prefill_verify_and_commit_equal_whole_passes_without_cache(
+    model_type: str, kv_heads: int, attention: str
+) -> None:
+    model = tiny_target(
+        _VOCABULARY, model_type=model_type, kv_heads=kv_heads, n_layers=3, attention=attention, dtype=torch.float64
+    )
+    # Eager attention takes its softmax in float32, whatever the model's precision.
+    tolerance = 1e-4 if attention == "eager" else 1e-9
+    runner, coin = TransformersRunner(model), random.Random(0)
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [2, 0, 4])
+    n_rounds, n_nodes = 4, 8
+    moved = 0
+    logits, features = runner.prefill(prompts, extra=n_rounds * n_nodes)
+    written = [prompt_tokens(prompts, row) for row in range(3)]
+    for row, tokens in enumerate(written):
+        expected = forward(model, tokens)
+        assert_reads((expected[0][-1], expected[1]), logits[row], features[row, : len(tokens)], tolerance)
+    for _ in range(n_rounds):
+        tree = random_tree(coin, 3, n_nodes)
+        logits, features = runner.verify(tree)
+        paths = []
+        for row, tokens in enumerate(written):
+            parents, node_tokens = tree.parents[row].tolist(), tree.tokens[row].tolist()
+            for node in range(n_nodes):
+                path = path_to(parents, node)
+                expected = forward(model, tokens + [node_tokens[at] for at in path])
+                assert_reads((expected[0][-1], expected[1][-1]), logits[row, node], features[row, node], tolerance)
+            path = path_to(parents, coin.randrange(n_nodes))
+            paths.append([] if coin.random() < 0.2 else path)  # a finished row keeps nothing
+            moved += paths[-1] != list(range(len(paths[-1])))
+        for tokens, path, node_row in zip(written, paths, tree.tokens.tolist(), strict=True):
+            tokens += [node_row[node] for node in path]
+        width = max(1, *map(len, paths))
+        runner.commit(
+            torch.tensor([path + [0] * (width - len(path)) for path in paths]),
+            torch.tensor([len(path) for path in paths]),
+        )
+    assert moved > 4, "enough paths that have to be moved together"
+
+
+def test_a_row_reads_the_same_alone_and_in_a_batch() -> None:
+    model = tiny_target(_VOCABULARY)
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [1, 5, 3, 0])
+    together, _ = TransformersRunner(model).prefill(prompts, extra=0)
+    runner = TransformersRunner(model)
+    for row in range(4):  # one runner, prompts of different widths: its cache is used again
+        alone, _ = runner.prefill(select_rows(prompts, [row]), extra=3)
+        torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-9)
+
+
+def test_what_an_earlier_batch_left_in_the_cache_is_never_seen() -> None:
+    model = tiny_target(_VOCABULARY)
+    long, short = (random_prompts(_CATALOG, _VOCABULARY, lengths) for lengths in ([6, 6], [1, 2]))
+    tree = random_tree(random.Random(1), 2, 5)
+    results = []
+    for before in ([], [long]):
+        runner = TransformersRunner(model)
+        for prompts in [*before, short]:
+            runner.prefill(prompts, extra=5)
+        results.append(runner.verify(tree)[0])
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-9)
+
+
+def test_verifying_before_any_prompt_is_an_error() -> None:
+    runner = TransformersRunner(tiny_target(_VOCABULARY))
+    with pytest.raises(RuntimeError, match="call prefill before verify and commit"):
+        runner.verify(random_tree(random.Random(0), 1, 2))
+
+
+def test_prompts_of_one_token_are_read() -> None:
+    model = tiny_target(_VOCABULARY)
+    prompts = Prompts(torch.tensor([[1]]), torch.tensor([[_VOCABULARY.other_slot]]), torch.tensor([1]))
+    logits, features = TransformersRunner(model).prefill(prompts, extra=1)
+    expected = forward(model, [1])
+    assert_reads((expected[0], expected[1]), logits, features[0])

@@ -1,0 +1,135 @@
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.decoding import (
+    CatalogConstraint,
+    Chain,
+    Constraint,
+    FreeDecoding,
+    ListState,
+    StaticTree,
+    masked_log_softmax,
+)
+from tests.stubs import PathSteps, random_catalog
+
+_SIZES = (4, 5, 3)
+_VOCABULARY = SemanticIDVocabulary(_SIZES)
+_SHAPES: dict[str, list[list[int]]] = {
+    "one node": [[0]],
+    "chain": [[0], [0, 0], [0, 0, 0], [0, 0, 0, 0]],
+    "siblings": [[0], [1], [2]],
+    "second best only": [[1], [1, 2]],
+    "under the second best": [[0], [1], [0, 0], [1, 0], [1, 1], [1, 0, 0], [1, 1, 2], [0, 0, 0], [1, 1, 2, 0]],
+    "unsorted": [[1, 0], [0, 0, 1], [0], [0, 2], [1], [0, 0], [0, 0, 0], [2], [0, 2, 0]],
+}
+_CPU = torch.device("cpu")
+
+
+def constraints() -> dict[str, Constraint[ListState]]:
+    trie = CatalogTrie(random_catalog(_SIZES, 30), _VOCABULARY)
+    catalog: Constraint[ListState] = CatalogConstraint(trie, _VOCABULARY, 3)  # type: ignore[assignment]
+    return {"free": FreeDecoding(_VOCABULARY), "catalog": catalog}
+
+
+def ranked_path(
+    steps: PathSteps, row: int, constraint: Constraint[ListState], state: ListState, ranks: Sequence[int]
+) -> tuple[tuple[int, ...], ListState] | None:
+    """Tokens along a path of ranks and the state behind them; None where fewer tokens are allowed than a rank says."""
+    tokens: tuple[int, ...] = ()
+    for rank in ranks:
+        log_probs = masked_log_softmax(steps.path_logits(row, tokens)[None], constraint.allowed(state))[0].tolist()
+        order = sorted(range(len(log_probs)), key=lambda token: -log_probs[token])
+        if log_probs[order[rank]] == -torch.inf:
+            return None
+        tokens += (order[rank],)
+        state = constraint.advance(state, torch.tensor([order[rank]]))
+    return tokens, state
+
+
+@pytest.mark.parametrize("shape", _SHAPES)
+@pytest.mark.parametrize("name", ["free", "catalog"])
+def test_every_node_is_the_draft_token_of_its_rank(shape: str, name: str) -> None:
+    constraint, choices, batch = constraints()[name], _SHAPES[shape], 3
+    expansion, steps = StaticTree(choices), PathSteps(batch, _VOCABULARY.size, seed=3)
+    root, state = torch.tensor([3, 3, 3]), constraint.initial(batch, _CPU)
+    tree = expansion.expand(root, state, constraint, steps)
+    assert tree.tokens.shape == (batch, expansion.nodes) == (batch, len(choices) + 1)
+    assert tree.max_depth == expansion.depth == max(map(len, choices))
+    compared = 0
+    for row in range(batch):
+        order = [(), *sorted(map(tuple, choices), key=lambda path: (len(path), path))]
+        assert tree.parents[row].tolist() == [order.index(path[:-1]) for path in order]
+        for node, ranks in enumerate(order):
+            alone = constraint.initial(1, _CPU)
+            expected = ranked_path(steps, row, constraint, alone, ranks)
+            if expected is None:
+                continue
+            tokens, after = expected
+            assert int(tree.tokens[row, node]) == (tokens[-1] if tokens else 3)
+            for field, value in vars(after).items():
+                assert torch.equal(getattr(tree.states, field)[row, node], value[0])
+            compared += 1
+    assert compared > batch * (len(choices) + 1) / 2
+
+
+@pytest.mark.parametrize("shape", _SHAPES)
+def test_the_draft_reads_only_nodes_that_have_children(shape: str) -> None:
+    choices, constraint = _SHAPES[shape], constraints()["free"]
+    expansion, steps = StaticTree(choices), PathSteps(2, _VOCABULARY.size, seed=0)
+    expansion.expand(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, steps)
+    inner = {tuple(path[:-1]) for path in choices if len(path) > 1}
+    depths = sorted({len(path) for path in inner})
+    assert [(depth, n_nodes) for depth, n_nodes, _ in steps.calls] == [
+        (depth, sum(len(path) == depth for path in inner)) for depth in depths
+    ]
+    assert expansion.draft_rows == len(inner)
+    assert expansion.draft_passes == len(depths) + 1
+
+
+def test_a_chain_has_one_node_at_each_depth() -> None:
+    constraint = constraints()["free"]
+    chain, steps = Chain(4), PathSteps(2, _VOCABULARY.size, seed=1)
+    tree = chain.expand(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, steps)
+    assert (chain.depth, chain.nodes, chain.draft_rows, chain.draft_passes) == (4, 5, 3, 4)
+    assert tree.parents.tolist() == [[0, 0, 1, 2, 3]] * 2
+    assert tree.depths.tolist() == [[0, 1, 2, 3, 4]] * 2
+    for row in range(2):
+        path: tuple[int, ...] = ()
+        for token in tree.tokens[row, 1:].tolist():
+            assert token == int(steps.path_logits(row, path).argmax())
+            path += (token,)
+    slots = [slot for _, _, call_slots in steps.calls for slot in call_slots[0].tolist()]
+    assert slots == tree.states.slot[0, 1:4].tolist()
+
+
+def test_more_ranks_than_tokens_keep_the_shape() -> None:
+    vocabulary = SemanticIDVocabulary([1], separator=False)
+    expansion, steps = StaticTree([[rank] for rank in range(9)]), PathSteps(1, vocabulary.size, seed=0)
+    constraint = FreeDecoding(vocabulary)
+    tree = expansion.expand(torch.tensor([1]), constraint.initial(1, _CPU), constraint, steps)
+    assert tree.tokens.shape == (1, 10)
+    assert set(tree.tokens[0, 1:].tolist()) == set(range(vocabulary.size))
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ([], r"static tree with 0 nodes"),
+        ([[0], [0, 1, 0]], r"static tree with node \[0, 1, 0\] without its parent"),
+        ([[0], [1], [0]], r"static tree with 3 nodes, some of them twice"),
+        ([[0], []], r"static tree with node \[\] without its parent"),
+        ([[0], [-1]], r"static tree with node \[-1\] without its parent"),
+    ],
+)
+def test_a_shape_that_is_no_tree_is_refused(choices: list[list[int]], message: str) -> None:
+    with pytest.raises(InputError, match=rf"^{message}.*: expected distinct paths of ranks"):
+        StaticTree(choices)
+
+
+@pytest.mark.parametrize("depth", [0, -1])
+def test_a_chain_without_nodes_is_refused(depth: int) -> None:
+    with pytest.raises(InputError, match="expected"):
+        Chain(depth)

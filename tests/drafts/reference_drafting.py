@@ -1,0 +1,61 @@
+"""Feature drafts written out without cache and unrolling, and what their tests share."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from padrec.drafts import FeatureDraftNetwork, StreamCache
+from padrec.targets import to_precision
+
+
+def random_network(
+    model: PreTrainedModel, n_slot_states: int, *, slot_embeddings: bool = True, step_embeddings: bool = True
+) -> FeatureDraftNetwork:
+    """A draft for a target, in its precision, with every parameter away from its initial value."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = FeatureDraftNetwork(
+            model.config, n_slot_states, n_steps=3, slot_embeddings=slot_embeddings, step_embeddings=step_embeddings
+        )
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    to_precision(network, model.dtype)
+    return network.eval()
+
+
+def inputs_by_step(
+    network: FeatureDraftNetwork, embeddings: Tensor, features: Sequence[Tensor], slots: Tensor, n_true: int
+) -> Tensor:
+    """Inputs of the decoder layer, `[1, n, d]`; the first `n_true` features are the target's own."""
+    hidden = []
+    for place, feature in enumerate(features):
+        fused = network.fusion(torch.cat([embeddings[place], feature]))
+        hidden.append(network.position_aware(fused, slots[place], max(0, place + 1 - n_true)))
+    return torch.stack(hidden)[None]
+
+
+def simulated_drafting(
+    network: FeatureDraftNetwork, embeddings: Tensor, features: Tensor, slots: Tensor, position: int, step: int
+) -> Tensor:
+    """What a draft predicts at a position of one row after `step` own predictions, `[d]`.
+
+    It has the target's features up to `position - step` and goes on with the true tokens and its own features, reading
+    everything anew for each prediction.
+
+    Args:
+        embeddings: e(x_{t+1}), `[T, d]`.
+        features: f_t, `[T, d]`.
+        slots: slot of x_{t+1}, int64 `[T]`.
+    """
+    n_true = position - step + 1
+    behind = list(features[:n_true])
+    predicted = features[0]
+    for _ in range(step + 1):
+        n = len(behind)
+        causal = torch.ones(n, n, dtype=torch.bool).tril()[None]
+        hidden = inputs_by_step(network, embeddings, behind, slots, n_true)
+        predicted = network.attend(hidden, torch.arange(n)[None], causal, StreamCache())[0, -1]
+        behind.append(predicted)
+    return predicted

@@ -1,0 +1,150 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.data import SemanticIDDataModule
+from padrec.decoding import TransformersRunner
+from padrec.drafts import DraftCheckpoint, FeatureDraft, PADRecDraft
+from padrec.targets import TargetRecommender
+from tests.tiny_training import quiet_trainer, tiny_data, tiny_draft, tiny_recommender
+
+
+@pytest.fixture(scope="module")
+def data() -> SemanticIDDataModule:
+    return tiny_data()
+
+
+@pytest.fixture(scope="module")
+def target_folder(data: SemanticIDDataModule, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("target") / "saved"
+    tiny_recommender(data).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def draft(data: SemanticIDDataModule, target_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PADRecDraft:
+    """Trained for two steps; its Lightning checkpoint and its folder lie beside the target."""
+    draft = tiny_draft(data, target_folder)
+    trainer = quiet_trainer(target_folder, max_steps=2, limit_val_batches=0)
+    trainer.fit(draft, datamodule=data)
+    trainer.save_checkpoint(target_folder.parent / "draft.ckpt")
+    draft.save_pretrained(target_folder.parent / "draft")
+    return draft
+
+
+@pytest.mark.parametrize("name", ["draft.ckpt", "draft"])
+def test_what_was_written_is_read(name: str, draft: PADRecDraft, target_folder: Path) -> None:
+    found = DraftCheckpoint.read(target_folder.parent / name)
+    expected = draft.checkpoint()
+    assert found.settings == expected.settings
+    assert found.target_fingerprint == expected.target_fingerprint
+    assert found.vocabulary == expected.vocabulary
+    network = found.network(draft.target.model.config, draft.target.fingerprint, draft.vocabulary)
+    torch.testing.assert_close(network.state_dict(), draft.network.state_dict(), rtol=0, atol=0)
+
+
+def test_the_folder_is_in_exchange_format(draft: PADRecDraft, target_folder: Path) -> None:
+    folder = target_folder.parent / "draft"
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert set(load_file(folder / "model.safetensors")) == set(draft.network.state_dict())
+    config = json.loads((folder / "config.json").read_text())
+    assert config["kind"] == "draft"
+    assert config["target_fingerprint"] == TargetRecommender.load(target_folder).fingerprint()
+
+
+def test_nothing_is_overwritten(draft: PADRecDraft, target_folder: Path) -> None:
+    for folder in (target_folder.parent / "draft", target_folder):
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(InputError, match=f"{folder}: already holds a model"):
+            draft.save_pretrained(folder)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_missing_draft_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.ckpt: no such file, expected the checkpoint or folder of a draft"):
+        FeatureDraft(str(tmp_path / "absent.ckpt"))
+    with pytest.raises(InputError, match=r"expected the files config\.json and model\.safetensors of a draft"):
+        FeatureDraft(str(tmp_path))
+
+
+def test_a_target_is_no_draft(data: SemanticIDDataModule, target_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"config\.json: kind None, expected 'draft'"):
+        FeatureDraft(str(target_folder))
+    trainer = quiet_trainer(tmp_path)
+    trainer.strategy.connect(tiny_recommender(data))
+    trainer.save_checkpoint(tmp_path / "target.ckpt")
+    with pytest.raises(InputError, match="a checkpoint of kind 'target', expected 'draft'"):
+        FeatureDraft(str(tmp_path / "target.ckpt"))
+
+
+def test_a_draft_is_no_target(draft: PADRecDraft, target_folder: Path) -> None:
+    with pytest.raises(InputError, match="a checkpoint of kind 'draft', expected 'target'"):
+        TargetRecommender.load(target_folder.parent / "draft.ckpt")
+    with pytest.raises(InputError, match=r"no vocabulary\.json, expected a target folder"):
+        TargetRecommender.load(target_folder.parent / "draft")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"{}"])
+def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "draft.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"draft\.ckpt: cannot be read as a Lightning checkpoint"):
+        DraftCheckpoint.read(path)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="kind None, expected 'draft'"):
+        DraftCheckpoint.read(tmp_path / "other.ckpt")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(InputError, match=r"list\.ckpt: holds a list, expected the checkpoint of a draft"):
+        DraftCheckpoint.read(tmp_path / "list.ckpt")
+
+
+def test_malformed_json_is_refused(draft: PADRecDraft, target_folder: Path, tmp_path: Path) -> None:
+    draft.save_pretrained(tmp_path / "broken")
+    (tmp_path / "broken" / "config.json").write_text('{"kind": "draft",')
+    with pytest.raises(InputError, match=r"config\.json: no valid JSON"):
+        DraftCheckpoint.read(tmp_path / "broken")
+
+
+@pytest.mark.parametrize("name", ["draft.ckpt", "draft"])
+def test_another_target_is_refused_and_both_are_named(
+    name: str, draft: PADRecDraft, target_folder: Path, data: SemanticIDDataModule
+) -> None:
+    other = tiny_recommender(data, init_seed=1)
+    runner = TransformersRunner(other.backbone, other.fingerprint())
+    with pytest.raises(InputError) as caught:
+        FeatureDraft(str(target_folder.parent / name)).prepare(runner, data.vocabulary)
+    assert draft.target.fingerprint in str(caught.value)
+    assert other.fingerprint() in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["draft.ckpt", "draft"])
+def test_another_vocabulary_is_refused_and_both_are_named(
+    name: str, draft: PADRecDraft, target_folder: Path, data: SemanticIDDataModule
+) -> None:
+    other = SemanticIDVocabulary((9, 9, 9))
+    runner = TransformersRunner(draft.target.model, draft.target.fingerprint)
+    with pytest.raises(InputError) as caught:
+        FeatureDraft(str(target_folder.parent / name)).prepare(runner, other)
+    assert str(data.vocabulary) in str(caught.value)
+    assert str(other) in str(caught.value)
+
+
+def test_a_draft_takes_the_precision_of_the_target_it_serves(
+    draft: PADRecDraft, target_folder: Path, data: SemanticIDDataModule
+) -> None:
+    target = TargetRecommender.load(target_folder)
+    fingerprint = target.fingerprint()
+    runner = TransformersRunner(target.backbone.bfloat16(), fingerprint)
+    arm = FeatureDraft(str(target_folder.parent / "draft"))
+    arm.prepare(runner, data.vocabulary)
+    assert {parameter.dtype for parameter in arm.network.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in arm.network.buffers()} == {torch.float32}
+    assert not arm.network.training
+    assert not any(parameter.requires_grad for parameter in arm.network.parameters())

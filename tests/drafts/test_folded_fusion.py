@@ -1,0 +1,71 @@
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.drafts import FeatureDraftNetwork, FoldedFusion, TrackedFusion, fusion_for
+from tests.drafts.reference_drafting import random_network
+from tests.drafts.test_position_aware import SWITCHES
+from tests.stubs import tiny_target
+
+_VOCABULARY = SemanticIDVocabulary((5, 6, 7))
+
+
+def target_and_draft(dtype: torch.dtype, *switches: bool) -> tuple[PreTrainedModel, FeatureDraftNetwork]:
+    model = tiny_target(_VOCABULARY, dtype=dtype)
+    slot_embeddings, step_embeddings = switches or (True, True)
+    network = random_network(
+        model, _VOCABULARY.n_slot_states, slot_embeddings=slot_embeddings, step_embeddings=step_embeddings
+    )
+    return model, network
+
+
+def every_token(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens and slots `[1, V]` and features `[1, V, d]`."""
+    token_slots = _VOCABULARY.token_slots
+    assert token_slots is not None
+    features = torch.randn(1, _VOCABULARY.size, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.arange(_VOCABULARY.size)[None], token_slots[None], features.to(dtype)
+
+
+@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize(("slot_embeddings", "step_embeddings"), SWITCHES)
+def test_folded_fusion_equals_the_fusion_as_trained(slot_embeddings: bool, step_embeddings: bool, step: int) -> None:
+    model, network = target_and_draft(torch.float64, slot_embeddings, step_embeddings)
+    embedding = model.get_input_embeddings()
+    tokens, slots, features = every_token(torch.float64)
+    tracked = TrackedFusion(network, embedding)(tokens, features, slots, step)
+    token_slots = slots[0]
+    folded = FoldedFusion(network, embedding, token_slots)(tokens, features, torch.full_like(slots, -1), step)
+    torch.testing.assert_close(folded, tracked, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_folding_costs_no_accuracy_in_bfloat16(step: int) -> None:
+    model, network = target_and_draft(torch.bfloat16)
+    tokens, slots, features = every_token(torch.bfloat16)
+    tracked = TrackedFusion(network, model.get_input_embeddings())(tokens, features, slots, step)
+    folded = FoldedFusion(network, model.get_input_embeddings(), slots[0])(tokens, features, slots, step)
+    assert folded.dtype == torch.bfloat16
+    # The same weights, already rounded, without rounding in between.
+    exact = TrackedFusion(network.double(), model.double().get_input_embeddings())(
+        tokens, features.double(), slots, step
+    )
+    assert (folded - exact).abs().mean() <= 1.2 * (tracked - exact).abs().mean()
+    torch.testing.assert_close(folded.double(), exact, rtol=0.02, atol=0.05)
+
+
+def test_slots_are_tracked_where_code_tokens_are_shared() -> None:
+    shared = SemanticIDVocabulary((5, 6, 7), shared_codes=True)
+    model = tiny_target(shared)
+    network = random_network(model, shared.n_slot_states)
+    fusion = fusion_for(network, model.get_input_embeddings(), shared)
+    tokens, features = torch.full((1, 2), 5), torch.randn(1, 1, 32, dtype=torch.float64).expand(-1, 2, -1)
+    one, other = fusion(tokens, features, torch.tensor([[0, 1]]), 1)[0]
+    assert not torch.allclose(one, other)
+
+
+def test_slots_are_folded_where_a_token_gives_its_slot_away() -> None:
+    model, network = target_and_draft(torch.float64)
+    assert isinstance(fusion_for(network, model.get_input_embeddings(), _VOCABULARY), FoldedFusion)

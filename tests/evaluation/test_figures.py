@@ -1,0 +1,86 @@
+from collections.abc import Sequence
+
+import pytest
+import torch
+from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from padrec.evaluation.arm_result import ArmResult
+from padrec.evaluation.figures import acceptance_by_slot_and_depth, accepted_lengths, arm_styles, comparison_figures
+from tests.evaluation.toy_comparison import toy_result, toy_results
+
+LONG_NAME = "padrec without the position-aware part"
+
+
+def fits(figure: Figure) -> bool:
+    """Whether everything that is drawn, text above all, lies inside the picture."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    renderer: RendererAgg = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    drawn, (width, height) = figure.get_tightbbox(renderer), figure.get_size_inches()
+    return bool(drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height)
+
+
+def bars(figure: Figure) -> list[Rectangle]:
+    return [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        toy_results(),
+        [toy_result("autoregressive", 1.0, 0)],
+        [toy_result(LONG_NAME, 1.0, 1), toy_result("b", 30.0, 12)],
+        [toy_result(f"arm {number}", 1.0 + number, number) for number in range(10)],
+    ],
+    ids=["usual", "no draft", "long names", "many arms"],
+)
+def test_no_text_is_clipped_and_every_axis_is_named(results: Sequence[ArmResult]) -> None:
+    for name, figure in comparison_figures(results).items():
+        assert fits(figure), name
+        axes = figure.axes[0]
+        assert axes.get_title(loc="left"), name
+        assert axes.get_xlabel(), name
+        assert axes.get_ylabel() or name == "speedup", name
+
+
+def test_there_is_a_figure_for_everything_that_the_arms_have() -> None:
+    always = {"speedup", "latency", "quality_against_speed"}
+    assert set(comparison_figures(toy_results())) == always | {"acceptance/padrec", "accepted_lengths"}
+    assert set(comparison_figures(toy_results()[:1])) == always
+
+
+def test_pyplot_is_left_alone() -> None:
+    before = pyplot.get_fignums()
+    comparison_figures(toy_results())
+    assert pyplot.get_fignums() == before
+
+
+def test_an_arm_has_one_style_and_no_two_arms_share_it() -> None:
+    results = [toy_result(f"arm {number}", 1.0, 1) for number in range(12)]
+    styles = arm_styles(results)
+    assert len(set(styles.values())) == 12
+    assert arm_styles(results[:3]) == {name: styles[name] for name in ("arm 0", "arm 1", "arm 2")}
+    figures = comparison_figures(toy_results())
+    colour = arm_styles(toy_results())["padrec"].colour.lower()
+    assert to_hex(bars(figures["speedup"])[1].get_facecolor()) == colour
+    assert to_hex(bars(figures["accepted_lengths"])[0].get_facecolor()) == colour
+    assert to_hex(figures["latency"].axes[0].lines[1].get_color()) == colour
+
+
+def test_the_heat_map_shows_reached_slots_and_their_shares() -> None:
+    result = toy_result("padrec", 2.0, 3)
+    axes = acceptance_by_slot_and_depth(result).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c", "sep"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
+    shown = [text.get_text() for text in axes.texts]
+    assert shown == [f"{100 * share:.0f}" for share in result.acceptance.flatten().tolist() if share == share]
+    assert len(shown) == 3 * 4 - 1
+
+
+def test_accepted_lengths_are_shares_of_an_arms_rounds() -> None:
+    heights = torch.tensor([float(bar.get_height()) for bar in bars(accepted_lengths(toy_results()))]).double()
+    torch.testing.assert_close(heights, torch.arange(7.0, dtype=torch.float64).flip(0).add(1) / 28)

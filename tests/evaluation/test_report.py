@@ -1,0 +1,130 @@
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from padrec.catalog import InputError
+from padrec.evaluation.report import check_writable, device_name, escape_markdown, software_versions
+from tests.evaluation.toy_comparison import toy_metrics, toy_report
+
+SETTINGS = ["dataset", "users", "list_length", "batch_size", "temperature", "constraint", "precision", "device"]
+ORIGIN = ["versions", "seed", "command"]
+COST = ["seconds", "prefill_seconds", "tokens", "tokens_per_second", "lists_per_second", "latency_ms"]
+DRAFTING = ["target_passes", "draft_passes", "acceptance_length", "accepted_per_pass"]
+RATES = ["acceptance_by_slot", "acceptance_by_depth"]
+QUALITY = ["ndcg@5", "ndcg@10", "recall@5", "recall@10", "valid_items", "distinct_items"]
+COMPARISON = ["speedup", "speedup_ci95", "identical_lists"]
+
+
+def read_strictly(path: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    return content
+
+
+def table_rows(markdown: str) -> list[list[str]]:
+    return [line.strip("|").split("|") for line in markdown.splitlines() if line.startswith("|")]
+
+
+def test_the_json_file_holds_the_designed_keys(tmp_path: Path) -> None:
+    toy_report().write(tmp_path / "new" / "folder")
+    found = read_strictly(tmp_path / "new" / "folder" / "report.json")
+    assert list(found) == [*SETTINGS, *ORIGIN, "arms"]
+    assert list(found["arms"]) == ["autoregressive", "padrec", "transformers"]
+    for metrics in found["arms"].values():
+        assert list(metrics) == [*COST, *DRAFTING, *RATES, *QUALITY, *COMPARISON]
+        assert list(metrics["latency_ms"]) == ["p50", "p95", "p99"]
+    assert found["arms"]["padrec"]["acceptance_by_slot"] == [0.5, 0.75, 1.0, 1.0, None]
+    assert found["constraint"] == "catalog"
+
+
+def test_numbers_that_are_not_finite_become_null_and_a_dash(tmp_path: Path) -> None:
+    metrics = toy_metrics(2.0, 3) | {"ndcg@10": math.nan, "speedup": math.inf, "speedup_ci95": (math.nan, 2.0)}
+    report = toy_report(arms={"a": metrics}, constraint=None)
+    report.write(tmp_path)
+    found = read_strictly(tmp_path / "report.json")
+    assert found["constraint"] is None
+    assert [found["arms"]["a"][key] for key in ("ndcg@10", "speedup", "speedup_ci95")] == [None, None, [None, 2.0]]
+    assert "| – × (– – 2.00) |" in report.markdown()
+    assert "test/a/ndcg@10" not in report.scalars()
+
+
+def test_the_markdown_table_has_one_full_row_per_arm(tmp_path: Path) -> None:
+    toy_report().write(tmp_path)
+    header, rule, *rows = table_rows((tmp_path / "report.md").read_text(encoding="utf-8"))
+    assert [len(row) for row in (rule, *rows)] == [len(header)] * 4
+    assert [row[0].strip() for row in rows] == ["autoregressive", "padrec", "transformers"]
+    found = dict(zip([name.strip() for name in header], [cell.strip() for cell in rows[1]], strict=True))
+    assert found["speedup (95 % interval)"] == "2.50 × (2.40 – 2.65)"
+    assert found["tokens/s"] == "975"
+    assert found["NDCG@10"] == "0.0412"
+    assert found["identical lists"] == "100.00%"
+    assert found["latency p50 / p95 (ms)"] == "40.0 / 52.0"
+
+
+def test_a_single_list_that_differs_is_not_rounded_away() -> None:
+    metrics = toy_metrics(2.0, 3) | {"identical_lists": 1 - 1e-6}
+    assert "99.99%" in toy_report(arms={"a": metrics}).markdown()
+
+
+def test_names_cannot_break_the_table() -> None:
+    report = toy_report(arms={"a|b\nc": toy_metrics(2.0, 3)})
+    header, _, row = [line for line in report.markdown().splitlines() if line.startswith("|")]
+    assert row.replace("\\|", "").count("|") == header.count("|")
+    assert escape_markdown("<b>*x*</b> `y` [z] & \\") == r"&lt;b>\*x\*&lt;/b> \`y\` \[z\] &amp; \\"
+
+
+@pytest.mark.parametrize("name", ["report.json", "report.md"])
+def test_an_existing_report_is_refused_and_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("old")
+    with pytest.raises(InputError, match=name):
+        check_writable(tmp_path)
+    with pytest.raises(InputError, match=name):
+        toy_report().write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "old"
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file, expected a folder"):
+        check_writable(tmp_path / "file" / "folder")
+
+
+def test_a_missing_folder_is_fine_and_not_made_by_the_check(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_that_cannot_be_finished_leaves_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        toy_report().write(tmp_path)
+    check_writable(tmp_path)
+    monkeypatch.undo()
+    toy_report().write(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+
+
+def test_scalars_name_arm_and_metric() -> None:
+    scalars = toy_report().scalars()
+    assert scalars["test/padrec/speedup"] == 2.5
+    assert scalars["test/padrec/latency_ms/p95"] == 52.0
+    assert not any("acceptance_by" in tag or "ci95" in tag for tag in scalars)
+
+
+def test_versions_and_device_say_what_ran() -> None:
+    assert set(software_versions()) >= {"padrec", "torch", "lightning", "transformers", "torchmetrics", "python"}
+    assert all(software_versions().values())
+    threads = torch.get_num_threads()
+    assert f"({threads} thread" in device_name(torch.device("cpu"))
+    assert device_name(torch.device("meta")) == "meta"

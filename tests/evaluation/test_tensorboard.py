@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from padrec.catalog import Catalog
+from padrec.data import PromptBatch
+from padrec.evaluation.tensorboard import SampleLists, log_report, sample_lists_markdown
+from tests.evaluation.toy_comparison import toy_report, toy_results
+
+# Items 2 and 3 share a leaf; leaves are numbered 0, 1, 2, 3 in the order of the items.
+CODES = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 0], [2, 0]])
+KEYS = ("i0", "i1", "i2", "i3", "i4")
+TITLES = ("Lip | balm", "", "Soap <b>", "Soap bar", "x" * 100)
+
+
+def toy_samples(users: int = 2) -> SampleLists:
+    unused = torch.zeros(users, 1, dtype=torch.long)
+    prompts = PromptBatch(
+        tokens=unused,
+        slots=unused,
+        lengths=torch.ones(users, dtype=torch.long),
+        users=torch.arange(users),
+        history=torch.tensor([[0, 1, 2, 3, 4, 0], [4, -1, -1, -1, -1, -1]]).repeat(users, 1)[:users],
+        relevant=torch.tensor([[1, -1]]).expand(users, 2),
+        relevant_items=torch.tensor([[1, -1]]).expand(users, 2),
+        counted=torch.ones(users, dtype=torch.bool),
+    )
+    first = torch.tensor([[1, 2], [0, -1]]).repeat(users, 1)[:users]
+    return SampleLists(prompts, {"autoregressive": first, "padrec": first.clone(), "transformers": first.flip(1)})
+
+
+def toy_catalog(texts: tuple[str, ...] | None = TITLES) -> Catalog:
+    return Catalog(CODES, KEYS, texts)
+
+
+def logged(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    return events
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> EventAccumulator:
+    logger = TensorBoardLogger(tmp_path_factory.mktemp("board"), default_hp_metric=False)
+    settings = {"target": "runs/target", "temperature": 0.0, "top_k": None}
+    log_report([logger], toy_report(), toy_results(), [toy_samples()], toy_catalog(), settings)
+    logger.finalize("success")
+    return logged(Path(logger.log_dir))
+
+
+def test_figures_and_texts_are_logged(events: EventAccumulator) -> None:
+    tags = events.Tags()
+    names = ("acceptance/padrec", "accepted_lengths", "speedup", "latency", "quality_against_speed")
+    assert set(tags["images"]) == {f"test/{name}" for name in names}
+    report = events.Tensors("test/report/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert report == toy_report().markdown()
+    lists = events.Tensors("test/sample_lists/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert lists.count("### User") == 2
+
+
+def test_hparams_have_settings_and_metrics_that_exist(events: EventAccumulator) -> None:
+    def read(tag: str) -> plugin_data_pb2.HParamsPluginData:
+        data = plugin_data_pb2.HParamsPluginData()
+        data.ParseFromString(events.summary_metadata[tag].plugin_data.content)
+        return data
+
+    hyperparameters = read("_hparams_/session_start_info").session_start_info.hparams
+    assert hyperparameters["dataset"].string_value == "toy"
+    assert hyperparameters["target"].string_value == "runs/target"
+    assert hyperparameters["batch_size"].number_value == 4
+    metrics = [info.name.tag for info in read("_hparams_/experiment").experiment.metric_infos]
+    assert "test/padrec/speedup" in metrics
+    assert set(metrics) <= set(events.Tags()["scalars"])
+    assert events.Scalars("test/padrec/speedup")[0].value == 2.5
+
+
+def test_the_layout_groups_charts(events: EventAccumulator) -> None:
+    layout = layout_pb2.Layout()
+    layout.ParseFromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    assert [category.title for category in layout.category] == ["Training", "Validation", "Arms"]
+    assert list(layout.category[2].chart[0].multiline.tag) == [r"test/.+/speedup$"]
+
+
+def test_other_loggers_and_none_at_all_are_left_alone(tmp_path: Path) -> None:
+    for loggers in ([], [CSVLogger(tmp_path)]):
+        log_report(loggers, toy_report(), toy_results(), [toy_samples()], toy_catalog())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sample_lists_show_titles_and_merge_arms_that_agree() -> None:
+    found = sample_lists_markdown([toy_samples()], toy_catalog())
+    assert r"History: 1 earlier, i1; Soap &lt;b>; Soap bar; " + "x" * 79 + r"…; Lip \| balm" in found
+    assert "Ground truth: i1" in found
+    assert "| rank | autoregressive, padrec | transformers |" in found
+    assert "| 1 | **i1** | Soap &lt;b> (or 1 more) |" in found
+    assert "| 2 | no such item | Lip \\| balm |" in found
+
+
+def test_items_without_titles_show_their_keys() -> None:
+    assert "| 1 | **i1** | i2 (or 1 more) |" in sample_lists_markdown([toy_samples()], toy_catalog(texts=None))
+
+
+def test_only_a_few_users_that_count_are_shown() -> None:
+    samples = toy_samples(users=6)
+    samples.prompts.counted[1] = False
+    found = sample_lists_markdown([samples, toy_samples()], toy_catalog(), n_users=6)
+    assert found.count("### User") == 6
+    assert found.count("no such item") == 4  # users 3 and 5, in both columns
+    assert sample_lists_markdown([], toy_catalog()) == ""

@@ -1,0 +1,249 @@
+"""Tiny targets, prompts and drafts of known behaviour, shared by the tests of several rooms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from padrec.catalog import Catalog, SemanticIDVocabulary
+from padrec.decoding import (
+    Constraint,
+    Draft,
+    DraftContext,
+    DraftSteps,
+    ListState,
+    Observation,
+    Prompts,
+    Sampling,
+    TargetRunner,
+    TokenTree,
+    TreeExpansion,
+)
+from padrec.drafts import FeatureDraftNetwork, NetworkDraft
+from padrec.targets import build_backbone, to_precision
+
+
+def random_catalog(sizes: Sequence[int], n_items: int, seed: int = 0) -> Catalog:
+    """Random codes, some of them the same."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.stack([torch.randint(size, (n_items,), generator=generator) for size in sizes], 1)
+    return Catalog(codes, [f"item {item}" for item in range(n_items)])
+
+
+def tiny_target(
+    vocabulary: SemanticIDVocabulary,
+    *,
+    model_type: str = "llama",
+    kv_heads: int = 2,
+    n_layers: int = 2,
+    dtype: torch.dtype = torch.float64,
+    attention: str = "sdpa",
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A random language model whose next-token distributions are far from uniform."""
+    config = {
+        "model_type": model_type,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": kv_heads,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.3,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_backbone(config, vocabulary)
+    model.set_attn_implementation(attention)
+    to_precision(model, dtype)
+    model.eval().requires_grad_(False)
+    return model
+
+
+def random_network_draft(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, seed: int = 0) -> NetworkDraft:
+    """An untrained feature draft with every parameter of its position-aware part away from zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=3)
+        for parameter in network.position_aware.parameters():
+            nn.init.normal_(parameter, std=0.5)
+    to_precision(network, model.dtype)
+    return NetworkDraft(network.eval().requires_grad_(False))
+
+
+def random_prompts(
+    catalog: Catalog, vocabulary: SemanticIDVocabulary, history_lengths: Sequence[int], seed: int = 0
+) -> Prompts:
+    """Prompts `<bos> item … item` of random items; a history length of 0 gives `<bos>` alone."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for n_items in history_lengths:
+        items = torch.randint(catalog.n_items, (n_items,), generator=generator)
+        tokens = vocabulary.encode(catalog.codes[items]).flatten()
+        rows.append(torch.cat([torch.tensor([vocabulary.bos_token]), tokens]))
+    lengths = torch.tensor([len(row) for row in rows])
+    tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=vocabulary.pad_token)
+    column = torch.arange(tokens.shape[1])
+    slots = vocabulary.sequence_slots(tokens.shape[1])
+    slots = torch.where(column < lengths[:, None], slots, vocabulary.other_slot)
+    return Prompts(tokens, slots, lengths)
+
+
+def select_rows(prompts: Prompts, rows: Sequence[int]) -> Prompts:
+    """Some rows of a batch, padded no more than they need."""
+    lengths = prompts.lengths[list(rows)]
+    width = int(lengths.max())
+    return Prompts(prompts.tokens[list(rows), :width], prompts.slots[list(rows), :width], lengths)
+
+
+@dataclass(frozen=True)
+class GivenKeys(Sampling):
+    """Sampling with request keys given in advance, as they follow a user from batch to batch."""
+
+    request_keys: tuple[int, ...] = ()
+
+    def keys(self, batch: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        assert batch == len(self.request_keys)
+        return torch.tensor(self.request_keys, device=device)
+
+
+class StubDraft:
+    """Proposes from `logits(depth, n_nodes)` and knows how long each list is."""
+
+    position: Tensor  # [B] tokens in each list
+
+    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+        pass
+
+    def begin(self, context: DraftContext) -> None:
+        self.position = torch.ones_like(context.first)
+
+    def propose(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+    ) -> TokenTree:
+        return expansion.expand(root, state, constraint, self)
+
+    def observe(self, observation: Observation) -> None:
+        self.position = self.position + observation.count
+
+    def root_logits(self) -> Tensor:
+        return self.logits(0, 1)[:, 0]
+
+    def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
+        return self.logits(depth, tokens.shape[1])
+
+    def logits(self, depth: int, n_nodes: int) -> Tensor:
+        """Logits of the token behind each node of one depth, `[B, n_nodes, V]`."""
+        raise NotImplementedError
+
+
+class OracleDraft(StubDraft):
+    """Always right: it looks the target's own lists up, `[B, T]`."""
+
+    def __init__(self, lists: Tensor, vocabulary: SemanticIDVocabulary) -> None:
+        self._lists = lists
+        self._size = vocabulary.size
+
+    def logits(self, depth: int, n_nodes: int) -> Tensor:
+        at = (self.position + depth).clamp(max=self._lists.shape[1] - 1)
+        expected = self._lists.gather(1, at[:, None])  # [B, 1]
+        return 20.0 * nn.functional.one_hot(expected, self._size).double().expand(-1, n_nodes, -1)
+
+
+class ContraryDraft(OracleDraft):
+    """Never right: the target's own token is what it finds least likely, and no constraint binds it."""
+
+    def propose(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+    ) -> TokenTree:
+        return expansion.expand(root, state, Unbound(constraint), self)
+
+    def logits(self, depth: int, n_nodes: int) -> Tensor:
+        return -super().logits(depth, n_nodes)
+
+
+class RandomDraft(StubDraft):
+    """Random logits, new ones at every call."""
+
+    def __init__(self, vocabulary: SemanticIDVocabulary, seed: int = 0) -> None:
+        self._size = vocabulary.size
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def logits(self, depth: int, n_nodes: int) -> Tensor:
+        return 2 * torch.randn(len(self.position), n_nodes, self._size, generator=self._generator, dtype=torch.float64)
+
+
+class Unbound:
+    """A constraint that allows everything, but still tracks the states of another one."""
+
+    def __init__(self, constraint: Constraint[ListState]) -> None:
+        self._constraint = constraint
+
+    def initial(self, batch: int, device: torch.device) -> ListState:
+        return self._constraint.initial(batch, device)
+
+    def allowed(self, state: ListState) -> Tensor | None:
+        return None
+
+    def advance(self, state: ListState, token: Tensor) -> ListState:
+        return self._constraint.advance(state, token)
+
+
+class LoggingDraft:
+    """Another draft, with everything it proposed and was told."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self.trees: list[TokenTree] = []
+        self.observations: list[Observation] = []
+
+    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+        self._draft.prepare(runner, vocabulary)
+
+    def begin(self, context: DraftContext) -> None:
+        self._draft.begin(context)
+
+    def propose(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+    ) -> TokenTree:
+        self.trees.append(self._draft.propose(root, state, constraint, expansion))
+        return self.trees[-1]
+
+    def observe(self, observation: Observation) -> None:
+        self.observations.append(observation)
+        self._draft.observe(observation)
+
+
+class PathSteps(DraftSteps):
+    """Draft steps for one round whose logits are a function of a node's row and path alone, so that a plain reference
+    can ask for them in any order. It follows the parents it is given, as a KV cache would."""
+
+    def __init__(self, batch: int, vocabulary_size: int, seed: int, levels: int | None = None) -> None:
+        self._size = vocabulary_size
+        self._seed = seed
+        self._levels = levels
+        self._paths: list[list[tuple[int, ...]]] = [[()] for _ in range(batch)]
+        self.calls: list[tuple[int, int, Tensor]] = []  # depth, nodes and slots of every call of `extend`
+
+    def path_logits(self, row: int, path: tuple[int, ...]) -> Tensor:
+        """Logits behind a path of tokens below the root, `[V]`; with `levels`, one of few values each."""
+        generator = torch.Generator().manual_seed(hash((self._seed, row, *path)) % 2**62)
+        if self._levels is not None:
+            return torch.randint(self._levels, (self._size,), generator=generator).double()
+        return 2 * torch.randn(self._size, generator=generator, dtype=torch.float64)
+
+    def root_logits(self) -> Tensor:
+        return torch.stack([self.path_logits(row, ()) for row in range(len(self._paths))])
+
+    def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
+        self.calls.append((depth, tokens.shape[1], slots))
+        self._paths = [
+            [before[parent] + (token,) for parent, token in zip(row_parents, row_tokens, strict=True)]
+            for before, row_parents, row_tokens in zip(self._paths, parents.tolist(), tokens.tolist(), strict=True)
+        ]
+        return torch.stack(
+            [torch.stack([self.path_logits(row, path) for path in paths]) for row, paths in enumerate(self._paths)]
+        )

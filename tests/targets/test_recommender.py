@@ -1,0 +1,206 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from padrec.catalog import InputError
+from padrec.data import SemanticIDDataModule
+from padrec.targets import TargetRecommender
+from tests.reference import PlainTarget, leaf_tokens
+from tests.tiny_training import first_prompts, quiet_trainer, same_batches, tiny_data, tiny_recommender
+
+
+@pytest.fixture(scope="module")
+def data() -> SemanticIDDataModule:
+    return tiny_data()
+
+
+def logits(target: TargetRecommender) -> Tensor:
+    with torch.no_grad():
+        tokens = torch.arange(target.vocabulary.size)[None]
+        result: Tensor = target.backbone.eval()(input_ids=tokens, use_cache=False).logits
+    return result
+
+
+def trained(data: SemanticIDDataModule, folder: Path, **arguments: Any) -> TargetRecommender:
+    """After three steps, with its checkpoint at `target.ckpt` and its folder at `target`."""
+    target = tiny_recommender(data, **arguments)
+    trainer = quiet_trainer(folder, max_steps=3, limit_val_batches=0)
+    trainer.fit(target, datamodule=data)
+    trainer.save_checkpoint(folder / "target.ckpt")
+    target.save_pretrained(folder / "target")
+    return target
+
+
+def plain_loss(target: TargetRecommender, rows: list[tuple[list[int], list[bool]]]) -> float:
+    """Mean over supervised tokens, each row on its own, without padding."""
+    losses = []
+    for tokens, supervised in rows:
+        with torch.no_grad():
+            scores = target.backbone.eval()(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].double()
+        for place in range(1, len(tokens)):
+            if supervised[place]:
+                weights = [math.exp(score) for score in scores[place - 1].tolist()]
+                losses.append(-math.log(weights[tokens[place]] / sum(weights)))
+    return sum(losses) / len(losses)
+
+
+def test_training_loss_is_the_mean_over_supervised_tokens(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    data.setup("fit")
+    batch = max(data.train_dataloader(), key=lambda batch: int(batch.lengths.max() - batch.lengths.min()))
+    # As in windows with history and in generated lists, the first tokens are only read.
+    batch.supervised[0, :5] = False
+    lengths = batch.lengths.tolist()
+    assert len(set(lengths)) > 1
+    rows = [
+        (tokens[:n], flags[:n])
+        for tokens, flags, n in zip(batch.tokens.tolist(), batch.supervised.tolist(), lengths, strict=True)
+    ]
+    target = tiny_recommender(data)
+    expected = plain_loss(target, rows)
+    trainer = quiet_trainer(tmp_path, max_steps=1)
+    trainer.fit(target, same_batches([batch]))
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_rows_without_supervision_have_no_loss(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    batch = next(iter(data.train_dataloader()))
+    batch.supervised[:] = False
+    target = tiny_recommender(data, weight_decay=0.0)
+    before = {name: weight.clone() for name, weight in target.backbone.state_dict().items()}
+    trainer = quiet_trainer(tmp_path, max_steps=1)
+    trainer.fit(target, same_batches([batch]))
+    assert float(trainer.callback_metrics["train/loss"]) == 0.0
+    torch.testing.assert_close(dict(target.backbone.state_dict()), before, rtol=0, atol=0)
+
+
+def test_training_learns(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    target = tiny_recommender(data, learning_rate=0.01)
+    trainer = quiet_trainer(tmp_path, max_epochs=8, limit_val_batches=0)
+    batch = next(iter(data.train_dataloader()))
+    trainer.fit(target, same_batches([batch] * 5))
+    rows = [(tokens, flags) for tokens, flags in zip(batch.tokens.tolist(), batch.supervised.tolist(), strict=True)]
+    assert plain_loss(target, rows) < 0.6 * plain_loss(tiny_recommender(data), rows)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_saved_target_is_read_back(compiled: bool, data: SemanticIDDataModule, tmp_path: Path) -> None:
+    if compiled:  # compiling itself would take a minute here
+        torch.compiler.set_stance("force_eager")
+    try:
+        target = trained(data, tmp_path, compile=compiled)
+    finally:
+        torch.compiler.set_stance("default")
+    expected = logits(target)
+    for name in ("target.ckpt", "target"):
+        found = TargetRecommender.load(tmp_path / name)
+        assert found.vocabulary.fingerprint == data.vocabulary.fingerprint
+        assert found.fingerprint() == target.fingerprint()
+        assert torch.equal(logits(found), expected)
+    # Whether training is compiled is a matter of each run, not of the weights.
+    checkpoint = torch.load(tmp_path / "target.ckpt", weights_only=True)
+    tiny_recommender(data, compile=not compiled).load_state_dict(checkpoint["state_dict"])
+    assert set(checkpoint["state_dict"]) == {f"backbone.{name}" for name in target.backbone.state_dict()}
+
+
+def test_a_folder_keeps_every_setting_of_the_model(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    rope = {"rope_type": "default", "rope_theta": 77.0}
+    backbone = {"model_type": "qwen3", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    backbone |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 64}
+    target = tiny_recommender(
+        data, backbone={**backbone, "attention_dropout": 0.1, "rope_parameters": rope, "tie_word_embeddings": True}
+    )
+    target.save_pretrained(tmp_path / "target")
+    found = TargetRecommender.load(tmp_path / "target")
+    for name in ("attention_dropout", "rope_parameters", "tie_word_embeddings", "head_dim", "pad_token_id"):
+        assert getattr(found.backbone.config, name) == getattr(target.backbone.config, name), name
+    assert torch.equal(logits(found), logits(target))
+    found.save_pretrained(tmp_path / "again")
+    assert TargetRecommender.load(tmp_path / "again").fingerprint() == target.fingerprint()
+
+
+def test_checkpoints_hold_tensors_and_primitives(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    trained(data, tmp_path, temperature=0.7)
+    checkpoint = torch.load(tmp_path / "target.ckpt", weights_only=True)
+    assert checkpoint["kind"] == "target"
+    # What only affects decoding must not come back from a checkpoint.
+    assert set(checkpoint["hyper_parameters"]) == {
+        "backbone",
+        "learning_rate",
+        "weight_decay",
+        "warmup_steps",
+        "compile",
+        "seed",
+    }
+
+
+@pytest.mark.parametrize("action", ["fit", "validate"])
+def test_another_vocabulary_is_refused_with_one_message(
+    action: str, data: SemanticIDDataModule, tmp_path: Path
+) -> None:
+    trained(data, tmp_path)
+    other = tiny_data(separator=False)
+    run = getattr(quiet_trainer(tmp_path, max_steps=5), action)
+    with pytest.raises(InputError) as caught:
+        run(tiny_recommender(other), datamodule=other, ckpt_path=tmp_path / "target.ckpt")
+    assert str(data.vocabulary) in str(caught.value)
+    assert str(other.vocabulary) in str(caught.value)
+
+
+def test_a_missing_target_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.ckpt: no such file, expected the checkpoint or folder of a target"):
+        TargetRecommender.load(tmp_path / "absent.ckpt")
+    with pytest.raises(InputError, match=r"no config\.json, expected a target folder"):
+        TargetRecommender.load(tmp_path)
+
+
+def greedy_leaves(target: TargetRecommender, data: SemanticIDDataModule) -> list[list[int]]:
+    """Lists of the first prompts, token by token without a cache."""
+    prompts = first_prompts(data)
+    leaves = leaf_tokens(data.catalog, data.vocabulary)
+    found = []
+    for tokens, length in zip(prompts.tokens.tolist(), prompts.lengths.tolist(), strict=True):
+        plain = PlainTarget(target.backbone.eval(), tokens[:length], data.vocabulary, leaves, data.list_length)
+        written, _ = plain.greedy_list()
+        step = data.vocabulary.item_length
+        items = [tuple(written[start : start + step - 1]) for start in range(0, len(written), step)]
+        found.append([leaves.index(item) for item in items])
+    return found
+
+
+def test_validation_ranks_the_greedy_lists(tmp_path: Path) -> None:
+    data = tiny_data(max_users=4, list_length=10)
+    target = tiny_recommender(data)
+    metrics = quiet_trainer(tmp_path).validate(target, datamodule=data, verbose=False)[0]
+    expected: dict[str, list[float]] = {f"val/{name}@{k}": [] for name in ("ndcg", "recall") for k in (5, 10)}
+    with torch.no_grad():
+        lists = greedy_leaves(target, data)
+    for leaves, relevant in zip(lists, first_prompts(data).relevant.tolist(), strict=True):
+        assert len(relevant) == 1  # leave-one-out
+        for k in (5, 10):
+            rank = leaves.index(relevant[0]) + 1 if relevant[0] in leaves[:k] else None
+            expected[f"val/recall@{k}"].append(float(rank is not None))
+            expected[f"val/ndcg@{k}"].append(1 / math.log2(rank + 1) if rank is not None else 0.0)
+    assert metrics == pytest.approx({name: sum(values) / 4 for name, values in expected.items()})
+    assert metrics["val/recall@10"] > 0
+
+
+def test_prediction_writes_lists_at_its_temperature(data: SemanticIDDataModule) -> None:
+    prompts = first_prompts(data)
+    greedy = tiny_recommender(data)
+    with torch.no_grad():
+        assert greedy.predict_step(prompts, 0).leaves.tolist() == greedy_leaves(greedy, data)
+    sampled = tiny_recommender(data, temperature=3.0)
+    lists = [sampled.predict_step(prompts, number).leaves for number in (0, 0, 1)]
+    assert torch.equal(lists[0], lists[1])
+    assert not torch.equal(lists[0], lists[2])
+    reseeded = tiny_recommender(data, temperature=3.0, seed=1)
+    assert not torch.equal(lists[0], reseeded.predict_step(prompts, 0).leaves)
+
+
+def test_lists_need_the_catalog(data: SemanticIDDataModule) -> None:
+    with pytest.raises(InputError, match="writing lists needs the catalog"):
+        tiny_recommender(data, catalog=None).predict_step(first_prompts(data), 0)

@@ -1,0 +1,86 @@
+"""Training and validation of targets and drafts give on two processes what they give on one."""
+
+import os
+import socket
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributed import destroy_process_group
+
+from padrec.data import SemanticIDDataModule
+from padrec.targets import TrainableModule
+from tests.tiny_training import quiet_trainer, tiny_data, tiny_draft, tiny_recommender
+
+Results = dict[str, dict[str, Tensor]]
+
+
+def data_and_modules(target: Path) -> dict[str, tuple[SemanticIDDataModule, TrainableModule]]:
+    # 31 rows in batches of 10: the last batch has one row, so that the second process has none of its own.
+    # 5 users in batches of 2: the last one is filled up; of a single user, the second process has nothing at all.
+    data = tiny_data(batch_size=10, eval_batch_size=2, max_users=5)
+    lone_user = tiny_data(batch_size=10, max_users=1)
+    return {
+        "target": (data, tiny_recommender(data)),
+        "draft": (data, tiny_draft(data, target)),
+        "draft for one user": (lone_user, tiny_draft(lone_user, target)),
+    }
+
+
+def fit_all(folder: Path, target: Path, **arguments: Any) -> Results:
+    """Weights and metrics after two epochs."""
+    results = {}
+    for name, (data, module) in data_and_modules(target).items():
+        trainer = quiet_trainer(folder, max_epochs=2, gradient_clip_val=0.5, **arguments)
+        trainer.fit(module, datamodule=data)
+        metrics = {metric: torch.as_tensor(value) for metric, value in trainer.callback_metrics.items()}
+        results[name] = {**module.trainable_module().state_dict(), **metrics}
+    return results
+
+
+def run_process(rank: int, folder: Path, target: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    try:
+        torch.save(fit_all(folder, target, strategy="ddp", devices=2), folder / f"{rank}.pt")
+    finally:
+        destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, list[Results]]:
+    """Of one process, and of each of two processes."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    tiny_recommender(tiny_data()).save_pretrained(folder / "target")
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
+        list(processes.map(run_process, range(2), [folder] * 2, [folder / "target"] * 2, [free_port()] * 2))
+    of_two = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return fit_all(folder, folder / "target"), of_two
+
+
+@pytest.mark.parametrize("name", ["target", "draft", "draft for one user"])
+def test_two_processes_train_and_validate_as_one(name: str, results: tuple[Results, list[Results]]) -> None:
+    of_one, of_two = results
+    expected = of_one[name]
+    assert ("val/ndcg@5" if name == "target" else "val/acceptance_length") in expected
+    assert not any(value.isnan().any() for value in expected.values())
+    # Shares of agreeing tokens are those of each process's own rows.
+    compared = [key for key in expected if "agreement" not in key]
+    for of_process in of_two:
+        torch.testing.assert_close(
+            {key: of_process[name][key].double() for key in compared},
+            {key: expected[key].double() for key in compared},
+            rtol=0,
+            atol=1e-5,
+        )
