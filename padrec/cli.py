@@ -1,17 +1,28 @@
 """The command line: `padrec fit|validate|test|predict --config …`."""
 
 import sys
+from pathlib import Path
+from pydoc import locate
+from typing import NoReturn
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 import padrec  # noqa: F401  # short class names in configs resolve among what is imported
 from padrec.catalog import InputError
+from padrec.targets import read_checkpoint
 
 _LINKS = ("vocabulary", "catalog", "list_length")
 
 
 class PadrecCLI(LightningCLI):
     """A LightningCLI whose data hands its vocabulary, catalog and sizes to the model."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and look at the checkpoint before its class and hyperparameters win over the config's."""
+        super().parse_arguments(parser, args)
+        chosen = self.config[self.config.subcommand]
+        if chosen.get("ckpt_path"):
+            _check_checkpoint(chosen.ckpt_path, chosen.model.class_path)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the datamodule knows to the models that ask for it; others are left alone."""
@@ -34,6 +45,7 @@ def main(args: ArgsType = None) -> None:
     """
     try:
         PadrecCLI(
+            parser_class=_Parser,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
@@ -45,8 +57,44 @@ def main(args: ArgsType = None) -> None:
         wrong_input = _wrong_input(error)
         if wrong_input is None:
             raise
-        print(f"padrec: error: {wrong_input}", file=sys.stderr)
-        raise SystemExit(2) from error
+        _fail(str(wrong_input))
+
+
+class _Parser(LightningArgumentParser):
+    """Reports a wrong argument or config as one message: the usage, a page long, would bury it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
+        _fail(message)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"padrec: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _check_checkpoint(path: str, model: str) -> None:
+    """Refuse a checkpoint that the model of the config cannot go on from.
+
+    Args:
+        path: of `--ckpt_path`.
+        model: class path of the config's model.
+
+    Raises:
+        InputError: nothing is there, or it is no checkpoint of this class that the command line has saved.
+    """
+    if path in ("best", "last", "hpc", "registry") or ":" in path:  # what Lightning itself finds, and addresses
+        return
+    if (Path(path) / "config.json").is_file():
+        raise InputError(f"{path}: a folder written by save_pretrained, expected a Lightning checkpoint")
+    if Path(path).is_dir():  # the shards of a strategy
+        return
+    found = read_checkpoint(Path(path)).get("hyper_parameters", {}).get("_class_path")
+    if found is None:
+        raise InputError(f"{path}: expected a checkpoint saved by `padrec fit`, which names its class")
+    if locate(found) is not locate(model):
+        raise InputError(f"{path}: a checkpoint of {found}, expected one of the config's model {model}")
 
 
 def _wrong_input(error: BaseException | None) -> InputError | None:

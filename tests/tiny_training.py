@@ -1,10 +1,12 @@
 """Data, targets and drafts so small that training them takes seconds, shared by the tests of targets and drafts."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -100,3 +102,18 @@ def first_prompts(data: SemanticIDDataModule) -> PromptBatch:
     """The first batch of validation prompts."""
     batch: PromptBatch = next(iter(data.val_dataloader()))
     return batch
+
+
+class KillAtStep(Callback):
+    """Ends the process by SIGKILL, as a machine that goes down does.
+
+    Args:
+        step: optimiser steps done by then.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step == self._step:
+            os.kill(os.getpid(), signal.SIGKILL)

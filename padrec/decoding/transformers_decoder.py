@@ -54,7 +54,9 @@ class TransformersDecoder:
         decode_seconds = watch.lap()
         lists = torch.full((batch, request.n_tokens), request.vocabulary.pad_token, device=device)
         lists[:, : written.shape[1]] = written
-        lengths = (lists != request.vocabulary.pad_token).sum(1)
+        # Behind its end a list is padded, but without a constraint the target may also write padding itself.
+        ended = (lists == request.vocabulary.eos_token).cumsum(1)
+        lengths = ((ended == 0).sum(1) + 1).clamp(max=written.shape[1])
         log_probs = processor.log_probs_of(lists)
         recommendations = Recommendations.from_tokens(
             lists, log_probs, request.catalog, request.vocabulary, request.list_length
@@ -77,7 +79,7 @@ class _RequestProcessor(LogitsProcessor):
         self._state = request.constraint.initial(len(keys), keys.device)
         self._log_probs: list[Tensor] = []
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         position = input_ids.shape[1] - self._prompt_width
         constraint, sampling = self._request.constraint, self._request.sampling
         if position > 0:

@@ -80,11 +80,31 @@ class DraftCheckpoint:
         Raises:
             InputError: another target or vocabulary; both sides are named.
         """
-        check_vocabulary({"kind": "draft", "vocabulary": self.vocabulary}, vocabulary, "draft")
-        check_target(self.target_fingerprint, target_fingerprint)
+        self.check(target_fingerprint, vocabulary)
         network = FeatureDraftNetwork(target_config, **self.settings)
         network.load_state_dict(self.weights)
         return network
+
+    def check(self, target_fingerprint: str, vocabulary: SemanticIDVocabulary) -> None:
+        """Refuse another target or vocabulary.
+
+        Raises:
+            InputError: they differ; both sides are named.
+        """
+        check_vocabulary({"kind": "draft", "vocabulary": self.vocabulary}, vocabulary, "draft")
+        check_target(self.target_fingerprint, target_fingerprint)
+
+    def start(self, network: FeatureDraftNetwork) -> None:
+        """Copy the weights into a network that may have more position-aware parts, which stay as they are.
+
+        Raises:
+            InputError: the weights do not fit, for instance because other parts were trained with it.
+        """
+        fresh = {name: w for name, w in network.state_dict().items() if name.startswith("position_aware.")}
+        try:
+            network.load_state_dict(fresh | self.weights)
+        except RuntimeError as error:
+            raise InputError(f"the initial draft does not fit this draft: {error}") from error
 
 
 def check_target(stored: str, given: str) -> None:

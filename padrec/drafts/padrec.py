@@ -42,10 +42,13 @@ class PADRecDraft(TrainableModule):
         learning_rate: peak learning rate.
         weight_decay: of matrices other than embeddings.
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
+        initial_draft: checkpoint or folder of a draft of the same target to start from. The position-aware part is the
+            identity at first, so that PAD-Rec can start exactly where EAGLE or HASS ended.
         seed: of the noise.
 
     Raises:
-        InputError: the target cannot be read or has another vocabulary, or a value is outside its range.
+        InputError: the target or the initial draft cannot be read or belong elsewhere, or a value is outside its
+            range.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class PADRecDraft(TrainableModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
         warmup_steps: int = 100,
+        initial_draft: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
@@ -89,6 +93,10 @@ class PADRecDraft(TrainableModule):
             "step_embeddings": step_embeddings,
         }
         self.network = FeatureDraftNetwork(recommender.backbone.config, **self.settings)  # type: ignore[arg-type]
+        if initial_draft is not None:
+            initial = DraftCheckpoint.read(Path(initial_draft))
+            initial.check(self.target.fingerprint, vocabulary)
+            initial.start(self.network)
         self.objective = DraftObjective(feature_weight, soft_weight, top_k_weight, top_k)
         self._step_weights = [step_weight**step for step in range(unrolled_steps)]
         self._noise = feature_noise
@@ -165,6 +173,7 @@ class PADRecDraft(TrainableModule):
         return loss
 
     def _log_agreement(self, counts: Tensor, step: int) -> None:
+        counts = torch.as_tensor(self.trainer.strategy.reduce(counts, reduce_op="sum"))  # over all processes
         agrees, tokens = counts.sum(1)
         self.log(f"train/agreement_step_{step + 1}", agrees / tokens.clamp(min=1))
         if step > 0:

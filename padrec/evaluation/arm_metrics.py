@@ -69,9 +69,9 @@ class ArmMetrics(nn.Module):
     ) -> None:
         """Add one batch, all of whose rows count, with the reference arm's result on it."""
         relevant, relevant_items, leaves = batch.relevant.cpu(), batch.relevant_items.cpu(), lists.leaves
-        for metric in self.leaf_ranking.values():
+        for _, metric in _named(self.leaf_ranking):
             metric.update(leaves, relevant)
-        for metric in self.item_ranking.values():
+        for _, metric in _named(self.item_ranking):
             metric.update(leaves, relevant_items, self._leaf_of_item, self._leaf_sizes)
         self.speed.update(trace.seconds, trace.prefill_seconds, trace.tokens)
         self.latency.update(trace.seconds, torch.ones(trace.batch_size, dtype=torch.bool))
@@ -79,7 +79,7 @@ class ArmMetrics(nn.Module):
         self.acceptance_length.update(trace.tokens, trace.target_passes)
         self.accepted_per_pass.update(trace.accepted_lengths)
         self.accepted_lengths.update(trace.accepted_lengths)
-        for metric in self.rates.values():
+        for _, metric in _named(self.rates):
             metric.update(trace.attempted, trace.accepted)
         self.target_passes.update(trace.target_passes.sum())
         self.draft_passes.update(trace.draft_passes.sum())
@@ -93,8 +93,8 @@ class ArmMetrics(nn.Module):
         self.identical.update((~differs.any(1)).double())
         rows = differs.any(1).nonzero().flatten()
         first = differs[rows].long().argmax(1)
-        # At the first difference both arms stand behind the same tokens, so the gap of the two choices' log-probabilities
-        # is the margin between the target's two best tokens, up to the numerics that made them differ.
+        # At the first difference both arms stand behind the same tokens, so the gap between the log-probabilities of
+        # their choices is the margin between the target's two best tokens, up to the numerics that made them differ.
         ours, theirs = lists.log_probs.cpu()[rows, first], reference.log_probs.cpu()[rows, first]
         if len(rows) > 0:
             self.margin.update((ours - theirs).abs().double())
@@ -104,7 +104,7 @@ class ArmMetrics(nn.Module):
         speed = {key: float(value) for key, value in self.speed.compute().items()}
         latencies = self.latency.compute().cpu()
         speedup = {key: float(value) for key, value in self.speedup.compute().items()}
-        rates = {by: metric.compute().cpu() for by, metric in self.rates.items()}
+        rates = {by: metric.compute().cpu() for by, metric in _named(self.rates)}
         n_slot_states = rates["slot"].shape[0] if rates else 0
         margin = float(self.margin.compute()) if self.margin.update_called else None
         metrics: dict[str, Any] = {

@@ -91,6 +91,7 @@ class SpeculativeEvaluator(L.LightningModule):
             {name: ArmMetrics(catalog, vocabulary.n_slot_states, arm.max_depth) for name, arm in arms.items()}
         )
         self._samples: list[SampleLists] = []
+        self._batch_size = 0
 
     def setup(self, stage: str) -> None:
         """Get target and arms ready on the device, and see to it that the report can be written.
@@ -128,6 +129,7 @@ class SpeculativeEvaluator(L.LightningModule):
         if not bool(batch.counted.any()):
             return
         batch = batch.rows(batch.counted)
+        self._batch_size = max(self._batch_size, len(batch.tokens))
         names = list(self._arms)
         if batch_idx == 0:
             for name in names:
@@ -159,17 +161,17 @@ class SpeculativeEvaluator(L.LightningModule):
 
     def _report(self, results: list[ArmResult]) -> Report:
         return Report(
-            dataset=getattr(self.trainer.datamodule, "dataset_name", ""),
+            dataset=getattr(getattr(self.trainer, "datamodule", None), "dataset_name", ""),
             users=len(results[0].latencies_ms),
             list_length=self._list_length,
-            batch_size=self.trainer.test_dataloaders.batch_size,
+            batch_size=self._batch_size,
             temperature=self._sampling.temperature,
             constraint=self._constraint,
             precision=str(self.trainer.precision),
             device=device_name(self._runner.model.device),
             versions=software_versions(),
             seed=self._seed,
-            command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            command=" ".join(["padrec", *sys.argv[1:]]),
             arms={result.name: result.metrics for result in results},
         )
 

@@ -22,8 +22,8 @@ class FrozenTarget(nn.Module):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.fingerprint = fingerprint
-        self.register_state_dict_post_hook(_drop_weights)
-        self.register_load_state_dict_pre_hook(_keep_weights)
+        self.register_state_dict_post_hook(_drop_weights)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_keep_weights)  # type: ignore[no-untyped-call]
         self.eval()
 
     def train(self, mode: bool = True) -> Self:

@@ -161,22 +161,28 @@ def ranking_metrics(prefix: str) -> MetricCollection:
     return MetricCollection(dict(metrics), prefix=prefix, compute_groups=False)
 
 
-def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
+def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
     """Read a Lightning checkpoint of a padrec module, tensors and primitives only.
+
+    Args:
+        path: the file.
+        kind: `target` or `draft`; None takes either.
 
     Raises:
         InputError: no such file, not a checkpoint, or one of another kind of module.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file, expected the checkpoint or folder of a {kind}")
+        expected = f"the checkpoint or folder of a {kind}" if kind else "a checkpoint"
+        raise InputError(f"{path}: no such file, expected {expected}")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the bytes happen to mean to the unpickler
         raise InputError(f"{path}: cannot be read as a Lightning checkpoint of tensors and primitives") from error
     if not isinstance(checkpoint, dict):
-        raise InputError(f"{path}: holds a {type(checkpoint).__name__}, expected the checkpoint of a {kind}")
-    if checkpoint.get("kind") != kind:
-        raise InputError(f"{path}: a checkpoint of kind {checkpoint.get('kind')!r}, expected {kind!r}")
+        raise InputError(f"{path}: holds a {type(checkpoint).__name__}, expected a checkpoint")
+    found = checkpoint.get("kind")
+    if found is None or found != (kind or found):
+        raise InputError(f"{path}: a checkpoint of kind {found!r}, expected {kind or 'target or draft'!r}")
     return checkpoint
 
 

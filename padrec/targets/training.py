@@ -51,13 +51,17 @@ class TrainableModule(L.LightningModule):
                 (free if plain else decayed).append(parameter)
         groups = [{"params": decayed, "weight_decay": self._weight_decay}, {"params": free, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self._learning_rate, betas=(0.9, 0.95))
-        total = self.trainer.estimated_stepping_batches
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step, total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _rate(self, step: int, total: float) -> float:
+    def _rate(self, step: int) -> float:
         if step < self._warmup_steps:
             return (step + 1) / self._warmup_steps
+        if step == self._warmup_steps:
+            return 1.0
+        # Asked for only now: while optimisers are configured, it would set the training data up before a resumed fit
+        # has restored where in them it was, and the fit would start the epoch anew.
+        total = self.trainer.estimated_stepping_batches
         if math.isinf(total):  # training without an end, such as max_epochs: -1, keeps the peak
             return 1.0
         progress = (step - self._warmup_steps) / max(1, total - self._warmup_steps)

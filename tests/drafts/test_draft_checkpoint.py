@@ -101,7 +101,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="kind None, expected 'draft'"):
         DraftCheckpoint.read(tmp_path / "other.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")
-    with pytest.raises(InputError, match=r"list\.ckpt: holds a list, expected the checkpoint of a draft"):
+    with pytest.raises(InputError, match=r"list\.ckpt: holds a list, expected a checkpoint"):
         DraftCheckpoint.read(tmp_path / "list.ckpt")
 
 

@@ -44,7 +44,8 @@ def fitted(draft: PADRecDraft, folder: Path, batches: list[SequenceBatch], **arg
 
 def mixed_batch(data: SemanticIDDataModule) -> SequenceBatch:
     """Rows of different lengths; of one, as of a generated list, only the end is supervised, of another nothing."""
-    batch = max(data.train_dataloader(), key=lambda batch: int(batch.lengths.max() - batch.lengths.min()))
+    batches: list[SequenceBatch] = list(data.train_dataloader())
+    batch = max(batches, key=lambda batch: int(batch.lengths.max() - batch.lengths.min()))
     assert int(batch.lengths.max()) > int(batch.lengths.min())
     batch.supervised[0, :6] = False
     batch.supervised[1] = False

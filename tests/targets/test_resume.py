@@ -1,0 +1,73 @@
+"""A fit killed by SIGKILL and resumed from its last checkpoint ends as an uninterrupted one."""
+
+import csv
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from padrec.cli import main
+
+_REPOSITORY = Path(__file__).parents[2]
+_CONF = _REPOSITORY / "tests" / "conf"
+_KILLED_AT = 5  # in the middle of the second of three epochs
+_ARGUMENTS = [
+    "--trainer.max_epochs=3",
+    "--trainer.callbacks.init_args.filename={step}",
+    "--trainer.callbacks.init_args.every_n_train_steps=2",
+    "--trainer.callbacks.init_args.save_top_k=-1",
+]
+_NOISE = {  # beside the dropout of the configs' target
+    "target": "--model.init_args.seed=3",
+    "draft": "--model.init_args.feature_noise=0.1",
+}
+
+
+def loss_curve(folder: Path) -> dict[int, float]:
+    """Training loss by step."""
+    with (folder / "metrics.csv").open() as file:
+        return {int(row["step"]): float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]}
+
+
+def last_checkpoint(folder: Path) -> Path:
+    return max(folder.glob("checkpoints/*.ckpt"), key=lambda path: int(path.stem.removeprefix("step=")))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(last_checkpoint(folder), weights_only=True)["state_dict"]
+    return state
+
+
+@pytest.mark.parametrize("stage", ["target", "draft"])
+def test_a_killed_fit_resumes_to_the_same_loss_curve(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADREC_TEST_RUNS", str(tmp_path))
+    if stage == "draft":
+        main(["fit", "--config", str(_CONF / "target.yaml"), "--trainer.max_epochs=1"])
+
+    def command(name: str, *arguments: str) -> list[str]:
+        config = str(_CONF / f"{stage}.yaml")
+        return [
+            *("fit", "--config", config, f"--trainer.logger.init_args.name={name}"),
+            *(*_ARGUMENTS, _NOISE[stage], *arguments),
+        ]
+
+    main(command("whole"))
+    kill = ("--trainer.callbacks+=tests.tiny_training.KillAtStep", f"--trainer.callbacks.init_args.step={_KILLED_AT}")
+    program = [sys.executable, "-c", "from padrec.cli import main; main()"]
+    killed = subprocess.run([*program, *command("killed", *kill)], cwd=_REPOSITORY, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    checkpoint = last_checkpoint(tmp_path / "killed")
+    assert checkpoint.name == f"step={_KILLED_AT - 1}.ckpt"
+    main(command("resumed", f"--ckpt_path={checkpoint}"))
+
+    whole = loss_curve(tmp_path / "whole")
+    assert len(whole) == 9
+    # The step at whose end the process died was not logged any more.
+    assert loss_curve(tmp_path / "killed") == {step: whole[step] for step in range(_KILLED_AT - 1)}
+    assert loss_curve(tmp_path / "resumed") == {step: whole[step] for step in range(_KILLED_AT - 1, 9)}
+    torch.testing.assert_close(weights(tmp_path / "resumed"), weights(tmp_path / "whole"), rtol=0, atol=0)
