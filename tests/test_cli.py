@@ -2,27 +2,26 @@
 
 import json
 import shlex
-from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 
 from padrec.cli import main
-from padrec.drafts import PADRecDraft
 from padrec.targets import TargetRecommender
-from tests.tiny_training import quiet_trainer, tiny_data, tiny_recommender
+from tests.data.toy_data import INDEX, write_lcrec
 
-_REPOSITORY = Path(__file__).parents[1]
 _CONF = Path(__file__).parent / "conf"
-_EXPERIMENTS = _REPOSITORY / "experiments"
+_EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+_HASS = "--model.init_args.slot_embeddings=false --model.init_args.step_embeddings=false"
 _FLAVOURS = {
     "padrec": "",
-    "hass": "--model.init_args.slot_embeddings=false --model.init_args.step_embeddings=false",
-    "eagle": "--model.init_args.slot_embeddings=false --model.init_args.step_embeddings=false "
-    "--model.init_args.unrolled_steps=1 --model.init_args.feature_noise=0.1",
+    "hass": _HASS,
+    "eagle": f"{_HASS} --model.init_args.unrolled_steps=1 --model.init_args.feature_noise=0.1",
 }
 
 
@@ -31,21 +30,27 @@ def run(stage: str, config: str, arguments: str = "") -> None:
     main([stage, "--config", str(_CONF / f"{config}.yaml"), *shlex.split(arguments)])
 
 
+def named(name: str) -> str:
+    """Arguments that make the logger's folder, in which checkpoints lie too."""
+    return f"--trainer.logger.init_args.name={name}"
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with a trained target and the three drafts, the first of which has its own target folder beside it."""
+    """Folder with a trained target, three drafts for it, and another target."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PADREC_TEST_RUNS", str(folder))
         run("fit", "target")
+        run("fit", "target", f"{named('other')} --seed_everything=1 --trainer.max_steps=1")
         for name, flags in _FLAVOURS.items():
-            run("fit", "draft", f"--trainer.logger.init_args.name={name} {flags}")
+            run("fit", "draft", f"{named(name)} {flags}")
     return folder
 
 
 @pytest.fixture(autouse=True)
-def runs_folder(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The configs find the trained stages."""
+def environment(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the configs find the trained stages."""
     monkeypatch.setenv("PADREC_TEST_RUNS", str(runs))
 
 
@@ -53,16 +58,17 @@ def checkpoint(runs: Path, stage: str) -> Path:
     return runs / stage / "checkpoints" / "last.ckpt"
 
 
-def read_checkpoint(runs: Path, stage: str) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(checkpoint(runs, stage), weights_only=True)
-    return content
-
-
 def logged(folder: Path, name: str) -> list[float]:
     """A metric's values in the order of steps."""
     header, *rows = (line.split(",") for line in (folder / "metrics.csv").read_text().splitlines())
     column = header.index(name)
     return [float(row[column]) for row in rows if row[column]]
+
+
+def test_the_program_has_two_names() -> None:
+    scripts = {script.name: script for script in entry_points(group="console_scripts")}
+    assert scripts["padrec"].load() is main
+    assert scripts["lightning"].load() is main
 
 
 def test_training_a_target_logs_losses_and_ranking(runs: Path) -> None:
@@ -78,29 +84,251 @@ def test_training_a_draft_logs_losses_and_acceptance(name: str, runs: Path) -> N
     assert len(logged(runs / name, "train/loss")) == 6
     assert len(logged(runs / name, "val/acceptance_length")) == 2
     assert min(logged(runs / name, "val/acceptance_length")) >= 1
-    settings = read_checkpoint(runs, name)["settings"]
+    settings = torch.load(checkpoint(runs, name), weights_only=True)["settings"]
     assert settings["n_steps"] == (1 if name == "eagle" else 3)
     assert settings["slot_embeddings"] == settings["step_embeddings"] == (name == "padrec")
 
 
-def test_sizes_reach_the_models_from_the_data(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[TargetRecommender | PADRecDraft] = []
+@pytest.mark.parametrize(("stage", "config"), [("fit", "target"), ("fit", "draft"), ("test", "evaluate")])
+def test_the_data_hand_vocabulary_catalog_and_list_length_to_the_model(
+    stage: str, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
 
-    def recording(build: Callable[..., None]) -> Callable[..., None]:
-        def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
-            build(self, *args, **kwargs)
-            built.append(self)
+    def record(self: Trainer, model: object, datamodule: object = None, ckpt_path: str | None = None) -> None:
+        calls.append({"model": model, "data": datamodule})
 
-        return wrapper
+    monkeypatch.setattr(Trainer, stage, record)
+    run(stage, config, "--data.init_args.list_length=3 --trainer.logger=false")
+    (call,) = calls
+    # The evaluator keeps them to itself.
+    hidden = "_" if config == "evaluate" else ""
+    assert getattr(call["model"], f"{hidden}vocabulary") is call["data"].vocabulary
+    assert getattr(call["model"], f"{hidden}catalog") is call["data"].catalog
+    assert getattr(call["model"], f"{hidden}list_length") == 3
 
-    data = "--data.init_args.list_length=3 --trainer.max_steps=1 --trainer.limit_val_batches=1"
-    for model in (TargetRecommender, PADRecDraft):
-        monkeypatch.setattr(model, "configure_optimizers", recording_optimizers(model, built))
-    run("fit", "target", f"{data} --trainer.logger=false --trainer.default_root_dir={runs / 'links'}")
-    run("fit", "draft", f"{data} --trainer.logger=false --trainer.default_root_dir={runs / 'links'}")
-    assert [type(model) for model in built] == [TargetRecommender, PADRecDraft]
-    for model in built:
-        assert model.vocabulary.codebook_sizes == (5, 6, 7)
-        assert model.catalog is not None
-        assert model.catalog.n_items == 30
-        assert model.list_length == 3
+
+@pytest.mark.parametrize("name", ["target", *_FLAVOURS])
+def test_validation_of_a_checkpoint_gives_what_the_fit_has_logged(name: str, runs: Path) -> None:
+    config = "target" if name == "target" else "draft"
+    flags = f"{named(f'validated-{name}')} {_FLAVOURS.get(name, '')} --ckpt_path={checkpoint(runs, name)}"
+    run("validate", config, flags)
+    metric = "val/ndcg@10" if name == "target" else "val/acceptance_length"
+    assert logged(runs / f"validated-{name}", metric) == logged(runs / name, metric)[-1:]
+
+
+def test_lists_of_the_target_can_be_predicted_and_trained_on(runs: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "lists.jsonl"
+    writer = f"--trainer.callbacks+=padrec.RecommendationWriter --trainer.callbacks.init_args.path={lists}"
+    cut = "--data.init_args.predict_split=train --data.init_args.predict_cuts=2"
+    run("predict", "target", f"{named('predicted')} {writer} {cut} --ckpt_path={checkpoint(runs, 'target')}")
+    rows = [json.loads(line) for line in lists.read_text().splitlines()]
+    assert len(rows) == 24
+    assert {len(row["items"]) for row in rows} == {4}
+    assert all(item.startswith("item-") for row in rows for item in row["items"])
+    run("fit", "draft", f"{named('on-lists')} --data.init_args.generated_lists=[{lists}]")
+    assert len(logged(runs / "on-lists", "train/loss")) > len(logged(runs / "padrec", "train/loss"))
+
+
+def test_evaluation_compares_all_arms(runs: Path) -> None:
+    run("test", "evaluate")
+    report = json.loads((runs / "evaluate" / "report.json").read_text())
+    assert list(report["arms"]) == ["autoregressive", "eagle", "hass", "padrec", "transformers"]
+    assert (report["users"], report["list_length"], report["constraint"]) == (12, 4, "catalog")
+    for name, arm in report["arms"].items():
+        assert arm["identical_lists"] == 1.0, name
+        assert arm["valid_items"] == arm["distinct_items"] == 1.0
+        assert arm["ndcg@10"] == report["arms"]["autoregressive"]["ndcg@10"]
+    for name in _FLAVOURS:
+        assert report["arms"][name]["target_passes"] < report["arms"]["autoregressive"]["target_passes"]
+
+
+def test_every_stage_works_in_half_precision(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADREC_TEST_RUNS", str(tmp_path))
+    mixed = "--trainer.precision=bf16-mixed"
+    run("fit", "target", mixed)
+    for name, flags in _FLAVOURS.items():
+        run("fit", "draft", f"{mixed} {named(name)} {flags}")
+        assert all(loss < 10 for loss in logged(tmp_path / name, "train/loss"))
+    run("test", "evaluate", "--trainer.precision=bf16-true")
+    report = json.loads((tmp_path / "evaluate" / "report.json").read_text())
+    assert report["precision"] == "bf16-true"
+    assert all(arm["valid_items"] == arm["distinct_items"] == 1.0 for arm in report["arms"].values())
+
+
+def write_wrong_inputs(folder: Path, runs: Path) -> None:
+    """Everything that the wrong commands name."""
+    good = {"u": ["0", "1", "2", "3"]}
+    ragged = {**INDEX, "3": ["<a_1>"]}
+    for name, index, interactions in (
+        ("malformed", '{"0": ["<a_0>",', good),
+        ("ragged", ragged, good),
+        ("no-id", {key: codes for key, codes in INDEX.items() if key != "2"}, good),
+        ("empty-user", INDEX, {**good, "v": []}),
+        ("short-user", INDEX, {**good, "v": ["0", "1"]}),
+        ("good", INDEX, good),
+    ):
+        (folder / name).mkdir()
+        write_lcrec(folder / name, index, interactions)
+    (folder / "no-interactions").mkdir()
+    (folder / "no-interactions" / "Toy.index.json").write_text(json.dumps(INDEX))
+    (folder / "broken.ckpt").write_bytes(b"no checkpoint")
+    (folder / "unknown-item.jsonl").write_text('{"user": "u", "history": ["item-1"], "items": ["item-777"]}\n')
+    (folder / "malformed.yaml").write_text("trainer: {max_epochs: 1\n")
+    for name, draft in {
+        "absent-draft": folder / "absent.ckpt",
+        "target-as-draft": checkpoint(runs, "target"),
+        "no-reference": checkpoint(runs, "padrec"),
+    }.items():
+        decoder = {"draft": {"class_path": "padrec.FeatureDraft", "init_args": {"checkpoint": str(draft)}}}
+        arms: dict[str, Any] = {"fast": {"class_path": "padrec.SpeculativeDecoder", "init_args": decoder}}
+        if name != "no-reference":
+            arms["autoregressive"] = {"class_path": "padrec.AutoregressiveDecoder"}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}))
+
+
+_READ = (
+    "--data.init_args.list_length=2 --data.init_args.reader=padrec.LCRecReader "
+    "--data.init_args.reader.init_args.folder="
+)
+_TARGET = "{runs}/target/checkpoints/last.ckpt"
+_OTHER = "{runs}/other/checkpoints/last.ckpt"
+_DRAFT = "{runs}/padrec/checkpoints/last.ckpt"
+_FREE = "--data.init_args.separator=false"
+WRONG_INPUT = {
+    "no config": ("fit", "target", "--config={tmp}/absent.yaml", ["File does not exist", "absent.yaml"]),
+    "malformed config": (
+        "fit",
+        "target",
+        "--config={tmp}/malformed.yaml",
+        ["parsing config", "line 2, column 1"],
+    ),
+    "unknown model key": ("fit", "target", "--model.init_args.nonsense=1", ["'nonsense' is not accepted"]),
+    "unknown data key": ("fit", "target", "--data.init_args.nonsense=1", ["'nonsense' is not accepted"]),
+    "unknown trainer key": ("fit", "target", "--trainer.nonsense=1", ["nonsense"]),
+    "unknown class": ("fit", "target", "--model=padrec.Nonsense", ["padrec.Nonsense"]),
+    "unknown backbone": ("fit", "target", "--model.init_args.backbone.model_type=nonsense", ["nonsense", "expected"]),
+    "unknown backbone key": (
+        "fit",
+        "target",
+        "--model.init_args.backbone.nonsense=1",
+        ["llama has no setting nonsense"],
+    ),
+    "wrong type": ("fit", "target", "--model.init_args.learning_rate=fast", ["learning_rate", "fast"]),
+    "impossible rate": ("fit", "target", "--model.init_args.learning_rate=-1", ["learning_rate -1.0", "expected"]),
+    "no data folder": ("fit", "target", _READ + "{tmp}/absent", ["{tmp}/absent: no such folder"]),
+    "no data file": ("fit", "target", _READ + "{tmp}/no-interactions", ["Toy.inter.json: no such file"]),
+    "malformed JSON": ("fit", "target", _READ + "{tmp}/malformed", ["Toy.index.json: no valid JSON at line 1"]),
+    "ragged IDs": ("fit", "target", _READ + "{tmp}/ragged", ["Toy.index.json", "'3'", "expected"]),
+    "item without ID": ("fit", "target", _READ + "{tmp}/no-id", ["Toy.inter.json: user 'u'", "'2'"]),
+    "empty user": ("fit", "target", _READ + "{tmp}/empty-user", ["'v'", "expected"]),
+    "short user": ("fit", "target", _READ + "{tmp}/short-user", ["'v'", "expected"]),
+    "code out of range": ("fit", "target", "--data.init_args.codebook_sizes=[5,6,2]", ["in slot 2, expected 0 … 1"]),
+    "unknown item": (
+        "fit",
+        "target",
+        "--data.init_args.generated_lists=[{tmp}/unknown-item.jsonl]",
+        ["unknown-item.jsonl, line 1", "'item-777' is not among the 30 items"],
+    ),
+    "long list": ("fit", "target", "--data.init_args.list_length=28", ["list_length is 28", "at most the 27"]),
+    "no checkpoint": ("fit", "target", "--ckpt_path={tmp}/absent.ckpt", ["absent.ckpt: no such file"]),
+    "broken checkpoint": ("validate", "target", "--ckpt_path={tmp}/broken.ckpt", ["broken.ckpt: cannot be read"]),
+    "draft as target checkpoint": (
+        "fit",
+        "target",
+        f"--ckpt_path={_DRAFT}",
+        ["a checkpoint of padrec.PADRecDraft, expected one of the config's model padrec.TargetRecommender"],
+    ),
+    "target as evaluator checkpoint": (
+        "test",
+        "evaluate",
+        f"--ckpt_path={_TARGET}",
+        ["a checkpoint of padrec.TargetRecommender, expected one of the config's model padrec.SpeculativeEvaluator"],
+    ),
+    "checkpoint of another vocabulary": (
+        "fit",
+        "target",
+        f"--ckpt_path={_TARGET} {_FREE}",
+        ["codebook_sizes=[5, 6, 7], separator=True", "codebook_sizes=[5, 6, 7], separator=False"],
+    ),
+    "no target": ("fit", "draft", "--model.init_args.target={tmp}/absent.ckpt", ["no such file", "of a target"]),
+    "draft as target": ("fit", "draft", f"--model.init_args.target={_DRAFT}", ["kind 'draft', expected 'target'"]),
+    "target of another vocabulary": ("fit", "draft", _FREE, ["separator=True", "separator=False"]),
+    "checkpoint of another target": (
+        "fit",
+        "draft",
+        f"--model.init_args.target={_OTHER} --ckpt_path={_DRAFT}",
+        ["{target}", "{other}"],
+    ),
+    "evaluation of another vocabulary": ("test", "evaluate", _FREE, ["separator=True", "separator=False"]),
+    "draft of another target": (
+        "test",
+        "evaluate",
+        f"--model.init_args.target={_OTHER}",
+        ["{target}", "{other}"],
+    ),
+    "no draft": ("test", "evaluate", "--config={tmp}/absent-draft.yaml", ["absent.ckpt: no such file", "of a draft"]),
+    "target as draft": ("test", "evaluate", "--config={tmp}/target-as-draft.yaml", ["kind 'target', expected 'draft'"]),
+    "no reference arm": ("test", "evaluate", "--config={tmp}/no-reference.yaml", ["'autoregressive'"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INPUT)
+def test_wrong_input_gets_one_message(case: str, runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_wrong_inputs(tmp_path, runs)
+    places = {
+        "tmp": tmp_path,
+        "runs": runs,
+        "target": TargetRecommender.load(checkpoint(runs, "target")).fingerprint(),
+        "other": TargetRecommender.load(checkpoint(runs, "other")).fingerprint(),
+    }
+    stage, config, arguments, fragments = WRONG_INPUT[case]
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        run(stage, config, f"{named('wrong')} {arguments.format(**places)}")
+    output = capfd.readouterr().err
+    assert caught.value.code == 2
+    assert "Traceback" not in output
+    assert output.count("error: ") == 1
+    message = output[output.index("padrec: error: ") :]
+    for fragment in fragments:
+        assert fragment.format(**places) in message
+    assert not list((runs / "wrong").glob("metrics.csv")), "work had begun"
+
+
+def names_a_class(config: dict[str, Any], *keys: str) -> bool:
+    """Whether a config says what each of these is, itself or through a file, and does not only change it."""
+    return all(isinstance(config.get(key), str) or "class_path" in config.get(key, {}) for key in keys)
+
+
+def configs() -> dict[str, list[Path]]:
+    """Complete configs on their own, and overlays with every complete config of their folder, by name."""
+    found = {}
+    for folder in sorted(path for path in _EXPERIMENTS.iterdir() if path.is_dir()):
+        contents = {path: yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))}
+        complete = [path for path, content in contents.items() if names_a_class(content, "model", "data")]
+        for path, content in contents.items():
+            if "class_path" not in content:  # else a part that others include
+                found[f"{folder.name}/{path.stem}"] = [path] if path in complete else [*complete, path]
+    return found
+
+
+def parses(*paths: Path) -> bool:
+    arguments = [f"--config={path}" for path in paths]
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", *arguments, "--print_config"])
+    return caught.value.code == 0
+
+
+@pytest.mark.parametrize("name", configs())
+def test_every_experiment_can_be_read(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    *bases, path = configs()[name]
+    # An overlay changes some of the stages of its folder.
+    assert any(parses(base, path) for base in bases) if bases else parses(path), capfd.readouterr().err
+
+
+def test_parts_of_experiments_are_included_somewhere() -> None:
+    for path in _EXPERIMENTS.glob("*/*.yaml"):
+        if "class_path" in yaml.safe_load(path.read_text()):
+            others = (other for other in path.parent.glob("*.yaml") if other != path)
+            assert any(f": {path.name}" in other.read_text() for other in others), path

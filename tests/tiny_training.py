@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -89,6 +89,13 @@ def quiet_trainer(folder: Path, **arguments: Any) -> Trainer:
 def same_batches(batches: list[SequenceBatch]) -> "DataLoader[SequenceBatch]":
     """A loader of ready-made batches."""
     return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a data set too
+
+
+def fitted(module: LightningModule, folder: Path, batches: list[SequenceBatch], **arguments: Any) -> Trainer:
+    """One optimiser step for each batch."""
+    trainer = quiet_trainer(folder, **{"max_epochs": 1, **arguments})
+    trainer.fit(module, same_batches(batches))
+    return trainer
 
 
 def sequence_batch(tokens: Tensor, vocabulary: SemanticIDVocabulary, supervised_from: int = 1) -> SequenceBatch:

@@ -68,36 +68,40 @@ class ArmMetrics(nn.Module):
         reference_trace: DecodingTrace,
     ) -> None:
         """Add one batch, all of whose rows count, with the reference arm's result on it."""
-        relevant, relevant_items, leaves = batch.relevant.cpu(), batch.relevant_items.cpu(), lists.leaves
+        # Lists and traces come on the CPU, while metrics are reduced on the device of the processes' communication.
+        device = self.speed.device
+        leaves, tokens = lists.leaves.to(device), trace.tokens.to(device)
         for _, metric in _named(self.leaf_ranking):
-            metric.update(leaves, relevant)
+            metric.update(leaves, batch.relevant.to(device))
+        leaf_of_item, leaf_sizes = self._leaf_of_item.to(device), self._leaf_sizes.to(device)
         for _, metric in _named(self.item_ranking):
-            metric.update(leaves, relevant_items, self._leaf_of_item, self._leaf_sizes)
-        self.speed.update(trace.seconds, trace.prefill_seconds, trace.tokens)
-        self.latency.update(trace.seconds, torch.ones(trace.batch_size, dtype=torch.bool))
+            metric.update(leaves, batch.relevant_items.to(device), leaf_of_item, leaf_sizes)
+        self.speed.update(trace.seconds, trace.prefill_seconds, tokens)
+        self.latency.update(trace.seconds, torch.ones_like(tokens, dtype=torch.bool))
         self.speedup.update(int(batch.users[0]), reference_trace.seconds, trace.seconds)
-        self.acceptance_length.update(trace.tokens, trace.target_passes)
-        self.accepted_per_pass.update(trace.accepted_lengths)
-        self.accepted_lengths.update(trace.accepted_lengths)
+        self.acceptance_length.update(tokens, trace.target_passes.to(device))
+        accepted_lengths = trace.accepted_lengths.to(device)
+        self.accepted_per_pass.update(accepted_lengths)
+        self.accepted_lengths.update(accepted_lengths)
         for _, metric in _named(self.rates):
-            metric.update(trace.attempted, trace.accepted)
-        self.target_passes.update(trace.target_passes.sum())
-        self.draft_passes.update(trace.draft_passes.sum())
+            metric.update(trace.attempted.to(device), trace.accepted.to(device))
+        self.target_passes.update(trace.target_passes.sum().to(device))
+        self.draft_passes.update(trace.draft_passes.sum().to(device))
         self._compare(lists, reference)
 
     def _compare(self, lists: Recommendations, reference: Recommendations) -> None:
-        valid = lists.leaves >= 0
-        self.valid.update(valid.double().mean(1))
-        self.distinct.update(_n_distinct(lists.leaves).double() / lists.leaves.shape[1])
+        device = self.valid.device
+        self.valid.update((lists.leaves >= 0).double().mean(1).to(device))
+        self.distinct.update((_n_distinct(lists.leaves).double() / lists.leaves.shape[1]).to(device))
         differs = (lists.tokens != reference.tokens).cpu()
-        self.identical.update((~differs.any(1)).double())
+        self.identical.update((~differs.any(1)).double().to(device))
         rows = differs.any(1).nonzero().flatten()
         first = differs[rows].long().argmax(1)
         # At the first difference both arms stand behind the same tokens, so the gap between the log-probabilities of
         # their choices is the margin between the target's two best tokens, up to the numerics that made them differ.
         ours, theirs = lists.log_probs.cpu()[rows, first], reference.log_probs.cpu()[rows, first]
         if len(rows) > 0:
-            self.margin.update((ours - theirs).abs().double())
+            self.margin.update((ours - theirs).abs().double().to(device))
 
     def result(self, name: str, is_reference: bool) -> ArmResult:
         """The arm's part of the report; every process must call this, since it reduces over them."""

@@ -67,7 +67,8 @@ class TargetRecommender(TrainableModule):
         self.list_length = list_length
         self.sampling = Sampling(temperature=temperature)
         self.backbone = build_backbone(backbone, vocabulary)
-        self._training_forward = torch.compile(self.backbone.forward, dynamic=True) if compile else self.backbone
+        # Never the backbone itself: as a second submodule it would be in every checkpoint twice.
+        self._compiled_forward = torch.compile(self.backbone.forward, dynamic=True) if compile else None
         self.validation_metrics = ranking_metrics("val/")
         self.test_metrics = ranking_metrics("test/")
         self._requests: dict[Sampling, ListRequest] = {}
@@ -115,7 +116,8 @@ class TargetRecommender(TrainableModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the supervised tokens, in nats."""
-        logits = self._training_forward(input_ids=batch.tokens, use_cache=False).logits
+        forward = self._compiled_forward or self.backbone
+        logits = forward(input_ids=batch.tokens, use_cache=False).logits
         labels = batch.tokens[:, 1:].masked_fill(~batch.supervised[:, 1:], -100)
         total = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels.flatten(), reduction="sum")
         loss = self.mean_over_tokens(total, (labels != -100).sum())

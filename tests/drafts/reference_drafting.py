@@ -25,6 +25,14 @@ def random_network(
     return network.eval()
 
 
+def randomise(network: nn.Module) -> None:
+    """Move every parameter away from its initial value."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.3)
+
+
 def inputs_by_step(
     network: FeatureDraftNetwork, embeddings: Tensor, features: Sequence[Tensor], slots: Tensor, n_true: int
 ) -> Tensor:

@@ -10,19 +10,7 @@ from padrec.data import SemanticIDDataModule
 from padrec.decoding import TransformersRunner
 from padrec.drafts import DraftCheckpoint, FeatureDraft, PADRecDraft
 from padrec.targets import TargetRecommender
-from tests.tiny_training import quiet_trainer, tiny_data, tiny_draft, tiny_recommender
-
-
-@pytest.fixture(scope="module")
-def data() -> SemanticIDDataModule:
-    return tiny_data()
-
-
-@pytest.fixture(scope="module")
-def target_folder(data: SemanticIDDataModule, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("target") / "saved"
-    tiny_recommender(data).save_pretrained(folder)
-    return folder
+from tests.tiny_training import quiet_trainer, tiny_draft, tiny_recommender
 
 
 @pytest.fixture(scope="module")

@@ -4,42 +4,23 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from padrec.catalog import InputError
 from padrec.data import PromptBatch, SemanticIDDataModule, SequenceBatch
 from padrec.drafts import DraftObjective, PADRecDraft, agreement_by_slot
 from padrec.targets import TargetRecommender
-from tests.drafts.reference_drafting import simulated_drafting
+from tests.drafts.reference_drafting import randomise, simulated_drafting
 from tests.reference import forward
 from tests.tiny_training import (
     first_prompts,
+    fitted,
     quiet_trainer,
-    same_batches,
     sequence_batch,
     tiny_data,
     tiny_draft,
     tiny_recommender,
 )
-
-
-@pytest.fixture(scope="module")
-def data() -> SemanticIDDataModule:
-    return tiny_data()
-
-
-@pytest.fixture(scope="module")
-def target_folder(data: SemanticIDDataModule, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("target") / "saved"
-    tiny_recommender(data).save_pretrained(folder)
-    return folder
-
-
-def fitted(draft: PADRecDraft, folder: Path, batches: list[SequenceBatch], **arguments: Any) -> Trainer:
-    """One optimiser step for each batch."""
-    trainer = quiet_trainer(folder, **{"max_epochs": 1, **arguments})
-    trainer.fit(draft, same_batches(batches))
-    return trainer
 
 
 def mixed_batch(data: SemanticIDDataModule) -> SequenceBatch:
@@ -50,13 +31,6 @@ def mixed_batch(data: SemanticIDDataModule) -> SequenceBatch:
     batch.supervised[0, :6] = False
     batch.supervised[1] = False
     return batch
-
-
-def randomise(network: nn.Module) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        for parameter in network.parameters():
-            nn.init.normal_(parameter, std=0.3)
 
 
 class Predictions:

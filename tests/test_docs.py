@@ -1,0 +1,117 @@
+"""The documentation is kept true: its examples run, its links lead somewhere, its commands can be parsed."""
+
+import contextlib
+import io
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from padrec.cli import main
+from padrec.data import SemanticIDDataModule, SyntheticReader
+from padrec.decoding import AutoregressiveDecoder
+from tests.tiny_training import quiet_trainer, tiny_backbone, tiny_draft, tiny_recommender
+
+_REPOSITORY = Path(__file__).parents[1]
+_README = _REPOSITORY / "README.md"
+_PAGES = [_README, *sorted((_REPOSITORY / "docs").rglob("*.md"))]
+_RUNNABLE = re.compile(r"^<!-- run -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"^padrec (?:fit|validate|test|predict) .*$", re.MULTILINE)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_QUICKSTART_FILE = re.compile(r'"(runs/quickstart/(\w+)/[^"]+)"')
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(_REPOSITORY))
+
+
+def run_examples(page: Path) -> dict[str, Any]:
+    """Run the page's runnable blocks one after the other, as one program; returns its variables."""
+    text = page.read_text(encoding="utf-8")
+    variables: dict[str, Any] = {"__name__": page.stem}
+    for block in _RUNNABLE.finditer(text):
+        line = text.count("\n", 0, block.start(1))
+        exec(compile("\n" * line + block[1], str(page), "exec"), variables)
+    return variables
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands() -> list[str]:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in _PAGES)
+    return list(dict.fromkeys(_COMMAND.findall(text)))
+
+
+def quickstart_data() -> SemanticIDDataModule:
+    settings = yaml.safe_load((_REPOSITORY / "experiments/quickstart/data.yaml").read_text(encoding="utf-8"))
+    return SemanticIDDataModule(SyntheticReader(**settings["init_args"]["reader"]["init_args"]))
+
+
+def test_the_readme_recommends_to_new_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tiny target and draft in the place of those that the quickstart trains."""
+    monkeypatch.chdir(tmp_path)
+    files = {stage: path for path, stage in _QUICKSTART_FILE.findall(_README.read_text(encoding="utf-8"))}
+    evaluated = (_REPOSITORY / "experiments/quickstart/evaluate.yaml").read_text(encoding="utf-8")
+    assert set(files) == {"target", "padrec"}
+    assert all(path in evaluated for path in files.values())
+    data = quickstart_data()
+    target = tiny_recommender(data, backbone=tiny_backbone(initializer_range=0.3, max_position_embeddings=512))
+    trainer = quiet_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    trainer.fit(target, datamodule=data)
+    trainer.save_checkpoint(files["target"])
+    draft = tiny_draft(data, files["target"])
+    trainer = quiet_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    trainer.fit(draft, datamodule=data)
+    trainer.save_checkpoint(files["padrec"])
+
+    found = run_examples(_README)
+
+    assert torch.equal(found["data"].catalog.codes, data.catalog.codes)
+    assert found["lists"].leaves.shape == (2, found["request"].list_length)
+    assert bool((found["lists"].leaves >= 0).all())
+    expected, _ = AutoregressiveDecoder().decode(
+        found["runner"], found["prompts"], found["request"], torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(found["lists"].tokens, expected.tokens)
+
+
+@pytest.mark.parametrize("page", [page for page in _PAGES[1:] if _RUNNABLE.search(page.read_text())], ids=page_name)
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_examples(page)
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=page_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(page.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), link
+        assert not anchor or anchor in anchors(found), link
+
+
+def test_every_page_is_on_the_map() -> None:
+    index = _REPOSITORY / "docs" / "index.md"
+    linked = {(index.parent / link).resolve() for link in _LINK.findall(index.read_text(encoding="utf-8"))}
+    assert set(_PAGES[1:]) - {index} <= linked
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(_REPOSITORY)
+    program, *arguments = shlex.split(command)
+    monkeypatch.setattr(sys, "argv", [program])  # the parser warns of arguments from two places
+    with pytest.raises(SystemExit) as end, contextlib.redirect_stdout(io.StringIO()) as printed:
+        main([*arguments, "--print_config"])
+    assert end.value.code in (0, None)
+    assert "class_path: padrec." in printed.getvalue()
