@@ -42,8 +42,9 @@ class DecodingTrace:
         target_passes: passes while the row was unfinished, the prefill not counted, int64 `[B]`.
         draft_passes: forward passes of the draft meanwhile, int64 `[B]`.
         tokens: generated tokens, int64 `[B]`; the first of each row comes from the prefill.
-        attempted: proposals that verification reached, by slot and draft depth 1 … D, int64 `[L + 2, D]`.
-        accepted: those of them that were kept, int64 `[L + 2, D]`.
+        attempted: tokens of the lists that a draft could have proposed in a round, because all before them were kept,
+            by their slot and draft depth 1 … D, int64 `[L + 2, D]`.
+        accepted: those of them that it proposed and that were kept, int64 `[L + 2, D]`.
         accepted_lengths: rounds of unfinished rows by the number of draft tokens kept, int64 `[D + 1]`.
     """
 
@@ -96,7 +97,7 @@ class RoundStatistics:
         Args:
             slots: slot of the token emitted at depth 1 … D, int64 `[B, D]`.
             kept: draft tokens kept, int64 `[B]`.
-            reached: proposals that verification looked at, int64 `[B]`: `kept`, or one more.
+            reached: depths that verification came to, int64 `[B]`: `kept`, or one more.
             active: rows that were still unfinished, bool `[B]`.
         """
         max_depth = self._shape[1]

@@ -97,8 +97,7 @@ class SpeculativeDecoder:
         active: Tensor,
     ) -> None:
         kept = torch.minimum(outcome.count, count)
-        last = outcome.path.gather(1, outcome.count[:, None])
-        # The root is its own parent and must not count as its child.
-        has_child = (tree.parents[:, 1:] == last).any(1)
-        rejected = has_child & (count > outcome.count)
-        statistics.add_proposals(slots[:, :-1], kept, kept + rejected, active)
+        # Where the walk ended for want of the right proposal, that depth was missed, be it that the tree held other
+        # tokens there or none: a tree that prunes must not look better than one that guesses.
+        missed = (count > outcome.count) & (outcome.count < tree.max_depth)
+        statistics.add_proposals(slots[:, :-1], kept, kept + missed, active)

@@ -73,7 +73,7 @@ def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
 
 
 def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
-    """Heat map of the share of reached draft tokens that verification accepted.
+    """Heat map of the share of tokens that verification came to that the draft had proposed.
 
     Rows are the token's slot, columns the draft depth. Rows of the separator and of other tokens show only where such
     a token was reached; grey cells are depths that no token of the slot reached.
@@ -95,7 +95,7 @@ def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
         share = float(shares[row, column])
         colour = "white" if share < 0.55 else "black"
         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
-    figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="accepted of reached\n(grey: none reached)")
+    figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="proposed of those that\nverification came to (grey: none)")
     return figure
 
 

@@ -147,7 +147,7 @@ class AcceptedLengths(ExactMetric):
 
 
 class AcceptanceRate(ExactMetric):
-    """Share of the draft tokens reached by verification that it accepted, by slot, by depth or by both.
+    """Share of the tokens that verification came to that the draft had proposed, by slot, by depth or by both.
 
     Args:
         n_slots: number of slot states that tokens are told apart by, S.
@@ -188,7 +188,7 @@ class AcceptanceRate(ExactMetric):
         """Add a batch of lists.
 
         Args:
-            attempted: draft tokens that verification reached, by slot and depth 1 … d, int64 `[S, d]` for the batch
+            attempted: tokens that verification came to, by slot and depth 1 … d, int64 `[S, d]` for the batch
                 or `[B, S, d]` for each row, with d at most D.
             accepted: those of them that it accepted, of the same shape.
             counted: bool `[B]`; False for rows that only pad the set. By default all rows count.

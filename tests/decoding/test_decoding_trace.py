@@ -67,11 +67,9 @@ def recount(lists: list[list[int]], log: LoggingDraft, vocabulary: SemanticIDVoc
             assert node_tokens[0] == tokens[position - 1], "the root is the list's last token"
             assert tree.states.slot[row, 0] == slots[position - 1]
             node, kept = 0, 0
-            while kept < len(rest):
-                children = [child for child in range(1, len(parents)) if parents[child] == node]
-                if not children:
-                    break
+            while kept < min(len(rest), max_depth):
                 counts.attempted[slots[position + kept]][kept] += 1
+                children = [child for child in range(1, len(parents)) if parents[child] == node]
                 following = [child for child in children if node_tokens[child] == rest[kept]]
                 if not following:
                     break
@@ -176,12 +174,14 @@ class SilentDraft(RandomDraft):
         return TokenTree.from_parents(root[:, None], parents, state.unsqueeze(), expansion.depth)
 
 
-def test_a_round_without_proposals_attempts_none() -> None:
+def test_a_round_without_proposals_misses_its_first_depth() -> None:
     vocabulary = SemanticIDVocabulary(_SIZES)
     request = ListRequest.build(_CATALOG, vocabulary, _K)
     _, trace = decode(SilentDraft(vocabulary), Chain(3), tiny_target(vocabulary), request)
-    assert int(trace.attempted.sum()) == int(trace.accepted.sum()) == 0
-    assert trace.accepted_lengths.tolist() == [8 * (request.n_tokens - 1), 0, 0, 0]
+    n_rounds = 8 * (request.n_tokens - 1)
+    assert trace.attempted.sum(0).tolist() == [n_rounds, 0, 0]
+    assert int(trace.accepted.sum()) == 0
+    assert trace.accepted_lengths.tolist() == [n_rounds, 0, 0, 0]
 
 
 def test_rounds_of_finished_rows_do_not_count() -> None:
