@@ -95,7 +95,8 @@ def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
         share = float(shares[row, column])
         colour = "white" if share < 0.55 else "black"
         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
-    figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="proposed of those that\nverification came to (grey: none)")
+    label = "proposed of those that\nverification came to (grey: none)"
+    figure.colorbar(image, ax=axes, format=PercentFormatter(1), label=label)
     return figure
 
 
