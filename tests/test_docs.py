@@ -19,7 +19,11 @@ from tests.tiny_training import quiet_trainer, tiny_backbone, tiny_draft, tiny_r
 
 _REPOSITORY = Path(__file__).parents[1]
 _README = _REPOSITORY / "README.md"
-_PAGES = [_README, *sorted((_REPOSITORY / "docs").rglob("*.md"))]
+# Reports below docs/results/ are written by the program, not by hand.
+_PAGES = [
+    _README,
+    *sorted(p for p in (_REPOSITORY / "docs").rglob("*.md") if "results" not in p.relative_to(_REPOSITORY).parts),
+]
 _RUNNABLE = re.compile(r"^<!-- run -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^padrec (?:fit|validate|test|predict) .*$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
