@@ -67,6 +67,8 @@ def _read_line(place: str, line: str, catalog: Catalog) -> tuple[list[int], list
         keys = row.get(field)
         if not isinstance(keys, list) or not keys:
             raise InputError(f'{place}: "{field}" is {keys!r}, expected item keys as in {_EXPECTED}')
+        if None in keys:
+            raise InputError(f'{place}: "{field}" has null for tokens that are no item, expected lists of items only')
         try:
             found.append([catalog.index(str(key)) for key in keys])
         except InputError as error:

@@ -79,7 +79,7 @@ class PADRecDraft(TrainableModule):
                 "expected at least 1 step, a weight in (0, 1] and noise of at least 0"
             )
         # The target is not saved: a checkpoint's path would silently override the config's.
-        self.save_hyperparameters(ignore=["target", "vocabulary", "catalog", "list_length"])
+        self.save_hyperparameters(ignore=["target", "vocabulary", "catalog", "list_length", "initial_draft"])
         self.vocabulary = vocabulary
         self.catalog = catalog
         self.list_length = list_length

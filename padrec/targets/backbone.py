@@ -58,7 +58,8 @@ def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) 
 def fingerprint(model: PreTrainedModel) -> str:
     """A short hash of a model's weights, equal on every device; taken before a change of precision.
 
-    Up to 1,024 evenly spaced values of every weight are hashed, so that a large model takes milliseconds.
+    Of every weight that has more, fewer than 2,048 evenly spaced values are hashed, so that a large model takes
+    milliseconds.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):

@@ -144,7 +144,8 @@ class TargetRecommender(TrainableModule):
     def _write_lists(self, batch: PromptBatch, batch_idx: int, sampling: Sampling) -> Recommendations:
         request = self._requests.get(sampling) or self._requests.setdefault(sampling, self._request(sampling))
         self.backbone.eval()
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + batch_idx)
+        seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
+        generator = torch.Generator().manual_seed(seed)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
         runner = TransformersRunner(self.backbone)
         lists, _ = AutoregressiveDecoder().decode(runner, prompts, request, generator)

@@ -29,6 +29,7 @@ def test_lists_are_read_with_the_end_of_their_history(tmp_path: Path) -> None:
         ('{"user": "a", "history": ["i1"], "items": []}', r'line 1: "items" is \[\]'),
         ('{"user": "a", "history": ["i1"], "items": ["i9"]}', "line 1: \"items\": item 'i9' is not among"),
         ('{"user": "a", "history": ["x"], "items": ["i1"]}', "line 1: \"history\": item 'x' is not among"),
+        ('{"user": "a", "history": ["i1"], "items": ["i1", null]}', 'line 1: "items" has null'),
         ('{"user": "a", "history": ["i1"], "items": ["i1", "i2", "i3"]}', "a list of 3 items, expected at most"),
     ],
 )
