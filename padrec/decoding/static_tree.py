@@ -1,6 +1,7 @@
 """Trees whose shape is fixed in advance, chains among them."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -85,4 +86,11 @@ class Chain(StaticTree):
 
 def _index(values: list[int], like: Tensor) -> Tensor:
     """The same indices for every row, int64 `[B, len(values)]`."""
-    return torch.tensor(values, device=like.device).expand(len(like), -1)
+    return _on_device(tuple(values), like.device).expand(len(like), -1)
+
+
+@cache
+def _on_device(values: tuple[int, ...], device: torch.device) -> Tensor:
+    # Copied once: a copy from the host in every round would make the host wait for the device.
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)

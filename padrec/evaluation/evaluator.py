@@ -140,7 +140,7 @@ class SpeculativeEvaluator(L.LightningModule):
         reference, reference_trace = results[REFERENCE]
         for name, (lists, trace) in results.items():
             self._arm_metrics(name).update(batch, lists, trace, reference, reference_trace)
-        if len(self._samples) < _SAMPLE_USERS:
+        if sum(len(sample.prompts.users) for sample in self._samples) < _SAMPLE_USERS:
             leaves = {name: lists.leaves for name, (lists, _) in results.items()}
             self._samples.append(SampleLists(batch.to("cpu"), leaves))
 
