@@ -27,23 +27,16 @@ class PreallocatedCache(Cache):
         self._keys: Tensor | None = None  # [layers, batch * capacity, kv heads, head size]
         self._values: Tensor | None = None
         self._rows = torch.empty(0, dtype=torch.long)
-        self._visible = capacity
 
-    def write_at(self, columns: Tensor, visible: int | None = None) -> None:
-        """Set the columns of the next pass's tokens.
-
-        Args:
-            columns: int64 `[batch, Q]`.
-            visible: how many columns `update` returns; None returns them all.
-        """
+    def write_at(self, columns: Tensor) -> None:
+        """Set the columns of the next pass's tokens, int64 `[batch, Q]`."""
         starts = torch.arange(self.batch, device=columns.device) * self.capacity
         self._rows = (columns + starts[:, None]).flatten()
-        self._visible = self.capacity if visible is None else visible
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write one layer's new states, `[batch, kv heads, Q, head size]`, and return all that are visible."""
+        """Write one layer's new states, `[batch, kv heads, Q, head size]`, and return all columns."""
         if self._keys is None or self._values is None:
             # Made here, because only now the types are known: autocast may give keys and values different ones.
             self._keys = self._allocate(key_states)
@@ -57,7 +50,7 @@ class PreallocatedCache(Cache):
     def _write(self, buffer: Tensor, states: Tensor) -> Tensor:
         buffer.index_copy_(0, self._rows, states.transpose(1, 2).flatten(0, 1))
         rows = buffer.view(self.batch, self.capacity, *buffer.shape[1:])
-        return rows[:, : self._visible].transpose(1, 2)
+        return rows.transpose(1, 2)
 
     def keep(self, source: Tensor, target: Tensor) -> None:
         """Copy columns `source` to columns `target`, both int64 `[batch, M]`, in every layer."""
@@ -73,29 +66,11 @@ class PreallocatedCache(Cache):
         return 0
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        """Length and offset of the visible columns."""
-        return self._visible, 0
+        """Length and offset of the columns."""
+        return self.capacity, 0
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """A boolean mask `[B, Q, S]` as the additive 4-D mask `[B, 1, Q, S]` that every attention function reads alike."""
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None]
-
-
-def tree_mask(lengths: Tensor, ancestors: Tensor, columns: int) -> Tensor:
-    """What tree nodes see: their row's past and their own ancestors, which lie right behind it.
-
-    Args:
-        lengths: tokens in the cache, int64 `[B]`.
-        ancestors: bool `[B, N, N]`, see `TokenTree`.
-        columns: S, columns of the cache.
-
-    Returns:
-        bool `[B, N, S]`.
-    """
-    batch, n_nodes, _ = ancestors.shape
-    column = torch.arange(columns, device=lengths.device)
-    past = (column < lengths[:, None])[:, None].repeat(1, n_nodes, 1)
-    node_columns = lengths[:, None, None] + torch.arange(n_nodes, device=lengths.device)
-    return past.scatter(2, node_columns.expand(batch, n_nodes, n_nodes), ancestors)

@@ -1,13 +1,16 @@
 """Runs the target: the one place that touches the transformers model and its KV cache."""
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from padrec.decoding.kv_cache import PreallocatedCache, additive_mask, tree_mask
+from padrec.decoding.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
+from padrec.decoding.kv_cache import PreallocatedCache
+from padrec.decoding.layer_operations import Placement
 from padrec.decoding.token_tree import TokenTree
 
 
@@ -59,8 +62,10 @@ class TransformersRunner:
     def __init__(self, model: PreTrainedModel, fingerprint: str = "") -> None:
         self.model = model
         self.fingerprint = fingerprint
+        self._embed = model.get_input_embeddings()
         self._head = model.get_output_embeddings()
-        self._cache: PreallocatedCache | None = None
+        self._layers = _layers_of(model)
+        self._row_lengths: dict[int, Tensor] = {}  # by batch size
         self._lengths = torch.empty(0, dtype=torch.long)
 
     def prefill(self, prompts: Prompts, extra: int) -> tuple[Tensor, Tensor]:
@@ -74,13 +79,12 @@ class TransformersRunner:
             Logits behind each prompt's last token, `[B, V]`, and features of all its tokens, `[B, P, d]`.
         """
         batch, width = prompts.tokens.shape
-        cache = self._reserve(batch, width + extra)
-        self._lengths = prompts.lengths.clone()
+        self._reserve(batch, width + extra)
+        # Padding stands on the right, so that no token that counts sees it.
         columns = torch.arange(width, device=prompts.tokens.device).expand(batch, -1)
-        cache.write_at(columns, visible=width)
-        # Padding stands on the right, so a causal mask alone hides it from every token that counts.
-        causal = (columns[:, None, :] <= columns[:, :, None]).expand(batch, -1, -1)
-        features = self._forward(prompts.tokens, columns, causal, cache)
+        placement = Placement(torch.zeros_like(prompts.lengths), columns)
+        features = self._layers(self._embed(prompts.tokens), placement)
+        self._lengths.copy_(prompts.lengths)
         last = features[torch.arange(batch, device=features.device), prompts.lengths - 1]
         return self._head(last), features
 
@@ -90,11 +94,8 @@ class TransformersRunner:
         Returns:
             Logits `[B, N, V]` and features `[B, N, d]` of every node.
         """
-        cache = self._allocated()
-        node = torch.arange(tree.tokens.shape[1], device=tree.tokens.device)
-        cache.write_at(self._lengths[:, None] + node)
-        mask = tree_mask(self._lengths, tree.ancestors, cache.capacity)
-        features = self._forward(tree.tokens, self._lengths[:, None] + tree.depths, mask, cache)
+        positions = self._lengths[:, None] + tree.depths
+        features = self._layers(self._embed(tree.tokens), Placement(self._lengths, positions, 0, tree.ancestors))
         return self._head(features), features
 
     def commit(self, path: Tensor, count: Tensor) -> None:
@@ -105,30 +106,43 @@ class TransformersRunner:
             count: how many of them to keep, int64 `[B]`; 0 keeps nothing.
         """
         if path.shape[1] > 1:
-            place = torch.arange(path.shape[1], device=path.device)
             # Columns behind `count` are overwritten too: they held the tree, which is no longer needed.
-            self._allocated().keep(self._lengths[:, None] + path, self._lengths[:, None] + place)
-        self._lengths = self._lengths + count
+            self._layers.keep(self._lengths, path)
+        self._lengths += count
 
-    def _forward(self, tokens: Tensor, positions: Tensor, visible: Tensor, cache: PreallocatedCache) -> Tensor:
-        features: Tensor = self.model.base_model(
-            input_ids=tokens,
-            attention_mask=additive_mask(visible, self.model.dtype),
+    def _reserve(self, batch: int, capacity: int) -> None:
+        device = self.model.device
+        # Like the layers' buffers these stay where they are, since recorded passes count on it.
+        if batch not in self._row_lengths:
+            self._row_lengths[batch] = torch.zeros(batch, dtype=torch.long, device=device)
+        self._lengths = self._row_lengths[batch]
+        self._layers.reserve(batch, roomy(capacity, device))
+
+
+def roomy(capacity: int, device: torch.device) -> int:
+    """Columns to allocate where at least `capacity` are needed.
+
+    Caches of few sizes can serve many batches, and on a GPU the passes that were recorded on them can too. There unused
+    columns cost memory alone; on the CPU they cost time.
+    """
+    if device.type == "cuda":
+        return max(256, 1 << (capacity - 1).bit_length())
+    return math.ceil(capacity / 64) * 64
+
+
+def _layers_of(model: PreTrainedModel) -> CachedLayers:
+    base: Any = model.base_model
+    if can_fuse(model.config):
+        return FusedLayers(base.layers, model.config, base.rotary_emb, base.norm)
+
+    def forward(hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache) -> Tensor:
+        features: Tensor = base(
+            inputs_embeds=hidden,
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
         return features
 
-    def _reserve(self, batch: int, capacity: int) -> PreallocatedCache:
-        cache = self._cache
-        if cache is None or cache.batch != batch or cache.capacity < capacity:
-            n_layers: int = self.model.config.num_hidden_layers
-            cache = PreallocatedCache(n_layers, batch, capacity)
-            self._cache = cache
-        return cache
-
-    def _allocated(self) -> PreallocatedCache:
-        if self._cache is None:
-            raise RuntimeError("the runner has read no prompts: call prefill before verify and commit")
-        return self._cache
+    return TransformersLayers(forward, model.config.num_hidden_layers)

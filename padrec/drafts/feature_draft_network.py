@@ -75,13 +75,14 @@ class FeatureDraftNetwork(nn.Module):
             f̂_{i+1}, `[B, T, d]`.
         """
         fused = self.fusion(torch.cat([embeddings, features], dim=-1))
-        return self.attend(self.position_aware(fused, slots, step), positions, visible, cache)
+        hidden = self.position_aware(fused, slots, step)
+        return self.attend(hidden, positions, additive_mask(visible, hidden.dtype), cache)
 
-    def attend(self, hidden: Tensor, positions: Tensor, visible: Tensor, cache: Cache) -> Tensor:
-        """The decoder layer alone, on inputs `[B, T, d]`; other arguments as in `forward`."""
+    def attend(self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        """The decoder layer alone, on inputs `[B, T, d]`, with an additive mask `[B or 1, 1, T, S]`."""
         result: Tensor = self.layer(
             hidden,
-            attention_mask=additive_mask(visible, hidden.dtype),
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,

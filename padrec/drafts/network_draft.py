@@ -1,18 +1,26 @@
 """Feature drafts at decoding time: from a network to token trees."""
 
+from dataclasses import fields
+
 import torch
 from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
+    CachedLayers,
+    Choice,
     Constraint,
     DraftContext,
     ListState,
     Observation,
-    PreallocatedCache,
+    FusedLayers,
+    Placement,
     TargetRunner,
     TokenTree,
+    TransformersLayers,
     TreeExpansion,
+    can_fuse,
+    roomy,
 )
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.folded_fusion import Fusion, fusion_for
@@ -22,7 +30,8 @@ class NetworkDraft:
     """Proposes with a `FeatureDraftNetwork`; also the token-by-token steps that tree expansions ask for.
 
     The persistent cache holds only inputs whose features are the target's own: nodes of a tree are written behind
-    them and forgotten, and what the target keeps is read again with its true features.
+    them and forgotten, and what the target keeps is read again with its true features. All that lasts from round to
+    round stays in the same tensors, so that a round can be recorded once and replayed.
 
     Args:
         network: the draft, in evaluation mode, on the target's device; None where `prepare` sets it.
@@ -32,11 +41,12 @@ class NetworkDraft:
         self._network = network
         self._fusion: Fusion
         self._head: torch.nn.Module
-        self._cache: PreallocatedCache
+        self._layers: CachedLayers
+        self._room = (0, 0, 0)  # rows, columns and tokens of a round that the tensors below were made for
         self._lengths: Tensor  # [B] inputs in the persistent cache
-        self._tree_rows = 1
         self._root: Tensor  # [B, 1, d] predicted feature of the root
-        self._pending: Observation | None = None
+        self._kept: Observation  # of the last round, read at the next proposal: the last round has none
+        self._tree_rows = 1
         self._parent_features: Tensor  # [B, k, d] outputs of the last call
         self._parent_mask: Tensor  # [B, k, tree rows] ancestors of its nodes
         self._rows_used = 0
@@ -52,38 +62,47 @@ class NetworkDraft:
         """Share the target's embedding and head; see `Draft.prepare`."""
         self._head = runner.model.get_output_embeddings()
         self._fusion = fusion_for(self.network, runner.model.get_input_embeddings(), vocabulary)
+        network = self.network
+        self._room = (0, 0, 0)
+        if can_fuse(runner.model.config):
+            self._layers = FusedLayers([network.layer], runner.model.config, network.rotary)
+        else:
+            self._layers = TransformersLayers(network.attend, n_layers=1)
 
     def begin(self, context: DraftContext) -> None:
         """Read the prompts, each shifted by one: token i + 1 beside the target's feature of token i."""
         prompts = context.prompts
         batch, width = prompts.tokens.shape
+        # Behind the longest list lie a tree, or the tokens of a round with the padding behind the kept ones.
+        room = context.n_tokens + context.expansion.draft_rows + context.max_depth + 1
+        self._reserve(batch, width + room, context.max_depth + 1, context.features)
+        self._tree_rows = max(1, context.expansion.draft_rows)
         last = prompts.lengths[:, None] - 1
         tokens = prompts.tokens.roll(-1, 1).scatter(1, last, context.first[:, None])
         slots = prompts.slots.roll(-1, 1).scatter(1, last, context.first_slot[:, None])
-        # Behind the longest list lie a tree, or the tokens of a round with the padding behind the kept ones.
-        room = context.n_tokens + context.expansion.draft_rows + context.expansion.depth + 1
-        self._cache = PreallocatedCache(1, batch, width + room)
-        self._lengths = torch.zeros_like(prompts.lengths)
-        self._root = context.features[:, :1]
-        self._tree_rows = max(1, context.expansion.draft_rows)
-        self._pending = None
+        self._lengths.zero_()
+        self._kept.count.zero_()
         self._read(Observation(context.features, tokens, slots, prompts.lengths))
 
     def propose(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        expansion: TreeExpansion,
     ) -> TokenTree:
         """Grow a tree behind what the target has kept; see `Draft.propose`."""
-        if self._pending is not None:
-            self._read(self._pending)
-            self._pending = None
+        self._read(self._kept)
         self._parent_features = self._root
         self._parent_mask = torch.zeros(*self._root.shape[:2], self._tree_rows, dtype=torch.bool, device=root.device)
         self._rows_used = 0
-        return expansion.expand(root, state, constraint, self)
+        return expansion.expand(root, state, constraint, choice, self)
 
     def observe(self, observation: Observation) -> None:
-        """Remember what the target kept; it is read at the next proposal, of which the last round has none."""
-        self._pending = observation
+        """Remember what the target kept."""
+        for field in fields(Observation):
+            getattr(self._kept, field.name).copy_(getattr(observation, field.name))
 
     def root_logits(self) -> Tensor:
         """Logits of the token behind the root; see `DraftSteps`."""
@@ -98,26 +117,29 @@ class NetworkDraft:
         own = torch.nn.functional.one_hot(rows, self._tree_rows).bool()
         above = self._parent_mask.gather(1, parents[..., None].expand(-1, -1, self._tree_rows))
         mask = above | own
-        columns = torch.arange(self._cache.capacity, device=tokens.device)
-        past = (columns < self._lengths[:, None])[:, None].repeat(1, n_nodes, 1)
-        tree_columns = self._lengths[:, None] + torch.arange(self._tree_rows, device=tokens.device)
-        visible = past.scatter(2, tree_columns[:, None].expand(-1, n_nodes, -1), mask)
-        self._cache.write_at(self._lengths[:, None] + rows)
         positions = (self._lengths[:, None] + depth - 1).expand_as(tokens)
         hidden = self._fusion(tokens, features, slots, depth)
-        self._parent_features = self.network.attend(hidden, positions, visible, self._cache)
+        placement = Placement(self._lengths, positions, self._rows_used, mask)
+        self._parent_features = self._layers(hidden, placement)
         self._parent_mask = mask
         self._rows_used += n_nodes
         logits: Tensor = self._head(self._parent_features)
         return logits
 
+    def _reserve(self, batch: int, columns: int, kept: int, like: Tensor) -> None:
+        if self._room[::2] != (batch, kept) or self._room[1] < columns:
+            columns = roomy(columns, like.device)
+            self._room = (batch, columns, kept)
+            self._lengths = torch.zeros(batch, dtype=torch.long, device=like.device)
+            self._root = like.new_zeros(batch, 1, like.shape[-1])
+            zeros = self._lengths[:, None].repeat(1, kept)
+            self._kept = Observation(like.new_zeros(batch, kept, like.shape[-1]), zeros, zeros.clone(), zeros[:, 0].clone())
+        self._layers.reserve(batch, self._room[1])
+
     def _read(self, seen: Observation) -> None:
         place = torch.arange(seen.tokens.shape[1], device=seen.tokens.device)
-        positions = self._lengths[:, None] + place
-        columns = torch.arange(self._cache.capacity, device=seen.tokens.device)
-        self._cache.write_at(positions)
         hidden = self._fusion(seen.tokens, seen.features, seen.slots, 0)
-        output = self.network.attend(hidden, positions, columns <= positions[..., None], self._cache)
+        output = self._layers(hidden, Placement(self._lengths, self._lengths[:, None] + place))
         last = (seen.count - 1).clamp(min=0)[:, None, None].expand(-1, -1, output.shape[-1])
-        self._root = torch.where(seen.count[:, None, None] > 0, output.gather(1, last), self._root)
-        self._lengths = self._lengths + seen.count
+        self._root.copy_(torch.where(seen.count[:, None, None] > 0, output.gather(1, last), self._root))
+        self._lengths += seen.count

@@ -104,6 +104,8 @@ class SpeculativeEvaluator(L.LightningModule):
             if REFERENCE not in self._arms:
                 raise InputError(f"arms {list(self._arms)}: expected the reference arm {REFERENCE!r} among them")
             check_writable(self._report_folder())
+            # Asked for now: whatever a report needs must not fail when hours of decoding lie behind it.
+            self._versions = software_versions()
         precision = str(self.trainer.precision)
         if precision not in _DTYPES:
             raise InputError(f"trainer.precision {precision!r}: expected one of {', '.join(_DTYPES)} for decoding")
@@ -169,7 +171,7 @@ class SpeculativeEvaluator(L.LightningModule):
             constraint=self._constraint,
             precision=str(self.trainer.precision),
             device=device_name(self._runner.model.device),
-            versions=software_versions(),
+            versions=self._versions,
             seed=self._seed,
             command=" ".join(["padrec", *sys.argv[1:]]),
             arms={result.name: result.metrics for result in results},

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +130,15 @@ def check_writable(folder: Path) -> None:
 def software_versions() -> dict[str, str]:
     """Versions of what decides over results and speed, by name; `cuda` only where torch was built with it."""
     packages = ("padrec", "torch", "lightning", "transformers", "torchmetrics")
-    found = {name: version(name) for name in packages} | {"python": platform.python_version()}
+    found = {name: _version(name) for name in packages} | {"python": platform.python_version()}
     return found if torch.version.cuda is None else found | {"cuda": torch.version.cuda}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "not installed"
 
 
 def device_name(device: torch.device) -> str:

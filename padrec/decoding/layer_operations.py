@@ -1,0 +1,197 @@
+"""What a decoder layer of a Llama- or Qwen-family model computes, one function for each fused step."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+    """A root-mean-square norm.
+
+    Attributes:
+        weight: `[n]`.
+        eps: added to the mean square.
+    """
+
+    weight: Tensor
+    eps: float
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The attention heads of a layer.
+
+    Attributes:
+        queries: H, query heads.
+        keys: G, key and value heads; H is a multiple of G.
+        size: n, of one head.
+        scale: by which scores are multiplied.
+    """
+
+    queries: int
+    keys: int
+    size: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the tokens of one pass stand, behind what the cache already holds.
+
+    Token i of row b is written to column `lengths[b] + first + i`. It sees the columns before `lengths[b]` and, of
+    those behind, itself and its ancestors.
+
+    Attributes:
+        lengths: columns of each row that hold its past, int64 `[B]`.
+        positions: of each token in its text, int64 `[B, M]`.
+        first: columns behind the past that earlier passes of this tree have filled.
+        ancestors: bool `[B, M, R]`, R at least `first + M`; `[b, i, j]` says that token i sees column
+            `lengths[b] + j`. None where the tokens are a chain, each of which sees all before it; `first` is then 0.
+    """
+
+    lengths: Tensor
+    positions: Tensor
+    first: int = 0
+    ancestors: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """Keys and values of one layer.
+
+    Attributes:
+        keys: `[B, G, S, n]`.
+        values: `[B, G, S, n]`.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+class LayerOperations:
+    """The steps in plain PyTorch: on the CPU, and wherever no fused kernel is at hand."""
+
+    def linear(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        norm: RMSNorm | None = None,
+        residual: Tensor | None = None,
+        gated: bool = False,
+    ) -> Tensor:
+        """A linear map, with what stands before and behind it.
+
+        Args:
+            x: `[T, n]`.
+            weight: `[m, n]`.
+            bias: `[m]`.
+            norm: applied to `x` first.
+            residual: added to the result, `[T, m]`.
+            gated: the result's first half, through SiLU, times its second half.
+
+        Returns:
+            `[T, m]`, or `[T, m / 2]` where gated.
+        """
+        if norm is not None:
+            x = F.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
+        y = F.linear(x, weight, bias)
+        if gated:
+            gate, up = y.chunk(2, dim=-1)
+            y = F.silu(gate) * up
+        return y if residual is None else y + residual
+
+    def rotate_and_store(
+        self,
+        qkv: Tensor,
+        heads: Heads,
+        norms: tuple[RMSNorm, RMSNorm] | None,
+        rotary: tuple[Tensor, Tensor],
+        placement: Placement,
+        cache: LayerCache,
+    ) -> Tensor:
+        """Rotate queries and keys to their positions, and write keys and values to the cache.
+
+        Args:
+            qkv: queries, keys and values of all heads, `[B M, (H + 2 G) n]`.
+            heads: their numbers.
+            norms: applied to each query and each key before the rotation (Qwen3).
+            rotary: cosines and sines by position, each float32 `[positions, n]`.
+            placement: of the tokens.
+            cache: written to.
+
+        Returns:
+            Queries `[B, M, H, n]`.
+        """
+        batch, width = placement.positions.shape
+        states = qkv.view(batch, width, heads.queries + 2 * heads.keys, heads.size)
+        q, k, v = states.split([heads.queries, heads.keys, heads.keys], dim=2)
+        if norms is not None:
+            q = F.rms_norm(q, (heads.size,), norms[0].weight, norms[0].eps)
+            k = F.rms_norm(k, (heads.size,), norms[1].weight, norms[1].eps)
+        cos, sin = (table[placement.positions][:, :, None].to(q.dtype) for table in rotary)
+        q, k = q * cos + _half_turned(q) * sin, k * cos + _half_turned(k) * sin
+        column = placement.lengths[:, None] + placement.first + torch.arange(width, device=qkv.device)
+        column = column[:, None, :, None].expand(-1, heads.keys, -1, heads.size)
+        cache.keys.scatter_(2, column, k.transpose(1, 2))
+        cache.values.scatter_(2, column, v.transpose(1, 2))
+        return q
+
+    def attention(self, queries: Tensor, heads: Heads, placement: Placement, cache: LayerCache) -> Tensor:
+        """What each token makes of the columns it sees.
+
+        Args:
+            queries: `[B, M, H, n]`.
+            heads: their numbers.
+            placement: of the tokens.
+            cache: holds keys and values of the past and of the tokens themselves.
+
+        Returns:
+            `[B M, H n]`.
+        """
+        batch, width = placement.positions.shape
+        group = heads.queries // heads.keys
+        # The query heads that share a key head are taken as so many queries of it, so that no key is copied.
+        q = queries.view(batch, width, heads.keys, group, heads.size).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        mask = visible_columns(placement, cache.keys.shape[2])[:, None].repeat(1, 1, group, 1)  # [B, 1, group M, S]
+        seen = F.scaled_dot_product_attention(q, cache.keys, cache.values, mask, scale=heads.scale)
+        seen = seen.view(batch, heads.keys, group, width, heads.size).permute(0, 3, 1, 2, 4)
+        return seen.reshape(batch * width, heads.queries * heads.size)
+
+    def keep(self, keys: Tensor, values: Tensor, lengths: Tensor, path: Tensor) -> None:
+        """Move the columns of a tree path together, right behind the past, in place.
+
+        Args:
+            keys: of all layers, `[layers, B, G, S, n]`.
+            values: like `keys`.
+            lengths: columns of each row that hold its past, int64 `[B]`.
+            path: columns behind the past to keep, in this order, int64 `[B, D]`; none stands before its place, unless
+                the columns from there on will not be read again.
+        """
+        place = torch.arange(path.shape[1], device=path.device)
+        shape = (keys.shape[0], -1, keys.shape[2], -1, keys.shape[4])
+        take = (lengths[:, None] + path)[None, :, None, :, None].expand(shape)
+        put = (lengths[:, None] + place)[None, :, None, :, None].expand(shape)
+        for buffer in (keys, values):
+            buffer.scatter_(3, put, buffer.gather(3, take))
+
+
+def _half_turned(x: Tensor) -> Tensor:
+    low, high = x.chunk(2, dim=-1)
+    return torch.cat([-high, low], dim=-1)
+
+
+def visible_columns(placement: Placement, columns: int) -> Tensor:
+    """Which columns each token sees, bool `[B, M, columns]`."""
+    batch, width = placement.positions.shape
+    # How far each column lies behind the past, [B, S].
+    behind = torch.arange(columns, device=placement.lengths.device) - placement.lengths[:, None]
+    if placement.ancestors is None:
+        return behind[:, None] <= torch.arange(width, device=behind.device)[:, None]
+    past = (behind < 0)[:, None]
+    n_tree = placement.ancestors.shape[2]
+    at = behind.clamp(0, n_tree - 1)[:, None].expand(-1, width, -1)
+    return past | (placement.ancestors.gather(2, at) & ((behind >= 0) & (behind < n_tree))[:, None])
