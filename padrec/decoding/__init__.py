@@ -1,6 +1,8 @@
 """Decoders, token trees, tree expansion, verification, the catalog constraint and the KV cache."""
 
 from padrec.decoding.autoregressive import AutoregressiveDecoder
+from padrec.decoding.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
+from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import (
     CatalogConstraint,
     CatalogState,
@@ -13,7 +15,8 @@ from padrec.decoding.decoder import Decoder, ListBuffer, ListRequest, Stopwatch
 from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.forced import ForcedDraft, ForcedRuns, RootOnly
-from padrec.decoding.kv_cache import PreallocatedCache, additive_mask, tree_mask
+from padrec.decoding.kv_cache import PreallocatedCache, additive_mask
+from padrec.decoding.layer_operations import Placement
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner, TransformersRunner
 from padrec.decoding.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
@@ -26,6 +29,7 @@ from padrec.decoding.verification import Acceptance, verify
 __all__ = [
     "Acceptance",
     "AutoregressiveDecoder",
+    "CachedLayers",
     "CatalogConstraint",
     "CatalogState",
     "Chain",
@@ -40,10 +44,12 @@ __all__ = [
     "ForcedDraft",
     "ForcedRuns",
     "FreeDecoding",
+    "FusedLayers",
     "ListBuffer",
     "ListRequest",
     "ListState",
     "Observation",
+    "Placement",
     "PreallocatedCache",
     "Prompts",
     "Recommendations",
@@ -56,12 +62,14 @@ __all__ = [
     "TargetRunner",
     "TokenTree",
     "TransformersDecoder",
+    "TransformersLayers",
     "TransformersRunner",
     "TreeExpansion",
     "additive_mask",
+    "can_fuse",
+    "compiled",
     "concatenate",
     "gumbel_noise",
     "masked_log_softmax",
-    "tree_mask",
     "verify",
 ]

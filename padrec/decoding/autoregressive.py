@@ -1,12 +1,15 @@
 """The reference: one target pass for each token."""
 
 import torch
+from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.decoder import ListBuffer, ListRequest, Stopwatch
+from padrec.decoding.compiled import compiled
+from padrec.decoding.decoder import ListBuffer, ListRequest
 from padrec.decoding.forced import ForcedDraft, RootOnly
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.session import Rounds, Sessions
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.token_tree import TokenTree
 
@@ -23,6 +26,7 @@ class AutoregressiveDecoder:
 
     def __init__(self, forced_tokens: bool = False) -> None:
         self._forced = SpeculativeDecoder(ForcedDraft(), RootOnly()) if forced_tokens else None
+        self._sessions = Sessions(self._rounds, room=0)
 
     @property
     def max_depth(self) -> int:
@@ -39,22 +43,45 @@ class AutoregressiveDecoder:
         """Write one list for each prompt; see `Decoder.decode`."""
         if self._forced:
             return self._forced.decode(runner, prompts, request, generator)
-        device = prompts.tokens.device
-        watch = Stopwatch(device)
-        logits, _ = runner.prefill(prompts, extra=request.n_tokens)
-        lists = ListBuffer(request, logits, generator)
-        statistics = RoundStatistics(len(prompts.tokens), request.vocabulary.n_slot_states, 0, device)
-        prefill_seconds = watch.lap()
-        one = torch.ones_like(lists.lengths)
-        # A list under the catalog constraint has a fixed length: nothing needs to be asked of the device.
-        for _ in range(request.n_tokens - 1):
-            active = ~lists.finished
-            statistics.add_round(active, draft_passes=0)
-            tree = TokenTree.root_only(lists.last, lists.state)
-            logits, _ = runner.verify(tree)
-            chosen, log_probs = lists.choose(logits, tree.states, tree.depths, lists.choice(0))
-            runner.commit(tree.parents, one)
-            lists.append(chosen, log_probs, one)
-            lists.last = chosen[:, 0]
-            lists.state = request.constraint.advance(tree.states, chosen).squeeze()
-        return lists.recommendations(), statistics.trace(prefill_seconds, watch.lap(), lists.lengths)
+        return self._sessions.decode(runner, prompts, request, generator)
+
+    def _rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
+        return _AutoregressiveRounds(runner, request, batch, capacity)
+
+
+class _AutoregressiveRounds:
+    """See `Rounds`: a round is a pass."""
+
+    most_tokens = 1
+
+    def __init__(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> None:
+        self._runner = runner
+        self._request = request
+        self._capacity = capacity
+        device = runner.model.device
+        self.lists = ListBuffer(request, batch, device)
+        self.statistics = RoundStatistics(batch, request.vocabulary.n_slot_states, 0, device)
+
+    def start(self, prompts: Prompts, keys: Tensor) -> None:
+        """See `Rounds.start`."""
+        logits, _ = self._runner.prefill(prompts, extra=self._capacity - prompts.tokens.shape[1])
+        self.statistics.reset()
+        self.lists.begin(logits, keys)
+
+    def round(self) -> None:
+        """See `Rounds.round`."""
+        tree = TokenTree.root_only(self.lists.last, self.lists.state)
+        logits, _ = self._runner.verify(tree)
+        _settle(logits, self._request, self.lists, self.statistics)
+        self._runner.commit(tree.parents, torch.ones_like(self.lists.lengths))
+
+
+@compiled
+def _settle(logits: Tensor, request: ListRequest, lists: ListBuffer, statistics: RoundStatistics) -> None:
+    """Add the target's next token to every list, by its logits `[B, 1, V]`."""
+    statistics.add_round(~lists.finished, draft_passes=0)
+    state = lists.state.unsqueeze()
+    chosen, log_probs = lists.choose(logits, state, torch.zeros_like(lists.last)[:, None], lists.choice(0))
+    lists.append(chosen, log_probs, torch.ones_like(lists.lengths))
+    lists.last.copy_(chosen[:, 0])
+    lists.state.copy_(request.constraint.advance(state, chosen).squeeze())

@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PretrainedConfig
 
 from padrec.decoding.kv_cache import PreallocatedCache, additive_mask
@@ -127,8 +126,8 @@ class FusedLayers:
     def _allocate(self, batch: int, capacity: int) -> "_Buffers":
         shape = (len(self._layers), batch, self._heads.keys, capacity, self._heads.size)
         keys = torch.zeros(shape, dtype=self._dtype, device=self._device)
-        exact = torch.zeros((), dtype=torch.promote_types(self._dtype, torch.float32), device=self._device)
-        cos, sin = self._rotary_module(exact, torch.arange(capacity, device=self._device)[None])
+        like = torch.zeros((), dtype=torch.promote_types(self._dtype, torch.float32), device=self._device)
+        cos, sin = self._rotary_module(like, torch.arange(capacity, device=self._device)[None])
         return _Buffers(keys, torch.zeros_like(keys), (cos[0].contiguous(), sin[0].contiguous()))
 
     def __call__(self, hidden: Tensor, placement: Placement) -> Tensor:
@@ -149,7 +148,7 @@ class FusedLayers:
             inner = compute.linear(x, layer.gate_up, norm=layer.middle_norm, gated=True)
             x = compute.linear(inner, layer.down, residual=x)
         if self._norm is not None:
-            x = F.rms_norm(x, self._norm.weight.shape, self._norm.weight, self._norm.eps)
+            x = self._norm(x)
         return x.view(hidden.shape)
 
     def keep(self, lengths: Tensor, path: Tensor) -> None:

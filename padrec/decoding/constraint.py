@@ -28,6 +28,15 @@ class ListState:
             picked[field.name] = value.gather(1, at)
         return replace(self, **picked)
 
+    def clone(self) -> Self:
+        """States of the same values in memory of their own."""
+        return replace(self, **{field.name: getattr(self, field.name).clone() for field in fields(self)})
+
+    def copy_(self, other: Self) -> None:
+        """Take over the values of states of the same shape."""
+        for field in fields(self):
+            getattr(self, field.name).copy_(getattr(other, field.name))
+
     def unsqueeze(self) -> Self:
         """States `[B]` as states `[B, 1]`."""
         return replace(self, **{field.name: getattr(self, field.name)[:, None] for field in fields(self)})

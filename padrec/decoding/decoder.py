@@ -14,9 +14,9 @@ from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.sampling import Choice, Sampling, masked_log_softmax
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ListRequest:
-    """What to generate for every prompt of a batch.
+    """What to generate for every prompt of a batch; equal to itself alone.
 
     Attributes:
         catalog: the items.
@@ -100,29 +100,48 @@ class Decoder(Protocol):
 
 
 class ListBuffer:
-    """The lists of a batch while they are written.
+    """The lists of a batch while they are written, batch after batch in the same tensors.
 
     Args:
         request: what is generated.
-        logits: target logits behind the prompts, `[B, V]`.
-        generator: draws one key for each row.
+        batch: rows.
+        device: where the tensors are.
     """
 
-    def __init__(self, request: ListRequest, logits: Tensor, generator: torch.Generator) -> None:
-        batch, device = logits.shape[0], logits.device
+    def __init__(self, request: ListRequest, batch: int, device: torch.device) -> None:
         self._request = request
-        self.keys = request.sampling.keys(batch, generator, device)
-        self.lengths = torch.zeros(batch, dtype=torch.long, device=device)  # [B] tokens written
+        self.keys = torch.zeros(batch, dtype=torch.long, device=device)
+        self.lengths = torch.zeros_like(self.keys)  # [B] tokens written
         self.finished = torch.zeros(batch, dtype=torch.bool, device=device)  # [B]
         # One column more than a list has takes what is written behind its end.
         width = request.n_tokens + 1
-        self._tokens = torch.full((batch, width), request.vocabulary.pad_token, device=device)
+        self._tokens = torch.zeros(batch, width, dtype=torch.long, device=device)
         self._log_probs = torch.zeros(batch, width, dtype=torch.float32, device=device)
-        state = request.constraint.initial(batch, device).unsqueeze()
-        chosen, log_prob = self.choose(logits[:, None], state, torch.zeros_like(self.keys)[:, None], self.choice(0))
-        self.append(chosen, log_prob, torch.ones_like(self.lengths))
-        self.last = chosen[:, 0]  # [B] the token that the target has chosen but not read
-        self.state = request.constraint.advance(state, chosen).squeeze()  # behind `last`, [B]
+        self.last = torch.zeros_like(self.keys)  # [B] the token that the target has chosen but not read
+        # Behind `last`, [B]; the tensors of a new state may share memory.
+        self.state = request.constraint.initial(batch, device).clone()
+
+    def begin(self, logits: Tensor, keys: Tensor) -> None:
+        """Begin new lists.
+
+        Args:
+            logits: target logits behind the prompts, `[B, V]`.
+            keys: one random key for each list, int64 `[B]`.
+        """
+        self.keys.copy_(keys)
+        self.lengths.zero_()
+        self.finished.zero_()
+        self._tokens.fill_(self._request.vocabulary.pad_token)
+        self._log_probs.zero_()
+        state = self._request.constraint.initial(len(keys), keys.device).unsqueeze()
+        chosen, log_prob = self.choose(logits[:, None], state, torch.zeros_like(keys)[:, None], self.choice(0))
+        self.append(chosen, log_prob, torch.ones_like(keys))
+        self.last.copy_(chosen[:, 0])
+        self.state.copy_(self._request.constraint.advance(state, chosen).squeeze())
+
+    def remaining(self) -> int:
+        """The most tokens that a list still lacks; waits for the device."""
+        return int((self._request.n_tokens - self.lengths).masked_fill(self.finished, 0).max())
 
     def choice(self, max_depth: int) -> Choice:
         """What decides the tokens of a round that is `max_depth` deep, behind what is written."""
@@ -150,8 +169,8 @@ class ListBuffer:
         self._tokens.scatter_(1, column, tokens)
         self._log_probs.scatter_(1, column, log_probs.float())
         count = written.sum(1)
-        self.lengths = self.lengths + count
-        self.finished = self.finished | (is_eos & written).any(1) | (self.lengths == end)
+        self.lengths += count
+        self.finished |= (is_eos & written).any(1) | (self.lengths == end)
         return count
 
     def recommendations(self) -> Recommendations:

@@ -22,10 +22,10 @@ class DraftContext:
         features: target features of the prompts' tokens, `[B, P, d]`.
         first: the target's first token, int64 `[B]`.
         first_slot: its slot, int64 `[B]`.
-        n_tokens: tokens that the list will have.
         expansion: the tree expansion that later calls of `propose` will be given.
         max_depth: D, the deepest proposal of a round; with the forced tokens that the decoder itself adds, this is more
             than the expansion's depth. A round emits at most D + 1 tokens.
+        capacity: tokens for which a cache of a draft has to have room: prompt, list and one round's tree.
     """
 
     runner: TargetRunner
@@ -33,9 +33,9 @@ class DraftContext:
     features: Tensor
     first: Tensor
     first_slot: Tensor
-    n_tokens: int
     expansion: "TreeExpansion"
     max_depth: int
+    capacity: int
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,11 @@ class TreeExpansion(Protocol):
 
 
 class Draft(Protocol):
-    """Whatever proposes tokens: a network, a retrieval pool, the catalog itself."""
+    """Whatever proposes tokens: a network, a retrieval pool, the catalog itself.
+
+    On a GPU `begin`, `propose` and `observe` are recorded and replayed (see `Recording`): they keep what lasts from call
+    to call in tensors that they change in place, and never look at a tensor's values on the host.
+    """
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Get ready for this target, on its device and in its precision, before anything is timed.

@@ -1,12 +1,15 @@
 """The dynamic tree of EAGLE-2: the most probable proposals, whatever their shape."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from padrec.catalog import InputError
+from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import Constraint, ListState, concatenate
 from padrec.decoding.draft import DraftSteps
-from padrec.decoding.sampling import Choice
+from padrec.decoding.sampling import Choice, log_chances, masked_log_softmax
 from padrec.decoding.token_tree import TokenTree
 
 
@@ -41,71 +44,104 @@ class DynamicTree:
         self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
     ) -> TokenTree:
         """Grow one tree for each row; see `TreeExpansion.expand`."""
-        grown = _Candidates(root, state.unsqueeze())
-        log_probs = choice.log_chances(steps.root_logits()[:, None], constraint.allowed(grown.frontier_states), 0)
-        width = min(self.width, log_probs.shape[-1])
-        grown.add(*log_probs.topk(width))
-        for depth in range(1, self.depth):
-            parents = grown.advance(width, constraint)
-            logits = steps.extend(grown.frontier_tokens, parents, grown.frontier_states.slot, depth)
-            log_probs = choice.log_chances(logits, constraint.allowed(grown.frontier_states), depth)
-            grown.add(*log_probs.topk(width))
-        return grown.best(self.nodes - 1, constraint, self.depth)
+        states = state.unsqueeze()
+        scores = torch.zeros(len(root), 1, device=root.device)
+        logits = steps.root_logits()[:, None]
+        levels: list[_Level] = []
+        for depth in range(self.depth):
+            if depth > 0:
+                logits = steps.extend(levels[-1].frontier, levels[-1].parents, states.slot, depth)
+            noise = None if choice.noise is None else choice.noise[:, depth]
+            levels.append(_grow(logits, scores, states, constraint, choice.sampling.temperature, noise, self.width))
+            scores, states = levels[-1].frontier_scores, levels[-1].states
+        return _assemble(root, state, levels, constraint, self.nodes)
 
 
-class _Candidates:
-    """All nodes created in one round, in the order of their creation.
+@dataclass(frozen=True)
+class _Level:
+    """What grew from the *frontier* of one depth, the k nodes that the draft read there.
 
-    The *frontier* is the nodes that the draft reads next; *readers* are all nodes it has read in this round, the root
-    first. Only readers have children, so their list states are all that is kept.
+    Attributes:
+        tokens: children of every frontier node, best first, int64 `[B, k * width]`.
+        scores: log-probabilities of the paths to them, float32 `[B, k * width]`.
+        best: the children that are the next frontier, int64 `[B, width]`.
+        parents: their parents in the frontier, int64 `[B, width]`.
+        frontier: their tokens, int64 `[B, width]`.
+        frontier_scores: their scores, `[B, width]`.
+        states: list states behind them, `[B, width]`.
     """
 
-    def __init__(self, root: Tensor, states: ListState) -> None:
-        batch = len(root)
-        self.frontier_tokens = root[:, None]  # [B, k]
-        self.frontier_states = states
-        self._frontier_scores = torch.zeros(batch, 1, dtype=torch.float32, device=root.device)
-        self._frontier_nodes = torch.zeros_like(self.frontier_tokens)  # index among all nodes
-        self._first_reader = 0  # index of the frontier's first node among the readers
-        self._reader_states = [states]
-        self._tokens, self._scores = [self.frontier_tokens], [self._frontier_scores]
-        self._parents, self._parent_readers = [self._frontier_nodes], [self._frontier_nodes]
-        self._count = 1
+    tokens: Tensor
+    scores: Tensor
+    best: Tensor
+    parents: Tensor
+    frontier: Tensor
+    frontier_scores: Tensor
+    states: ListState
 
-    def add(self, log_probs: Tensor, tokens: Tensor) -> None:
-        """Add the children of every frontier node, both `[B, k, width]`, best first."""
-        batch, n_frontier, width = tokens.shape
-        readers = self._first_reader + torch.arange(n_frontier, device=tokens.device)
-        self._tokens.append(tokens.flatten(1))
-        # Log-probabilities are at most 0, so that no child ever outscores its parent.
-        self._scores.append((self._frontier_scores[..., None] + log_probs.float()).flatten(1))
-        self._parents.append(self._frontier_nodes.repeat_interleave(width, dim=1))
-        self._parent_readers.append(readers.repeat_interleave(width).expand(batch, -1))
-        self._count += n_frontier * width
 
-    def advance(self, width: int, constraint: Constraint[ListState]) -> Tensor:
-        """Make the best `width` of the nodes added last the frontier; returns their parents in the old frontier."""
-        created = self._tokens[-1].shape[1]
-        scores, best = self._scores[-1].topk(width)  # [B, k]
-        parents = self._parent_readers[-1].gather(1, best) - self._first_reader
-        self._first_reader += self.frontier_tokens.shape[1]
-        self.frontier_tokens = self._tokens[-1].gather(1, best)
-        self._frontier_scores = scores
-        self._frontier_nodes = self._count - created + best
-        self.frontier_states = constraint.advance(self.frontier_states.gather(parents), self.frontier_tokens)
-        self._reader_states.append(self.frontier_states)
-        return parents
+@compiled
+def _grow(
+    logits: Tensor,
+    scores: Tensor,
+    states: ListState,
+    constraint: Constraint[ListState],
+    temperature: float,
+    noise: Tensor | None,
+    width: int,
+) -> _Level:
+    """Grow the children of a frontier.
 
-    def best(self, count: int, constraint: Constraint[ListState], max_depth: int) -> TokenTree:
-        """The tree of the root and the `count` best other nodes."""
-        tokens, scores = torch.cat(self._tokens, 1), torch.cat(self._scores, 1)
-        parents, readers = torch.cat(self._parents, 1), torch.cat(self._parent_readers, 1)
-        # Equal scores are frequent, as every forced token has log-probability 0. The stable sort then prefers the
-        # older node, so that a kept node's parent is always kept; sorting the kept nodes puts it before its child.
-        order = scores.sort(dim=1, descending=True, stable=True).indices[:, : count + 1]
-        kept = order.sort(1).values  # [B, N], the root first
-        tokens, readers, scores = tokens.gather(1, kept), readers.gather(1, kept), scores.gather(1, kept)
-        parents = torch.searchsorted(kept, parents.gather(1, kept))
-        before = concatenate(self._reader_states).gather(readers[:, 1:])
-        states = concatenate([self._reader_states[0], constraint.advance(before, tokens[:, 1:])])
-        return TokenTree.from_parents(tokens, parents, states, max_depth, scores)
+    Args:
+        logits: of the draft behind every frontier node, `[B, k, V]`.
+        scores: of the frontier nodes, `[B, k]`.
+        states: list states behind them, `[B, k]`.
+        constraint: what lists may continue with.
+        temperature: of the sampling.
+        noise: of the tokens chosen behind this frontier, `[B, V]`; None for greedy decoding.
+        width: children of each node, and nodes of the next frontier.
+    """
+    log_probs = log_chances(masked_log_softmax(logits, constraint.allowed(states)), temperature, noise)
+    width = min(width, log_probs.shape[-1])
+    gains, tokens = log_probs.topk(width)  # [B, k, width]
+    tokens = tokens.flatten(1)
+    # Log-probabilities are at most 0, so that no child ever outscores its parent.
+    scores = (scores[..., None] + gains.float()).flatten(1)
+    frontier_scores, best = scores.topk(width)
+    parents, frontier = best // width, tokens.gather(1, best)
+    after = constraint.advance(states.gather(parents), frontier)
+    return _Level(tokens, scores, best, parents, frontier, frontier_scores, after)
+
+
+@compiled
+def _assemble(
+    root: Tensor, state: ListState, levels: list[_Level], constraint: Constraint[ListState], n_nodes: int
+) -> TokenTree:
+    """The tree of the root, int64 `[B]`, and the best other nodes of all levels, `n_nodes` together."""
+    first = root.new_zeros(len(root), 1)
+    tokens, scores = [root[:, None]], [torch.zeros(first.shape, device=root.device)]
+    parents, readers = [first], [first]
+    # All nodes in the order of their creation; *readers* are those that the draft read, the root first. Only readers
+    # have children.
+    frontier, created, n_readers = first, 1, 0
+    for level in levels:
+        children = level.tokens.shape[1] // frontier.shape[1]
+        reader = n_readers + torch.arange(frontier.shape[1], device=root.device)
+        tokens.append(level.tokens)
+        scores.append(level.scores)
+        parents.append(frontier.repeat_interleave(children, dim=1))
+        readers.append(reader.repeat_interleave(children).expand(len(root), -1))
+        n_readers += frontier.shape[1]
+        frontier = created + level.best
+        created += level.tokens.shape[1]
+    all_tokens, all_scores, all_parents, all_readers = (torch.cat(v, 1) for v in (tokens, scores, parents, readers))
+    # Equal scores are frequent, as every forced token has log-probability 0. The stable sort then prefers the older
+    # node, so that a kept node's parent is always kept; sorting the kept nodes puts it before its child.
+    order = all_scores.sort(dim=1, descending=True, stable=True).indices[:, :n_nodes]
+    kept = order.sort(1).values  # [B, N], the root first
+    tree_tokens = all_tokens.gather(1, kept)
+    tree_parents = torch.searchsorted(kept, all_parents.gather(1, kept))
+    before = concatenate([state.unsqueeze(), *(level.states for level in levels[:-1])])
+    behind = constraint.advance(before.gather(all_readers.gather(1, kept)[:, 1:]), tree_tokens[:, 1:])
+    states = concatenate([state.unsqueeze(), behind])
+    return TokenTree.from_parents(tree_tokens, tree_parents, states, len(levels), all_scores.gather(1, kept))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import Constraint, ListState
 from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
 from padrec.decoding.runner import TargetRunner
@@ -32,24 +33,29 @@ class ForcedRuns:
 
     def extend(self, tree: TokenTree, constraint: Constraint[ListState]) -> TokenTree:
         """The tree with `length` nodes behind each of `leaves` nodes; those that are not forced are not present."""
-        if self.length == 0:
-            return tree
-        forced = constraint.forced(tree.states)  # [B, N]
-        # Where the tree goes on it has the forced token already, unless its draft ignores the constraint.
-        due = (forced >= 0) & tree.is_childless & tree.present
-        leaves = torch.where(due, tree.scores, -torch.inf).topk(min(self.leaves, forced.shape[1])).indices  # [B, E]
-        states, token, runs_on = tree.states.gather(leaves), forced.gather(1, leaves), due.gather(1, leaves)
-        tokens, present, after = [], [], []
-        for _ in range(self.length):
-            # What is not present is read all the same, so it needs a token that the target knows.
-            token = token.clamp(min=0)
-            states = constraint.advance(states, token)
-            tokens.append(token)
-            present.append(runs_on)
-            after.append(states)
-            token = constraint.forced(states)
-            runs_on = runs_on & (token >= 0)
-        return tree.with_runs(leaves, torch.cat(tokens, 1), torch.cat(present, 1), after)
+        return tree if self.length == 0 else _with_forced_runs(tree.tokens, tree, constraint, self.leaves, self.length)
+
+
+@compiled
+def _with_forced_runs(
+    tokens: Tensor, tree: TokenTree, constraint: Constraint[ListState], n_leaves: int, length: int
+) -> TokenTree:
+    forced = constraint.forced(tree.states)  # [B, N]
+    # Where the tree goes on it has the forced token already, unless its draft ignores the constraint.
+    due = (forced >= 0) & tree.is_childless & tree.present
+    leaves = torch.where(due, tree.scores, -torch.inf).topk(min(n_leaves, tokens.shape[1])).indices  # [B, E]
+    states, token, runs_on = tree.states.gather(leaves), forced.gather(1, leaves), due.gather(1, leaves)
+    run, present, after = [], [], []
+    for _ in range(length):
+        # What is not present is read all the same, so it needs a token that the target knows.
+        token = token.clamp(min=0)
+        states = constraint.advance(states, token)
+        run.append(token)
+        present.append(runs_on)
+        after.append(states)
+        token = constraint.forced(states)
+        runs_on = runs_on & (token >= 0)
+    return tree.with_runs(leaves, torch.cat(run, 1), torch.cat(present, 1), after)
 
 
 class RootOnly(TreeExpansion):

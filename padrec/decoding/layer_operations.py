@@ -19,6 +19,10 @@ class RMSNorm:
     weight: Tensor
     eps: float
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """The norm of `[*, n]`, in float32 whatever the precision, as transformers takes it."""
+        return F.rms_norm(x.float(), self.weight.shape, eps=self.eps).to(x.dtype) * self.weight
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -97,7 +101,7 @@ class LayerOperations:
             `[T, m]`, or `[T, m / 2]` where gated.
         """
         if norm is not None:
-            x = F.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
+            x = norm(x)
         y = F.linear(x, weight, bias)
         if gated:
             gate, up = y.chunk(2, dim=-1)
@@ -130,8 +134,7 @@ class LayerOperations:
         states = qkv.view(batch, width, heads.queries + 2 * heads.keys, heads.size)
         q, k, v = states.split([heads.queries, heads.keys, heads.keys], dim=2)
         if norms is not None:
-            q = F.rms_norm(q, (heads.size,), norms[0].weight, norms[0].eps)
-            k = F.rms_norm(k, (heads.size,), norms[1].weight, norms[1].eps)
+            q, k = norms[0](q), norms[1](k)
         cos, sin = (table[placement.positions][:, :, None].to(q.dtype) for table in rotary)
         q, k = q * cos + _half_turned(q) * sin, k * cos + _half_turned(k) * sin
         column = placement.lengths[:, None] + placement.first + torch.arange(width, device=qkv.device)

@@ -46,6 +46,8 @@ class DecodingTrace:
             by their slot and draft depth 1 … D, int64 `[L + 2, D]`.
         accepted: those of them that it proposed and that were kept, int64 `[L + 2, D]`.
         accepted_lengths: rounds of unfinished rows by the number of draft tokens kept, int64 `[D + 1]`.
+        recording_seconds: wall-clock seconds for compiling and recording what was needed for the first time; paid once,
+            and not part of the other seconds.
     """
 
     prefill_seconds: float
@@ -56,6 +58,7 @@ class DecodingTrace:
     attempted: Tensor
     accepted: Tensor
     accepted_lengths: Tensor
+    recording_seconds: float = 0.0
 
     @property
     def batch_size(self) -> int:
@@ -86,6 +89,11 @@ class RoundStatistics:
         self._draft_passes = torch.zeros_like(self._target_passes)
         self._shape = (n_slot_states, max_depth)
 
+    def reset(self) -> None:
+        """Forget all counts."""
+        for counts in (self._attempted, self._accepted, self._lengths, self._target_passes, self._draft_passes):
+            counts.zero_()
+
     def add_round(self, active: Tensor, draft_passes: int) -> None:
         """Count one pass of the target for the rows that are still `active`, bool `[B]`."""
         self._target_passes += active
@@ -109,7 +117,9 @@ class RoundStatistics:
         self._accepted.index_add_(0, place, accepted.flatten().long())
         self._lengths.index_add_(0, kept, active.long())
 
-    def trace(self, prefill_seconds: float, decode_seconds: float, tokens: Tensor) -> DecodingTrace:
+    def trace(
+        self, prefill_seconds: float, decode_seconds: float, tokens: Tensor, recording_seconds: float = 0.0
+    ) -> DecodingTrace:
         """The finished trace, its tensors on the CPU."""
         # Rounds without proposals, all those of decoders that make none, kept none.
         self._lengths[0] = self._target_passes.sum() - self._lengths[1:].sum()
@@ -122,4 +132,5 @@ class RoundStatistics:
             attempted=self._attempted.view(self._shape).cpu(),
             accepted=self._accepted.view(self._shape).cpu(),
             accepted_lengths=self._lengths.cpu(),
+            recording_seconds=recording_seconds,
         )

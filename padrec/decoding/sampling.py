@@ -12,8 +12,6 @@ _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
-_SHARPNESS = float(__import__("os").environ.get("SHARP", "1"))
-
 
 def masked_log_softmax(logits: Tensor, allowed: Tensor | None) -> Tensor:
     """Log-probabilities renormalised over the allowed tokens.
@@ -133,11 +131,15 @@ class Choice:
         Returns:
             Log-probabilities `[B, k, V]`, at most 0; the draft's own where decoding is greedy.
         """
-        log_probs = masked_log_softmax(logits, allowed)
-        if self.noise is None:
-            return log_probs
-        noisy = log_probs / self.sampling.temperature + self.noise[:, depth, None].to(log_probs.dtype)
-        return (noisy / _SHARPNESS).log_softmax(-1)
+        noise = None if self.noise is None else self.noise[:, depth]
+        return log_chances(masked_log_softmax(logits, allowed), self.sampling.temperature, noise)
+
+
+def log_chances(log_probs: Tensor, temperature: float, noise: Tensor | None) -> Tensor:
+    """See `Choice.log_chances`; from log-probabilities `[B, k, V]` and noise `[B, V]`."""
+    if noise is None:
+        return log_probs
+    return (log_probs / temperature + noise[:, None].to(log_probs.dtype)).log_softmax(-1)
 
 
 def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary_size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from padrec.decoding.decoder import ListBuffer, ListRequest, Stopwatch
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.recording import Recording
-from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.runner import Prompts, TargetRunner, roomy
 
 # Prompts are padded to a multiple of this on a GPU, so that few widths have to be recorded.
 _WIDTH_STEP = 32
@@ -36,6 +37,33 @@ class Rounds(Protocol):
     def round(self) -> None:
         """Continue every list that is not finished."""
         ...
+
+
+class Sessions:
+    """A decoder's sessions: one for each target, request, batch size and capacity that it meets.
+
+    Args:
+        rounds: makes the rounds of a session from runner, request, batch size and capacity.
+        room: tokens of the cache that a round needs behind prompt and list.
+    """
+
+    def __init__(self, rounds: Callable[[TargetRunner, ListRequest, int, int], Rounds], room: int) -> None:
+        self._rounds = rounds
+        self._room = room
+        # The keys hold runner and request alive: the next one cannot be mistaken for them.
+        self._sessions: dict[tuple[TargetRunner, ListRequest, int, int], Session] = {}
+
+    def decode(
+        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
+    ) -> tuple[Recommendations, DecodingTrace]:
+        """Write one list for each prompt; see `Decoder.decode`."""
+        device = prompts.tokens.device
+        batch, width = prompts.tokens.shape
+        capacity = roomy(_recorded_width(width, device) + request.n_tokens + self._room, device)
+        key = (runner, request, batch, capacity)
+        if key not in self._sessions:
+            self._sessions[key] = Session(self._rounds(runner, request, batch, capacity), request, device)
+        return self._sessions[key].decode(prompts, generator)
 
 
 class Session:
@@ -68,9 +96,7 @@ class Session:
 
     def _recorded(self, prompts: Prompts, keys: Tensor) -> tuple[float, "_Start"]:
         """What starts prompts of this width; recorded, and timed, at the first need."""
-        width = prompts.tokens.shape[1]
-        if self._device.type == "cuda":
-            width = math.ceil(width / _WIDTH_STEP) * _WIDTH_STEP
+        width = _recorded_width(prompts.tokens.shape[1], self._device)
         before = time.perf_counter()
         if width not in self._starts:
             self._starts[width] = _Start(self._rounds, prompts, keys, width)
@@ -87,6 +113,10 @@ class Session:
             for _ in range(math.ceil(remaining / self._rounds.most_tokens)):
                 self._round()
             remaining = lists.remaining()
+
+
+def _recorded_width(width: int, device: torch.device) -> int:
+    return math.ceil(width / _WIDTH_STEP) * _WIDTH_STEP if device.type == "cuda" else width
 
 
 class _Start:

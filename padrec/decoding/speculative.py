@@ -4,14 +4,17 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.decoder import ListBuffer, ListRequest, Stopwatch
+from padrec.decoding.compiled import compiled
+from padrec.decoding.decoder import ListBuffer, ListRequest
 from padrec.decoding.draft import Draft, DraftContext, Observation, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.forced import ForcedRuns
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.sampling import Choice
+from padrec.decoding.session import Rounds, Sessions
 from padrec.decoding.token_tree import TokenTree
-from padrec.decoding.verification import Acceptance, verify
+from padrec.decoding.verification import verify
 
 # A round continues this many leaves of its tree by forced tokens …
 _FORCED_LEAVES = 4
@@ -35,6 +38,10 @@ class SpeculativeDecoder:
         self.draft = draft
         self.expansion = expansion or DynamicTree()
         self.forced_tokens = forced_tokens
+        # A round's tree lies behind the list, or the columns that keeping a path writes to.
+        forced_nodes = _FORCED_LEAVES * _FORCED_LENGTH if forced_tokens else 0
+        tree = max(self.expansion.nodes + forced_nodes, self.max_depth + 1)
+        self._sessions = Sessions(self._rounds, room=max(tree, self.expansion.draft_rows + self.max_depth + 1))
 
     @property
     def max_depth(self) -> int:
@@ -50,69 +57,93 @@ class SpeculativeDecoder:
         self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
     ) -> tuple[Recommendations, DecodingTrace]:
         """Write one list for each prompt; see `Decoder.decode`."""
-        device = prompts.tokens.device
-        watch = Stopwatch(device)
-        expansion, runs = self.expansion, self._forced_runs(request)
-        max_depth = expansion.depth + runs.length
-        # Keeping a path writes a column for each level, of which a small tree may have more than nodes.
-        room = max(expansion.nodes + runs.nodes, max_depth + 1)
-        logits, features = runner.prefill(prompts, extra=request.n_tokens + room)
-        lists = ListBuffer(request, logits, generator)
-        statistics = RoundStatistics(len(prompts.tokens), request.vocabulary.n_slot_states, max_depth, device)
-        prefill_seconds = watch.lap()
-        first, slot = lists.last, lists.state.slot
-        self.draft.begin(DraftContext(runner, prompts, features, first, slot, request.n_tokens, expansion, max_depth))
-        # The question whether every list has ended is the one synchronisation of a round.
-        while not bool(lists.finished.all()):
-            self._round(runner, request, runs, lists, statistics)
-        return lists.recommendations(), statistics.trace(prefill_seconds, watch.lap(), lists.lengths)
+        return self._sessions.decode(runner, prompts, request, generator)
 
-    def _forced_runs(self, request: ListRequest) -> ForcedRuns:
+    def _rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
         length = min(_FORCED_LENGTH, request.constraint.longest_run) if self.forced_tokens else 0
-        return ForcedRuns(min(_FORCED_LEAVES, self.expansion.nodes), length)
+        runs = ForcedRuns(min(_FORCED_LEAVES, self.expansion.nodes), length)
+        return _SpeculativeRounds(runner, request, batch, capacity, self.draft, self.expansion, runs)
 
-    def _round(
+
+class _SpeculativeRounds:
+    """See `Rounds`: a round is a draft phase, a target pass and acceptance."""
+
+    def __init__(
         self,
         runner: TargetRunner,
         request: ListRequest,
+        batch: int,
+        capacity: int,
+        draft: Draft,
+        expansion: TreeExpansion,
         runs: ForcedRuns,
-        lists: ListBuffer,
-        statistics: RoundStatistics,
     ) -> None:
-        active = ~lists.finished
-        statistics.add_round(active, self.expansion.draft_passes)
-        choice = lists.choice(self.expansion.depth + runs.length)
-        tree = self.draft.propose(lists.last, lists.state, request.constraint, choice, self.expansion)
-        tree = runs.extend(tree, request.constraint)
-        logits, features = runner.verify(tree)
-        chosen, log_probs = lists.choose(logits, tree.states, tree.depths, choice)
-        outcome = verify(tree, chosen)
-        count = lists.append(outcome.emitted, log_probs.gather(1, outcome.path), outcome.count + 1)
-        runner.commit(outcome.path, count)
-        slots = self._advance(request, lists, tree, outcome, count)
-        self._count(statistics, outcome, slots, count, active)
-        kept = outcome.path[..., None].expand(-1, -1, features.shape[-1])
-        self.draft.observe(Observation(features.gather(1, kept), outcome.emitted, slots, count))
+        self._runner, self._request, self._capacity = runner, request, capacity
+        self._draft, self._expansion, self._runs = draft, expansion, runs
+        self._max_depth = expansion.depth + runs.length
+        self.most_tokens = self._max_depth + 1
+        device = runner.model.device
+        self.lists = ListBuffer(request, batch, device)
+        self.statistics = RoundStatistics(batch, request.vocabulary.n_slot_states, self._max_depth, device)
 
-    @staticmethod
-    def _advance(
-        request: ListRequest, lists: ListBuffer, tree: TokenTree, outcome: Acceptance, count: Tensor
-    ) -> Tensor:
-        """Move the lists behind their new last token; returns the slots of the emitted tokens, `[B, D + 1]`."""
-        path_states = tree.states.gather(outcome.path)
-        states = request.constraint.advance(path_states, outcome.emitted)
-        last = (count - 1).clamp(min=0)[:, None]
-        lists.last = torch.where(count > 0, outcome.emitted.gather(1, last)[:, 0], lists.last)
-        # Rows that have ended are never read again, so their states may be anything.
-        lists.state = states.gather(last).squeeze()
-        return states.slot
+    def start(self, prompts: Prompts, keys: Tensor) -> None:
+        """See `Rounds.start`."""
+        logits, features = self._runner.prefill(prompts, extra=self._capacity - prompts.tokens.shape[1])
+        self.statistics.reset()
+        self.lists.begin(logits, keys)
+        self._draft.begin(
+            DraftContext(
+                runner=self._runner,
+                prompts=prompts,
+                features=features,
+                first=self.lists.last,
+                first_slot=self.lists.state.slot,
+                expansion=self._expansion,
+                max_depth=self._max_depth,
+                capacity=self._capacity,
+            )
+        )
 
-    def _count(
-        self, statistics: RoundStatistics, outcome: Acceptance, slots: Tensor, count: Tensor, active: Tensor
-    ) -> None:
-        kept = torch.minimum(outcome.count, count)
-        # Where the walk ended for want of the right proposal, that depth was missed, be it that the tree held other
-        # tokens there or none: a tree that prunes must not look better than one that guesses. Deeper than the draft
-        # could go nothing is missed.
-        missed = (count > outcome.count) & (outcome.count < self.expansion.depth)
-        statistics.add_proposals(slots[:, :-1], kept, kept + missed, active)
+    def round(self) -> None:
+        """See `Rounds.round`."""
+        lists, constraint = self.lists, self._request.constraint
+        self.statistics.add_round(~lists.finished, self._expansion.draft_passes)
+        choice = lists.choice(self._max_depth)
+        tree = self._draft.propose(lists.last, lists.state, constraint, choice, self._expansion)
+        tree = self._runs.extend(tree, constraint)
+        logits, features = self._runner.verify(tree)
+        path, seen = _settle(logits, features, tree, choice, self._request, self.lists, self.statistics, self._expansion.depth)
+        self._runner.commit(path, seen.count)
+        self._draft.observe(seen)
+
+
+@compiled
+def _settle(
+    logits: Tensor,
+    features: Tensor,
+    tree: TokenTree,
+    choice: Choice,
+    request: ListRequest,
+    lists: ListBuffer,
+    statistics: RoundStatistics,
+    draft_depth: int,
+) -> tuple[Tensor, Observation]:
+    """Add what the target keeps of a tree to the lists; returns the path kept, `[B, D + 1]`, and what a draft learns."""
+    active = ~lists.finished
+    chosen, log_probs = lists.choose(logits, tree.states, tree.depths, choice)
+    outcome = verify(tree, chosen)
+    count = lists.append(outcome.emitted, log_probs.gather(1, outcome.path), outcome.count + 1)
+    # Move the lists behind their new last token.
+    states = request.constraint.advance(tree.states.gather(outcome.path), outcome.emitted)
+    last = (count - 1).clamp(min=0)[:, None]
+    lists.last.copy_(torch.where(count > 0, outcome.emitted.gather(1, last)[:, 0], lists.last))
+    # Rows that have ended are never read again, so their states may be anything.
+    lists.state.copy_(states.gather(last).squeeze())
+    kept = torch.minimum(outcome.count, count)
+    # Where the walk ended for want of the right proposal, that depth was missed, be it that the tree held other
+    # tokens there or none: a tree that prunes must not look better than one that guesses. Deeper than the draft
+    # could go nothing is missed.
+    missed = (count > outcome.count) & (outcome.count < draft_depth)
+    statistics.add_proposals(states.slot[:, :-1], kept, kept + missed, active)
+    at = outcome.path[..., None].expand(-1, -1, features.shape[-1])
+    return outcome.path, Observation(features.gather(1, at), outcome.emitted, states.slot, count)

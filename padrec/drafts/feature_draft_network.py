@@ -45,7 +45,8 @@ class FeatureDraftNetwork(nn.Module):
         self.position_aware = PositionAwareEmbedding(
             d, n_slot_states, n_steps, slot_embeddings=slot_embeddings, step_embeddings=step_embeddings
         )
-        donor: Any = AutoModel.from_config(_one_layer(target_config), attn_implementation="sdpa")
+        self.config = _one_layer(target_config)
+        donor: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")
         self.layer: nn.Module = donor.layers[0]
         self.layer.input_layernorm = nn.Identity()
         self.rotary: nn.Module = donor.rotary_emb

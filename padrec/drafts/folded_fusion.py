@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding import compiled
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
 
@@ -70,11 +71,30 @@ class FoldedFusion:
     def __call__(self, tokens: Tensor, features: Tensor, slots: Tensor, step: int) -> Tensor:
         """See `Fusion`; the slots are not looked at."""
         position = self._position
-        fused = nn.functional.linear(features, self._feature_weight) + self._table[tokens]
-        if position.step_embedding is None or position.gate is None or step == 0:
-            return fused
-        gate = (nn.functional.linear(fused, position.gate.weight) + self._gate_offset[tokens]).sigmoid()
-        return fused + gate * position.step_embedding[min(step, position.n_steps - 1) - 1]
+        gate_weight = gate_offset = step_embedding = None
+        if position.step_embedding is not None and position.gate is not None and step > 0:
+            gate_weight, gate_offset = position.gate.weight, self._gate_offset
+            step_embedding = position.step_embedding[min(step, position.n_steps - 1) - 1]
+        return _fuse(
+            features, tokens, self._feature_weight, self._table, gate_weight, gate_offset, step_embedding
+        )
+
+
+@compiled
+def _fuse(
+    features: Tensor,
+    tokens: Tensor,
+    feature_weight: Tensor,
+    table: Tensor,
+    gate_weight: Tensor | None,
+    gate_offset: Tensor | None,
+    step_embedding: Tensor | None,
+) -> Tensor:
+    fused = nn.functional.linear(features, feature_weight) + table[tokens]
+    if gate_weight is None or gate_offset is None or step_embedding is None:
+        return fused
+    gate = (nn.functional.linear(fused, gate_weight) + gate_offset[tokens]).sigmoid()
+    return fused + gate * step_embedding
 
 
 def fusion_for(network: FeatureDraftNetwork, embedding: nn.Module, vocabulary: SemanticIDVocabulary) -> Fusion:

@@ -1,6 +1,6 @@
 """Feature drafts at decoding time: from a network to token trees."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -20,10 +20,36 @@ from padrec.decoding import (
     TransformersLayers,
     TreeExpansion,
     can_fuse,
-    roomy,
+    compiled,
 )
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.folded_fusion import Fusion, fusion_for
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What a draft keeps from round to round, always in the same tensors.
+
+    Attributes:
+        lengths: inputs in the persistent cache, int64 `[B]`.
+        root: predicted feature of the root, `[B, 1, d]`.
+        kept: what the last round kept, to be read at the next proposal.
+    """
+
+    lengths: Tensor
+    root: Tensor
+    kept: Observation
+
+    @classmethod
+    def empty(cls, batch: int, most_kept: int, features: Tensor) -> "_Memory":
+        lengths = torch.zeros(batch, dtype=torch.long, device=features.device)
+        kept = Observation(
+            features=features.new_zeros(batch, most_kept, features.shape[-1]),
+            tokens=lengths[:, None].repeat(1, most_kept),
+            slots=lengths[:, None].repeat(1, most_kept),
+            count=lengths.clone(),
+        )
+        return cls(lengths, features.new_zeros(batch, 1, features.shape[-1]), kept)
 
 
 class NetworkDraft:
@@ -42,11 +68,9 @@ class NetworkDraft:
         self._fusion: Fusion
         self._head: torch.nn.Module
         self._layers: CachedLayers
-        self._room = (0, 0, 0)  # rows, columns and tokens of a round that the tensors below were made for
-        self._lengths: Tensor  # [B] inputs in the persistent cache
-        self._root: Tensor  # [B, 1, d] predicted feature of the root
-        self._kept: Observation  # of the last round, read at the next proposal: the last round has none
-        self._tree_rows = 1
+        self._memories: dict[tuple[int, int], _Memory] = {}  # by batch size and depth
+        self._memory: _Memory
+        self._places: Tensor  # [tree rows] all rows of a tree in order
         self._parent_features: Tensor  # [B, k, d] outputs of the last call
         self._parent_mask: Tensor  # [B, k, tree rows] ancestors of its nodes
         self._rows_used = 0
@@ -63,25 +87,23 @@ class NetworkDraft:
         self._head = runner.model.get_output_embeddings()
         self._fusion = fusion_for(self.network, runner.model.get_input_embeddings(), vocabulary)
         network = self.network
-        self._room = (0, 0, 0)
-        if can_fuse(runner.model.config):
-            self._layers = FusedLayers([network.layer], runner.model.config, network.rotary)
+        self._memories = {}
+        if can_fuse(network.config):
+            self._layers = FusedLayers([network.layer], network.config, network.rotary)
         else:
             self._layers = TransformersLayers(network.attend, n_layers=1)
 
     def begin(self, context: DraftContext) -> None:
         """Read the prompts, each shifted by one: token i + 1 beside the target's feature of token i."""
         prompts = context.prompts
-        batch, width = prompts.tokens.shape
-        # Behind the longest list lie a tree, or the tokens of a round with the padding behind the kept ones.
-        room = context.n_tokens + context.expansion.draft_rows + context.max_depth + 1
-        self._reserve(batch, width + room, context.max_depth + 1, context.features)
-        self._tree_rows = max(1, context.expansion.draft_rows)
+        self._reserve(len(prompts.tokens), context)
+        tree_rows = max(1, context.expansion.draft_rows)
+        self._places = torch.arange(tree_rows, device=prompts.tokens.device)
         last = prompts.lengths[:, None] - 1
         tokens = prompts.tokens.roll(-1, 1).scatter(1, last, context.first[:, None])
         slots = prompts.slots.roll(-1, 1).scatter(1, last, context.first_slot[:, None])
-        self._lengths.zero_()
-        self._kept.count.zero_()
+        self._memory.lengths.zero_()
+        self._memory.kept.count.zero_()
         self._read(Observation(context.features, tokens, slots, prompts.lengths))
 
     def propose(
@@ -93,53 +115,63 @@ class NetworkDraft:
         expansion: TreeExpansion,
     ) -> TokenTree:
         """Grow a tree behind what the target has kept; see `Draft.propose`."""
-        self._read(self._kept)
-        self._parent_features = self._root
-        self._parent_mask = torch.zeros(*self._root.shape[:2], self._tree_rows, dtype=torch.bool, device=root.device)
+        self._read(self._memory.kept)
+        self._parent_features = self._memory.root
+        self._parent_mask = torch.zeros(*self._memory.root.shape[:2], len(self._places), dtype=torch.bool, device=root.device)
         self._rows_used = 0
         return expansion.expand(root, state, constraint, choice, self)
 
     def observe(self, observation: Observation) -> None:
         """Remember what the target kept."""
         for field in fields(Observation):
-            getattr(self._kept, field.name).copy_(getattr(observation, field.name))
+            getattr(self._memory.kept, field.name).copy_(getattr(observation, field.name))
 
     def root_logits(self) -> Tensor:
         """Logits of the token behind the root; see `DraftSteps`."""
-        logits: Tensor = self._head(self._root[:, 0])
+        logits: Tensor = self._head(self._memory.root[:, 0])
         return logits
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         """Read the nodes of one depth; see `DraftSteps`."""
         n_nodes = tokens.shape[1]
-        rows = self._rows_used + torch.arange(n_nodes, device=tokens.device)
-        features = self._parent_features.gather(1, parents[..., None].expand(-1, -1, self._root.shape[-1]))
-        own = torch.nn.functional.one_hot(rows, self._tree_rows).bool()
-        above = self._parent_mask.gather(1, parents[..., None].expand(-1, -1, self._tree_rows))
-        mask = above | own
-        positions = (self._lengths[:, None] + depth - 1).expand_as(tokens)
+        own = self._places[self._rows_used : self._rows_used + n_nodes]
+        features, mask = _below(self._parent_features, self._parent_mask, parents, own, self._places)
+        positions = (self._memory.lengths[:, None] + (depth - 1)).expand_as(tokens)
         hidden = self._fusion(tokens, features, slots, depth)
-        placement = Placement(self._lengths, positions, self._rows_used, mask)
+        placement = Placement(self._memory.lengths, positions, self._rows_used, mask)
         self._parent_features = self._layers(hidden, placement)
         self._parent_mask = mask
         self._rows_used += n_nodes
         logits: Tensor = self._head(self._parent_features)
         return logits
 
-    def _reserve(self, batch: int, columns: int, kept: int, like: Tensor) -> None:
-        if self._room[::2] != (batch, kept) or self._room[1] < columns:
-            columns = roomy(columns, like.device)
-            self._room = (batch, columns, kept)
-            self._lengths = torch.zeros(batch, dtype=torch.long, device=like.device)
-            self._root = like.new_zeros(batch, 1, like.shape[-1])
-            zeros = self._lengths[:, None].repeat(1, kept)
-            self._kept = Observation(like.new_zeros(batch, kept, like.shape[-1]), zeros, zeros.clone(), zeros[:, 0].clone())
-        self._layers.reserve(batch, self._room[1])
+    def _reserve(self, batch: int, context: DraftContext) -> None:
+        self._layers.reserve(batch, context.capacity)
+        key = (batch, context.max_depth)
+        if key not in self._memories:
+            self._memories[key] = _Memory.empty(batch, context.max_depth + 1, context.features)
+        self._memory = self._memories[key]
 
     def _read(self, seen: Observation) -> None:
         place = torch.arange(seen.tokens.shape[1], device=seen.tokens.device)
         hidden = self._fusion(seen.tokens, seen.features, seen.slots, 0)
-        output = self._layers(hidden, Placement(self._lengths, self._lengths[:, None] + place))
+        output = self._layers(hidden, Placement(self._memory.lengths, self._memory.lengths[:, None] + place))
         last = (seen.count - 1).clamp(min=0)[:, None, None].expand(-1, -1, output.shape[-1])
-        self._root.copy_(torch.where(seen.count[:, None, None] > 0, output.gather(1, last), self._root))
-        self._lengths += seen.count
+        self._memory.root.copy_(torch.where(seen.count[:, None, None] > 0, output.gather(1, last), self._memory.root))
+        self._memory.lengths.add_(seen.count)
+
+
+@compiled
+def _below(features: Tensor, mask: Tensor, parents: Tensor, own: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Features of the nodes' parents, `[B, k, d]`, and the rows of the tree that the nodes see, `[B, k, rows]`.
+
+    Args:
+        features: behind the nodes of the last call, `[B, p, d]`.
+        mask: rows that those see, bool `[B, p, rows]`.
+        parents: each node's parent among them, int64 `[B, k]`.
+        own: the row of each node, int64 `[k]`.
+        places: all rows in order, int64 `[rows]`.
+    """
+    above = mask.gather(1, parents[..., None].expand(-1, -1, mask.shape[2]))
+    below = features.gather(1, parents[..., None].expand(-1, -1, features.shape[2]))
+    return below, above | (own[:, None] == places)

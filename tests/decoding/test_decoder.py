@@ -40,7 +40,9 @@ def buffer_of(n_rows: int) -> ListBuffer:
     request = ListRequest.build(_CATALOG, _VOCABULARY, 3, constrained=False)
     logits = torch.zeros(n_rows, _VOCABULARY.size)
     logits[:, 4] = 9
-    return ListBuffer(request, logits, torch.Generator())
+    lists = ListBuffer(request, n_rows, torch.device("cpu"))
+    lists.begin(logits, torch.zeros(n_rows, dtype=torch.long))
+    return lists
 
 
 def test_tokens_are_written_up_to_the_end_of_each_list() -> None:
@@ -66,5 +68,6 @@ def test_an_end_token_at_once_ends_the_list() -> None:
     request = ListRequest.build(_CATALOG, _VOCABULARY, 3, constrained=False)
     logits = torch.zeros(1, _VOCABULARY.size)
     logits[:, _VOCABULARY.eos_token] = 9
-    lists = ListBuffer(request, logits, torch.Generator())
+    lists = ListBuffer(request, 1, torch.device("cpu"))
+    lists.begin(logits, torch.zeros(1, dtype=torch.long))
     assert (lists.finished.tolist(), lists.lengths.tolist()) == ([True], [1])

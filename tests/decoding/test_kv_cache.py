@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padrec.decoding import PreallocatedCache, additive_mask, tree_mask
+from padrec.decoding import PreallocatedCache, additive_mask
 
 _LAYERS, _BATCH, _CAPACITY, _HEADS, _SIZE = 2, 3, 7, 2, 4
 
@@ -17,21 +17,21 @@ def column_lists(n_columns: int) -> st.SearchStrategy[list[list[int]]]:
     return st.lists(row, min_size=_BATCH, max_size=_BATCH)
 
 
-@given(rounds=st.lists(column_lists(2), min_size=1, max_size=4), visible=st.integers(1, _CAPACITY))
-def test_states_are_written_where_the_caller_says(rounds: list[list[list[int]]], visible: int) -> None:
+@given(rounds=st.lists(column_lists(2), min_size=1, max_size=4))
+def test_states_are_written_where_the_caller_says(rounds: list[list[list[int]]]) -> None:
     cache = PreallocatedCache(_LAYERS, _BATCH, _CAPACITY)
     expected = torch.zeros(_LAYERS, 2, _BATCH, _HEADS, _CAPACITY, _SIZE)
     for number, columns in enumerate(rounds):
-        cache.write_at(torch.tensor(columns), visible)
+        cache.write_at(torch.tensor(columns))
         for layer in range(_LAYERS):
             new = [states(2, 100 * number + 10 * layer + kind) for kind in range(2)]
             for kind in range(2):
                 for row, row_columns in enumerate(columns):
                     expected[layer, kind, row][:, row_columns] = new[kind][row]
             keys, values = cache.update(new[0], new[1], layer)
-            assert torch.equal(keys, expected[layer, 0][:, :, :visible])
-            assert torch.equal(values, expected[layer, 1][:, :, :visible])
-    assert cache.get_mask_sizes(2, 0) == (visible, 0)
+            assert torch.equal(keys, expected[layer, 0])
+            assert torch.equal(values, expected[layer, 1])
+    assert cache.get_mask_sizes(2, 0) == (_CAPACITY, 0)
     assert cache.get_seq_length() == 0
 
 
@@ -67,10 +67,3 @@ def test_masks_hide_by_the_lowest_number() -> None:
     lowest = torch.finfo(torch.float64).min
     assert additive_mask(visible, torch.float64).tolist() == [[[[0.0, lowest]]], [[[lowest, 0.0]]]]
     assert additive_mask(visible, torch.bfloat16).dtype == torch.bfloat16
-
-
-def test_tree_nodes_see_their_rows_past_and_their_own_ancestors() -> None:
-    ancestors = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]]).bool().expand(2, -1, -1)
-    mask = tree_mask(torch.tensor([1, 3]), ancestors, 7).int().tolist()
-    assert mask[0] == [[1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 1, 0, 0, 0]]
-    assert mask[1] == [[1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 1, 0]]

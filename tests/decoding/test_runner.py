@@ -109,7 +109,7 @@ def test_what_an_earlier_batch_left_in_the_cache_is_never_seen() -> None:
 
 def test_verifying_before_any_prompt_is_an_error() -> None:
     runner = TransformersRunner(tiny_target(_VOCABULARY))
-    with pytest.raises(RuntimeError, match="call prefill before verify and commit"):
+    with pytest.raises(RuntimeError, match="a runner needs prefill before verify and commit"):
         runner.verify(random_tree(random.Random(0), 1, 2))
 
 

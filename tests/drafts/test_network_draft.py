@@ -72,7 +72,7 @@ class Drafting:
         prompts = Prompts(self.tokens[:, :width], self.slots[:, :width], lengths)
         first, slot = (values.gather(1, lengths[:, None])[:, 0] for values in (self.tokens, self.slots))
         features = self.features[:, :width]
-        self.draft.begin(DraftContext(self._runner, prompts, features, first, slot, 20, self.chain, _DEPTH))
+        self.draft.begin(DraftContext(self._runner, prompts, features, first, slot, self.chain, _DEPTH, capacity=64))
         self.chain.position = lengths - 1
 
     def propose(self) -> list[Tensor]:
@@ -82,7 +82,7 @@ class Drafting:
 
     def keep(self, count: Tensor) -> None:
         """Let the target keep `count` tokens behind the position."""
-        at = self.chain.position[:, None] + 1 + torch.arange(int(count.max()))
+        at = self.chain.position[:, None] + 1 + torch.arange(_DEPTH + 1)
         at = at.clamp(max=_LENGTH - 1)  # behind `count` stands anything
         features = self.features.gather(1, at[..., None].expand(-1, -1, self.features.shape[-1]))
         tokens, slots = self.tokens.gather(1, at + 1), self.slots.gather(1, at + 1)
