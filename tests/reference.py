@@ -38,6 +38,17 @@ def allowed_tokens(
     return {leaf[place] for leaf in leaves if leaf[:place] == under_way and leaf not in items}
 
 
+def trie_tokens(
+    leaves: Sequence[tuple[int, ...]], vocabulary: SemanticIDVocabulary, written: Sequence[int]
+) -> set[int]:
+    """Tokens that some item continues with, be it in the list already or not."""
+    place = len(written) % vocabulary.item_length
+    if place == vocabulary.n_slots:
+        return {vocabulary.separator_token}
+    under_way = tuple(written[len(written) - place :])
+    return {leaf[place] for leaf in leaves if leaf[:place] == under_way}
+
+
 def next_slot(vocabulary: SemanticIDVocabulary, slot: int, token: int) -> int:
     """The slot of `token` behind a token in `slot`."""
     if token == vocabulary.separator_token:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.decoding import (
+    Choice,
     Constraint,
     Draft,
     DraftContext,
@@ -122,9 +123,14 @@ class StubDraft:
         self.position = torch.ones_like(context.first)
 
     def propose(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        expansion: TreeExpansion,
     ) -> TokenTree:
-        return expansion.expand(root, state, constraint, self)
+        return expansion.expand(root, state, constraint, choice, self)
 
     def observe(self, observation: Observation) -> None:
         self.position = self.position + observation.count
@@ -157,9 +163,14 @@ class ContraryDraft(OracleDraft):
     """Never right: the target's own token is what it finds least likely, and no constraint binds it."""
 
     def propose(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        expansion: TreeExpansion,
     ) -> TokenTree:
-        return expansion.expand(root, state, Unbound(constraint), self)
+        return expansion.expand(root, state, Unbound(constraint), choice, self)
 
     def logits(self, depth: int, n_nodes: int) -> Tensor:
         return -super().logits(depth, n_nodes)
@@ -185,19 +196,25 @@ class Unbound:
     def initial(self, batch: int, device: torch.device) -> ListState:
         return self._constraint.initial(batch, device)
 
+    @property
+    def longest_run(self) -> int:
+        return self._constraint.longest_run
+
     def allowed(self, state: ListState) -> Tensor | None:
         return None
+
+    def forced(self, state: ListState) -> Tensor:
+        return self._constraint.forced(state)
 
     def advance(self, state: ListState, token: Tensor) -> ListState:
         return self._constraint.advance(state, token)
 
 
 class LoggingDraft:
-    """Another draft, with everything it proposed and was told."""
+    """Another draft, with everything it was told."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
-        self.trees: list[TokenTree] = []
         self.observations: list[Observation] = []
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
@@ -207,10 +224,14 @@ class LoggingDraft:
         self._draft.begin(context)
 
     def propose(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        expansion: TreeExpansion,
     ) -> TokenTree:
-        self.trees.append(self._draft.propose(root, state, constraint, expansion))
-        return self.trees[-1]
+        return self._draft.propose(root, state, constraint, choice, expansion)
 
     def observe(self, observation: Observation) -> None:
         self.observations.append(observation)

@@ -12,14 +12,16 @@ class CatalogTrie:
 
     Nodes are numbered level by level in sorted order: the root is node 0, the leaves of the catalog are the last
     `n_leaves` nodes, and node `n_nodes` is a *sink* without children, where every step that the catalog does not
-    allow ends. Children are stored in CSR form: the edges of node `v` are `first_child[v] … first_child[v + 1]`.
+    allow ends. Children are stored in CSR form: the edges of node `v` are `first_child[v] … first_child[v + 1]`. Nodes
+    are numbered in the order of their edges, so edge `e` leads to node `e + 1`.
 
     Attributes:
         first_child: int64 `[n_nodes + 2]`, first edge of each node (of the sink as well).
         child_token: int64 `[n_edges]`, token of each edge, rising within a node.
-        child_node: int64 `[n_edges]`, node that each edge leads to.
         low: int64 `[n_nodes + 1]`, first leaf below each node.
         high: int64 `[n_nodes + 1]`, one past the last leaf below each node.
+        only_token: int64 `[n_nodes + 1]`, the one token that may follow each node: its only child's, the separator
+            behind a leaf; -1 where there are several or none.
         max_children: the most children of any node.
 
     Args:
@@ -28,20 +30,21 @@ class CatalogTrie:
     """
 
     def __init__(self, catalog: Catalog, vocabulary: SemanticIDVocabulary) -> None:
-        self.vocabulary_size = vocabulary.size
         self.n_slots = catalog.n_slots
         self.n_leaves = catalog.n_leaves
         tokens = vocabulary.encode(catalog.leaf_codes)[:, : self.n_slots]  # [n_leaves, L]
         node_low, edge_token, edge_parent = _levels(tokens)
         self.n_nodes = len(node_low)
         self.child_token = edge_token
-        # Nodes are created in the order of their edges, so edge e leads to node e + 1.
-        self.child_node = torch.arange(1, self.n_nodes)
         degree = torch.bincount(edge_parent, minlength=self.n_nodes + 1)
         self.first_child = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
         self.max_children = int(degree.max())
         self.low, self.high = self._ranges(node_low)
-        self._edge_keys = edge_parent * self.vocabulary_size + edge_token  # sorted: parents rise, tokens rise
+        self.only_token = self._only_tokens(degree, vocabulary)
+        self._vocabulary_size = vocabulary.size
+        # Sorted, since parents rise and tokens rise within each. The last key is no edge: every search ends inside.
+        last = edge_token.new_full((1,), torch.iinfo(torch.long).max)
+        self._edge_keys = torch.cat([edge_parent * vocabulary.size + edge_token, last])
 
     def _ranges(self, node_low: Tensor) -> tuple[Tensor, Tensor]:
         high = torch.full_like(node_low, self.n_leaves)
@@ -50,6 +53,13 @@ class CatalogTrie:
         high[:-1] = torch.where(same_level, node_low[1:], high[:-1])
         sink = node_low.new_zeros(1)
         return torch.cat([node_low, sink]), torch.cat([high, sink])
+
+    def _only_tokens(self, degree: Tensor, vocabulary: SemanticIDVocabulary) -> Tensor:
+        first = self.child_token[self.first_child[:-1].clamp(max=len(self.child_token) - 1)]
+        only = torch.where(degree == 1, first, -1)
+        if vocabulary.separator:
+            only[self.n_nodes - self.n_leaves : self.n_nodes] = vocabulary.separator_token
+        return only
 
     @property
     def sink(self) -> int:
@@ -80,8 +90,10 @@ class CatalogTrie:
 
     def child(self, node: Tensor, token: Tensor) -> Tensor:
         """The node reached from `node` by `token` (int64, one shape); the sink where the catalog has no such step."""
-        key = node * self.vocabulary_size + token
-        edge = torch.searchsorted(self._edge_keys, key.contiguous()).clamp(max=len(self._edge_keys) - 1)
+        # One search over all edges is a single operation on the device; halving the node's own range would be a dozen
+        # for each bit of its size, which is slower by far.
+        key = torch.add(token, node, alpha=self._vocabulary_size)
+        edge = torch.searchsorted(self._edge_keys, key.contiguous())
         return torch.where(self._edge_keys[edge] == key, edge + 1, self.sink)
 
     def children(self, node: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +109,7 @@ class CatalogTrie:
         edge = start[..., None] + torch.arange(self.max_children, device=node.device)
         present = edge < end[..., None]
         edge = edge.clamp(max=len(self.child_token) - 1)
-        return self.child_token[edge], self.child_node[edge], present
+        return self.child_token[edge], edge + 1, present
 
 
 def _levels(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,10 +12,11 @@ from padrec.decoding.constraint import (
 from padrec.decoding.decoder import Decoder, ListBuffer, ListRequest, Stopwatch
 from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
+from padrec.decoding.forced import ForcedDraft, ForcedRuns, RootOnly
 from padrec.decoding.kv_cache import PreallocatedCache, additive_mask, tree_mask
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner, TransformersRunner
-from padrec.decoding.sampling import Sampling, gumbel_noise, masked_log_softmax
+from padrec.decoding.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.static_tree import Chain, StaticTree
 from padrec.decoding.token_tree import TokenTree
@@ -28,6 +29,7 @@ __all__ = [
     "CatalogConstraint",
     "CatalogState",
     "Chain",
+    "Choice",
     "Constraint",
     "Decoder",
     "DecodingTrace",
@@ -35,6 +37,8 @@ __all__ = [
     "DraftContext",
     "DraftSteps",
     "DynamicTree",
+    "ForcedDraft",
+    "ForcedRuns",
     "FreeDecoding",
     "ListBuffer",
     "ListRequest",
@@ -43,6 +47,7 @@ __all__ = [
     "PreallocatedCache",
     "Prompts",
     "Recommendations",
+    "RootOnly",
     "RoundStatistics",
     "Sampling",
     "SpeculativeDecoder",

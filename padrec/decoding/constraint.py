@@ -49,12 +49,24 @@ def concatenate(states: list[S]) -> S:
 class Constraint(Protocol[S]):
     """Decides which tokens may follow; one object serves every decoder and, in trees, every node."""
 
+    @property
+    def longest_run(self) -> int:
+        """The most forced tokens that can follow one another; 0 where none is ever forced."""
+        ...
+
     def initial(self, batch: int, device: torch.device) -> S:
         """States `[batch]` of lists that have not begun."""
         ...
 
     def allowed(self, state: S) -> Tensor | None:
         """Tokens that may follow, bool `[*, V]`; None where all may."""
+        ...
+
+    def forced(self, state: S) -> Tensor:
+        """The token that must follow, int64 `[*]`; -1 where several may or none.
+
+        A constraint need not find every forced token, but no other token may follow than the one it names.
+        """
         ...
 
     def advance(self, state: S, token: Tensor) -> S:
@@ -69,6 +81,8 @@ class FreeDecoding:
         vocabulary: the target's tokens.
     """
 
+    longest_run = 0
+
     def __init__(self, vocabulary: SemanticIDVocabulary) -> None:
         self.vocabulary = vocabulary
 
@@ -79,6 +93,10 @@ class FreeDecoding:
     def allowed(self, state: ListState) -> Tensor | None:
         """Always None: every token may follow."""
         return None
+
+    def forced(self, state: ListState) -> Tensor:
+        """Always -1: no token must follow."""
+        return torch.full_like(state.slot, -1)
 
     def advance(self, state: ListState, token: Tensor) -> ListState:
         """States after one more token each."""
@@ -125,6 +143,11 @@ class CatalogConstraint:
         self.vocabulary = vocabulary
         self.list_length = list_length
 
+    @property
+    def longest_run(self) -> int:
+        """All tokens of an item but one: what is forced before a choice, and what is behind it."""
+        return self.vocabulary.item_length - 1
+
     def initial(self, batch: int, device: torch.device) -> CatalogState:
         """States `[batch]` of lists that have not begun."""
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
@@ -146,6 +169,13 @@ class CatalogConstraint:
         if self.vocabulary.separator:
             mask[..., self.vocabulary.separator_token] = self.trie.is_leaf(state.node) & unfinished
         return mask
+
+    def forced(self, state: CatalogState) -> Tensor:
+        """The only token in the trie behind each state, int64 `[*]`, or -1.
+
+        A token that is forced only because the list has used up its siblings is not found.
+        """
+        return torch.where(state.count < self.list_length, self.trie.only_token[state.node], -1)
 
     def advance(self, state: CatalogState, token: Tensor) -> CatalogState:
         """States after one more token each; a token that was not allowed leads to the trie's sink."""

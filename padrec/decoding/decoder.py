@@ -11,7 +11,7 @@ from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabular
 from padrec.decoding.constraint import CatalogConstraint, Constraint, FreeDecoding, ListState
 from padrec.decoding.recommendations import DecodingTrace, Recommendations
 from padrec.decoding.runner import Prompts, TargetRunner
-from padrec.decoding.sampling import Sampling, masked_log_softmax
+from padrec.decoding.sampling import Choice, Sampling, masked_log_softmax
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Decoder(Protocol):
 
     @property
     def max_depth(self) -> int:
-        """D, the deepest proposal of a round; 0 where nothing is proposed."""
+        """Bound of the depth of proposals; 0 where nothing is proposed."""
         ...
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
@@ -119,15 +119,19 @@ class ListBuffer:
         self._tokens = torch.full((batch, width), request.vocabulary.pad_token, device=device)
         self._log_probs = torch.zeros(batch, width, dtype=torch.float32, device=device)
         state = request.constraint.initial(batch, device).unsqueeze()
-        chosen, log_prob = self.choose(logits[:, None], state, torch.zeros_like(self.keys)[:, None], 0)
+        chosen, log_prob = self.choose(logits[:, None], state, torch.zeros_like(self.keys)[:, None], self.choice(0))
         self.append(chosen, log_prob, torch.ones_like(self.lengths))
         self.last = chosen[:, 0]  # [B] the token that the target has chosen but not read
         self.state = request.constraint.advance(state, chosen).squeeze()  # behind `last`, [B]
 
-    def choose(self, logits: Tensor, states: ListState, depths: Tensor, max_depth: int) -> tuple[Tensor, Tensor]:
+    def choice(self, max_depth: int) -> Choice:
+        """What decides the tokens of a round that is `max_depth` deep, behind what is written."""
+        return self._request.sampling.choice(self.keys, self.lengths, max_depth, self._request.vocabulary.size)
+
+    def choose(self, logits: Tensor, states: ListState, depths: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
         """The target's token at every node and its log-probability, both `[B, N]`."""
         log_probs = masked_log_softmax(logits, self._request.constraint.allowed(states))
-        chosen = self._request.sampling.choose(log_probs, self.keys, depths, self.lengths, max_depth)
+        chosen = choice.choose(log_probs, depths)
         return chosen, log_probs.gather(-1, chosen[..., None])[..., 0]
 
     def append(self, tokens: Tensor, log_probs: Tensor, count: Tensor) -> Tensor:

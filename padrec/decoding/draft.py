@@ -8,6 +8,7 @@ from torch import Tensor
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.constraint import Constraint, ListState
 from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.sampling import Choice
 from padrec.decoding.token_tree import TokenTree
 
 
@@ -23,6 +24,8 @@ class DraftContext:
         first_slot: its slot, int64 `[B]`.
         n_tokens: tokens that the list will have.
         expansion: the tree expansion that later calls of `propose` will be given.
+        max_depth: D, the deepest proposal of a round; with the forced tokens that the decoder itself adds, this is more
+            than the expansion's depth. A round emits at most D + 1 tokens.
     """
 
     runner: TargetRunner
@@ -32,6 +35,7 @@ class DraftContext:
     first_slot: Tensor
     n_tokens: int
     expansion: "TreeExpansion"
+    max_depth: int
 
 
 @dataclass(frozen=True)
@@ -80,22 +84,27 @@ class TreeExpansion(Protocol):
     Attributes:
         depth: D, the deepest proposal.
         nodes: N, nodes of a tree, the root included.
+        leaves: bound of the nodes without children.
         draft_rows: nodes that `expand` passes to `DraftSteps.extend` in one round, all calls together.
         draft_passes: forward passes of the draft in one round.
     """
 
     depth: int
     nodes: int
+    leaves: int
     draft_rows: int
     draft_passes: int
 
-    def expand(self, root: Tensor, state: ListState, constraint: Constraint[ListState], steps: DraftSteps) -> TokenTree:
+    def expand(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
+    ) -> TokenTree:
         """Grow one tree for each row.
 
         Args:
             root: last token of each row, int64 `[B]`.
             state: list states behind it, `[B]`.
             constraint: what lists may continue with; applied to the draft as to the target.
+            choice: what the target will choose tokens by.
             steps: the draft.
         """
         ...
@@ -117,7 +126,12 @@ class Draft(Protocol):
         ...
 
     def propose(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        expansion: TreeExpansion,
     ) -> TokenTree:
         """Propose a tree for each row; arguments as in `TreeExpansion.expand`."""
         ...

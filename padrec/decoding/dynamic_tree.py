@@ -6,15 +6,16 @@ from torch import Tensor
 from padrec.catalog import InputError
 from padrec.decoding.constraint import Constraint, ListState, concatenate
 from padrec.decoding.draft import DraftSteps
-from padrec.decoding.sampling import masked_log_softmax
+from padrec.decoding.sampling import Choice
 from padrec.decoding.token_tree import TokenTree
 
 
 class DynamicTree:
     """Grows the `width` most probable nodes of each depth and keeps the best of all nodes (arXiv 2406.16858).
 
-    A node's score is the draft's log-probability of its whole path. At each depth the draft reads the `width` best
-    nodes and each offers `width` children; in the end the best `nodes - 1` of all candidates stay beside the root.
+    A node's score is the log-probability, by the draft, that the target chooses its whole path (`Choice.log_chances`).
+    At each depth the draft reads the `width` best nodes and each offers `width` children; in the end the best
+    `nodes - 1` of all candidates stay beside the root.
 
     Args:
         depth: D, the deepest proposal, at least 1.
@@ -33,19 +34,22 @@ class DynamicTree:
         self.depth = depth
         self.width = width
         self.nodes = min(nodes, 1 + width + (depth - 1) * width * width)
+        self.leaves = self.nodes - 1
         self.draft_rows = (depth - 1) * width
         self.draft_passes = depth
 
-    def expand(self, root: Tensor, state: ListState, constraint: Constraint[ListState], steps: DraftSteps) -> TokenTree:
+    def expand(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
+    ) -> TokenTree:
         """Grow one tree for each row; see `TreeExpansion.expand`."""
         grown = _Candidates(root, state.unsqueeze())
-        log_probs = masked_log_softmax(steps.root_logits()[:, None], constraint.allowed(grown.frontier_states))
+        log_probs = choice.log_chances(steps.root_logits()[:, None], constraint.allowed(grown.frontier_states), 0)
         width = min(self.width, log_probs.shape[-1])
         grown.add(*log_probs.topk(width))
         for depth in range(1, self.depth):
             parents = grown.advance(width, constraint)
             logits = steps.extend(grown.frontier_tokens, parents, grown.frontier_states.slot, depth)
-            log_probs = masked_log_softmax(logits, constraint.allowed(grown.frontier_states))
+            log_probs = choice.log_chances(logits, constraint.allowed(grown.frontier_states), depth)
             grown.add(*log_probs.topk(width))
         return grown.best(self.nodes - 1, constraint, self.depth)
 
@@ -101,8 +105,8 @@ class _Candidates:
         # older node, so that a kept node's parent is always kept; sorting the kept nodes puts it before its child.
         order = scores.sort(dim=1, descending=True, stable=True).indices[:, : count + 1]
         kept = order.sort(1).values  # [B, N], the root first
-        tokens, readers = tokens.gather(1, kept), readers.gather(1, kept)
+        tokens, readers, scores = tokens.gather(1, kept), readers.gather(1, kept), scores.gather(1, kept)
         parents = torch.searchsorted(kept, parents.gather(1, kept))
         before = concatenate(self._reader_states).gather(readers[:, 1:])
         states = concatenate([self._reader_states[0], constraint.advance(before, tokens[:, 1:])])
-        return TokenTree.from_parents(tokens, parents, states, max_depth)
+        return TokenTree.from_parents(tokens, parents, states, max_depth, scores)

@@ -9,7 +9,7 @@ from torch import Tensor
 from padrec.catalog import InputError
 from padrec.decoding.constraint import Constraint, ListState, concatenate
 from padrec.decoding.draft import DraftSteps
-from padrec.decoding.sampling import masked_log_softmax
+from padrec.decoding.sampling import Choice
 from padrec.decoding.token_tree import TokenTree
 
 
@@ -36,37 +36,46 @@ class StaticTree:
         self.nodes = len(paths) + 1
         self._levels = [[path for path in paths if len(path) == depth] for depth in range(1, self.depth + 1)]
         parents = {path[:-1] for path in paths}
+        self.leaves = len(known - parents)
         # The draft reads only nodes that have children.
         root: list[tuple[int, ...]] = [()]
         self._readers = [root] + [[path for path in level if path in parents] for level in self._levels[:-1]]
         self.draft_rows = sum(len(readers) for readers in self._readers[1:])
         self.draft_passes = self.depth
 
-    def expand(self, root: Tensor, state: ListState, constraint: Constraint[ListState], steps: DraftSteps) -> TokenTree:
+    def expand(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
+    ) -> TokenTree:
         """Fill the shape for each row; see `TreeExpansion.expand`."""
-        states = state.unsqueeze()
-        level_states, level_tokens = states, root[:, None]
-        tokens, all_states = [level_tokens], [states]
+        level_states, level_tokens = state.unsqueeze(), root[:, None]
+        level_scores = torch.zeros(level_tokens.shape, device=root.device)
+        tokens, states, scores = [level_tokens], [level_states], [level_scores]
         for depth, level in enumerate(self._levels, start=1):
             readers = self._readers[depth - 1]
             if depth == 1:
                 logits = steps.root_logits()[:, None]
             else:
-                above = self._levels[depth - 2]
-                at = _index([above.index(path) for path in readers], root)
+                previous = self._levels[depth - 2]
+                at = _index([previous.index(path) for path in readers], root)
                 level_tokens, level_states = level_tokens.gather(1, at), level_states.gather(at)
+                level_scores = level_scores.gather(1, at)
                 parents = _index([self._readers[depth - 2].index(path[:-1]) for path in readers], root)
                 logits = steps.extend(level_tokens, parents, level_states.slot, depth - 1)
-            log_probs = masked_log_softmax(logits, constraint.allowed(level_states))  # [B, readers, V]
+            log_probs = choice.log_chances(logits, constraint.allowed(level_states), depth - 1)  # [B, readers, V]
             ranks = min(max(path[-1] for path in level) + 1, log_probs.shape[-1])
-            best = log_probs.topk(ranks).indices.flatten(1)
+            best = log_probs.topk(ranks)
             rows = [readers.index(path[:-1]) for path in level]
             at = _index([row * ranks + min(path[-1], ranks - 1) for row, path in zip(rows, level, strict=True)], root)
-            level_tokens = best.gather(1, at)
-            level_states = constraint.advance(level_states.gather(_index(rows, root)), level_tokens)
+            above = _index(rows, root)
+            level_tokens = best.indices.flatten(1).gather(1, at)
+            level_scores = level_scores.gather(1, above) + best.values.flatten(1).gather(1, at).float()
+            level_states = constraint.advance(level_states.gather(above), level_tokens)
             tokens.append(level_tokens)
-            all_states.append(level_states)
-        return TokenTree.from_parents(torch.cat(tokens, 1), self._parents(root), concatenate(all_states), self.depth)
+            states.append(level_states)
+            scores.append(level_scores)
+        return TokenTree.from_parents(
+            torch.cat(tokens, 1), self._parents(root), concatenate(states), self.depth, torch.cat(scores, 1)
+        )
 
     def _parents(self, root: Tensor) -> Tensor:
         order = {path: index for index, path in enumerate([(), *(path for level in self._levels for path in level)])}

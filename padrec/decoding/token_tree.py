@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from padrec.decoding.constraint import ListState
+from padrec.decoding.constraint import ListState, concatenate
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class TokenTree:
     """A tree of proposed tokens for each row; a chain is a tree of width one.
 
     Node 0 is the root: the row's last token, which the target has chosen but not yet read. Every parent stands
-    before its children, and the children of a node carry different tokens.
+    before its children, and the children of a node that are present carry different tokens.
 
     Attributes:
         tokens: int64 `[B, N]`.
@@ -21,6 +21,8 @@ class TokenTree:
         depths: int64 `[B, N]`, 0 for the root.
         ancestors: bool `[B, N, N]`; `[b, i, j]` says that j is i or an ancestor of i.
         states: list states after each node's token, `[B, N]`.
+        scores: the draft's log-probability of each node's path, `[B, N]`.
+        present: bool `[B, N]`; False for nodes that only fill a row up, which are read but never kept.
         max_depth: bound of `depths`.
     """
 
@@ -29,11 +31,18 @@ class TokenTree:
     depths: Tensor
     ancestors: Tensor
     states: ListState
+    scores: Tensor
+    present: Tensor
     max_depth: int
 
     @classmethod
-    def from_parents(cls, tokens: Tensor, parents: Tensor, states: ListState, max_depth: int) -> "TokenTree":
-        """Build depths and ancestors by following the parents `max_depth` times."""
+    def from_parents(
+        cls, tokens: Tensor, parents: Tensor, states: ListState, max_depth: int, scores: Tensor | None = None
+    ) -> "TokenTree":
+        """Build depths and ancestors by following the parents `max_depth` times.
+
+        Without `scores` no node is more promising than another; all nodes are present.
+        """
         n_nodes = tokens.shape[1]
         nodes = torch.arange(n_nodes, device=tokens.device)
         ancestors = (nodes == nodes[:, None]).expand(len(tokens), -1, -1)
@@ -42,11 +51,47 @@ class TokenTree:
             ancestors = ancestors | (current[..., None] == nodes)
             current = parents.gather(1, current)
         depths = ancestors.sum(-1) - 1
-        return cls(tokens, parents, depths, ancestors, states, max_depth)
+        if scores is None:
+            scores = torch.zeros(tokens.shape, device=tokens.device)
+        present = torch.ones_like(tokens, dtype=torch.bool)
+        return cls(tokens, parents, depths, ancestors, states, scores, present, max_depth)
 
     @classmethod
     def root_only(cls, tokens: Tensor, states: ListState) -> "TokenTree":
         """The tree without proposals, from tokens `[B]` and states `[B]`."""
         column = tokens[:, None]
-        zeros = torch.zeros_like(column)
-        return cls(column, zeros, zeros, torch.ones_like(column, dtype=torch.bool)[..., None], states.unsqueeze(), 0)
+        return cls.from_parents(column, torch.zeros_like(column), states.unsqueeze(), 0)
+
+    @property
+    def is_childless(self) -> Tensor:
+        """Whether each node is no node's parent, bool `[B, N]`."""
+        # The root is its own parent, which makes it no parent of another node.
+        return ~torch.zeros_like(self.present).scatter(1, self.parents[:, 1:], True)
+
+    def with_runs(self, leaves: Tensor, tokens: Tensor, present: Tensor, states: list[ListState]) -> "TokenTree":
+        """The tree with one more chain behind each of some leaves, its tokens as certain as the leaf.
+
+        Args:
+            leaves: int64 `[B, E]`.
+            tokens: int64 `[B, R * E]`: the first token of every chain, then the second ones, and so on.
+            present: which of them count, bool `[B, R * E]`; what stands behind an absent token is absent.
+            states: list states after them, R times `[B, E]`.
+        """
+        (batch, n_nodes), n_leaves = self.tokens.shape, leaves.shape[1]
+        place = torch.arange(tokens.shape[1], device=leaves.device)
+        parents = torch.cat([leaves, (n_nodes + place[:-n_leaves]).expand(batch, -1)], 1)
+        chain = (place % n_leaves).expand(batch, -1)  # which chain each new node stands in
+        own = (place <= place[:, None]) & (chain[:, None] == chain[..., None])  # [B, R * E, R * E]
+        leaf = leaves.gather(1, chain)
+        above = self.ancestors.gather(1, leaf[..., None].expand(-1, -1, n_nodes))  # [B, R * E, N]
+        grown = torch.cat([torch.nn.functional.pad(self.ancestors, (0, len(place))), torch.cat([above, own], 2)], 1)
+        return TokenTree(
+            tokens=torch.cat([self.tokens, tokens], 1),
+            parents=torch.cat([self.parents, parents], 1),
+            depths=torch.cat([self.depths, self.depths.gather(1, leaf) + place // n_leaves + 1], 1),
+            ancestors=grown,
+            states=concatenate([self.states, *states]),
+            scores=torch.cat([self.scores, self.scores.gather(1, leaf)], 1),
+            present=torch.cat([self.present, present], 1),
+            max_depth=self.max_depth + len(place) // n_leaves,
+        )

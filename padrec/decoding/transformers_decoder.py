@@ -89,7 +89,8 @@ class _RequestProcessor(LogitsProcessor):
             self.prefill_seconds = self._watch.lap()
         self._log_probs.append(log_probs)
         zeros = torch.zeros_like(self._keys)
-        chosen = sampling.choose(log_probs[:, None], self._keys, zeros[:, None], zeros + position, 0)
+        choice = sampling.choice(self._keys, zeros + position, 0, scores.shape[-1])
+        chosen = choice.choose(log_probs[:, None], zeros[:, None])
         return torch.full_like(log_probs, -torch.inf).scatter(1, chosen, 0.0)
 
     def log_probs_of(self, tokens: Tensor) -> Tensor:

@@ -27,16 +27,20 @@ class Acceptance:
 def verify(tree: TokenTree, chosen: Tensor) -> Acceptance:
     """Keep the path from the root along which every token is the one that the target chose at its parent.
 
-    `chosen` holds the target's token at every node: its argmax, or a draw from its distribution. With draws this is
-    the exact scheme of EAGLE-2 (children tried in order, accepted with probability p, p renormalised without them
-    after a rejection) written in one step: both emit token x with probability p(x) and descend exactly when x is a
-    child. It is lossless for any tree that does not depend on the draw.
+    `chosen` holds the target's token at every node: its argmax, or a draw from its distribution. For a tree that does
+    not depend on the draw this is the exact scheme of EAGLE-2 (children tried in order, accepted with probability p, p
+    renormalised without them after a rejection) written in one step: both emit token x with probability p(x) and
+    descend exactly when x is a child.
+
+    It is lossless for any tree, also for one that was grown by looking at the noise behind the draws. What is emitted
+    at a node is the target's choice there, a function of the tokens before it and of the noise of its position, so the
+    list is the same function of prompt and noise whatever the tree; the tree only decides where a round ends.
 
     Args:
         tree: the proposals.
         chosen: the target's choice at each node, int64 `[B, N]`.
     """
-    matches = tree.tokens == chosen.gather(1, tree.parents)
+    matches = (tree.tokens == chosen.gather(1, tree.parents)) & tree.present
     matches[:, 0] = True
     kept = (matches[:, None, :] | ~tree.ancestors).all(-1)  # [B, N], the whole path to the node matches
     count, last = torch.where(kept, tree.depths, -1).max(-1)  # siblings differ, so the deepest kept node is unique

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
+    Choice,
     Constraint,
     DraftContext,
     ListState,
@@ -61,7 +62,7 @@ class NetworkDraft:
         tokens = prompts.tokens.roll(-1, 1).scatter(1, last, context.first[:, None])
         slots = prompts.slots.roll(-1, 1).scatter(1, last, context.first_slot[:, None])
         # Behind the longest list lie a tree, or the tokens of a round with the padding behind the kept ones.
-        room = context.n_tokens + context.expansion.draft_rows + context.expansion.depth + 1
+        room = context.n_tokens + context.expansion.draft_rows + context.max_depth + 1
         self._cache = PreallocatedCache(1, batch, width + room)
         self._lengths = torch.zeros_like(prompts.lengths)
         self._root = context.features[:, :1]
@@ -70,7 +71,12 @@ class NetworkDraft:
         self._read(Observation(context.features, tokens, slots, prompts.lengths))
 
     def propose(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        expansion: TreeExpansion,
     ) -> TokenTree:
         """Grow a tree behind what the target has kept; see `Draft.propose`."""
         if self._pending is not None:
@@ -79,7 +85,7 @@ class NetworkDraft:
         self._parent_features = self._root
         self._parent_mask = torch.zeros(*self._root.shape[:2], self._tree_rows, dtype=torch.bool, device=root.device)
         self._rows_used = 0
-        return expansion.expand(root, state, constraint, self)
+        return expansion.expand(root, state, constraint, choice, self)
 
     def observe(self, observation: Observation) -> None:
         """Remember what the target kept; it is read at the next proposal, of which the last round has none."""

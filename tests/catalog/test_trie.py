@@ -95,10 +95,24 @@ def test_edges_are_sorted_within_every_node(sample: tuple[Catalog, SemanticIDVoc
     trie = CatalogTrie(*sample)
     assert trie.first_child.shape == (trie.n_nodes + 2,)
     assert trie.first_child[0] == 0
-    assert trie.first_child[-1] == len(trie.child_token) == len(trie.child_node) == trie.n_nodes - 1
+    assert trie.first_child[-1] == len(trie.child_token) == trie.n_nodes - 1
     for start, end in zip(trie.first_child[:-1].tolist(), trie.first_child[1:].tolist(), strict=True):
         tokens = trie.child_token[start:end].tolist()
         assert tokens == sorted(set(tokens))
+
+
+@given(sample=catalogs_with_vocabulary())
+def test_the_only_token_is_that_of_a_single_child_or_the_separator(
+    sample: tuple[Catalog, SemanticIDVocabulary],
+) -> None:
+    catalog, vocabulary = sample
+    trie, reference = CatalogTrie(catalog, vocabulary), prefixes(catalog, vocabulary)
+    for prefix, node in nodes_of(trie, reference).items():
+        following = sorted(reference[prefix])
+        if len(prefix) == vocabulary.n_slots and vocabulary.separator:
+            following = [vocabulary.separator_token]
+        assert int(trie.only_token[node]) == (following[0] if len(following) == 1 else -1)
+    assert int(trie.only_token[trie.sink]) == -1
 
 
 def test_moving_keeps_the_trie() -> None:

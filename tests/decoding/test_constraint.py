@@ -58,6 +58,37 @@ def test_exactly_the_beginnings_of_lists_of_distinct_items_are_allowed(sample: S
     assert int(state.count) == list_length
 
 
+@given(sample=samples(max_leaves=6), data=st.data())
+def test_a_forced_token_is_the_only_allowed_one_and_those_of_the_trie_are_found(
+    sample: Sample, data: st.DataObject
+) -> None:
+    catalog, vocabulary, list_length = sample
+    constraint, leaves = constraint_of(sample), reference.leaf_tokens(catalog, vocabulary)
+    state = constraint.initial(1, _CPU)
+    written: list[int] = []
+    run = 0
+    for _ in range(vocabulary.list_tokens(list_length)):
+        allowed = reference.allowed_tokens(leaves, vocabulary, written, list_length)
+        forced = int(constraint.forced(state))
+        assert forced == -1 or allowed == {forced}
+        assert (forced >= 0) == (len(reference.trie_tokens(leaves, vocabulary, written)) == 1)
+        run = run + 1 if forced >= 0 and written else 0
+        assert run <= constraint.longest_run
+        written.append(data.draw(st.sampled_from(sorted(allowed))))
+        state = constraint.advance(state, torch.tensor(written[-1:]))
+    assert int(constraint.forced(state)) == -1, "nothing follows a whole list"
+
+
+def test_nothing_is_forced_behind_a_wrong_token_and_in_free_lists() -> None:
+    vocabulary = SemanticIDVocabulary([2, 2])
+    constraint = constraint_of((Catalog(torch.tensor([[0, 0], [1, 1]]), ["a", "b"]), vocabulary, 2))
+    state = constraint.advance(constraint.initial(3, _CPU), torch.tensor([vocabulary.eos_token, 6, 7]))
+    assert constraint.forced(state).tolist() == [-1, -1, -1]
+    free = FreeDecoding(vocabulary)
+    assert free.forced(free.initial(2, _CPU)).tolist() == [-1, -1]
+    assert free.longest_run == 0
+
+
 @given(sample=samples(max_leaves=9), seed=st.integers(0, 999))
 def test_a_list_of_the_whole_catalog_never_runs_into_a_dead_end(sample: Sample, seed: int) -> None:
     catalog, vocabulary, _ = sample

@@ -11,12 +11,14 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
     Chain,
+    Choice,
     Constraint,
+    Decoder,
     DecodingTrace,
-    Draft,
     DynamicTree,
     ListRequest,
     ListState,
+    Observation,
     Recommendations,
     RoundStatistics,
     Sampling,
@@ -48,8 +50,27 @@ class Recount:
     target_passes: list[int]
 
 
-def recount(lists: list[list[int]], log: LoggingDraft, vocabulary: SemanticIDVocabulary, max_depth: int) -> Recount:
+class LoggingRunner(TransformersRunner):
+    """A target with the trees that it verified."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        self.trees: list[TokenTree] = []
+
+    def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
+        self.trees.append(tree)
+        return super().verify(tree)
+
+
+def recount(
+    lists: list[list[int]],
+    trees: list[TokenTree],
+    observations: list[Observation],
+    vocabulary: SemanticIDVocabulary,
+    draft_depth: int,
+) -> Recount:
     """Follow every list, given without padding, through the trees of its rounds, and check what the draft was told."""
+    max_depth = trees[0].max_depth
     empty = [[0] * max_depth for _ in range(vocabulary.n_slot_states)]
     counts = Recount(empty, [row[:] for row in empty], [0] * (max_depth + 1), [0] * len(lists))
     for row, tokens in enumerate(lists):
@@ -58,19 +79,21 @@ def recount(lists: list[list[int]], log: LoggingDraft, vocabulary: SemanticIDVoc
             slot = reference.next_slot(vocabulary, slot, token)
             slots.append(slot)
         position = 1  # the first token comes from the prefill
-        for tree, seen in zip(log.trees, log.observations, strict=True):
+        for tree, seen in zip(trees, observations, strict=True):
             rest = tokens[position:]
             assert int(seen.count[row]) == 0 or rest, "nothing is observed behind a list's end"
             if not rest:
                 continue
             parents, node_tokens = tree.parents[row].tolist(), tree.tokens[row].tolist()
+            present = tree.present[row].tolist()
             assert node_tokens[0] == tokens[position - 1], "the root is the list's last token"
             assert tree.states.slot[row, 0] == slots[position - 1]
             node, kept = 0, 0
             while kept < min(len(rest), max_depth):
-                counts.attempted[slots[position + kept]][kept] += 1
-                children = [child for child in range(1, len(parents)) if parents[child] == node]
+                children = [child for child in range(1, len(parents)) if parents[child] == node and present[child]]
                 following = [child for child in children if node_tokens[child] == rest[kept]]
+                # Deeper than the draft could go, only what was proposed counts.
+                counts.attempted[slots[position + kept]][kept] += bool(following) or kept < draft_depth
                 if not following:
                     break
                 counts.accepted[slots[position + kept]][kept] += 1
@@ -86,11 +109,8 @@ def recount(lists: list[list[int]], log: LoggingDraft, vocabulary: SemanticIDVoc
     return counts
 
 
-def decode(
-    draft: Draft, expansion: TreeExpansion, model: PreTrainedModel, request: ListRequest
-) -> tuple[Recommendations, DecodingTrace]:
+def decode(decoder: Decoder, runner: TransformersRunner, request: ListRequest) -> tuple[Recommendations, DecodingTrace]:
     prompts = random_prompts(_CATALOG, request.vocabulary, [3, 0, 1, 5, 2, 2, 4, 1])
-    decoder, runner = SpeculativeDecoder(draft, expansion), TransformersRunner(model)
     decoder.prepare(runner, request.vocabulary)
     return decoder.decode(runner, prompts, request, torch.Generator().manual_seed(3))
 
@@ -98,23 +118,30 @@ def decode(
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.5)], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("constrained", [True, False], ids=["catalog", "free"])
 @pytest.mark.parametrize("separator", [True, False], ids=["separator", "dense"])
+@pytest.mark.parametrize("forced", [True, False], ids=["forced", "plain"])
 @pytest.mark.parametrize("name", _EXPANSIONS)
-def test_counts_equal_a_plain_recount(sampling: Sampling, constrained: bool, separator: bool, name: str) -> None:
+def test_counts_equal_a_plain_recount(
+    sampling: Sampling, constrained: bool, separator: bool, forced: bool, name: str
+) -> None:
     vocabulary = SemanticIDVocabulary(_SIZES, separator=separator, shared_codes=True)
     model, expansion = tiny_target(vocabulary), _EXPANSIONS[name]
     request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=constrained, sampling=sampling)
     for draft in (RandomDraft(vocabulary), random_network_draft(model, vocabulary)):
-        log = LoggingDraft(draft)
-        lists, trace = decode(log, expansion, model, request)
+        log, runner = LoggingDraft(draft), LoggingRunner(model)
+        decoder = SpeculativeDecoder(log, expansion, forced)
+        lists, trace = decode(decoder, runner, request)
+        run = vocabulary.item_length - 1 if forced and constrained else 0
+        assert trace.accepted.shape == (vocabulary.n_slot_states, expansion.depth + run)
+        assert expansion.depth + run <= decoder.max_depth
         written = [row[:n] for row, n in zip(lists.tokens.tolist(), trace.tokens.tolist(), strict=True)]
-        expected = recount(written, log, vocabulary, expansion.depth)
+        expected = recount(written, runner.trees, log.observations, vocabulary, expansion.depth)
         assert trace.attempted.tolist() == expected.attempted
         assert trace.accepted.tolist() == expected.accepted
         assert trace.accepted_lengths.tolist() == expected.accepted_lengths
         assert trace.target_passes.tolist() == expected.target_passes
         assert trace.draft_passes.tolist() == [expansion.draft_passes * n for n in expected.target_passes]
         # Every round emits what it keeps and one bonus token, except where the list ends with a kept one.
-        by_depth = (torch.arange(expansion.depth + 1) * trace.accepted_lengths).sum()
+        by_depth = (torch.arange(expansion.depth + run + 1) * trace.accepted_lengths).sum()
         assert by_depth == trace.accepted.sum()
         emitted, passes = int((trace.tokens - 1).sum()), int(trace.target_passes.sum())
         assert int(by_depth) <= emitted <= int(by_depth) + passes
@@ -125,7 +152,8 @@ def test_what_is_observed_are_the_features_of_the_kept_tokens() -> None:
     model = tiny_target(vocabulary)
     log = LoggingDraft(RandomDraft(vocabulary))
     request = ListRequest.build(_CATALOG, vocabulary, _K)
-    lists, _ = decode(log, DynamicTree(depth=4, width=3, nodes=12), model, request)
+    decoder = SpeculativeDecoder(log, DynamicTree(depth=4, width=3, nodes=12))
+    lists, _ = decode(decoder, TransformersRunner(model), request)
     prompts = random_prompts(_CATALOG, vocabulary, [3, 0, 1, 5, 2, 2, 4, 1])
     for row in range(8):
         prompt = reference.prompt_tokens(prompts, row)
@@ -168,7 +196,12 @@ class SilentDraft(RandomDraft):
     """Proposes nothing, as a retrieval pool without a match."""
 
     def propose(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], expansion: TreeExpansion
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        expansion: TreeExpansion,
     ) -> TokenTree:
         parents = torch.zeros_like(root)[:, None]
         return TokenTree.from_parents(root[:, None], parents, state.unsqueeze(), expansion.depth)
@@ -177,7 +210,8 @@ class SilentDraft(RandomDraft):
 def test_a_round_without_proposals_misses_its_first_depth() -> None:
     vocabulary = SemanticIDVocabulary(_SIZES)
     request = ListRequest.build(_CATALOG, vocabulary, _K)
-    _, trace = decode(SilentDraft(vocabulary), Chain(3), tiny_target(vocabulary), request)
+    decoder = SpeculativeDecoder(SilentDraft(vocabulary), Chain(3), forced_tokens=False)
+    _, trace = decode(decoder, TransformersRunner(tiny_target(vocabulary)), request)
     n_rounds = 8 * (request.n_tokens - 1)
     assert trace.attempted.sum(0).tolist() == [n_rounds, 0, 0]
     assert int(trace.accepted.sum()) == 0

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding import (
     CatalogConstraint,
+    Choice,
     Constraint,
     DynamicTree,
     FreeDecoding,
     ListState,
+    Sampling,
     TokenTree,
-    masked_log_softmax,
 )
 from tests.stubs import PathSteps, random_catalog
 
@@ -42,18 +43,34 @@ class Candidate:
     state: ListState
 
 
+def choice_of(temperature: float, batch: int, depth: int, vocabulary: SemanticIDVocabulary) -> Choice:
+    return Sampling(temperature).choice(
+        torch.arange(batch), torch.zeros(batch, dtype=torch.int64), depth, vocabulary.size
+    )
+
+
+def row_of(choice: Choice, row: int) -> Choice:
+    return replace(choice, noise=None if choice.noise is None else choice.noise[row : row + 1])
+
+
 def reference_tree(
-    expansion: DynamicTree, steps: PathSteps, row: int, constraint: Constraint[ListState], state: ListState
+    expansion: DynamicTree,
+    steps: PathSteps,
+    row: int,
+    constraint: Constraint[ListState],
+    choice: Choice,
+    state: ListState,
 ) -> dict[Path, np.float32]:
     """EAGLE-2 with lists: the score of every path that is kept, the root's empty one included. Only possible paths
     are kept, so that there may be fewer than the tree has nodes. Of equal scores the older one wins."""
+    choice = row_of(choice, row)
     frontier = [Candidate((), np.float32(0), state)]
     created = list(frontier)
-    for _ in range(expansion.depth):
+    for depth in range(expansion.depth):
         level = []
         for node in frontier:
-            logits = steps.path_logits(row, node.path)[None]
-            log_probs = masked_log_softmax(logits, constraint.allowed(node.state))[0].float().numpy()
+            logits = steps.path_logits(row, node.path)[None, None]
+            log_probs = choice.log_chances(logits, constraint.allowed(node.state), depth)[0, 0].float().numpy()
             best = sorted(range(len(log_probs)), key=lambda token: -log_probs[token])[: expansion.width]
             level += [
                 Candidate((*node.path, token), node.score + log_probs[token], node.state)
@@ -91,22 +108,24 @@ def walk(constraint: Constraint[ListState], state: ListState, path: Path) -> Lis
     name=st.sampled_from(["free", "catalog"]),
     separator=st.booleans(),
     shared=st.booleans(),
+    temperature=st.sampled_from([0.0, 1.0]),
     seed=st.integers(0, 10_000),
 )
 def test_the_kept_nodes_are_those_of_the_reference(
-    depth: int, width: int, nodes: int, name: str, separator: bool, shared: bool, seed: int
+    depth: int, width: int, nodes: int, name: str, separator: bool, shared: bool, temperature: float, seed: int
 ) -> None:
     vocabulary = SemanticIDVocabulary(_SIZES, separator=separator, shared_codes=shared)
     constraint, expansion, batch = constraint_of(name, vocabulary), DynamicTree(depth, width, nodes), 2
-    steps = PathSteps(batch, vocabulary.size, seed)
-    tree = expansion.expand(torch.tensor([1, 1]), constraint.initial(batch, _CPU), constraint, steps)
+    steps, choice = PathSteps(batch, vocabulary.size, seed), choice_of(temperature, batch, depth, vocabulary)
+    tree = expansion.expand(torch.tensor([1, 1]), constraint.initial(batch, _CPU), constraint, choice, steps)
     assert tree.tokens.shape == (batch, expansion.nodes)
     assert tree.max_depth == depth
     assert int(tree.depths.max()) <= depth
+    assert int(tree.is_childless.sum(1).max()) <= expansion.leaves
     for row in range(batch):
         paths = paths_of(tree, row)
         assert len(set(paths)) == len(paths), "siblings carry different tokens"
-        expected = reference_tree(expansion, steps, row, constraint, constraint.initial(1, _CPU))
+        expected = reference_tree(expansion, steps, row, constraint, choice, constraint.initial(1, _CPU))
         if name == "free":
             assert set(paths) == set(expected)
         else:  # the rest of the nodes are proposals that the constraint forbids
@@ -114,6 +133,7 @@ def test_the_kept_nodes_are_those_of_the_reference(
             assert len(expected) == len(paths) or all(is_forbidden(constraint, p) for p in set(paths) - set(expected))
         for node, path in enumerate(paths):
             if path in expected:
+                assert float(tree.scores[row, node]) == pytest.approx(float(expected[path]), abs=1e-5)
                 state = walk(constraint, constraint.initial(1, _CPU), path)
                 for field, value in vars(state).items():
                     assert torch.equal(getattr(tree.states, field)[row, node], value[0])
@@ -138,8 +158,8 @@ def test_equal_scores_keep_parents_with_their_children(seed: int, levels: int, n
     """Forced tokens score as their parents do, and the draft knows few different logits."""
     vocabulary = SemanticIDVocabulary(_SIZES)
     constraint, expansion = constraint_of("catalog", vocabulary), DynamicTree(5, width, nodes)
-    steps = PathSteps(3, vocabulary.size, seed, levels=levels)
-    tree = expansion.expand(torch.tensor([1, 1, 1]), constraint.initial(3, _CPU), constraint, steps)
+    steps, choice = PathSteps(3, vocabulary.size, seed, levels=levels), choice_of(0.0, 3, 5, vocabulary)
+    tree = expansion.expand(torch.tensor([1, 1, 1]), constraint.initial(3, _CPU), constraint, choice, steps)
     for row in range(3):
         paths = paths_of(tree, row)
         assert len(set(paths)) == len(paths)
@@ -154,7 +174,7 @@ def test_a_forced_chain_is_followed_to_its_end() -> None:
     constraint = catalog_constraint(catalog, vocabulary, 1)
     steps = PathSteps(1, vocabulary.size, seed=0)
     tree = DynamicTree(depth=4, width=3, nodes=5).expand(
-        torch.tensor([1]), constraint.initial(1, _CPU), constraint, steps
+        torch.tensor([1]), constraint.initial(1, _CPU), constraint, choice_of(1.0, 1, 4, vocabulary), steps
     )
     assert tree.tokens[0, 1:].tolist() == vocabulary.encode(catalog.codes)[0].tolist()
     assert tree.parents[0].tolist() == [0, 0, 1, 2, 3]

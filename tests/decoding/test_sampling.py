@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 
 from padrec.catalog import InputError
-from padrec.decoding import Sampling, gumbel_noise, masked_log_softmax
+from padrec.decoding import Choice, Sampling, gumbel_noise, masked_log_softmax
 from tests.reference import sampling_law
 
 # Chance of a false alarm of each statistical test; their seeds are fixed, so that they pass or fail for good.
@@ -108,7 +108,9 @@ def test_values_out_of_range_are_refused(arguments: dict[str, float], message: s
 def test_temperature_zero_takes_the_most_probable_token() -> None:
     log_probs = torch.tensor([[[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]]).log()
     zeros = torch.zeros(1, 2, dtype=torch.int64)
-    assert Sampling().choose(log_probs, zeros[:, 0], zeros, zeros[:, 0], 0).tolist() == [[1, 0]]
+    choice = Sampling().choice(zeros[:, 0], zeros[:, 0], 0, 3)
+    assert choice.noise is None, "greedy decoding needs no noise"
+    assert choice.choose(log_probs, zeros).tolist() == [[1, 0]]
 
 
 # Keys as requests draw them, and keys and positions that differ in few bits only.
@@ -179,7 +181,8 @@ def test_tokens_are_drawn_from_the_distribution(sampling: Sampling) -> None:
     n = 20_000
     log_probs = torch.randn(1, 1, 6, generator=torch.Generator().manual_seed(3)).log_softmax(-1)
     zeros = torch.zeros(n, 1, dtype=torch.int64)
-    drawn = sampling.choose(log_probs.expand(n, -1, -1), random_keys(n), zeros, zeros[:, 0] + 5, 0)
+    choice = sampling.choice(random_keys(n), zeros[:, 0] + 5, 0, 6)
+    drawn = choice.choose(log_probs.expand(n, -1, -1), zeros)
     law = torch.tensor(sampling_law(log_probs.exp().flatten().tolist(), sampling))
     seen = torch.bincount(drawn.flatten(), minlength=6)
     assert (seen[law == 0] == 0).all()
@@ -192,16 +195,47 @@ def test_nodes_use_the_noise_of_the_position_they_decide() -> None:
     log_probs = torch.randn(5, 6, 11, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     depths = torch.tensor([[0, 1, 1, 2, 3, 2]]).expand(5, -1)
     first = torch.tensor([0, 4, 2, 9, 1])
-    chosen = sampling.choose(log_probs, keys, depths, first, max_depth=4)
+    chosen = sampling.choice(keys, first, 4, 11).choose(log_probs, depths)
     for row, node in product(range(5), range(6)):
-        alone = sampling.choose(
-            log_probs[row : row + 1, node : node + 1],
-            keys[row : row + 1],
-            torch.zeros(1, 1, dtype=torch.int64),
-            first[row : row + 1] + depths[row, node],
-            0,
-        )
-        assert int(alone) == int(chosen[row, node])
+        alone = sampling.choice(keys[row : row + 1], first[row : row + 1] + depths[row, node], 0, 11)
+        token = alone.choose(log_probs[row : row + 1, node : node + 1], torch.zeros(1, 1, dtype=torch.int64))
+        assert int(token) == int(chosen[row, node])
+
+
+@given(temperature=st.sampled_from([0.0, 0.5, 1.0, 1.7]), depth=st.integers(0, 3), seed=st.integers(0, 999))
+def test_a_draft_that_is_right_about_the_target_expects_what_the_target_chooses(
+    temperature: float, depth: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(4, 5, 9, generator=generator, dtype=torch.float64)
+    allowed = torch.rand(4, 5, 9, generator=generator) < 0.6
+    allowed[..., 0] = True
+    choice = Sampling(temperature).choice(random_keys(4, seed), torch.tensor([0, 3, 1, 7]), 3, 9)
+    expected = choice.log_chances(logits, allowed, depth)
+    chosen = choice.choose(masked_log_softmax(logits, allowed), torch.full((4, 5), depth))
+    assert torch.equal(expected.argmax(-1), chosen)
+    assert torch.equal(expected > -torch.inf, allowed)
+    torch.testing.assert_close(expected.exp().sum(-1), torch.ones(4, 5, dtype=torch.float64))
+    if temperature == 0:
+        assert torch.equal(expected, masked_log_softmax(logits, allowed))
+
+
+def test_noise_moves_the_expectation_and_filters_do_not() -> None:
+    logits = torch.tensor([[[2.0, 1.0, 0.0, -1.0]]], dtype=torch.float64).expand(1, 2, -1)
+    noise = torch.tensor([[[0.0, 0.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0]]])
+    plain, filtered = (Choice(Sampling(2.0, top_k, top_p), noise) for top_k, top_p in ((None, 1.0), (1, 0.1)))
+    for choice in (plain, filtered):
+        found = choice.log_chances(logits, None, 1)
+        assert found.argmax(-1).tolist() == [[1, 1]]
+        assert found.isfinite().all(), "what the draft would cut off the target may keep"
+        assert choice.log_chances(logits, None, 0).argmax(-1).tolist() == [[0, 0]]
+
+
+def test_a_forced_token_is_certain_whatever_the_noise() -> None:
+    forced = torch.zeros(1, 1, 4, dtype=torch.bool)
+    forced[..., 2] = True
+    choice = Sampling(1.0).choice(random_keys(1), torch.tensor([5]), 0, 4)
+    assert choice.log_chances(torch.randn(1, 1, 4), forced, 0).tolist() == [[[-math.inf, -math.inf, 0.0, -math.inf]]]
 
 
 def test_keys_come_from_the_generator_alone() -> None:

@@ -14,8 +14,10 @@ from padrec.decoding import (
     Decoder,
     DecodingTrace,
     Draft,
+    DraftContext,
     DynamicTree,
     ListRequest,
+    Observation,
     Prompts,
     Recommendations,
     Sampling,
@@ -24,11 +26,13 @@ from padrec.decoding import (
     TransformersRunner,
     TreeExpansion,
 )
+from tests.reference import forward, prompt_tokens
 from tests.stubs import (
     ContraryDraft,
     GivenKeys,
     OracleDraft,
     RandomDraft,
+    StubDraft,
     random_catalog,
     random_network_draft,
     random_prompts,
@@ -143,7 +147,7 @@ def test_a_chain_that_is_always_right_emits_its_depth_and_the_bonus_token(depth:
     request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=constrained)
     expected, _ = decode(AutoregressiveDecoder(), model, prompts, request)
     draft = OracleDraft(expected.tokens, vocabulary)
-    found, trace = decode(SpeculativeDecoder(draft, Chain(depth)), model, prompts, request)
+    found, trace = decode(SpeculativeDecoder(draft, Chain(depth), forced_tokens=False), model, prompts, request)
     assert_same_lists(found, expected, 1e-6)
     lengths = [0] * (depth + 1)
     for n_tokens, n_passes in zip(trace.tokens.tolist(), trace.target_passes.tolist(), strict=True):
@@ -170,9 +174,64 @@ def test_a_draft_that_is_never_right_costs_one_pass_for_each_token(constrained: 
         assert_same_lists(found, expected, 1e-6)
         rounds = trace.tokens - 1  # the first token comes from the prefill
         assert torch.equal(trace.target_passes, rounds)
-        assert trace.accepted_lengths.tolist() == [int(rounds.sum())] + [0] * expansion.depth
+        assert int(trace.accepted_lengths[0]) == int(trace.accepted_lengths.sum()) == int(rounds.sum())
         assert int(trace.accepted.sum()) == 0
         assert int(trace.attempted[:, 0].sum()) == int(trace.attempted.sum()) == int(rounds.sum())
+
+
+class PerfectDraft(StubDraft):
+    """Knows the target: its logits behind a path are the target's own."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def begin(self, context: DraftContext) -> None:
+        self._written = [[*prompt_tokens(context.prompts, row), int(first)] for row, first in enumerate(context.first)]
+
+    def observe(self, observation: Observation) -> None:
+        for row, (tokens, count) in enumerate(zip(observation.tokens, observation.count, strict=True)):
+            self._written[row] += tokens[: int(count)].tolist()
+
+    def root_logits(self) -> Tensor:
+        self._paths: list[list[list[int]]] = [[[]] for _ in self._written]
+        return self._logits()[:, 0]
+
+    def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
+        self._paths = [
+            [above[parent] + [token] for parent, token in zip(row_parents, row_tokens, strict=True)]
+            for above, row_parents, row_tokens in zip(self._paths, parents.tolist(), tokens.tolist(), strict=True)
+        ]
+        return self._logits()
+
+    def _logits(self) -> Tensor:
+        rows = zip(self._written, self._paths, strict=True)
+        return torch.stack(
+            [torch.stack([forward(self._model, written + path)[0][-1] for path in paths]) for written, paths in rows]
+        )
+
+
+@pytest.mark.parametrize("expansion", [Chain(4), DynamicTree(4, 2, 5)], ids=["chain", "dynamic"])
+@pytest.mark.parametrize("constrained", [True, False], ids=["catalog", "free"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 1.5])
+def test_a_draft_that_knows_the_target_guesses_every_draw(
+    expansion: TreeExpansion, constrained: bool, temperature: float
+) -> None:
+    """It sees the noise that the target will use, so its best guess is the token that the target draws."""
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    model = tiny_target(vocabulary)
+    prompts = random_prompts(_CATALOG, vocabulary, [3, 0, 4, 1])
+    sampling = Sampling(temperature)
+    request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=constrained, sampling=sampling)
+    expected, _ = decode(AutoregressiveDecoder(), model, prompts, request)
+    decoder = SpeculativeDecoder(PerfectDraft(model), expansion, forced_tokens=False)
+    found, trace = decode(decoder, model, prompts, request)
+    assert_same_lists(found, expected, 1e-6)
+    if isinstance(expansion, Chain):  # the best nodes of a tree may be shallow ones
+        assert torch.equal(trace.attempted, trace.accepted)
+        rounds = [-(-(n_tokens - 1) // 5) for n_tokens in trace.tokens.tolist()]
+        assert trace.target_passes.tolist() == rounds
+    else:
+        assert int(trace.accepted[:, 0].sum()) == int(trace.attempted[:, 0].sum()) > 0
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 4])
@@ -217,5 +276,5 @@ def test_the_whole_catalog_can_be_listed() -> None:
 def test_a_dynamic_tree_is_grown_unless_another_is_asked_for() -> None:
     decoder = SpeculativeDecoder(RandomDraft(SemanticIDVocabulary([2])))
     assert isinstance(decoder.expansion, DynamicTree)
-    assert decoder.max_depth == 6
+    assert decoder.max_depth == 10, "six of the draft's and four forced ones"
     assert decoder.lossless

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,11 +8,12 @@ from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding import (
     CatalogConstraint,
     Chain,
+    Choice,
     Constraint,
     FreeDecoding,
     ListState,
+    Sampling,
     StaticTree,
-    masked_log_softmax,
 )
 from tests.stubs import PathSteps, random_catalog
 
@@ -34,40 +36,60 @@ def constraints() -> dict[str, Constraint[ListState]]:
     return {"free": FreeDecoding(_VOCABULARY), "catalog": catalog}
 
 
+def choice_of(temperature: float, batch: int, depth: int) -> Choice:
+    return Sampling(temperature).choice(
+        torch.arange(batch), torch.zeros(batch, dtype=torch.int64), depth, _VOCABULARY.size
+    )
+
+
 def ranked_path(
-    steps: PathSteps, row: int, constraint: Constraint[ListState], state: ListState, ranks: Sequence[int]
-) -> tuple[tuple[int, ...], ListState] | None:
-    """Tokens along a path of ranks and the state behind them; None where fewer tokens are allowed than a rank says."""
+    steps: PathSteps,
+    row: int,
+    constraint: Constraint[ListState],
+    choice: Choice,
+    state: ListState,
+    ranks: Sequence[int],
+) -> tuple[tuple[int, ...], float, ListState] | None:
+    """Tokens along a path of ranks, their score and the state behind them; None where fewer tokens are allowed than a
+    rank says."""
+    choice = replace(choice, noise=None if choice.noise is None else choice.noise[row : row + 1])
     tokens: tuple[int, ...] = ()
-    for rank in ranks:
-        log_probs = masked_log_softmax(steps.path_logits(row, tokens)[None], constraint.allowed(state))[0].tolist()
+    score = 0.0
+    for depth, rank in enumerate(ranks):
+        logits = steps.path_logits(row, tokens)[None, None]
+        log_probs = choice.log_chances(logits, constraint.allowed(state), depth)[0, 0].tolist()
         order = sorted(range(len(log_probs)), key=lambda token: -log_probs[token])
         if log_probs[order[rank]] == -torch.inf:
             return None
         tokens += (order[rank],)
+        score += log_probs[order[rank]]
         state = constraint.advance(state, torch.tensor([order[rank]]))
-    return tokens, state
+    return tokens, score, state
 
 
 @pytest.mark.parametrize("shape", _SHAPES)
 @pytest.mark.parametrize("name", ["free", "catalog"])
-def test_every_node_is_the_draft_token_of_its_rank(shape: str, name: str) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_every_node_is_the_draft_token_of_its_rank(shape: str, name: str, temperature: float) -> None:
     constraint, choices, batch = constraints()[name], _SHAPES[shape], 3
     expansion, steps = StaticTree(choices), PathSteps(batch, _VOCABULARY.size, seed=3)
     root, state = torch.tensor([3, 3, 3]), constraint.initial(batch, _CPU)
-    tree = expansion.expand(root, state, constraint, steps)
+    choice = choice_of(temperature, batch, expansion.depth)
+    tree = expansion.expand(root, state, constraint, choice, steps)
     assert tree.tokens.shape == (batch, expansion.nodes) == (batch, len(choices) + 1)
     assert tree.max_depth == expansion.depth == max(map(len, choices))
+    assert tree.is_childless.sum(1).tolist() == [expansion.leaves] * batch
     compared = 0
     for row in range(batch):
         order = [(), *sorted(map(tuple, choices), key=lambda path: (len(path), path))]
         assert tree.parents[row].tolist() == [order.index(path[:-1]) for path in order]
         for node, ranks in enumerate(order):
             alone = constraint.initial(1, _CPU)
-            expected = ranked_path(steps, row, constraint, alone, ranks)
+            expected = ranked_path(steps, row, constraint, choice, alone, ranks)
             if expected is None:
                 continue
-            tokens, after = expected
+            tokens, score, after = expected
+            assert float(tree.scores[row, node]) == pytest.approx(score, abs=1e-5)
             assert int(tree.tokens[row, node]) == (tokens[-1] if tokens else 3)
             for field, value in vars(after).items():
                 assert torch.equal(getattr(tree.states, field)[row, node], value[0])
@@ -79,7 +101,8 @@ def test_every_node_is_the_draft_token_of_its_rank(shape: str, name: str) -> Non
 def test_the_draft_reads_only_nodes_that_have_children(shape: str) -> None:
     choices, constraint = _SHAPES[shape], constraints()["free"]
     expansion, steps = StaticTree(choices), PathSteps(2, _VOCABULARY.size, seed=0)
-    expansion.expand(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, steps)
+    choice = choice_of(0.0, 2, expansion.depth)
+    expansion.expand(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, choice, steps)
     inner = {tuple(path[:-1]) for path in choices if len(path) > 1}
     depths = sorted({len(path) for path in inner})
     assert [(depth, n_nodes) for depth, n_nodes, _ in steps.calls] == [
@@ -92,8 +115,9 @@ def test_the_draft_reads_only_nodes_that_have_children(shape: str) -> None:
 def test_a_chain_has_one_node_at_each_depth() -> None:
     constraint = constraints()["free"]
     chain, steps = Chain(4), PathSteps(2, _VOCABULARY.size, seed=1)
-    tree = chain.expand(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, steps)
-    assert (chain.depth, chain.nodes, chain.draft_rows, chain.draft_passes) == (4, 5, 3, 4)
+    choice = choice_of(0.0, 2, 4)
+    tree = chain.expand(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, choice, steps)
+    assert (chain.depth, chain.nodes, chain.leaves, chain.draft_rows, chain.draft_passes) == (4, 5, 1, 3, 4)
     assert tree.parents.tolist() == [[0, 0, 1, 2, 3]] * 2
     assert tree.depths.tolist() == [[0, 1, 2, 3, 4]] * 2
     for row in range(2):
@@ -109,7 +133,8 @@ def test_more_ranks_than_tokens_keep_the_shape() -> None:
     vocabulary = SemanticIDVocabulary([1], separator=False)
     expansion, steps = StaticTree([[rank] for rank in range(9)]), PathSteps(1, vocabulary.size, seed=0)
     constraint = FreeDecoding(vocabulary)
-    tree = expansion.expand(torch.tensor([1]), constraint.initial(1, _CPU), constraint, steps)
+    choice = Choice(Sampling(), None)
+    tree = expansion.expand(torch.tensor([1]), constraint.initial(1, _CPU), constraint, choice, steps)
     assert tree.tokens.shape == (1, 10)
     assert set(tree.tokens[0, 1:].tolist()) == set(range(vocabulary.size))
 

@@ -1,5 +1,6 @@
 import random
 from collections import defaultdict
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -43,6 +44,20 @@ def test_the_path_of_chosen_tokens_is_kept(tree: list[Node], data: st.DataObject
         assert count == len(path) - 1
         assert outcome.path[number].tolist() == path + [0] * (max_depth - count)
         assert outcome.emitted[number, : count + 1].tolist() == emitted
+
+
+@given(tree=trees(), data=st.data())
+def test_absent_nodes_are_never_kept(tree: list[Node], data: st.DataObject) -> None:
+    """As if they carried a token that nobody chooses."""
+    parents, tokens = zip(*tree, strict=True)
+    present = [True, *data.draw(st.lists(st.booleans(), min_size=len(tree) - 1, max_size=len(tree) - 1))]
+    chosen = data.draw(st.lists(st.integers(0, 3), min_size=len(tree), max_size=len(tree)))
+    known = replace(token_tree([tree], len(tree)), present=torch.tensor([present]))
+    path, emitted = walk([token if here else -1 for token, here in zip(tokens, present, strict=True)], parents, chosen)
+    outcome = verify(known, torch.tensor([chosen]))
+    assert int(outcome.count) == len(path) - 1
+    assert outcome.path[0, : len(path)].tolist() == path
+    assert outcome.emitted[0, : len(path)].tolist() == emitted
 
 
 def test_rows_of_different_shapes_do_not_disturb_each_other() -> None:

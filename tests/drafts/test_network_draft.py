@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
+    Choice,
     Constraint,
     DraftContext,
     DraftSteps,
@@ -14,6 +15,7 @@ from padrec.decoding import (
     ListState,
     Observation,
     Prompts,
+    Sampling,
     TargetRunner,
     TokenTree,
 )
@@ -27,7 +29,7 @@ _LENGTH, _DEPTH = 12, 4
 class TrueChain:
     """Walks the tokens that really follow and writes down the draft's outputs, one `[B, d]` for each depth."""
 
-    depth = nodes = draft_rows = draft_passes = _DEPTH
+    depth = nodes = leaves = draft_rows = draft_passes = _DEPTH
 
     def __init__(self, tokens: Tensor, slots: Tensor) -> None:
         self._tokens = tokens
@@ -35,7 +37,9 @@ class TrueChain:
         self.position = torch.empty(0)  # [B] of the last input with a feature of the target
         self.outputs: list[Tensor] = []
 
-    def expand(self, root: Tensor, state: ListState, constraint: Constraint[ListState], steps: DraftSteps) -> TokenTree:
+    def expand(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
+    ) -> TokenTree:
         self.outputs = [steps.root_logits()]
         for depth in range(1, _DEPTH + 1):
             at = (self.position + depth + 1).clamp(max=_LENGTH)[:, None]
@@ -67,12 +71,13 @@ class Drafting:
         width = int(lengths.max())
         prompts = Prompts(self.tokens[:, :width], self.slots[:, :width], lengths)
         first, slot = (values.gather(1, lengths[:, None])[:, 0] for values in (self.tokens, self.slots))
-        self.draft.begin(DraftContext(self._runner, prompts, self.features[:, :width], first, slot, 20, self.chain))
+        features = self.features[:, :width]
+        self.draft.begin(DraftContext(self._runner, prompts, features, first, slot, 20, self.chain, _DEPTH))
         self.chain.position = lengths - 1
 
     def propose(self) -> list[Tensor]:
         state = self._constraint.initial(2, torch.device("cpu"))
-        self.draft.propose(self.tokens[:, 0], state, self._constraint, self.chain)
+        self.draft.propose(self.tokens[:, 0], state, self._constraint, Choice(Sampling(), None), self.chain)
         return self.chain.outputs
 
     def keep(self, count: Tensor) -> None:

@@ -1,0 +1,94 @@
+"""Forced tokens: where the constraint leaves one token, nobody needs to guess it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.constraint import Constraint, ListState
+from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
+from padrec.decoding.runner import TargetRunner
+from padrec.decoding.sampling import Choice
+from padrec.decoding.token_tree import TokenTree
+
+
+@dataclass(frozen=True)
+class ForcedRuns:
+    """Continues the most promising leaves of a tree by the tokens that must follow them.
+
+    Attributes:
+        leaves: E, leaves that are continued.
+        length: R, forced tokens behind each of them at most; 0 leaves trees as they are.
+    """
+
+    leaves: int
+    length: int
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that a tree gets in addition."""
+        return self.leaves * self.length
+
+    def extend(self, tree: TokenTree, constraint: Constraint[ListState]) -> TokenTree:
+        """The tree with `length` nodes behind each of `leaves` nodes; those that are not forced are not present."""
+        if self.length == 0:
+            return tree
+        forced = constraint.forced(tree.states)  # [B, N]
+        # Where the tree goes on it has the forced token already, unless its draft ignores the constraint.
+        due = (forced >= 0) & tree.is_childless & tree.present
+        leaves = torch.where(due, tree.scores, -torch.inf).topk(min(self.leaves, forced.shape[1])).indices  # [B, E]
+        states, token, runs_on = tree.states.gather(leaves), forced.gather(1, leaves), due.gather(1, leaves)
+        tokens, present, after = [], [], []
+        for _ in range(self.length):
+            # What is not present is read all the same, so it needs a token that the target knows.
+            token = token.clamp(min=0)
+            states = constraint.advance(states, token)
+            tokens.append(token)
+            present.append(runs_on)
+            after.append(states)
+            token = constraint.forced(states)
+            runs_on = runs_on & (token >= 0)
+        return tree.with_runs(leaves, torch.cat(tokens, 1), torch.cat(present, 1), after)
+
+
+class RootOnly(TreeExpansion):
+    """Grows nothing: what a round proposes are the forced tokens behind the root alone."""
+
+    depth = 0
+    nodes = 1
+    leaves = 1
+    draft_rows = 0
+    draft_passes = 0
+
+    def expand(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
+    ) -> TokenTree:
+        """The root of each row; see `TreeExpansion.expand`."""
+        return TokenTree.root_only(root, state)
+
+
+class ForcedDraft(Draft):
+    """Proposes nothing of its own, so that a decoder's rounds hold forced tokens alone."""
+
+    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+        """Any target will do."""
+
+    def begin(self, context: DraftContext) -> None:
+        """Nothing needs to be known of the prompts."""
+
+    def propose(
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        expansion: TreeExpansion,
+    ) -> TokenTree:
+        """The root of each row; see `Draft.propose`."""
+        return TokenTree.from_parents(
+            root[:, None], torch.zeros_like(root)[:, None], state.unsqueeze(), expansion.depth
+        )
+
+    def observe(self, observation: Observation) -> None:
+        """Nothing needs to be known of the list."""

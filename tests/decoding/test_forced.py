@@ -1,0 +1,233 @@
+"""Forced tokens: they cost no pass of their own and no pass of the draft, and change no list."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from padrec.catalog import Catalog, SemanticIDVocabulary
+from padrec.decoding import (
+    AutoregressiveDecoder,
+    Chain,
+    Decoder,
+    DecodingTrace,
+    DynamicTree,
+    ForcedDraft,
+    ForcedRuns,
+    ListRequest,
+    Recommendations,
+    RootOnly,
+    Sampling,
+    SpeculativeDecoder,
+    StaticTree,
+    TokenTree,
+    TransformersRunner,
+    TreeExpansion,
+)
+from tests import reference
+from tests.stubs import OracleDraft, PathSteps, RandomDraft, random_catalog, random_prompts, tiny_target
+
+_SIZES, _K = (4, 5, 4, 3), 3
+_CPU = torch.device("cpu")
+_SHARED_START = Catalog(torch.tensor([[2, 1, a, b] for a in range(3) for b in range(2)]), list("abcdef"))
+_CATALOGS = {
+    "sparse": random_catalog(_SIZES, 12),
+    "dense": random_catalog(_SIZES, 400),
+    "one beginning": _SHARED_START,
+    "three items": random_catalog(_SIZES, 3, seed=4),
+}
+_EXPANSIONS: dict[str, TreeExpansion] = {
+    "root": RootOnly(),
+    "chain": Chain(2),
+    "static": StaticTree([[0], [1], [2], [0, 0], [0, 1], [1, 0]]),
+    "dynamic": DynamicTree(depth=3, width=3, nodes=10),
+}
+Path = tuple[int, ...]
+
+
+def forced_run(leaves: list[Path], vocabulary: SemanticIDVocabulary, written: Path, n_tokens: int, most: int) -> Path:
+    """The forced tokens behind `written`, one after the other."""
+    run: Path = ()
+    while len(run) < most and len(written + run) < n_tokens:
+        following = reference.trie_tokens(leaves, vocabulary, written + run)
+        if len(following) != 1:
+            break
+        run += tuple(following)
+    return run
+
+
+def paths_of(tree: TokenTree, row: int) -> list[Path]:
+    parents, tokens = tree.parents[row].tolist(), tree.tokens[row].tolist()
+    paths: list[Path] = [()]
+    for node in range(1, len(parents)):
+        paths.append((*paths[parents[node]], tokens[node]))
+    return paths
+
+
+@settings(max_examples=60)
+@given(
+    name=st.sampled_from(list(_CATALOGS)),
+    grown=st.sampled_from(list(_EXPANSIONS)),
+    separator=st.booleans(),
+    n_leaves=st.integers(1, 5),
+    length=st.integers(1, 4),
+    n_written=st.integers(0, 6),
+    seed=st.integers(0, 999),
+)
+def test_the_best_leaves_with_a_forced_token_are_continued_by_their_run(
+    name: str, grown: str, separator: bool, n_leaves: int, length: int, n_written: int, seed: int
+) -> None:
+    vocabulary, catalog = SemanticIDVocabulary(_SIZES, separator=separator), _CATALOGS[name]
+    request = ListRequest.build(catalog, vocabulary, _K)
+    constraint, leaves, batch = request.constraint, reference.leaf_tokens(catalog, vocabulary), 2
+    generator = torch.Generator().manual_seed(seed)
+    state, written = constraint.initial(batch, _CPU), torch.empty(batch, 0, dtype=torch.int64)
+    for _ in range(n_written):
+        allowed = constraint.allowed(state)
+        assert allowed is not None
+        token = torch.multinomial(allowed.double(), 1, generator=generator)
+        state, written = constraint.advance(state, token[:, 0]), torch.cat([written, token], 1)
+    expansion, steps = _EXPANSIONS[grown], PathSteps(batch, vocabulary.size, seed)
+    choice = Sampling().choice(torch.zeros(batch), torch.zeros(batch), 0, vocabulary.size)
+    before = expansion.expand(torch.full((batch,), vocabulary.bos_token), state, constraint, choice, steps)
+    tree = ForcedRuns(n_leaves, length).extend(before, constraint)
+    n_nodes = before.tokens.shape[1]
+    assert tree.tokens.shape[1] == n_nodes + min(n_leaves, n_nodes) * length
+    assert tree.max_depth == expansion.depth + length
+    assert ((tree.tokens >= 0) & (tree.tokens < vocabulary.size)).all(), "the target reads absent nodes as well"
+    for row in range(batch):
+        assert_runs(tree, row, n_nodes, n_leaves, length, request, leaves, tuple(written[row].tolist()))
+
+
+def assert_runs(
+    tree: TokenTree,
+    row: int,
+    n_nodes: int,
+    n_leaves: int,
+    length: int,
+    request: ListRequest,
+    leaves: list[Path],
+    written: Path,
+) -> None:
+    paths, parents = paths_of(tree, row), tree.parents[row].tolist()
+
+    def possible(path: Path) -> bool:
+        starts = range(len(written), len(written) + len(path))
+        whole = written + path
+        return all(
+            whole[end] in reference.allowed_tokens(leaves, request.vocabulary, whole[:end], _K) for end in starts
+        )
+
+    runs = {
+        node: forced_run(leaves, request.vocabulary, written + paths[node], request.n_tokens, length)
+        for node in range(n_nodes)
+        if node not in parents[1:n_nodes] and possible(paths[node])
+    }
+    present = [node for node in range(n_nodes, len(parents)) if tree.present[row, node]]
+    possible_paths = [paths[node] for node in [*range(n_nodes), *present]]
+    assert len(set(possible_paths)) == len(possible_paths), "siblings carry different tokens"
+    continued = [node for node in runs if any(parents[new] == node for new in present)]
+    for node in continued:
+        own = {paths[new] for new in present if paths[new][: len(paths[node])] == paths[node]}
+        assert own == {paths[node] + runs[node][:end] for end in range(1, len(runs[node]) + 1)}
+    for new in present:
+        state = request.constraint.initial(1, _CPU)
+        for token in written + paths[new]:
+            state = request.constraint.advance(state, torch.tensor([token]))
+        for field, value in vars(state).items():
+            assert torch.equal(getattr(tree.states, field)[row, new], value[0])
+    due = sorted((float(tree.scores[row, node]) for node, run in runs.items() if run), reverse=True)
+    taken = sorted((float(tree.scores[row, node]) for node in continued), reverse=True)
+    assert taken == due[:n_leaves]
+
+
+def decode(
+    decoder: Decoder, request: ListRequest, sampling_seed: int = 0
+) -> tuple[Recommendations, DecodingTrace, list[Path]]:
+    runner = TransformersRunner(tiny_target(request.vocabulary))
+    prompts = random_prompts(request.catalog, request.vocabulary, [3, 0, 1, 2])
+    decoder.prepare(runner, request.vocabulary)
+    lists, trace = decoder.decode(runner, prompts, request, torch.Generator().manual_seed(sampling_seed))
+    written = [
+        tuple(tokens[:length]) for tokens, length in zip(lists.tokens.tolist(), trace.tokens.tolist(), strict=True)
+    ]
+    return lists, trace, written
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("separator", [True, False], ids=["separator", "dense"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "per-slot"])
+@pytest.mark.parametrize("name", _CATALOGS)
+def test_forced_tokens_take_no_target_pass_and_change_no_list(
+    sampling: Sampling, separator: bool, shared: bool, name: str
+) -> None:
+    vocabulary = SemanticIDVocabulary(_SIZES, separator=separator, shared_codes=shared)
+    catalog = _CATALOGS[name]
+    request = ListRequest.build(catalog, vocabulary, _K, sampling=sampling)
+    expected, _, written = decode(AutoregressiveDecoder(), request)
+    decoder = AutoregressiveDecoder(forced_tokens=True)
+    found, trace, _ = decode(decoder, request)
+    assert torch.equal(found.tokens, expected.tokens)
+    torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-6)
+    leaves = reference.leaf_tokens(catalog, vocabulary)
+    accepted = 0
+    for row, tokens in enumerate(written):
+        position, passes = 1, 0
+        while position < len(tokens):
+            run = forced_run(leaves, vocabulary, tokens[:position], len(tokens), vocabulary.item_length - 1)
+            assert found.log_probs[row, position : position + len(run)].tolist() == [0.0] * len(run)
+            position += len(run) + 1
+            passes, accepted = passes + 1, accepted + len(run)
+        assert int(trace.target_passes[row]) == passes
+    assert trace.draft_passes.tolist() == [0] * 4
+    assert int(trace.accepted.sum()) == int(trace.attempted.sum()) == accepted
+    assert trace.accepted.shape[1] <= decoder.max_depth
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("separator", [True, False], ids=["separator", "dense"])
+@pytest.mark.parametrize("name", _CATALOGS)
+@pytest.mark.parametrize("grown", _EXPANSIONS)
+def test_trees_with_forced_runs_keep_the_lists(sampling: Sampling, separator: bool, name: str, grown: str) -> None:
+    vocabulary = SemanticIDVocabulary(_SIZES, separator=separator)
+    request = ListRequest.build(_CATALOGS[name], vocabulary, _K, sampling=sampling)
+    expected, _, _ = decode(AutoregressiveDecoder(), request)
+    for draft in (RandomDraft(vocabulary), OracleDraft(expected.tokens, vocabulary), ForcedDraft()):
+        found, _, _ = decode(SpeculativeDecoder(draft, _EXPANSIONS[grown]), request)
+        assert torch.equal(found.tokens, expected.tokens)
+        torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-6)
+
+
+def test_forced_runs_make_a_round_longer_than_its_draft() -> None:
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    request = ListRequest.build(_CATALOGS["three items"], vocabulary, _K)
+    expected, _, _ = decode(AutoregressiveDecoder(), request)
+    passes = []
+    for forced in (True, False):
+        draft = OracleDraft(expected.tokens, vocabulary)
+        _, trace, _ = decode(SpeculativeDecoder(draft, Chain(1), forced_tokens=forced), request)
+        passes.append(int(trace.target_passes.sum()))
+        assert torch.equal(trace.attempted, trace.accepted)
+    assert passes[0] < passes[1]
+
+
+def test_nothing_is_forced_without_a_constraint() -> None:
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    request = ListRequest.build(_CATALOGS["sparse"], vocabulary, _K, constrained=False)
+    expected, reference_trace, _ = decode(AutoregressiveDecoder(), request)
+    found, trace, _ = decode(AutoregressiveDecoder(forced_tokens=True), request)
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(trace.target_passes, reference_trace.target_passes)
+    traces = []
+    for forced in (True, False):
+        found, trace, _ = decode(SpeculativeDecoder(RandomDraft(vocabulary), Chain(3), forced_tokens=forced), request)
+        assert torch.equal(found.tokens, expected.tokens)
+        traces.append((trace.attempted.tolist(), trace.accepted.tolist(), trace.target_passes.tolist()))
+    assert traces[0] == traces[1]
+
+
+def test_how_deep_a_round_may_go_is_known_in_advance() -> None:
+    assert AutoregressiveDecoder().max_depth == 0
+    assert AutoregressiveDecoder(forced_tokens=True).max_depth == 4
+    assert SpeculativeDecoder(ForcedDraft(), Chain(3)).max_depth == 7
+    assert SpeculativeDecoder(ForcedDraft(), Chain(3), forced_tokens=False).max_depth == 3
