@@ -63,16 +63,16 @@ class _FusedLayer:
     """
 
     def __init__(self, layer: nn.Module) -> None:
-        attention: Any = layer.self_attn
-        mlp: Any = layer.mlp
-        self.input_norm = _norm(layer.input_layernorm)
+        parts: Any = layer
+        attention, mlp = parts.self_attn, parts.mlp
+        self.input_norm = _norm(parts.input_layernorm)
         self.qkv, self.qkv_bias = _join([attention.q_proj, attention.k_proj, attention.v_proj])
         self.head_norms: tuple[RMSNorm, RMSNorm] | None = None
         query_norm, key_norm = (_norm(getattr(attention, name, None)) for name in ("q_norm", "k_norm"))
         if query_norm is not None and key_norm is not None:
             self.head_norms = (query_norm, key_norm)
         self.out, self.out_bias = attention.o_proj.weight, attention.o_proj.bias
-        self.middle_norm = _norm(layer.post_attention_layernorm)
+        self.middle_norm = _norm(parts.post_attention_layernorm)
         self.gate_up, _ = _join([mlp.gate_proj, mlp.up_proj])
         self.down = mlp.down_proj.weight
 
@@ -220,11 +220,12 @@ def operations_for(heads: Heads, dtype: torch.dtype, device: torch.device) -> La
     return LayerOperations()
 
 
-def _norm(module: Any) -> RMSNorm | None:
+def _norm(module: nn.Module | None) -> RMSNorm | None:
     # A draft has no norm before its attention: an identity stands in its place.
     if module is None or isinstance(module, nn.Identity):
         return None
-    return RMSNorm(module.weight, module.variance_epsilon)
+    found: Any = module
+    return RMSNorm(found.weight, found.variance_epsilon)
 
 
 def _join(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:

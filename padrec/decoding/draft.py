@@ -84,12 +84,14 @@ class TreeExpansion(Protocol):
     Attributes:
         depth: D, the deepest proposal.
         nodes: N, nodes of a tree, the root included.
+        leaves: bound of the nodes without children.
         draft_rows: nodes that `expand` passes to `DraftSteps.extend` in one round, all calls together.
         draft_passes: forward passes of the draft in one round.
     """
 
     depth: int
     nodes: int
+    leaves: int
     draft_rows: int
     draft_passes: int
 
@@ -111,8 +113,8 @@ class TreeExpansion(Protocol):
 class Draft(Protocol):
     """Whatever proposes tokens: a network, a retrieval pool, the catalog itself.
 
-    On a GPU `begin`, `propose` and `observe` are recorded and replayed (see `Recording`): they keep what lasts from call
-    to call in tensors that they change in place, and never look at a tensor's values on the host.
+    On a GPU `begin`, `propose` and `observe` are recorded and replayed (see `Recording`): they keep what lasts from
+    call to call in tensors that they change in place, and never look at a tensor's values on the host.
     """
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:

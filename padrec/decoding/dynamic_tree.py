@@ -37,6 +37,7 @@ class DynamicTree:
         self.depth = depth
         self.width = width
         self.nodes = min(nodes, 1 + width + (depth - 1) * width * width)
+        self.leaves = self.nodes - 1
         self.draft_rows = (depth - 1) * width
         self.draft_passes = depth
 

@@ -63,6 +63,7 @@ class RootOnly(TreeExpansion):
 
     depth = 0
     nodes = 1
+    leaves = 1
     draft_rows = 0
     draft_passes = 0
 

@@ -136,12 +136,13 @@ class LayerOperations:
         if norms is not None:
             q, k = norms[0](q), norms[1](k)
         cos, sin = (table[placement.positions][:, :, None].to(q.dtype) for table in rotary)
-        q, k = q * cos + _half_turned(q) * sin, k * cos + _half_turned(k) * sin
+        rotated: Tensor = q * cos + _half_turned(q) * sin
+        k = k * cos + _half_turned(k) * sin
         column = placement.lengths[:, None] + placement.first + torch.arange(width, device=qkv.device)
         column = column[:, None, :, None].expand(-1, heads.keys, -1, heads.size)
         cache.keys.scatter_(2, column, k.transpose(1, 2))
         cache.values.scatter_(2, column, v.transpose(1, 2))
-        return q
+        return rotated
 
     def attention(self, queries: Tensor, heads: Heads, placement: Placement, cache: LayerCache) -> Tensor:
         """What each token makes of the columns it sees.
@@ -189,7 +190,7 @@ def _half_turned(x: Tensor) -> Tensor:
 
 def visible_columns(placement: Placement, columns: int) -> Tensor:
     """Which columns each token sees, bool `[B, M, columns]`."""
-    batch, width = placement.positions.shape
+    width = placement.positions.shape[1]
     # How far each column lies behind the past, [B, S].
     behind = torch.arange(columns, device=placement.lengths.device) - placement.lengths[:, None]
     if placement.ancestors is None:

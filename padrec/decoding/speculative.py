@@ -39,7 +39,7 @@ class SpeculativeDecoder:
         self.expansion = expansion or DynamicTree()
         self.forced_tokens = forced_tokens
         # A round's tree lies behind the list, or the columns that keeping a path writes to.
-        forced_nodes = _FORCED_LEAVES * _FORCED_LENGTH if forced_tokens else 0
+        forced_nodes = min(_FORCED_LEAVES, self.expansion.leaves) * _FORCED_LENGTH if forced_tokens else 0
         tree = max(self.expansion.nodes + forced_nodes, self.max_depth + 1)
         self._sessions = Sessions(self._rounds, room=max(tree, self.expansion.draft_rows + self.max_depth + 1))
 
@@ -61,7 +61,7 @@ class SpeculativeDecoder:
 
     def _rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
         length = min(_FORCED_LENGTH, request.constraint.longest_run) if self.forced_tokens else 0
-        runs = ForcedRuns(min(_FORCED_LEAVES, self.expansion.nodes), length)
+        runs = ForcedRuns(min(_FORCED_LEAVES, self.expansion.leaves), length)
         return _SpeculativeRounds(runner, request, batch, capacity, self.draft, self.expansion, runs)
 
 
@@ -112,7 +112,8 @@ class _SpeculativeRounds:
         tree = self._draft.propose(lists.last, lists.state, constraint, choice, self._expansion)
         tree = self._runs.extend(tree, constraint)
         logits, features = self._runner.verify(tree)
-        path, seen = _settle(logits, features, tree, choice, self._request, self.lists, self.statistics, self._expansion.depth)
+        depth = self._expansion.depth
+        path, seen = _settle(logits, features, tree, choice, self._request, lists, self.statistics, depth)
         self._runner.commit(path, seen.count)
         self._draft.observe(seen)
 
@@ -128,7 +129,7 @@ def _settle(
     statistics: RoundStatistics,
     draft_depth: int,
 ) -> tuple[Tensor, Observation]:
-    """Add what the target keeps of a tree to the lists; returns the path kept, `[B, D + 1]`, and what a draft learns."""
+    """Add what the target keeps of a tree to the lists; returns the path kept `[B, D + 1]` and what a draft learns."""
     active = ~lists.finished
     chosen, log_probs = lists.choose(logits, tree.states, tree.depths, choice)
     outcome = verify(tree, chosen)

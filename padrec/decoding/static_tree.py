@@ -36,6 +36,7 @@ class StaticTree:
         self.nodes = len(paths) + 1
         self._levels = [[path for path in paths if len(path) == depth] for depth in range(1, self.depth + 1)]
         parents = {path[:-1] for path in paths}
+        self.leaves = len(known - parents)
         # The draft reads only nodes that have children.
         root: list[tuple[int, ...]] = [()]
         self._readers = [root] + [[path for path in level if path in parents] for level in self._levels[:-1]]

@@ -2,10 +2,10 @@
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm
+from padrec.decoding.triton_kernels import attention_kernel, keep_kernel, linear_kernel, rotate_kernel, vector_kernel
 
 # Above this many tokens a pass is bound by arithmetic, and the vendor's matrix products are the better ones.
 _MOST_TOKENS = 128
@@ -29,8 +29,10 @@ class TritonOperations(LayerOperations):
             return super().linear(x, weight, bias, norm, residual, gated)
         n_out = weight.shape[0] // 2 if gated else weight.shape[0]
         y = torch.empty(n_tokens, n_out, dtype=x.dtype, device=x.device)
+        if n_tokens == 1:
+            return self._vector(x, weight, bias, norm, residual, y, gated)
         block_t, block_n, block_k, warps, stages = linear_blocks(n_tokens, n_out, n_in, gated)
-        _linear_kernel[(triton.cdiv(n_out, block_n), triton.cdiv(n_tokens, block_t))](
+        linear_kernel[(triton.cdiv(n_out, block_n), triton.cdiv(n_tokens, block_t))](
             x,
             weight,
             bias,
@@ -54,6 +56,38 @@ class TritonOperations(LayerOperations):
         )
         return y
 
+    @staticmethod
+    def _vector(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        norm: RMSNorm | None,
+        residual: Tensor | None,
+        y: Tensor,
+        gated: bool,
+    ) -> Tensor:
+        n_out, n_in = y.shape[1], x.shape[1]
+        block_n, block_k, warps = vector_blocks(n_out, n_in)
+        vector_kernel[(triton.cdiv(n_out, block_n),)](
+            x,
+            weight,
+            bias,
+            None if norm is None else norm.weight,
+            residual,
+            y,
+            n_out,
+            n_in,
+            0.0 if norm is None else norm.eps,
+            HAS_BIAS=bias is not None,
+            HAS_NORM=norm is not None,
+            HAS_RESIDUAL=residual is not None,
+            GATED=gated,
+            BLOCK_N=block_n,
+            BLOCK_K=block_k,
+            num_warps=warps,
+        )
+        return y
+
     def rotate_and_store(
         self,
         qkv: Tensor,
@@ -66,7 +100,7 @@ class TritonOperations(LayerOperations):
         """See `LayerOperations.rotate_and_store`."""
         batch, width = placement.positions.shape
         queries = torch.empty(batch, width, heads.queries, heads.size, dtype=qkv.dtype, device=qkv.device)
-        _rotate_kernel[(batch * width, heads.queries + 2 * heads.keys)](
+        rotate_kernel[(batch * width, heads.queries + 2 * heads.keys)](
             qkv,
             None if norms is None else norms[0].weight,
             None if norms is None else norms[1].weight,
@@ -97,7 +131,7 @@ class TritonOperations(LayerOperations):
         group = heads.queries // heads.keys
         block_q = 16 if width * group <= 64 else 32
         ancestors = None if placement.ancestors is None else placement.ancestors.view(torch.uint8)
-        _attention_kernel[(batch * heads.keys, triton.cdiv(width * group, block_q))](
+        attention_kernel[(batch * heads.keys, triton.cdiv(width * group, block_q))](
             queries,
             cache.keys,
             cache.values,
@@ -126,7 +160,7 @@ class TritonOperations(LayerOperations):
     def keep(self, keys: Tensor, values: Tensor, lengths: Tensor, path: Tensor) -> None:
         """See `LayerOperations.keep`."""
         n_layers, batch, n_heads, _, size = keys.shape
-        _keep_kernel[(n_layers * batch * n_heads, 2)](
+        keep_kernel[(n_layers * batch * n_heads, 2)](
             keys,
             values,
             lengths,
@@ -156,265 +190,10 @@ def linear_blocks(n_tokens: int, n_out: int, n_in: int, gated: bool) -> tuple[in
     return block_t, block_n, 128, 4, 4 if block_t <= 32 else 3
 
 
+def vector_blocks(n_out: int, n_in: int) -> tuple[int, int, int]:
+    """Tile sizes (outputs, inputs) and warps of a linear map of one token."""
+    return (4 if n_out <= 2048 else 8), min(1024, triton.next_power_of_2(n_in)), 4
+
+
 def _precision(dtype: torch.dtype) -> str:
     return "ieee" if dtype == torch.float32 else "tf32"
-
-
-@triton.jit
-def _linear_kernel(  # type: ignore[no-untyped-def]
-    x,
-    weight,
-    bias,
-    norm,
-    residual,
-    y,
-    n_tokens,
-    n_out,
-    n_in,
-    eps,
-    HAS_BIAS: tl.constexpr,
-    HAS_NORM: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr,
-    GATED: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    out = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    token = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
-    out_mask, token_mask = out < n_out, token < n_tokens
-    weight_row = out.to(tl.int64)[:, None] * n_in
-    total = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
-    total_up = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
-    squares = tl.zeros([BLOCK_T], tl.float32)
-    for start in range(0, n_in, BLOCK_K):
-        column = start + tl.arange(0, BLOCK_K)
-        inside = column < n_in
-        part = tl.load(x + token[:, None] * n_in + column[None, :], token_mask[:, None] & inside[None, :], 0.0)
-        if HAS_NORM:
-            # The norm's factor is the same for a whole token: it is applied to the result.
-            exact = part.to(tl.float32)
-            squares += tl.sum(exact * exact, 1)
-            scale = tl.load(norm + column, inside, 0.0).to(tl.float32)
-            part = (exact * scale[None, :]).to(part.dtype)
-        w_mask = out_mask[:, None] & inside[None, :]
-        w = tl.load(weight + weight_row + column[None, :], w_mask, 0.0)
-        total = tl.dot(part, tl.trans(w), total, input_precision=PRECISION)
-        if GATED:
-            up = tl.load(weight + weight_row + n_out.to(tl.int64) * n_in + column[None, :], w_mask, 0.0)
-            total_up = tl.dot(part, tl.trans(up), total_up, input_precision=PRECISION)
-    if HAS_NORM:
-        factor = tl.rsqrt(squares / n_in + eps)[:, None]
-        total *= factor
-        total_up *= factor
-    if HAS_BIAS:
-        total += tl.load(bias + out, out_mask, 0.0).to(tl.float32)[None, :]
-    if GATED:
-        total = total * tl.sigmoid(total) * total_up
-    place = token.to(tl.int64)[:, None] * n_out + out[None, :]
-    mask = token_mask[:, None] & out_mask[None, :]
-    if HAS_RESIDUAL:
-        total += tl.load(residual + place, mask, 0.0).to(tl.float32)
-    tl.store(y + place, total.to(y.dtype.element_ty), mask)
-
-
-@triton.jit
-def _vector_kernel(  # type: ignore[no-untyped-def]
-    x,
-    weight,
-    bias,
-    norm,
-    residual,
-    y,
-    n_out,
-    n_in,
-    eps,
-    HAS_BIAS: tl.constexpr,
-    HAS_NORM: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr,
-    GATED: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    # One token: its products with the weights are summed as they are read, which no matrix unit would speed up.
-    out = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    out_mask = out < n_out
-    weight_row = out.to(tl.int64)[:, None] * n_in
-    total = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
-    total_up = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
-    squares = tl.zeros([BLOCK_K], tl.float32)
-    for start in range(0, n_in, BLOCK_K):
-        column = start + tl.arange(0, BLOCK_K)
-        inside = column < n_in
-        w_mask = out_mask[:, None] & inside[None, :]
-        w = tl.load(weight + weight_row + column[None, :], w_mask, 0.0)
-        part = tl.load(x + column, inside, 0.0).to(tl.float32)
-        if HAS_NORM:
-            squares += part * part
-            part *= tl.load(norm + column, inside, 0.0).to(tl.float32)
-        total += w.to(tl.float32) * part[None, :]
-        if GATED:
-            up = tl.load(weight + weight_row + n_out.to(tl.int64) * n_in + column[None, :], w_mask, 0.0)
-            total_up += up.to(tl.float32) * part[None, :]
-    result, result_up = tl.sum(total, 1), tl.sum(total_up, 1)
-    if HAS_NORM:
-        factor = tl.rsqrt(tl.sum(squares, 0) / n_in + eps)
-        result *= factor
-        result_up *= factor
-    if HAS_BIAS:
-        result += tl.load(bias + out, out_mask, 0.0).to(tl.float32)
-    if GATED:
-        result = result * tl.sigmoid(result) * result_up
-    if HAS_RESIDUAL:
-        result += tl.load(residual + out, out_mask, 0.0).to(tl.float32)
-    tl.store(y + out, result.to(y.dtype.element_ty), out_mask)
-
-
-@triton.jit
-def _rotate_kernel(  # type: ignore[no-untyped-def]
-    qkv,
-    query_norm,
-    key_norm,
-    cosines,
-    sines,
-    positions,
-    lengths,
-    queries,
-    keys,
-    values,
-    width,
-    first,
-    row_stride,
-    head_stride,
-    eps,
-    HAS_NORM: tl.constexpr,
-    N_QUERIES: tl.constexpr,
-    N_KEYS: tl.constexpr,
-    SIZE: tl.constexpr,
-):
-    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    row, index = token // width, token % width
-    unit = tl.arange(0, SIZE)
-    # The rotation pairs each unit with the one half a head away.
-    partner = (unit + SIZE // 2) % SIZE
-    source = qkv + (token * (N_QUERIES + 2 * N_KEYS) + head) * SIZE
-    column = tl.load(lengths + row) + first + index
-    if head >= N_QUERIES + N_KEYS:
-        place = row * row_stride + (head - N_QUERIES - N_KEYS) * head_stride + column * SIZE
-        tl.store(values + place + unit, tl.load(source + unit))
-    else:
-        own, other = tl.load(source + unit).to(tl.float32), tl.load(source + partner).to(tl.float32)
-        if HAS_NORM:
-            factor = tl.rsqrt(tl.sum(own * own, 0) / SIZE + eps)
-            if head < N_QUERIES:
-                norm = query_norm
-            else:
-                norm = key_norm
-            own = own * factor * tl.load(norm + unit).to(tl.float32)
-            other = other * factor * tl.load(norm + partner).to(tl.float32)
-        position = tl.load(positions + token)
-        cosine = tl.load(cosines + position * SIZE + unit)
-        sine = tl.load(sines + position * SIZE + unit)
-        turned = own * cosine + tl.where(unit < SIZE // 2, -other, other) * sine
-        if head < N_QUERIES:
-            tl.store(queries + (token * N_QUERIES + head) * SIZE + unit, turned.to(queries.dtype.element_ty))
-        else:
-            place = row * row_stride + (head - N_QUERIES) * head_stride + column * SIZE
-            tl.store(keys + place + unit, turned.to(keys.dtype.element_ty))
-
-
-@triton.jit
-def _attention_kernel(  # type: ignore[no-untyped-def]
-    queries,
-    keys,
-    values,
-    lengths,
-    ancestors,
-    seen,
-    width,
-    first,
-    ancestor_row_stride,
-    ancestor_token_stride,
-    row_stride,
-    head_stride,
-    scale,
-    CHAIN: tl.constexpr,
-    N_KEYS: tl.constexpr,
-    GROUP: tl.constexpr,
-    SIZE: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    row, head = (tl.program_id(0) // N_KEYS).to(tl.int64), tl.program_id(0) % N_KEYS
-    query = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    token, member = query // GROUP, query % GROUP
-    real = token < width
-    unit = tl.arange(0, SIZE)
-    place = ((row * width + token) * (N_KEYS * GROUP) + head * GROUP + member)[:, None] * SIZE + unit[None, :]
-    q = tl.load(queries + place, real[:, None], 0.0)
-    past = tl.load(lengths + row)
-    end = past + first + width
-    base = row * row_stride + head * head_stride
-    top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
-    weight_sum = tl.zeros([BLOCK_Q], tl.float32)
-    total = tl.zeros([BLOCK_Q, SIZE], tl.float32)
-    for start in range(0, end, BLOCK_S):
-        column = start + tl.arange(0, BLOCK_S)
-        filled = column < end
-        address = base + column[:, None] * SIZE + unit[None, :]
-        k = tl.load(keys + address, filled[:, None], 0.0)
-        score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        behind = column - past
-        if CHAIN:
-            visible = behind[None, :] <= token[:, None]
-        else:
-            in_tree = (behind >= 0) & filled
-            flags = ancestors + row * ancestor_row_stride + token[:, None] * ancestor_token_stride + behind[None, :]
-            is_ancestor = tl.load(flags, real[:, None] & in_tree[None, :], 0)
-            visible = (behind < 0)[None, :] | (is_ancestor != 0)
-        # Every row's first column is visible to all, so that the maximum is finite from the first block on.
-        score = tl.where(visible & filled[None, :], score, float("-inf"))
-        new_top = tl.maximum(top, tl.max(score, 1))
-        shrink = tl.exp(top - new_top)
-        weight = tl.exp(score - new_top[:, None])
-        weight_sum = weight_sum * shrink + tl.sum(weight, 1)
-        v = tl.load(values + address, filled[:, None], 0.0)
-        total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None], input_precision=PRECISION)
-        top = new_top
-    total = total / weight_sum[:, None]
-    tl.store(seen + place, total.to(seen.dtype.element_ty), real[:, None])
-
-
-@triton.jit
-def _keep_kernel(  # type: ignore[no-untyped-def]
-    keys,
-    values,
-    lengths,
-    path,
-    batch,
-    n_heads,
-    depth,
-    head_stride,
-    SIZE: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    head = tl.program_id(0).to(tl.int64)
-    row = (head // n_heads) % batch
-    place = tl.arange(0, BLOCK_D)
-    inside = place < depth
-    past = tl.load(lengths + row)
-    unit = tl.arange(0, SIZE)
-    source = past + tl.load(path + row * depth + place, inside, 0)
-    mask = inside[:, None] & (unit < SIZE)[None, :]
-    base = head * head_stride
-    # One program holds a whole head's columns before it writes any, so that moving in place is safe.
-    if tl.program_id(1) == 0:
-        moved = tl.load(keys + base + source[:, None] * SIZE + unit[None, :], mask)
-        tl.debug_barrier()
-        tl.store(keys + base + (past + place)[:, None] * SIZE + unit[None, :], moved, mask)
-    else:
-        moved = tl.load(values + base + source[:, None] * SIZE + unit[None, :], mask)
-        tl.debug_barrier()
-        tl.store(values + base + (past + place)[:, None] * SIZE + unit[None, :], moved, mask)

@@ -75,9 +75,7 @@ class FoldedFusion:
         if position.step_embedding is not None and position.gate is not None and step > 0:
             gate_weight, gate_offset = position.gate.weight, self._gate_offset
             step_embedding = position.step_embedding[min(step, position.n_steps - 1) - 1]
-        return _fuse(
-            features, tokens, self._feature_weight, self._table, gate_weight, gate_offset, step_embedding
-        )
+        return _fuse(features, tokens, self._feature_weight, self._table, gate_weight, gate_offset, step_embedding)
 
 
 @compiled

@@ -11,9 +11,9 @@ from padrec.decoding import (
     Choice,
     Constraint,
     DraftContext,
+    FusedLayers,
     ListState,
     Observation,
-    FusedLayers,
     Placement,
     TargetRunner,
     TokenTree,
@@ -117,7 +117,7 @@ class NetworkDraft:
         """Grow a tree behind what the target has kept; see `Draft.propose`."""
         self._read(self._memory.kept)
         self._parent_features = self._memory.root
-        self._parent_mask = torch.zeros(*self._memory.root.shape[:2], len(self._places), dtype=torch.bool, device=root.device)
+        self._parent_mask = torch.zeros(len(root), 1, len(self._places), dtype=torch.bool, device=root.device)
         self._rows_used = 0
         return expansion.expand(root, state, constraint, choice, self)
 

@@ -121,6 +121,7 @@ def test_the_kept_nodes_are_those_of_the_reference(
     assert tree.tokens.shape == (batch, expansion.nodes)
     assert tree.max_depth == depth
     assert int(tree.depths.max()) <= depth
+    assert int(tree.is_childless.sum(1).max()) <= expansion.leaves
     for row in range(batch):
         paths = paths_of(tree, row)
         assert len(set(paths)) == len(paths), "siblings carry different tokens"

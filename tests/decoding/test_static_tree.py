@@ -78,6 +78,7 @@ def test_every_node_is_the_draft_token_of_its_rank(shape: str, name: str, temper
     tree = expansion.expand(root, state, constraint, choice, steps)
     assert tree.tokens.shape == (batch, expansion.nodes) == (batch, len(choices) + 1)
     assert tree.max_depth == expansion.depth == max(map(len, choices))
+    assert tree.is_childless.sum(1).tolist() == [expansion.leaves] * batch
     compared = 0
     for row in range(batch):
         order = [(), *sorted(map(tuple, choices), key=lambda path: (len(path), path))]
@@ -116,7 +117,7 @@ def test_a_chain_has_one_node_at_each_depth() -> None:
     chain, steps = Chain(4), PathSteps(2, _VOCABULARY.size, seed=1)
     choice = choice_of(0.0, 2, 4)
     tree = chain.expand(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, choice, steps)
-    assert (chain.depth, chain.nodes, chain.draft_rows, chain.draft_passes) == (4, 5, 3, 4)
+    assert (chain.depth, chain.nodes, chain.leaves, chain.draft_rows, chain.draft_passes) == (4, 5, 1, 3, 4)
     assert tree.parents.tolist() == [[0, 0, 1, 2, 3]] * 2
     assert tree.depths.tolist() == [[0, 1, 2, 3, 4]] * 2
     for row in range(2):

@@ -29,7 +29,7 @@ _LENGTH, _DEPTH = 12, 4
 class TrueChain:
     """Walks the tokens that really follow and writes down the draft's outputs, one `[B, d]` for each depth."""
 
-    depth = nodes = draft_rows = draft_passes = _DEPTH
+    depth = nodes = leaves = draft_rows = draft_passes = _DEPTH
 
     def __init__(self, tokens: Tensor, slots: Tensor) -> None:
         self._tokens = tokens
