@@ -64,7 +64,8 @@ def read_table(
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.Table, float]]:
-    with pq.ParquetFile(path) as file:
+    # Ranges read ahead would stay in memory until the whole file has been read.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         _check_columns(path, columns, file.schema_arrow.names)
         total, done = file.metadata.num_rows, 0
         for batch in file.iter_batches(_ROWS, columns=list(dict.fromkeys(columns))):

@@ -47,7 +47,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         with open_binary(path) as raw, gzip.open(raw) if compressed else raw as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield number, line.decode("utf-8")
+                    yield number, line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, line {number}: byte {error.start} is not UTF-8, expected UTF-8 text") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
