@@ -15,7 +15,7 @@ from padrec.data.logs.source import LogChunk
 from padrec.data.logs.text_lines import is_gzipped, open_binary, read_lines
 
 _MICROSECONDS = {"seconds": 1_000_000, "milliseconds": 1_000}
-_BLOCK_BYTES = 1 << 24  # the longest line that can be read; a review with its text has some kilobytes
+_BLOCK_BYTES = 1 << 22  # the longest line that can be read; a review with its text has some kilobytes
 
 
 @dataclass(frozen=True)
