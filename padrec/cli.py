@@ -76,7 +76,8 @@ def _train_or_evaluate(args: ArgsType) -> None:
 
 def _prepare(arguments: list[str]) -> None:
     """The subcommand that needs none of them: raw logs to a prepared folder."""
-    parser = _Parser(prog=f"padrec {_PREPARE}", parser_mode=_PARSER_MODE)
+    about, _, _ = (Preparation.__doc__ or "").partition("Args:")
+    parser = _Parser(prog=f"padrec {_PREPARE}", description=about, parser_mode=_PARSER_MODE)
     parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
     parser.add_class_arguments(Preparation, as_group=False)
     settings = parser.instantiate_classes(parser.parse_args(arguments))

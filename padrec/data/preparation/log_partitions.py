@@ -16,7 +16,7 @@ from padrec.data.preparation.arrow_file import arrow_writer, read_arrow, write_a
 from padrec.data.preparation.progress import Progress
 from padrec.data.preparation.stages import read_json, write_json
 
-# A part is sorted in memory: about 30 MB for each million interactions of the log at this number.
+# One part is in memory at a time; with many more, the pieces that are written at once would be too small.
 N_PARTITIONS = 64
 _ROWS = 1 << 19  # interactions that are cut at once
 _SCHEMA = pa.schema([("user", pa.string()), ("item", pa.int32()), ("time", pa.int64())])
