@@ -13,6 +13,7 @@ from padrec.data.preparation.progress import say
 
 _LOCK = "lock"
 _SETTINGS = "settings.json"
+_PARTIAL = ".partial"
 
 
 class StageFolder:
@@ -23,38 +24,44 @@ class StageFolder:
     Args:
         path: the folder; made if there is none.
         settings: what the stages depend on, as JSON values.
-
-    Raises:
-        InputError: the folder holds something else, or stages with other settings.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
         self.path = path
-        found = path / _SETTINGS
-        if not found.exists():
-            if path.exists() and any(child.name != _LOCK and child.suffix != ".partial" for child in path.iterdir()):
-                raise InputError(f"{path}: holds other files, expected an unfinished preparation or nothing")
-            path.mkdir(parents=True, exist_ok=True)
-            write_json(found, settings)
-        elif difference := first_difference(read_json(found), settings):
-            raise InputError(
-                f"{path}: an unfinished preparation with {difference}; go on with the old settings, name another "
-                "output, or delete this folder"
-            )
+        self.settings = settings
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second process out.
+        """Keep other processes out while stages are written.
 
         Raises:
-            InputError: another process is at work here.
+            InputError: the folder holds something else, or finished stages with other settings, or another process is
+                at work here.
         """
+        if not (self.path / _SETTINGS).exists() and self._holds_other_files():
+            raise InputError(f"{self.path}: holds other files, expected an unfinished preparation or nothing")
+        self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / _LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"{self.path}: another process is preparing it, expected one at a time") from None
+            self._check_settings()
             yield
+
+    def _holds_other_files(self) -> bool:
+        ours = (_LOCK, f"{_SETTINGS}{_PARTIAL}")
+        return self.path.exists() and any(child.name not in ours for child in self.path.iterdir())
+
+    def _check_settings(self) -> None:
+        """Refuse finished stages of other settings; where none is finished, nothing is lost by starting anew."""
+        finished = [child for child in self.path.iterdir() if child.is_dir() and child.suffix != _PARTIAL]
+        if finished and (difference := first_difference(read_json(self.path / _SETTINGS), self.settings)):
+            raise InputError(
+                f"{self.path}: an unfinished preparation with {difference}; go on with the old settings, name another "
+                "output, or delete this folder"
+            )
+        write_json(self.path / _SETTINGS, self.settings)
 
     def stage(self, name: str, write: Callable[[Path], None]) -> Path:
         """The folder of a finished stage; writes it if it is not there yet.
@@ -67,7 +74,7 @@ class StageFolder:
         if path.exists():
             say(name, "finished before")
         else:
-            partial = path.with_name(f"{name}.partial")
+            partial = path.with_name(f"{name}{_PARTIAL}")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             write(partial)
@@ -77,7 +84,7 @@ class StageFolder:
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON file that is never there in part."""
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}{_PARTIAL}")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.rename(path)
 

@@ -8,7 +8,7 @@ import pytest
 
 from padrec.catalog import InputError
 from padrec.data import LeaveLastOut, Preparation, TimeSplit
-from padrec.data.logs import ItemText, LogChunk
+from padrec.data.logs import ItemText
 from padrec.data.preparation import PreparedFolder, log_partitions
 from padrec.data.preparation import preparation as preparation_module
 from padrec.data.preparation.stages import StageFolder
@@ -214,16 +214,31 @@ def test_an_interruption_at_the_very_end_loses_nothing(
     }
 
 
-def test_unfinished_stages_of_other_settings_are_refused(log: MadeUpLog, tmp_path: Path) -> None:
-    def broken() -> Iterator[LogChunk]:
-        raise KilledError
-        yield
+def broken() -> Iterator[Any]:
+    raise KilledError
+    yield
 
-    log.interactions = broken  # type: ignore[method-assign]
+
+def test_unfinished_stages_of_other_settings_are_refused(
+    log: MadeUpLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "item_texts", broken)
     with pytest.raises(KilledError):
         Preparation(log, str(tmp_path / "out")).run()
     with pytest.raises(InputError, match=r"out\.unfinished: an unfinished preparation with item_core 5, expected 2"):
         Preparation(log, str(tmp_path / "out"), item_core=2).run()
+
+
+def test_where_no_stage_is_finished_settings_and_files_may_change(
+    log: MadeUpLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "interactions", broken)
+        with pytest.raises(KilledError):
+            Preparation(log, str(tmp_path / "out")).run()
+    log.file.write_text("corrected")
+    Preparation(log, str(tmp_path / "out"), item_core=2).run()
+    assert summary(tmp_path / "out")["item_core"] == 2
 
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
