@@ -1,7 +1,21 @@
 """Speculative decoding for generative recommendation, as a PyTorch Lightning module collection."""
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
-from padrec.data import AtSpeedReader, LCRecReader, SemanticIDDataModule, SyntheticReader
+from padrec.data import (
+    AmazonReviews2014,
+    AmazonReviews2018,
+    AmazonReviews2023,
+    AtSpeedReader,
+    LCRecReader,
+    LeaveLastOut,
+    MiniOneRecReader,
+    Preparation,
+    PreparedReader,
+    SemanticIDDataModule,
+    SyntheticReader,
+    TableLog,
+    TimeSplit,
+)
 from padrec.decoding import (
     AutoregressiveDecoder,
     Chain,
@@ -22,6 +36,9 @@ from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
 from padrec.targets import TargetRecommender
 
 __all__ = [
+    "AmazonReviews2014",
+    "AmazonReviews2018",
+    "AmazonReviews2023",
     "AtSpeedReader",
     "AutoregressiveDecoder",
     "Catalog",
@@ -32,8 +49,12 @@ __all__ = [
     "ForcedDraft",
     "InputError",
     "LCRecReader",
+    "LeaveLastOut",
     "ListRequest",
+    "MiniOneRecReader",
     "PADRecDraft",
+    "Preparation",
+    "PreparedReader",
     "Prompts",
     "RecommendationWriter",
     "Recommendations",
@@ -45,7 +66,9 @@ __all__ = [
     "SpeculativeEvaluator",
     "StaticTree",
     "SyntheticReader",
+    "TableLog",
     "TargetRecommender",
+    "TimeSplit",
     "TransformersDecoder",
     "TransformersRunner",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `padrec fit|validate|test|predict --config …`."""
+"""The command line: `padrec prepare|fit|validate|test|predict --config …`."""
 
 import sys
 from pathlib import Path
@@ -9,8 +9,13 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 import padrec  # noqa: F401  # short class names in configs resolve among what is imported
 from padrec.catalog import InputError
+from padrec.data import Preparation
 from padrec.targets import read_checkpoint
 
+# Resolves ${…} last, overrides included.
+_PARSER_MODE = "omegaconf+"
+_PREPARE = "prepare"
+_EPILOG = "`padrec prepare --help`: from raw interaction logs to a folder that PreparedReader reads."
 _LINKS = ("vocabulary", "catalog", "list_length")
 
 
@@ -43,21 +48,41 @@ def main(args: ArgsType = None) -> None:
     Raises:
         SystemExit: status 2 after one message for wrong input.
     """
+    arguments = sys.argv[1:] if args is None else args
     try:
-        PadrecCLI(
-            parser_class=_Parser,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_kwargs={"overwrite": True},
-            auto_configure_optimizers=False,
-            parser_kwargs={"parser_mode": "omegaconf+"},  # resolves ${…} last, overrides included
-            args=args,
-        )
+        if isinstance(arguments, list) and arguments[:1] == [_PREPARE]:
+            _prepare(arguments[1:])
+        else:
+            _train_or_evaluate(args)
     except ValueError as error:
         wrong_input = _wrong_input(error)
         if wrong_input is None:
             raise
         _fail(str(wrong_input))
+
+
+def _train_or_evaluate(args: ArgsType) -> None:
+    """The subcommands that need a trainer, a model and data."""
+    PadrecCLI(
+        parser_class=_Parser,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_kwargs={"overwrite": True},
+        auto_configure_optimizers=False,
+        parser_kwargs={"parser_mode": _PARSER_MODE, "epilog": _EPILOG},
+        args=args,
+    )
+
+
+def _prepare(arguments: list[str]) -> None:
+    """The subcommand that needs none of them: raw logs to a prepared folder."""
+    about, _, _ = (Preparation.__doc__ or "").partition("Args:")
+    parser = _Parser(prog=f"padrec {_PREPARE}", description=about, parser_mode=_PARSER_MODE)
+    parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
+    parser.add_class_arguments(Preparation, as_group=False)
+    settings = parser.instantiate_classes(parser.parse_args(arguments))
+    settings.pop("config")
+    Preparation(**settings).run()
 
 
 class _Parser(LightningArgumentParser):

@@ -25,7 +25,7 @@ _PAGES = [
     *sorted(p for p in (_REPOSITORY / "docs").rglob("*.md") if "results" not in p.relative_to(_REPOSITORY).parts),
 ]
 _RUNNABLE = re.compile(r"^<!-- run -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^padrec (?:fit|validate|test|predict) .*$", re.MULTILINE)
+_COMMAND = re.compile(r"^padrec (?:prepare|fit|validate|test|predict) .*$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _QUICKSTART_FILE = re.compile(r'"(runs/quickstart/(\w+)/[^"]+)"')
 

@@ -4,20 +4,41 @@ from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.data.datamodule import SemanticIDDataModule
 from padrec.data.interactions import Interactions
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers import AtSpeedReader, Dataset, LCRecReader, Reader, SyntheticReader
+from padrec.data.logs import AmazonReviews2014, AmazonReviews2018, AmazonReviews2023, LogSource, TableLog
+from padrec.data.preparation import LeaveLastOut, Preparation, SplitRule, TimeSplit
+from padrec.data.readers import (
+    AtSpeedReader,
+    Dataset,
+    LCRecReader,
+    MiniOneRecReader,
+    PreparedReader,
+    Reader,
+    SyntheticReader,
+)
 from padrec.data.splits import Split, leave_one_out
 
 __all__ = [
+    "AmazonReviews2014",
+    "AmazonReviews2018",
+    "AmazonReviews2023",
     "AtSpeedReader",
     "Dataset",
     "Interactions",
     "ItemSequences",
     "LCRecReader",
+    "LeaveLastOut",
+    "LogSource",
+    "MiniOneRecReader",
+    "Preparation",
+    "PreparedReader",
     "PromptBatch",
     "Reader",
     "SemanticIDDataModule",
     "SequenceBatch",
     "Split",
+    "SplitRule",
     "SyntheticReader",
+    "TableLog",
+    "TimeSplit",
     "leave_one_out",
 ]

@@ -6,6 +6,7 @@ from padrec.catalog import Catalog, InputError
 from padrec.data.interactions import Interactions
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.readers.files import only_file, read_json_object
+from padrec.data.readers.item_titles import read_titles
 from padrec.data.readers.reader import Dataset, Reader
 from padrec.data.readers.semantic_id_index import read_index
 
@@ -36,19 +37,9 @@ class LCRecReader(Reader):
         if name is None:
             name = only_file(self.folder, "*.index.json").name.removesuffix(".index.json")
         items = self.folder / f"{name}.item.json"
-        catalog = read_index(self.folder / f"{name}.index.json", _read_titles(items) if items.exists() else None)
+        catalog = read_index(self.folder / f"{name}.index.json", read_titles(items) if items.exists() else None)
         interactions = _read_interactions(self.folder / f"{name}.inter.json", catalog)
         return Dataset(name, catalog, interactions)
-
-
-def _read_titles(path: Path) -> dict[str, str]:
-    titles = {}
-    for item, value in read_json_object(path, "item -> properties with a title").items():
-        title = value.get("title") if isinstance(value, dict) else value
-        if not isinstance(title, str):
-            raise InputError(f"{path}: item {item!r} has no title, expected an object with a title string")
-        titles[item] = title
-    return titles
 
 
 def _read_interactions(path: Path, catalog: Catalog) -> Interactions:

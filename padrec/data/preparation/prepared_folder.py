@@ -1,0 +1,60 @@
+"""The folder that a preparation leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from padrec.catalog import InputError
+from padrec.data.preparation.stages import read_json
+
+FORMAT = 1
+SPLIT_TYPE = pa.dictionary(pa.int8(), pa.string())
+INTERACTIONS = pa.schema(
+    [("user", pa.int32()), ("item", pa.int32()), ("time", pa.timestamp("us", "UTC")), ("split", SPLIT_TYPE)]
+)
+USERS = pa.schema([("user", pa.string())])
+ITEMS = pa.schema(
+    [
+        ("item", pa.string()),
+        ("title", pa.string()),
+        ("description", pa.string()),
+        ("brand", pa.string()),
+        ("categories", pa.list_(pa.string())),
+    ]
+)
+
+
+class PreparedFolder:
+    """The files of a prepared folder; it exists only as a whole.
+
+    Interactions are sorted by user, then by time. `user` and `item` count the rows of the users' and the items' table,
+    from 0; `split` is one of `train`, `validation` and `test`.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.interactions = path / "interactions.parquet"
+        self.users = path / "users.parquet"
+        self.items = path / "items.parquet"
+        self.summary = path / "prepared.json"
+
+    def read_summary(self) -> dict[str, Any]:
+        """Settings, counts, versions and the fingerprint of the files that were read.
+
+        Raises:
+            InputError: the folder is missing, was not written by a preparation, or has another format.
+        """
+        if not self.summary.is_file():
+            found = "no prepared.json" if self.path.is_dir() else "no such folder"
+            raise InputError(f"{self.path}: {found}, expected a folder written by `padrec prepare`")
+        try:
+            summary = read_json(self.summary)
+        except ValueError as error:
+            raise InputError(f"{self.summary}: no valid JSON ({error}), expected it as it was written") from None
+        if summary.get("format") != FORMAT:
+            raise InputError(f"{self.summary}: format {summary.get('format')!r}, expected {FORMAT}: prepare it again")
+        return summary

@@ -1,0 +1,118 @@
+"""The folder format of MiniOneRec, split by time."""
+
+import ast
+import csv
+import io
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from padrec.catalog import Catalog, InputError
+from padrec.data.item_sequences import ItemSequences
+from padrec.data.readers.files import only_file, read_text
+from padrec.data.readers.item_titles import read_titles
+from padrec.data.readers.reader import Dataset, Reader
+from padrec.data.readers.semantic_id_index import read_index
+from padrec.data.splits import Split
+
+_PARTS = ("train", "valid", "test")
+_COLUMNS = ("user_id", "history_item_id", "item_id", "item_sid")
+_LONGEST_HISTORY = 10
+
+
+class MiniOneRecReader(Reader):
+    """Reads `<name>.index.json`, `valid.csv`, `test.csv` and, where they are, `<name>.item.json` and `train.csv`.
+
+    A row of a CSV file says which item followed on a history of at most ten items. A user's rows continue each other,
+    from `train.csv` over `valid.csv` to `test.csv`, so they are put together again: the user's validation items are
+    the next items of the rows in `valid.csv`, and so on; the first row's history is what the user did before, and
+    trains. Ground truth may therefore be several items, where MiniOneRec itself predicts them one by one.
+
+    Without `train.csv` the training items are only the last ten at most that the first history shows. That is what
+    evaluation needs; to train a target it is a small part of the training data, and reading such a folder warns.
+
+    Args:
+        folder: the folder with the files.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def read(self) -> Dataset:
+        """Read and check the files.
+
+        Raises:
+            InputError: a file is missing or malformed, IDs are ragged, a row's item is not in the index or has another
+                semantic ID there, or a row does not continue its user's rows before it.
+        """
+        index = only_file(self.folder, "*.index.json")
+        name = index.name.removesuffix(".index.json")
+        items = self.folder / f"{name}.item.json"
+        catalog = read_index(index, read_titles(items) if items.exists() else None)
+        users: dict[str, _User] = {}
+        for part in self._parts():
+            _read_rows(self.folder / f"{part}.csv", part, catalog, users)
+        train, validation, test = (
+            ItemSequences.from_lists([user.items[part] for user in users.values()]) for part in _PARTS
+        )
+        split = Split(tuple(users), train, validation, test, source=str(self.folder))
+        return Dataset(name, catalog, split)
+
+    def _parts(self) -> tuple[str, ...]:
+        if (self.folder / "train.csv").exists():
+            return _PARTS
+        warnings.warn(
+            f"{self.folder}: no train.csv, so it has the splits valid and test only; training sequences are the at "
+            f"most {_LONGEST_HISTORY} items that the first history of each user in them shows",
+            stacklevel=3,
+        )
+        return _PARTS[1:]
+
+
+@dataclass
+class _User:
+    """A user's items by part, in time order."""
+
+    items: dict[str, list[int]] = field(default_factory=lambda: {part: [] for part in _PARTS})
+
+    def recent(self) -> list[int]:
+        """What a history can show."""
+        return [item for part in _PARTS for item in self.items[part]][-_LONGEST_HISTORY:]
+
+
+def _read_rows(path: Path, part: str, catalog: Catalog, users: dict[str, _User]) -> None:
+    """Add the rows of a file to the users."""
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    if missing := [column for column in _COLUMNS if column not in (rows.fieldnames or ())]:
+        raise InputError(f"{path}: no column {missing[0]!r}, expected the columns {', '.join(_COLUMNS)}")
+    for number, row in enumerate(rows, start=1):
+        try:
+            history, item = _row_items(row, catalog)
+            user = users.setdefault(row["user_id"], _User())
+            if not any(user.items.values()):
+                user.items["train"] += history
+            elif user.recent() != history:
+                known = [catalog.keys[before] for before in user.recent()]
+                raise InputError(
+                    f"user {row['user_id']!r} has the history {row['history_item_id']}, expected the last items of "
+                    f"the rows before: {', '.join(known)}"
+                )
+        except InputError as error:
+            raise InputError(f"{path}, row {number}: {error}") from None
+        user.items[part].append(item)
+
+
+def _row_items(row: dict[str, str], catalog: Catalog) -> tuple[list[int], int]:
+    """History and next item of a row, as rows of the catalog."""
+    text = row["history_item_id"]
+    try:
+        history = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        history = None
+    if not isinstance(history, list) or not 1 <= len(history) <= _LONGEST_HISTORY:
+        raise InputError(f"history_item_id is {text!r}, expected a list of 1 to {_LONGEST_HISTORY} items")
+    item = catalog.index(row["item_id"])
+    sid = "".join(f"<{chr(ord('a') + slot)}_{code}>" for slot, code in enumerate(catalog.codes[item].tolist()))
+    if row["item_sid"] != sid:
+        raise InputError(f"item {row['item_id']!r} has the ID {row['item_sid']!r}, expected {sid!r} as in the index")
+    return [catalog.index(str(before)) for before in history], item
