@@ -9,6 +9,7 @@ from padrec.decoding.decoder import ListBuffer, ListRequest
 from padrec.decoding.forced import ForcedDraft, RootOnly
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.sampling import Choice
 from padrec.decoding.session import Rounds, Sessions
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.token_tree import TokenTree
@@ -72,16 +73,18 @@ class _AutoregressiveRounds:
         """See `Rounds.round`."""
         tree = TokenTree.root_only(self.lists.last, self.lists.state)
         logits, _ = self._runner.verify(tree)
-        _settle(logits, self._request, self.lists, self.statistics)
+        _settle(logits, self.lists.choice(0), self._request, self.lists, self.statistics)
         self._runner.commit(tree.parents, torch.ones_like(self.lists.lengths))
 
 
 @compiled
-def _settle(logits: Tensor, request: ListRequest, lists: ListBuffer, statistics: RoundStatistics) -> None:
+def _settle(
+    logits: Tensor, choice: Choice, request: ListRequest, lists: ListBuffer, statistics: RoundStatistics
+) -> None:
     """Add the target's next token to every list, by its logits `[B, 1, V]`."""
     statistics.add_round(~lists.finished, draft_passes=0)
     state = lists.state.unsqueeze()
-    chosen, log_probs = lists.choose(logits, state, torch.zeros_like(lists.last)[:, None], lists.choice(0))
+    chosen, log_probs = lists.choose(logits, state, torch.zeros_like(lists.last)[:, None], choice)
     lists.append(chosen, log_probs, torch.ones_like(lists.lengths))
     lists.last.copy_(chosen[:, 0])
     lists.state.copy_(request.constraint.advance(state, chosen).squeeze())
