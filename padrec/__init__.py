@@ -17,9 +17,11 @@ from padrec.data import (
     TimeSplit,
 )
 from padrec.decoding import (
+    AdaptiveDecoder,
     AutoregressiveDecoder,
     Chain,
     DynamicTree,
+    FastestDecoder,
     ForcedDraft,
     ListRequest,
     Prompts,
@@ -36,6 +38,7 @@ from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
 from padrec.targets import TargetRecommender
 
 __all__ = [
+    "AdaptiveDecoder",
     "AmazonReviews2014",
     "AmazonReviews2018",
     "AmazonReviews2023",
@@ -45,6 +48,7 @@ __all__ = [
     "CatalogTrie",
     "Chain",
     "DynamicTree",
+    "FastestDecoder",
     "FeatureDraft",
     "ForcedDraft",
     "InputError",

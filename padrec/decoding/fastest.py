@@ -25,8 +25,8 @@ _MEASUREMENTS = 2
 class FastestDecoder:
     """Decodes with the fastest of several lossless decoders, which is found out for every batch size it meets.
 
-    The first batch of a size is decoded by all of them before it is decoded for good. What that costs is not part of the
-    decoding time; it is reported as `DecodingTrace.recording_seconds`.
+    The first batch of a size is decoded by all of them before it is decoded for good. What that costs is not part of
+    the decoding time; it is reported as `DecodingTrace.recording_seconds`.
 
     Args:
         decoders: by name; all lossless, so that the choice decides over nothing but time.
@@ -40,9 +40,8 @@ class FastestDecoder:
     def __init__(self, decoders: Mapping[str, Decoder]) -> None:
         lossy = [name for name, decoder in decoders.items() if not decoder.lossless]
         if not decoders or lossy:
-            raise InputError(
-                f"decoders {list(decoders)}, not lossless {lossy}: expected lossless decoders, at least one"
-            )
+            what = f"decoders {list(decoders)}, not lossless {lossy}"
+            raise InputError(f"{what}: expected lossless decoders, at least one")
         self.decoders = dict(decoders)
         self._chosen: dict[tuple[TargetRunner, ListRequest, int], str] = {}
 
@@ -97,13 +96,8 @@ class AdaptiveDecoder(FastestDecoder):
 
     def __init__(self, draft: Draft, expansions: Sequence[TreeExpansion] | None = None) -> None:
         if expansions is None:
-            expansions = [
-                DynamicTree(8, 16, 112),
-                DynamicTree(6, 10, 60),
-                DynamicTree(5, 6, 24),
-                DynamicTree(4, 3, 10),
-                Chain(3),
-            ]
+            sizes = ((8, 16, 112), (6, 10, 60), (5, 6, 24), (4, 3, 10))
+            expansions = [*(DynamicTree(*size) for size in sizes), Chain(3)]
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
         self._draft = draft

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -10,10 +9,14 @@ from padrec.decoding import (
     AutoregressiveDecoder,
     Chain,
     Decoder,
+    DecodingTrace,
     DynamicTree,
     FastestDecoder,
     ListRequest,
+    Prompts,
+    Recommendations,
     Sampling,
+    TargetRunner,
     TransformersRunner,
 )
 from tests.stubs import RandomDraft, random_catalog, random_prompts, tiny_target
@@ -31,7 +34,9 @@ class TimedDecoder(AutoregressiveDecoder):
         self.per_batch, self.per_list = per_batch, per_list
         self.batches: list[int] = []
 
-    def decode(self, runner: Any, prompts: Any, request: Any, generator: Any) -> Any:
+    def decode(
+        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
+    ) -> tuple[Recommendations, DecodingTrace]:
         lists, trace = super().decode(runner, prompts, request, generator)
         batch = len(prompts.tokens)
         self.batches.append(batch)
