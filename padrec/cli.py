@@ -11,7 +11,7 @@ import padrec  # noqa: F401  # short class names in configs resolve among what i
 from padrec.catalog import InputError
 from padrec.targets import read_checkpoint
 
-_LINKS = ("vocabulary", "catalog", "list_length")
+_LINKS = ("vocabulary", "catalog", "list_length", "dimension")
 
 
 class PadrecCLI(LightningCLI):
