@@ -15,6 +15,7 @@ from padrec.targets.recommender import read_checkpoint
 from padrec.targets.training import TrainableModule
 
 _KIND = "quantizer"
+_RESTART_ITEMS = 4096
 
 
 class RQVAEQuantizer(QuantizerModule, TrainableModule):
@@ -65,7 +66,6 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         self._initial_items = initial_items
         self.network = RQVAE(dimension, codebook_sizes, hidden_sizes, latent_size, sinkhorn_epsilon)
         self._uses = self._nothing_used()
-        self._last_vectors: Tensor | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> "RQVAEQuantizer":
@@ -112,10 +112,22 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         """Cluster the latents, unless the fit resumes."""
         self._uses = [used.to(self.device) for used in self._uses]
         if self.global_step == 0:
-            vectors = self.embeddings.vectors
             generator = torch.Generator().manual_seed(self._seed)
-            chosen = torch.randperm(len(vectors), generator=generator)[: self._initial_items]
-            self.network.initialise_codebooks(vectors[chosen], seed=self._seed)
+            self.network.initialise_codebooks(self._sample(self._initial_items, generator), seed=self._seed)
+
+    def on_train_epoch_start(self) -> None:
+        """Move codes that the epoch before has not used onto random items.
+
+        Not at that epoch's end: a checkpoint of it would hold codes that no step has adapted, and a fit that resumes
+        would move them again.
+        """
+        if any(bool(uses.any()) for uses in self._uses):
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.current_epoch)
+            vectors = self._sample(_RESTART_ITEMS, generator).to(self.device)
+            moved = self.network.restart_dead_codes(vectors, self._uses, generator)
+            for slot, codes in enumerate(moved):
+                self.log(f"train/restarted_codes/slot_{slot}", float(len(codes)))
+        self._uses = self._nothing_used()
 
     def training_step(self, batch: ItemVectors, batch_idx: int) -> Tensor:
         """The loss of a batch."""
@@ -123,23 +135,17 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         reconstruction = nn.functional.mse_loss(output.reconstruction, batch.vectors)
         loss: Tensor = reconstruction + output.codebook_loss + self._commitment * output.commitment_loss
         for uses, codes in zip(self._uses, output.codes.unbind(1), strict=True):
-            uses.add_(torch.bincount(codes, minlength=len(uses)))
-        self._last_vectors = batch.vectors
+            counts = torch.bincount(codes, minlength=len(uses))
+            uses.add_(torch.as_tensor(self.trainer.strategy.reduce(counts, reduce_op="sum")))
         losses = {"loss": loss, "reconstruction": reconstruction, "commitment": output.commitment_loss}
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), sync_dist=True, batch_size=len(batch.vectors))
         return loss
 
-    def on_train_epoch_end(self) -> None:
-        """Move dead codes onto items of the last batch; all processes move them alike."""
-        assert self._last_vectors is not None
-        uses = [torch.as_tensor(self.trainer.strategy.reduce(used, reduce_op="sum")) for used in self._uses]
-        vectors = self.trainer.strategy.broadcast(self._last_vectors).to(self.device)
-        seed = self._seed * 1_000_003 + self.current_epoch
-        moved = self.network.restart_dead_codes(vectors, uses, torch.Generator().manual_seed(seed))
-        for slot, codes in enumerate(moved):
-            self.log(f"train/restarted_codes/slot_{slot}", float(len(codes)))
-        self._uses = self._nothing_used()
+    def _sample(self, n_items: int, generator: torch.Generator) -> Tensor:
+        """Embeddings of random items, the same on all processes, `[at most n_items, d]`."""
+        vectors = self.embeddings.vectors
+        return vectors[torch.randperm(len(vectors), generator=generator)[:n_items]]
 
     def _nothing_used(self) -> list[Tensor]:
         return [torch.zeros(size, dtype=torch.long, device=self.device) for size in self.network.codebook_sizes]

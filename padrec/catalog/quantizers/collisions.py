@@ -47,8 +47,7 @@ def reassign_collisions(codes: Tensor, vectors: Tensor, quantizer: Quantizer) ->
 
     Where more items share the first L − 1 codes than the last slot has codes, those that lose least by it first take
     another code in the slot before the last. Then, behind each prefix, the colliding items share out the last codes
-    that nobody else has, at the least total squared distance (an optimal assignment). Items that do not collide keep
-    their IDs.
+    that nobody else has, at the least total squared distance (an optimal assignment). All other items keep their IDs.
 
     Args:
         codes: the nearest codes, int64 `[n, L]`.

@@ -34,9 +34,9 @@ class RQVAEOutput:
 class RQVAE(nn.Module):
     """Autoencoder whose latent is a sum of one code vector for each slot.
 
-    RQ-VAE: Zeghidour et al. 2021, Lee et al. 2022. TIGER (Rajput et al. 2023) makes semantic IDs of items with it, LC-Rec (Zheng et al. 2024) balances the last slot
-    by Sinkhorn. Latent z = encoder(x), r₀ = z; slot l takes a code vector e_l near r_l, and r_{l+1} = r_l − e_l. The
-    decoder reads Σ e_l; gradients go straight through to z.
+    RQ-VAE: Zeghidour et al. 2021, Lee et al. 2022. TIGER (Rajput et al. 2023) makes semantic IDs of items with it,
+    LC-Rec (Zheng et al. 2024) balances the last slot by Sinkhorn. Latent z = encoder(x), r₀ = z; slot l takes a code
+    vector e_l near r_l, and r_{l+1} = r_l − e_l. The decoder reads Σ e_l; gradients go straight through to z.
 
     Args:
         dimension: of an item embedding, d.
