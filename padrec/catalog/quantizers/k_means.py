@@ -1,4 +1,4 @@
-"""k-means in batches: Lloyd's iterations over points of which one batch is in memory at a time."""
+"""k-means in batches: Lloyd's iterations with the distances of one batch in memory at a time."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from padrec.catalog.errors import InputError
-from padrec.catalog.quantizers.points import Points, batches
 
 # k-means++ looks at so many points per cluster: each of its draws is a pass over all that it looks at.
 _SEEDING_POINTS = 64
@@ -45,65 +44,70 @@ class KMeans:
         if self.init not in ("k-means++", "random"):
             raise InputError(f"init is {self.init!r}, expected 'k-means++' or 'random'")
 
-    def fit(self, points: Points, generator: torch.Generator) -> Tensor:
+    def fit(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Find the centroids.
 
         Args:
-            points: what to cluster, n points of d values.
+            points: what to cluster, float32 or float64 `[n, d]`, on the device that computes.
             generator: of the first centroids, on the CPU; it alone decides what chance decides.
 
         Returns:
             Centroids `[K, d]`. Where there are fewer different points than clusters, some of them are equal.
         """
         centroids = self._start(points, generator)
-        codes = torch.full((len(points),), -1)
+        # Once: in every iteration it would take a third of the time.
+        norms = torch.cat([batch.square().sum(1) for batch in points.split(self.batch_size)])  # [n]
+        codes = torch.full((len(points),), -1, device=points.device)
         for _ in range(self.iterations):
             previous = codes
-            codes, distances = self.assign(points, centroids)
+            codes, distances, sums = self._assign(points, norms, centroids)
             if bool((codes == previous).all()):
                 break
-            centroids = self._means(points, codes, distances, centroids)
+            centroids = self._means(points, codes, distances, sums, centroids)
         return centroids
 
-    def assign(self, points: Points, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    def assign(self, points: Tensor, centroids: Tensor) -> Tensor:
         """The nearest centroid of every point, the first of equally near ones.
 
         Args:
-            points: n points of d values.
+            points: `[n, d]`.
             centroids: `[K, d]`.
 
         Returns:
-            Codes int64 `[n]` and squared distances to the centroids `[n]`, on the CPU.
+            Codes int64 `[n]`.
         """
-        codes = torch.empty(len(points), dtype=torch.long)
-        distances = torch.empty(len(points), dtype=centroids.dtype)
-        for batch in batches(len(points), self.batch_size):
-            nearest = squared_distances(points.rows(batch), centroids).min(1)
-            codes[batch] = nearest.indices.cpu()
-            distances[batch] = nearest.values.cpu()
-        return codes, distances
+        return torch.cat([squared_distances(batch, centroids).argmin(1) for batch in points.split(self.batch_size)])
 
-    def _start(self, points: Points, generator: torch.Generator) -> Tensor:
+    def _start(self, points: Tensor, generator: torch.Generator) -> Tensor:
         wanted = self.n_clusters if self.init == "random" else self.n_clusters * _SEEDING_POINTS
         chosen = torch.randperm(len(points), generator=generator)[:wanted]
-        sample = points.rows(chosen)  # [at most wanted, d]
+        sample = points[chosen.to(points.device)]  # [at most wanted, d]
         if self.init == "k-means++":
             return _spread(sample, self.n_clusters, generator)
         # Fewer points than clusters: start over from the first.
-        return sample[torch.arange(self.n_clusters, device=sample.device) % len(sample)].clone()
+        return sample[torch.arange(self.n_clusters, device=sample.device) % len(sample)]
 
-    def _means(self, points: Points, codes: Tensor, distances: Tensor, centroids: Tensor) -> Tensor:
-        counts = torch.bincount(codes, minlength=self.n_clusters).to(centroids.device)  # [K]
+    def _assign(self, points: Tensor, norms: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """In one pass over the points: their codes and squared distances `[n]`, and each cluster's sum `[K, d]`."""
+        codes, nearest = [], []
         # Sums over a million points in float32 would lose digits.
         sums = centroids.new_zeros(centroids.shape, dtype=torch.float64)
-        for batch in batches(len(points), self.batch_size):
-            sums += _sums_by_code(points.rows(batch), codes[batch].to(centroids.device), self.n_clusters)
+        centroid_norms = centroids.square().sum(1)
+        for batch in points.split(self.batch_size):
+            found = torch.addmm(centroid_norms, batch, centroids.T, alpha=-2).min(1)
+            codes.append(found.indices)
+            nearest.append(found.values)
+            sums += _sums_by_code(batch, found.indices, self.n_clusters)
+        return torch.cat(codes), (torch.cat(nearest) + norms).clamp_(min=0), sums
+
+    def _means(self, points: Tensor, codes: Tensor, distances: Tensor, sums: Tensor, centroids: Tensor) -> Tensor:
+        counts = torch.bincount(codes, minlength=self.n_clusters)  # [K]
         means = (sums / counts.clamp(min=1)[:, None]).to(centroids.dtype)
         empty = (counts == 0).nonzero().flatten()
         far = distances.topk(min(len(empty), len(distances))).indices
-        far = far[distances[far] > 0].cpu()  # a point that has a centroid of its own needs no second one
+        far = far[distances[far] > 0]  # a point that has a centroid of its own needs no second one
         means[empty] = centroids[empty]
-        means[empty[: len(far)]] = points.rows(far)
+        means[empty[: len(far)]] = points[far]
         return means
 
 

@@ -8,15 +8,14 @@ from torch import Tensor
 
 from padrec.catalog.errors import InputError
 from padrec.catalog.quantizers.k_means import KMeans, squared_distances
-from padrec.catalog.quantizers.points import Residuals, batches
 
 
 class ResidualKMeans:
     """Turns embeddings into codes by k-means on residuals, slot after slot.
 
     Slot 0 clusters the vectors; each next slot clusters the vectors minus the centroids of their codes so far (residual
-    quantization, Chen et al. 2010). One batch is computed at a time and residuals are never stored, so beside the
-    vectors the memory hardly grows with their number.
+    quantization, Chen et al. 2010). Beside the vectors, memory holds a copy of those that the centroids are found from,
+    and one batch.
 
     Args:
         codebook_sizes: codes in each slot.
@@ -73,16 +72,14 @@ class ResidualKMeans:
         if vectors.ndim != 2 or 0 in vectors.shape:
             raise InputError(f"vectors of shape {list(vectors.shape)}, expected [items, dimensions], neither 0")
         generator = torch.Generator().manual_seed(self._seed)
-        if self._fit_items is not None and self._fit_items < len(vectors):
-            chosen = torch.randperm(len(vectors), generator=generator)[: self._fit_items]
-            vectors = vectors[chosen.sort().values]
-        codes = torch.empty(len(vectors), 0, dtype=torch.int32)
+        n_sampled = len(vectors) if self._fit_items is None else min(self._fit_items, len(vectors))
+        chosen = torch.randperm(len(vectors), generator=generator)[:n_sampled]
+        residuals = vectors[chosen.sort().values].to(self._device)  # a copy, made smaller slot by slot
         self.codebooks = []
         for slot in self._slots:
-            points = Residuals(vectors, self.codebooks, codes, self._device)
-            centroids = slot.fit(points, generator)
-            nearest, _ = slot.assign(points, centroids)
-            codes = torch.cat([codes, nearest[:, None].int()], dim=1)
+            centroids = slot.fit(residuals, generator)
+            for batch in residuals.split(self._batch_size):
+                batch.sub_(centroids[slot.assign(batch, centroids)])
             self.codebooks.append(centroids)
         return self
 
@@ -93,14 +90,14 @@ class ResidualKMeans:
             InputError: not fitted, or vectors of another size.
         """
         self._check(vectors)
-        codes = torch.empty(len(vectors), len(self.codebooks), dtype=torch.long)
-        for batch in batches(len(vectors), self._batch_size):
-            residual = vectors[batch].to(self._device)  # [m, d]
-            for slot, codebook in enumerate(self.codebooks):
-                nearest = squared_distances(residual, codebook).argmin(1)
-                residual = residual - codebook[nearest]
-                codes[batch, slot] = nearest.cpu()
-        return codes
+        return torch.cat([self._encode_batch(batch.to(self._device)) for batch in vectors.split(self._batch_size)])
+
+    def _encode_batch(self, residuals: Tensor) -> Tensor:
+        codes = []
+        for codebook in self.codebooks:
+            codes.append(squared_distances(residuals, codebook).argmin(1))
+            residuals = residuals - codebook[codes[-1]]
+        return torch.stack(codes, dim=1).cpu()
 
     def distances(self, vectors: Tensor, prefix: Tensor) -> Tensor:
         """See `Quantizer`.
@@ -109,9 +106,10 @@ class ResidualKMeans:
             InputError: not fitted, or vectors of another size.
         """
         self._check(vectors)
-        n_slots = prefix.shape[1]
-        residual = Residuals(vectors, self.codebooks[:n_slots], prefix, self._device).rows(slice(None))
-        return squared_distances(residual, self.codebooks[n_slots]).cpu()
+        residuals = vectors.to(self._device)
+        for codebook, codes in zip(self.codebooks, prefix.to(self._device).long().unbind(1), strict=False):
+            residuals = residuals - codebook[codes]
+        return squared_distances(residuals, self.codebooks[prefix.shape[1]]).cpu()
 
     def decode(self, codes: Tensor) -> Tensor:
         """The vectors that codes stand for.

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from padrec.catalog.errors import InputError
 from padrec.catalog.quantizers.codebook import Codebook
 from padrec.catalog.quantizers.k_means import squared_distances
-from padrec.catalog.quantizers.points import batches
 from padrec.catalog.quantizers.residual_k_means import ResidualKMeans
 
 
@@ -116,11 +115,9 @@ class RQVAE(nn.Module):
             seed: of k-means.
         """
         device = self._device()
-        latents = torch.cat(
-            [self.encoder(vectors[rows].to(device)) for rows in batches(len(vectors), self._batch_size)]
-        )
+        latents = torch.cat([self.encoder(batch.to(device)) for batch in vectors.split(self._batch_size)])
         clusters = ResidualKMeans(self.codebook_sizes, iterations=iterations, fit_items=None, seed=seed, device=device)
-        for book, centroids in zip(self._books(), clusters.fit(latents.cpu()).codebooks, strict=True):
+        for book, centroids in zip(self._books(), clusters.fit(latents).codebooks, strict=True):
             book.vectors.weight.copy_(centroids)
 
     @torch.no_grad()
@@ -146,14 +143,14 @@ class RQVAE(nn.Module):
     @torch.no_grad()
     def encode(self, vectors: Tensor) -> Tensor:
         """See `Quantizer`."""
-        codes = torch.empty(len(vectors), len(self.codebooks), dtype=torch.long)
-        for rows in batches(len(vectors), self._batch_size):
-            residuals = self.encoder(vectors[rows].to(self._device()))
-            for slot, book in enumerate(self._books()):
-                nearest = squared_distances(residuals, book.vectors.weight).argmin(1)
-                residuals = residuals - book.vectors(nearest)
-                codes[rows, slot] = nearest.cpu()
-        return codes
+        return torch.cat([self._encode_batch(batch.to(self._device())) for batch in vectors.split(self._batch_size)])
+
+    def _encode_batch(self, vectors: Tensor) -> Tensor:
+        residuals, codes = self.encoder(vectors), []
+        for book in self._books():
+            codes.append(squared_distances(residuals, book.vectors.weight).argmin(1))
+            residuals = residuals - book.vectors(codes[-1])
+        return torch.stack(codes, dim=1).cpu()
 
     @torch.no_grad()
     def distances(self, vectors: Tensor, prefix: Tensor) -> Tensor:

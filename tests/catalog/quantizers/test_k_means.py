@@ -9,12 +9,6 @@ from torch import Tensor
 
 from padrec.catalog import InputError
 from padrec.catalog.quantizers.k_means import KMeans, squared_distances
-from padrec.catalog.quantizers.points import Residuals
-
-
-def as_points(vectors: Tensor) -> Residuals:
-    """The vectors themselves: nothing is subtracted yet."""
-    return Residuals(vectors, [], torch.empty(len(vectors), 0, dtype=torch.long), torch.device("cpu"))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -27,13 +21,13 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def test_lloyds_iterations_equal_scipys() -> None:
     vectors = normal(200, 3)
-    start = KMeans(5, iterations=0).fit(as_points(vectors), seeded())
+    start = KMeans(5, iterations=0).fit(vectors, seeded())
     expected, codes = kmeans2(vectors.numpy(), start.numpy(), iter=7, minit="matrix")
     k_means = KMeans(5, iterations=7, batch_size=33)
-    centroids = k_means.fit(as_points(vectors), seeded())
+    centroids = k_means.fit(vectors, seeded())
     torch.testing.assert_close(centroids, torch.from_numpy(expected))
     # scipy's codes are those before the last move of the centroids.
-    before, _ = k_means.assign(as_points(vectors), KMeans(5, iterations=6).fit(as_points(vectors), seeded()))
+    before = k_means.assign(vectors, KMeans(5, iterations=6).fit(vectors, seeded()))
     assert before.tolist() == codes.tolist()
 
 
@@ -48,7 +42,7 @@ def test_distances_equal_their_definition(data: st.DataObject) -> None:
 @pytest.mark.parametrize("init", ["k-means++", "random"])
 def test_the_batch_size_does_not_matter(init: Literal["k-means++", "random"]) -> None:
     vectors = normal(100, 4)
-    fits = [KMeans(7, 5, init, size).fit(as_points(vectors), seeded()) for size in (1, 13, 1000)]
+    fits = [KMeans(7, 5, init, size).fit(vectors, seeded()) for size in (1, 13, 1000)]
     torch.testing.assert_close(fits[0], fits[1])
     torch.testing.assert_close(fits[0], fits[2])
 
@@ -56,7 +50,7 @@ def test_the_batch_size_does_not_matter(init: Literal["k-means++", "random"]) ->
 @pytest.mark.parametrize("init", ["k-means++", "random"])
 def test_the_same_seed_gives_the_same_centroids(init: Literal["k-means++", "random"]) -> None:
     vectors = normal(100, 4).float()
-    once, again, other = (KMeans(7, 5, init).fit(as_points(vectors), seeded(seed)) for seed in (0, 0, 1))
+    once, again, other = (KMeans(7, 5, init).fit(vectors, seeded(seed)) for seed in (0, 0, 1))
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
 
@@ -64,7 +58,7 @@ def test_the_same_seed_gives_the_same_centroids(init: Literal["k-means++", "rand
 def test_k_means_plus_plus_starts_in_every_far_cluster() -> None:
     centres = torch.eye(6) * 1e6
     vectors = (centres[:, None] + torch.randn(6, 20, 6, generator=seeded())).flatten(0, 1)
-    start = KMeans(6, iterations=0, init="k-means++").fit(as_points(vectors), seeded())
+    start = KMeans(6, iterations=0, init="k-means++").fit(vectors, seeded())
     assert squared_distances(start, centres).argmin(1).sort().values.tolist() == list(range(6))
 
 
@@ -72,20 +66,20 @@ def test_an_empty_cluster_moves_to_the_farthest_point() -> None:
     vectors = torch.tensor([[0.0], [0.0], [0.0], [1.0], [9.0]])
     # All start on points; with equal points two centroids are equal, so that one of them stays empty.
     for seed in range(20):
-        centroids = KMeans(3, iterations=10).fit(as_points(vectors), seeded(seed))
+        centroids = KMeans(3, iterations=10).fit(vectors, seeded(seed))
         assert centroids.flatten().sort().values.tolist() == [0.0, 1.0, 9.0]
 
 
 @pytest.mark.parametrize("init", ["k-means++", "random"])
 def test_fewer_different_points_than_clusters_are_all_centroids(init: Literal["k-means++", "random"]) -> None:
     vectors = torch.tensor([[0.0], [2.0], [2.0]])
-    centroids = KMeans(5, init=init).fit(as_points(vectors), seeded())
+    centroids = KMeans(5, init=init).fit(vectors, seeded())
     assert centroids.shape == (5, 1)
     assert set(centroids.flatten().tolist()) == {0.0, 2.0}
 
 
 def test_clustering_leaves_the_global_determinism_as_it_was() -> None:
-    KMeans(2, iterations=1).fit(as_points(normal(5, 2)), seeded())
+    KMeans(2, iterations=1).fit(normal(5, 2), seeded())
     assert not torch.are_deterministic_algorithms_enabled()
 
 

@@ -4,7 +4,6 @@ from torch import Tensor
 
 from padrec.catalog import InputError
 from padrec.catalog.quantizers import ResidualKMeans
-from padrec.catalog.quantizers.points import Residuals
 
 
 def normal(n: int, d: int = 3) -> Tensor:
@@ -68,18 +67,25 @@ def test_a_sample_fits_and_all_items_are_encoded() -> None:
     assert not torch.equal(quantizer.codebooks[0], everything.codebooks[0])
 
 
-def test_fitting_reads_one_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-    rows = Residuals.rows
+def test_fitting_leaves_the_vectors_alone() -> None:
+    vectors = normal(40)
+    for fit_items in (None, 30, 1000):
+        ResidualKMeans((3, 3), fit_items=fit_items).fit(vectors)
+        assert torch.equal(vectors, normal(40))
 
-    def record(self: Residuals, index: slice | Tensor) -> Tensor:
-        found = rows(self, index)
-        read.append(len(found))
-        return found
 
-    monkeypatch.setattr(Residuals, "rows", record)
-    ResidualKMeans((3, 3), batch_size=10).fit(normal(1000))
-    assert max(read) == 10
+def test_distances_to_all_codes_are_never_in_memory_for_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    widest: list[int] = []
+    product = torch.addmm
+
+    def recorded(bias: Tensor, left: Tensor, right: Tensor, **arguments: float) -> Tensor:
+        widest.append(len(left))
+        return product(bias, left, right, **arguments)
+
+    monkeypatch.setattr(torch, "addmm", recorded)
+    vectors = normal(1000)
+    ResidualKMeans((3, 3), batch_size=10).fit(vectors).encode(vectors)
+    assert max(widest) == 10
 
 
 def test_an_unfitted_quantizer_says_so() -> None:
