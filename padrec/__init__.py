@@ -7,6 +7,7 @@ from padrec.catalog import (
     EmbeddingFile,
     InputError,
     ItemEmbeddings,
+    PrincipalComponents,
     SemanticIDVocabulary,
 )
 from padrec.data import AtSpeedReader, LCRecReader, SemanticIDDataModule, SyntheticReader
@@ -54,6 +55,7 @@ __all__ = [
     "LCRecReader",
     "ListRequest",
     "PADRecDraft",
+    "PrincipalComponents",
     "Prompts",
     "RQVAEQuantizer",
     "RecommendationWriter",

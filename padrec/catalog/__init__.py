@@ -3,6 +3,7 @@
 from padrec.catalog.catalog import Catalog
 from padrec.catalog.errors import InputError
 from padrec.catalog.item_embeddings import ConcatenatedEmbeddings, EmbeddingFile, EmbeddingSource, ItemEmbeddings
+from padrec.catalog.principal_components import PrincipalComponents
 from padrec.catalog.trie import CatalogTrie
 from padrec.catalog.vocabulary import SemanticIDVocabulary
 
@@ -14,5 +15,6 @@ __all__ = [
     "EmbeddingSource",
     "InputError",
     "ItemEmbeddings",
+    "PrincipalComponents",
     "SemanticIDVocabulary",
 ]

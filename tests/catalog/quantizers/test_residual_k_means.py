@@ -78,9 +78,9 @@ def test_distances_to_all_codes_are_never_in_memory_for_all_items(monkeypatch: p
     widest: list[int] = []
     product = torch.addmm
 
-    def recorded(bias: Tensor, left: Tensor, right: Tensor, **arguments: float) -> Tensor:
+    def recorded(bias: Tensor, left: Tensor, right: Tensor, alpha: float) -> Tensor:
         widest.append(len(left))
-        return product(bias, left, right, **arguments)
+        return product(bias, left, right, alpha=alpha)
 
     monkeypatch.setattr(torch, "addmm", recorded)
     vectors = normal(1000)
