@@ -1,6 +1,15 @@
 """Speculative decoding for generative recommendation, as a PyTorch Lightning module collection."""
 
-from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.catalog import (
+    Catalog,
+    CatalogTrie,
+    ConcatenatedEmbeddings,
+    EmbeddingFile,
+    InputError,
+    ItemEmbeddings,
+    PrincipalComponents,
+    SemanticIDVocabulary,
+)
 from padrec.data import (
     AmazonReviews2014,
     AmazonReviews2018,
@@ -35,6 +44,15 @@ from padrec.decoding import (
 )
 from padrec.drafts import FeatureDraft, PADRecDraft
 from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
+from padrec.quantization import (
+    BehaviourEmbeddings,
+    ItemEmbeddingDataModule,
+    ItemJSON,
+    ResidualKMeansQuantizer,
+    RQVAEQuantizer,
+    SemanticIDWriter,
+    TextEmbeddings,
+)
 from padrec.targets import TargetRecommender
 
 __all__ = [
@@ -44,14 +62,20 @@ __all__ = [
     "AmazonReviews2023",
     "AtSpeedReader",
     "AutoregressiveDecoder",
+    "BehaviourEmbeddings",
     "Catalog",
     "CatalogTrie",
     "Chain",
+    "ConcatenatedEmbeddings",
     "DynamicTree",
+    "EmbeddingFile",
     "FastestDecoder",
     "FeatureDraft",
     "ForcedDraft",
     "InputError",
+    "ItemEmbeddingDataModule",
+    "ItemEmbeddings",
+    "ItemJSON",
     "LCRecReader",
     "LeaveLastOut",
     "ListRequest",
@@ -59,19 +83,24 @@ __all__ = [
     "PADRecDraft",
     "Preparation",
     "PreparedReader",
+    "PrincipalComponents",
     "Prompts",
+    "RQVAEQuantizer",
     "RecommendationWriter",
     "Recommendations",
+    "ResidualKMeansQuantizer",
     "RootOnly",
     "Sampling",
     "SemanticIDDataModule",
     "SemanticIDVocabulary",
+    "SemanticIDWriter",
     "SpeculativeDecoder",
     "SpeculativeEvaluator",
     "StaticTree",
     "SyntheticReader",
     "TableLog",
     "TargetRecommender",
+    "TextEmbeddings",
     "TimeSplit",
     "TransformersDecoder",
     "TransformersRunner",

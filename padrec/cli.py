@@ -16,7 +16,7 @@ from padrec.targets import read_checkpoint
 _PARSER_MODE = "omegaconf+"
 _PREPARE = "prepare"
 _EPILOG = "`padrec prepare --help`: from raw interaction logs to a folder that PreparedReader reads."
-_LINKS = ("vocabulary", "catalog", "list_length")
+_LINKS = ("vocabulary", "catalog", "list_length", "dimension")
 
 
 class PadrecCLI(LightningCLI):
