@@ -72,9 +72,8 @@ class Decoder(Protocol):
         """Whether its lists are the target's own."""
         ...
 
-    @property
-    def max_depth(self) -> int:
-        """Bound of the depth of proposals; 0 where nothing is proposed."""
+    def max_depth(self, request: ListRequest) -> int:
+        """D, the deepest proposal of a round: a trace's counts by depth are so wide; 0 where nothing is proposed."""
         ...
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
