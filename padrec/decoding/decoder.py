@@ -173,9 +173,9 @@ class ListBuffer:
         return count
 
     def recommendations(self) -> Recommendations:
-        """The lists as items of the catalog."""
+        """The lists as items of the catalog, in tensors that the next batch does not change."""
         request = self._request
-        tokens, log_probs = self._tokens[:, :-1], self._log_probs[:, :-1]
+        tokens, log_probs = self._tokens[:, :-1].clone(), self._log_probs[:, :-1].clone()
         return Recommendations.from_tokens(tokens, log_probs, request.catalog, request.vocabulary, request.list_length)
 
 
