@@ -175,6 +175,7 @@ def write_wrong_inputs(folder: Path, runs: Path) -> None:
     (folder / "broken.ckpt").write_bytes(b"no checkpoint")
     (folder / "unknown-item.jsonl").write_text('{"user": "u", "history": ["item-1"], "items": ["item-777"]}\n')
     (folder / "malformed.yaml").write_text("trainer: {max_epochs: 1\n")
+    (folder / "list.yaml").write_text("[1, 2]\n")
     for name, draft in {
         "absent-draft": folder / "absent.ckpt",
         "target-as-draft": checkpoint(runs, "target"),
@@ -201,8 +202,9 @@ WRONG_INPUT = {
         "fit",
         "target",
         "--config={tmp}/malformed.yaml",
-        ["parsing config", "line 2, column 1"],
+        ["{tmp}/malformed.yaml: ", "parsing config", "line 2, column 1"],
     ),
+    "config that is a list": ("fit", "target", "--config={tmp}/list.yaml", ["{tmp}/list.yaml: ", "[1, 2]"]),
     "unknown model key": ("fit", "target", "--model.init_args.nonsense=1", ["'nonsense' is not accepted"]),
     "unknown data key": ("fit", "target", "--data.init_args.nonsense=1", ["'nonsense' is not accepted"]),
     "unknown trainer key": ("fit", "target", "--trainer.nonsense=1", ["nonsense"]),

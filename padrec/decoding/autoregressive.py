@@ -29,13 +29,14 @@ class AutoregressiveDecoder:
         self._forced = SpeculativeDecoder(ForcedDraft(), RootOnly()) if forced_tokens else None
         self._sessions = Sessions(self._rounds, room=0)
 
-    @property
-    def max_depth(self) -> int:
+    def max_depth(self, request: ListRequest) -> int:
         """Forced tokens that a pass may read; 0 where each has a pass of its own."""
-        return self._forced.max_depth if self._forced else 0
+        return self._forced.max_depth(request) if self._forced else 0
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Nothing beside the target is needed."""
+        """Nothing beside the target is needed; see `Decoder.prepare`."""
+        if self._forced:
+            self._forced.prepare(runner, vocabulary)
 
     @torch.inference_mode()
     def decode(

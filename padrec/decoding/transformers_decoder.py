@@ -19,7 +19,10 @@ class TransformersDecoder:
     """
 
     lossless = True
-    max_depth = 0
+
+    def max_depth(self, request: ListRequest) -> int:
+        """0: nothing is proposed; see `Decoder.max_depth`."""
+        return 0
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Nothing beside the target is needed."""
