@@ -31,7 +31,7 @@ from padrec.decoding import (
     TransformersDecoder,
     TransformersRunner,
 )
-from padrec.drafts import FeatureDraft, PADRecDraft
+from padrec.drafts import AssistantModel, FeatureDraft, PADRecDraft
 from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
 from padrec.targets import TargetRecommender
 
@@ -39,6 +39,7 @@ __all__ = [
     "AmazonReviews2014",
     "AmazonReviews2018",
     "AmazonReviews2023",
+    "AssistantModel",
     "AtSpeedReader",
     "AutoregressiveDecoder",
     "Catalog",

@@ -23,11 +23,12 @@ from padrec.decoding.sampling import Choice, Sampling, gumbel_noise, masked_log_
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.static_tree import Chain, StaticTree
 from padrec.decoding.token_tree import TokenTree
-from padrec.decoding.transformers_decoder import TransformersDecoder
+from padrec.decoding.transformers_decoder import Assistant, TransformersDecoder
 from padrec.decoding.verification import Acceptance, verify
 
 __all__ = [
     "Acceptance",
+    "Assistant",
     "AutoregressiveDecoder",
     "CachedLayers",
     "CatalogConstraint",

@@ -1,0 +1,35 @@
+"""A small target as the assistant of transformers' assisted generation."""
+
+from transformers import PreTrainedModel
+
+from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.decoding import Assistant, TargetRunner
+from padrec.targets import TargetRecommender, to_precision
+
+
+class AssistantModel(Assistant):
+    """A trained `TargetRecommender`, smaller than the target and over the same vocabulary.
+
+    Args:
+        checkpoint: a Lightning checkpoint of it, or a folder that its `save_pretrained` wrote.
+
+    Raises:
+        InputError: nothing is there, or it is not a target.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        self._checkpoint = checkpoint
+        self._recommender = TargetRecommender.load(checkpoint)
+
+    def load(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
+        """The model; see `Assistant.load`."""
+        found = self._recommender.vocabulary
+        if found.fingerprint != vocabulary.fingerprint:
+            raise InputError(
+                f"{self._checkpoint}: the assistant's vocabulary ({found}) is not the target's ({vocabulary}): "
+                "expected a model that was trained on this catalog"
+            )
+        model = self._recommender.backbone.eval().requires_grad_(False)
+        to_precision(model, runner.model.dtype)
+        moved: PreTrainedModel = model.to(runner.model.device)
+        return moved
