@@ -27,6 +27,7 @@ from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
 
 REFERENCE = "autoregressive"
+TRANSFORMERS = "transformers"
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _SAMPLE_USERS = 8
 _SHOWN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "recall@10", "identical_lists")
@@ -41,7 +42,8 @@ class SpeculativeEvaluator(L.LightningModule):
 
     Args:
         target: checkpoint or folder of the target.
-        arms: decoders by name; `autoregressive` is the reference and must be there for `test`.
+        arms: decoders by name; `autoregressive` is the reference and must be there for `test`. Where there is an arm
+            `transformers`, the report also says how much faster each arm is than that one.
         vocabulary: the tokens; linked from the datamodule.
         catalog: the items; linked from the datamodule.
         list_length: K, items in a list; linked from the datamodule.
@@ -87,8 +89,9 @@ class SpeculativeEvaluator(L.LightningModule):
                 f"{target}: the target's vocabulary ({self._target.vocabulary}) is not the data's ({vocabulary}): "
                 "expected a target that was trained on this catalog"
             )
+        n_slots, compared = vocabulary.n_slot_states, TRANSFORMERS in arms
         self.metrics = nn.ModuleDict(
-            {name: ArmMetrics(catalog, vocabulary.n_slot_states, arm.max_depth) for name, arm in arms.items()}
+            {name: ArmMetrics(catalog, n_slots, arm.max_depth, compared) for name, arm in arms.items()}
         )
         self._samples: list[SampleLists] = []
         self._batch_size = 0
@@ -135,13 +138,15 @@ class SpeculativeEvaluator(L.LightningModule):
         names = list(self._arms)
         if batch_idx == 0:
             for name in names:
-                self._decode(name, batch, batch_idx)
+                _, warm_up = self._decode(name, batch, batch_idx)
+                self._arm_metrics(name).add_recording(warm_up)
         shift = batch_idx % len(names)
         order = names[shift:] + names[:shift]
         results = {name: self._decode(name, batch, batch_idx) for name in (order if batch_idx % 2 else order[::-1])}
         reference, reference_trace = results[REFERENCE]
+        today = results[TRANSFORMERS][1] if TRANSFORMERS in results else None
         for name, (lists, trace) in results.items():
-            self._arm_metrics(name).update(batch, lists, trace, reference, reference_trace)
+            self._arm_metrics(name).update(batch, lists, trace, reference, reference_trace, today)
         if sum(len(sample.prompts.users) for sample in self._samples) < _SAMPLE_USERS:
             leaves = {name: lists.leaves for name, (lists, _) in results.items()}
             self._samples.append(SampleLists(batch.to("cpu"), leaves))
