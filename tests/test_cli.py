@@ -155,7 +155,7 @@ def test_evaluation_compares_with_all_that_transformers_offers(runs: Path, tmp_p
         "assisted": {"class_path": decoder, "init_args": {"assistant": assistant}},
     }
     overlay = tmp_path / "arms.yaml"
-    overlay.write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}))
+    overlay.write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}, sort_keys=False))
     run("fit", "target", f"{named('assistant')} --model.init_args.backbone.num_hidden_layers=1")
     run("test", "evaluate", f"{named('today')} --config={overlay} --data.init_args.eval_batch_size=1")
     report = json.loads((runs / "today" / "report.json").read_text())
