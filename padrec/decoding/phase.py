@@ -18,6 +18,11 @@ class Phase(StrEnum):
     SETTLING = "settling"
     KEEPING = "keeping"
 
+    @property
+    def label(self) -> str:
+        """The name that profilers show."""
+        return f"padrec: {self.value}"
+
     def named(self) -> record_function:
         """A context whose work belongs to this phase."""
-        return record_function(f"padrec: {self.value}")
+        return record_function(self.label)
