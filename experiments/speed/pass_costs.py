@@ -14,8 +14,8 @@ from padrec.decoding import Choice, Constraint, DraftSteps, ListState, Recording
 from padrec.decoding.runner import roomy
 
 ROUND_PREFIX = 128
-# Room in the cache behind prompt and list: more than any tree here has nodes.
-TREE_ROOM = 256
+# Room in the cache behind prompt and list: for a dynamic tree of the usual size with its forced tokens.
+TREE_ROOM = 78
 # Rounds behind a start that are timed together: so many a list of ten items has left even if half of them are drafted.
 ROUNDS = 6
 
