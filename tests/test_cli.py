@@ -202,6 +202,7 @@ def write_wrong_inputs(folder: Path, runs: Path) -> None:
     (folder / "broken.ckpt").write_bytes(b"no checkpoint")
     (folder / "unknown-item.jsonl").write_text('{"user": "u", "history": ["item-1"], "items": ["item-777"]}\n')
     (folder / "malformed.yaml").write_text("trainer: {max_epochs: 1\n")
+    (folder / "list.yaml").write_text("[1, 2]\n")
     for name, draft in {
         "absent-draft": folder / "absent.ckpt",
         "target-as-draft": checkpoint(runs, "target"),
@@ -236,8 +237,9 @@ WRONG_INPUT = {
         "fit",
         "target",
         "--config={tmp}/malformed.yaml",
-        ["parsing config", "line 2, column 1"],
+        ["{tmp}/malformed.yaml: ", "parsing config", "line 2, column 1"],
     ),
+    "config that is a list": ("fit", "target", "--config={tmp}/list.yaml", ["{tmp}/list.yaml: ", "[1, 2]"]),
     "unknown model key": ("fit", "target", "--model.init_args.nonsense=1", ["'nonsense' is not accepted"]),
     "unknown data key": ("fit", "target", "--data.init_args.nonsense=1", ["'nonsense' is not accepted"]),
     "unknown trainer key": ("fit", "target", "--trainer.nonsense=1", ["nonsense"]),
@@ -307,7 +309,7 @@ WRONG_INPUT = {
         "test",
         "evaluate",
         "--config={tmp}/assistant-of-others.yaml",
-        ["the assistant's vocabulary", "separator=False", "separator=True"],
+        ["the assistant {tmp}/of-others", "separator=False", "separator=True"],
     ),
     "target as draft": ("test", "evaluate", "--config={tmp}/target-as-draft.yaml", ["kind 'target', expected 'draft'"]),
     "no reference arm": ("test", "evaluate", "--config={tmp}/no-reference.yaml", ["'autoregressive'"]),

@@ -14,6 +14,7 @@ from padrec.decoding.constraint import (
 from padrec.decoding.decoder import Decoder, ListBuffer, ListRequest, Stopwatch
 from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
+from padrec.decoding.fastest import AdaptiveDecoder, FastestDecoder
 from padrec.decoding.forced import ForcedDraft, ForcedRuns, RootOnly
 from padrec.decoding.kv_cache import PreallocatedCache, additive_mask
 from padrec.decoding.layer_operations import Placement
@@ -31,6 +32,7 @@ from padrec.decoding.verification import Acceptance, verify
 
 __all__ = [
     "Acceptance",
+    "AdaptiveDecoder",
     "Assistant",
     "AutoregressiveDecoder",
     "CachedLayers",
@@ -45,6 +47,7 @@ __all__ = [
     "DraftContext",
     "DraftSteps",
     "DynamicTree",
+    "FastestDecoder",
     "ForcedDraft",
     "ForcedRuns",
     "FreeDecoding",

@@ -10,6 +10,7 @@ from padrec.decoding.forced import ForcedDraft, RootOnly
 from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.sampling import Choice
 from padrec.decoding.session import Rounds, Sessions
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.token_tree import TokenTree
@@ -29,13 +30,14 @@ class AutoregressiveDecoder:
         self._forced = SpeculativeDecoder(ForcedDraft(), RootOnly()) if forced_tokens else None
         self._sessions = Sessions(self.rounds, room=0)
 
-    @property
-    def max_depth(self) -> int:
+    def max_depth(self, request: ListRequest) -> int:
         """Forced tokens that a pass may read; 0 where each has a pass of its own."""
-        return self._forced.max_depth if self._forced else 0
+        return self._forced.max_depth(request) if self._forced else 0
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Nothing beside the target is needed."""
+        """Nothing beside the target is needed; see `Decoder.prepare`."""
+        if self._forced:
+            self._forced.prepare(runner, vocabulary)
 
     @torch.inference_mode()
     def decode(
@@ -79,17 +81,19 @@ class _AutoregressiveRounds:
         with Phase.TARGET_PASS.named():
             logits, _ = self._runner.verify(tree)
         with Phase.SETTLING.named():
-            _settle(logits, self._request, self.lists, self.statistics)
+            _settle(logits, self.lists.choice(0), self._request, self.lists, self.statistics)
         with Phase.KEEPING.named():
             self._runner.commit(tree.parents, torch.ones_like(self.lists.lengths))
 
 
 @compiled
-def _settle(logits: Tensor, request: ListRequest, lists: ListBuffer, statistics: RoundStatistics) -> None:
+def _settle(
+    logits: Tensor, choice: Choice, request: ListRequest, lists: ListBuffer, statistics: RoundStatistics
+) -> None:
     """Add the target's next token to every list, by its logits `[B, 1, V]`."""
     statistics.add_round(~lists.finished, draft_passes=0)
     state = lists.state.unsqueeze()
-    chosen, log_probs = lists.choose(logits, state, torch.zeros_like(lists.last)[:, None], lists.choice(0))
+    chosen, log_probs = lists.choose(logits, state, torch.zeros_like(lists.last)[:, None], choice)
     lists.append(chosen, log_probs, torch.ones_like(lists.lengths))
     lists.last.copy_(chosen[:, 0])
     lists.state.copy_(request.constraint.advance(state, chosen).squeeze())

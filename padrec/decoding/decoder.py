@@ -72,9 +72,8 @@ class Decoder(Protocol):
         """Whether its lists are the target's own."""
         ...
 
-    @property
-    def max_depth(self) -> int:
-        """Bound of the depth of proposals; 0 where nothing is proposed."""
+    def max_depth(self, request: ListRequest) -> int:
+        """D, the deepest proposal of a round: a trace's counts by depth are so wide; 0 where nothing is proposed."""
         ...
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
@@ -174,9 +173,9 @@ class ListBuffer:
         return count
 
     def recommendations(self) -> Recommendations:
-        """The lists as items of the catalog."""
+        """The lists as items of the catalog, in tensors that the next batch does not change."""
         request = self._request
-        tokens, log_probs = self._tokens[:, :-1], self._log_probs[:, :-1]
+        tokens, log_probs = self._tokens[:, :-1].clone(), self._log_probs[:, :-1].clone()
         return Recommendations.from_tokens(tokens, log_probs, request.catalog, request.vocabulary, request.list_length)
 
 

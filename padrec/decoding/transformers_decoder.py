@@ -64,9 +64,12 @@ class TransformersDecoder:
         self._assistant_tokens = assistant_tokens
         self._assistant_model: PreTrainedModel | None = None
 
+    def max_depth(self, request: ListRequest) -> int:
+        """The most candidates of one pass, 0 without speculation; see `Decoder.max_depth`."""
+        return self._most_candidates
+
     @property
-    def max_depth(self) -> int:
-        """The most candidates of one pass; 0 without speculation."""
+    def _most_candidates(self) -> int:
         return self._assistant_tokens if self._assistant is not None else self._prompt_lookup_tokens or 0
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
@@ -87,7 +90,7 @@ class TransformersDecoder:
             InputError: several prompts for one of transformers' ways of speculating.
         """
         batch, width = prompts.tokens.shape
-        if self.max_depth > 0 and batch > 1:
+        if self._most_candidates > 0 and batch > 1:
             raise InputError(f"{batch} lists at once: expected one, which is all that transformers speculates for")
         device = prompts.tokens.device
         watch = Stopwatch(device)
@@ -123,7 +126,7 @@ class TransformersDecoder:
         recommendations = Recommendations.from_tokens(
             lists, processor.log_probs_of(lists, lengths), request.catalog, request.vocabulary, request.list_length
         )
-        statistics = passes.statistics(width, lists, lengths, request.vocabulary, self.max_depth)
+        statistics = passes.statistics(width, lists, lengths, request.vocabulary, self._most_candidates)
         return recommendations, statistics.trace(passes.prefill_seconds, decode_seconds, lengths)
 
 

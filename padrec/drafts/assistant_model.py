@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import Assistant, TargetRunner
 from padrec.targets import TargetRecommender, to_precision
 
@@ -23,12 +23,7 @@ class AssistantModel(Assistant):
 
     def load(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
         """The model; see `Assistant.load`."""
-        found = self._recommender.vocabulary
-        if found.fingerprint != vocabulary.fingerprint:
-            raise InputError(
-                f"{self._checkpoint}: the assistant's vocabulary ({found}) is not the target's ({vocabulary}): "
-                "expected a model that was trained on this catalog"
-            )
+        vocabulary.check_same(self._recommender.vocabulary, f"the assistant {self._checkpoint}")
         model = self._recommender.backbone.eval().requires_grad_(False)
         to_precision(model, runner.model.dtype)
         moved: PreTrainedModel = model.to(runner.model.device)

@@ -15,7 +15,7 @@ from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.network_draft import NetworkDraft
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
-from padrec.targets import FrozenTarget, TargetRecommender, TrainableModule, check_vocabulary
+from padrec.targets import FrozenTarget, TargetRecommender, TrainableModule, stored_vocabulary
 
 
 class PADRecDraft(TrainableModule):
@@ -84,7 +84,7 @@ class PADRecDraft(TrainableModule):
         self.catalog = catalog
         self.list_length = list_length
         recommender = TargetRecommender.load(target)
-        check_vocabulary({"kind": "target", "vocabulary": recommender.vocabulary.to_dict()}, vocabulary, "target")
+        vocabulary.check_same(recommender.vocabulary, f"the target {target}")
         self.target = FrozenTarget(recommender.backbone, recommender.fingerprint())
         self.settings = {
             "n_slot_states": vocabulary.n_slot_states,
@@ -134,7 +134,7 @@ class PADRecDraft(TrainableModule):
         Raises:
             InputError: they differ.
         """
-        check_vocabulary(checkpoint, self.vocabulary, "draft")
+        self.vocabulary.check_same(stored_vocabulary(checkpoint, "draft"), "the checkpoint")
         check_target(checkpoint["target_fingerprint"], self.target.fingerprint)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:

@@ -84,15 +84,8 @@ class SpeculativeEvaluator(L.LightningModule):
         self._sampling = Sampling(temperature, top_k, top_p)
         self._seed = seed
         self._settings = {"target": target, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-        if self._target.vocabulary.fingerprint != vocabulary.fingerprint:
-            raise InputError(
-                f"{target}: the target's vocabulary ({self._target.vocabulary}) is not the data's ({vocabulary}): "
-                "expected a target that was trained on this catalog"
-            )
-        n_slots, compared = vocabulary.n_slot_states, TRANSFORMERS in arms
-        self.metrics = nn.ModuleDict(
-            {name: ArmMetrics(catalog, n_slots, arm.max_depth, compared) for name, arm in arms.items()}
-        )
+        vocabulary.check_same(self._target.vocabulary, f"the target {target}")
+        self.metrics = nn.ModuleDict()  # of each arm, made when it is known what is decoded
         self._samples: list[SampleLists] = []
         self._batch_size = 0
 
@@ -126,8 +119,11 @@ class SpeculativeEvaluator(L.LightningModule):
             sampling=self._sampling,
             device=device,
         )
-        for arm in self._arms.values():
+        for name, arm in self._arms.items():
             arm.prepare(self._runner, self._vocabulary)
+            max_depth = arm.max_depth(self._request)
+            compared = TRANSFORMERS in self._arms
+            self.metrics[name] = ArmMetrics(self._catalog, self._vocabulary.n_slot_states, max_depth, compared)
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Decode one batch with every arm."""
