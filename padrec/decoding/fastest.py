@@ -45,10 +45,9 @@ class FastestDecoder:
         self.decoders = dict(decoders)
         self._chosen: dict[tuple[TargetRunner, ListRequest, int], str] = {}
 
-    @property
-    def max_depth(self) -> int:
-        """Bound of the depth of proposals."""
-        return max(decoder.max_depth for decoder in self.decoders.values())
+    def max_depth(self, request: ListRequest) -> int:
+        """The deepest proposal of any decoder; see `Decoder.max_depth`."""
+        return max(decoder.max_depth(request) for decoder in self.decoders.values())
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Prepare all decoders; see `Decoder.prepare`."""
@@ -64,6 +63,7 @@ class FastestDecoder:
         if key not in self._chosen:
             self._chosen[key], spent = self._fastest(runner, prompts, request)
         lists, trace = self.decoders[self._chosen[key]].decode(runner, prompts, request, generator)
+        trace = trace.widened(self.max_depth(request))
         return lists, replace(trace, recording_seconds=trace.recording_seconds + spent)
 
     def _fastest(self, runner: TargetRunner, prompts: Prompts, request: ListRequest) -> tuple[str, float]:

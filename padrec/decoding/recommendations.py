@@ -1,6 +1,6 @@
 """What a decode returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,6 +59,15 @@ class DecodingTrace:
     accepted: Tensor
     accepted_lengths: Tensor
     recording_seconds: float = 0.0
+
+    def widened(self, max_depth: int) -> "DecodingTrace":
+        """The same trace with counts up to a depth D that its own rounds never came to."""
+        missing = max_depth + 1 - len(self.accepted_lengths)
+        attempted, accepted, lengths = (
+            torch.nn.functional.pad(counts, (0, missing))
+            for counts in (self.attempted, self.accepted, self.accepted_lengths)
+        )
+        return replace(self, attempted=attempted, accepted=accepted, accepted_lengths=lengths)
 
     @property
     def batch_size(self) -> int:

@@ -80,8 +80,9 @@ def test_adaptive_lists_are_those_of_the_reference(temperature: float) -> None:
         decoder.prepare(runner, _VOCABULARY)
     for batch in (1, 3):
         prompts = random_prompts(_CATALOG, _VOCABULARY, list(range(batch)))
-        lists = [d.decode(runner, prompts, request, torch.Generator().manual_seed(7))[0] for d in decoders]
-        assert torch.equal(lists[0].tokens, lists[1].tokens)
+        results = [d.decode(runner, prompts, request, torch.Generator().manual_seed(7)) for d in decoders]
+        assert torch.equal(results[0][0].tokens, results[1][0].tokens)
+        assert results[1][1].accepted_lengths.shape == (decoders[1].max_depth(request) + 1,)
 
 
 def test_only_lossless_decoders_can_stand_in_for_each_other() -> None:
