@@ -100,7 +100,6 @@ class AdaptiveDecoder(FastestDecoder):
             expansions = [*(DynamicTree(*size) for size in sizes), Chain(3)]
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
-        self._draft = draft
         trees = {
             f"{type(expansion).__name__} of {expansion.nodes} nodes": SpeculativeDecoder(draft, expansion)
             for expansion in expansions
@@ -110,7 +109,3 @@ class AdaptiveDecoder(FastestDecoder):
             "no speculation": AutoregressiveDecoder(),
         }
         super().__init__({**trees, **plain})
-
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Load the draft, which all trees share; see `Decoder.prepare`."""
-        self._draft.prepare(runner, vocabulary)
