@@ -42,7 +42,7 @@ from padrec.decoding import (
     TransformersDecoder,
     TransformersRunner,
 )
-from padrec.drafts import FeatureDraft, PADRecDraft
+from padrec.drafts import AssistantModel, FeatureDraft, PADRecDraft
 from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
 from padrec.quantization import (
     BehaviourEmbeddings,
@@ -60,6 +60,7 @@ __all__ = [
     "AmazonReviews2014",
     "AmazonReviews2018",
     "AmazonReviews2023",
+    "AssistantModel",
     "AtSpeedReader",
     "AutoregressiveDecoder",
     "BehaviourEmbeddings",

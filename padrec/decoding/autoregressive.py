@@ -7,6 +7,7 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.compiled import compiled
 from padrec.decoding.decoder import ListBuffer, ListRequest
 from padrec.decoding.forced import ForcedDraft, RootOnly
+from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.sampling import Choice
@@ -27,7 +28,7 @@ class AutoregressiveDecoder:
 
     def __init__(self, forced_tokens: bool = False) -> None:
         self._forced = SpeculativeDecoder(ForcedDraft(), RootOnly()) if forced_tokens else None
-        self._sessions = Sessions(self._rounds, room=0)
+        self._sessions = Sessions(self.rounds, room=0)
 
     def max_depth(self, request: ListRequest) -> int:
         """Forced tokens that a pass may read; 0 where each has a pass of its own."""
@@ -47,7 +48,10 @@ class AutoregressiveDecoder:
             return self._forced.decode(runner, prompts, request, generator)
         return self._sessions.decode(runner, prompts, request, generator)
 
-    def _rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
+    def rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
+        """What `decode` runs for batches of this size; see `SpeculativeDecoder.rounds`."""
+        if self._forced:
+            return self._forced.rounds(runner, request, batch, capacity)
         return _AutoregressiveRounds(runner, request, batch, capacity)
 
 
@@ -72,10 +76,14 @@ class _AutoregressiveRounds:
 
     def round(self) -> None:
         """See `Rounds.round`."""
-        tree = TokenTree.root_only(self.lists.last, self.lists.state)
-        logits, _ = self._runner.verify(tree)
-        _settle(logits, self.lists.choice(0), self._request, self.lists, self.statistics)
-        self._runner.commit(tree.parents, torch.ones_like(self.lists.lengths))
+        with Phase.TREE_BUILDING.named():
+            tree = TokenTree.root_only(self.lists.last, self.lists.state)
+        with Phase.TARGET_PASS.named():
+            logits, _ = self._runner.verify(tree)
+        with Phase.SETTLING.named():
+            _settle(logits, self.lists.choice(0), self._request, self.lists, self.statistics)
+        with Phase.KEEPING.named():
+            self._runner.commit(tree.parents, torch.ones_like(self.lists.lengths))
 
 
 @compiled

@@ -112,16 +112,20 @@ class Choice:
     noise: Tensor | None
 
     def choose(self, log_probs: Tensor, depths: Tensor) -> Tensor:
-        """The target's token at every node, int64 `[B, N]`.
+        """The target's token at every node, int64 `[B, N]`: the one with the highest score."""
+        return self.scores(log_probs, depths).argmax(-1)
+
+    def scores(self, log_probs: Tensor, depths: Tensor) -> Tensor:
+        """What the token at every node is chosen by, `[B, N, V]`; minus infinity where a token cannot be chosen.
 
         Args:
             log_probs: of the target, `[B, N, V]`.
             depths: depth of each node, int64 `[B, N]`, 0 … D.
         """
         if self.noise is None:
-            return log_probs.argmax(-1)
+            return log_probs
         noise = self.noise.gather(1, depths[..., None].expand(-1, -1, log_probs.shape[-1]))
-        return (self.sampling.distribution(log_probs) + noise.to(log_probs.dtype)).argmax(-1)
+        return self.sampling.distribution(log_probs) + noise.to(log_probs.dtype)
 
     def log_chances(self, logits: Tensor, allowed: Tensor | None, depth: int) -> Tensor:
         """How likely the target is to choose each token, by the draft's logits and the noise that the target will use.

@@ -9,6 +9,7 @@ from padrec.decoding.decoder import ListBuffer, ListRequest
 from padrec.decoding.draft import Draft, DraftContext, Observation, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.forced import ForcedRuns
+from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.sampling import Choice
@@ -51,7 +52,7 @@ class SpeculativeDecoder:
         # A round's tree lies behind the list, or the columns that keeping a path writes to.
         tree = max(self.expansion.nodes + runs.nodes, max_depth + 1)
         # New ones, since what earlier ones have recorded runs on tensors that the draft no longer has.
-        self._sessions = Sessions(self._rounds, room=max(tree, self.expansion.draft_rows + max_depth + 1))
+        self._sessions = Sessions(self.rounds, room=max(tree, self.expansion.draft_rows + max_depth + 1))
 
     @torch.inference_mode()
     def decode(
@@ -62,7 +63,8 @@ class SpeculativeDecoder:
             raise RuntimeError("the draft is not ready yet: call prepare first")
         return self._sessions.decode(runner, prompts, request, generator)
 
-    def _rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
+    def rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
+        """What `decode` runs for batches of this size; `capacity` is in tokens: prompt, list and one round's tree."""
         runs = self._forced_runs(request.constraint.longest_run)
         return _SpeculativeRounds(runner, request, batch, capacity, self.draft, self.expansion, runs)
 
@@ -112,15 +114,20 @@ class _SpeculativeRounds:
     def round(self) -> None:
         """See `Rounds.round`."""
         lists, constraint = self.lists, self._request.constraint
-        self.statistics.add_round(~lists.finished, self._expansion.draft_passes)
-        choice = lists.choice(self._max_depth)
-        tree = self._draft.propose(lists.last, lists.state, constraint, choice, self._expansion)
-        tree = self._runs.extend(tree, constraint)
-        logits, features = self._runner.verify(tree)
-        depth = self._expansion.depth
-        path, seen = _settle(logits, features, tree, choice, self._request, lists, self.statistics, depth)
-        self._runner.commit(path, seen.count)
-        self._draft.observe(seen)
+        with Phase.SETTLING.named():
+            self.statistics.add_round(~lists.finished, self._expansion.draft_passes)
+            choice = lists.choice(self._max_depth)
+        with Phase.TREE_BUILDING.named():
+            tree = self._draft.propose(lists.last, lists.state, constraint, choice, self._expansion)
+            tree = self._runs.extend(tree, constraint)
+        with Phase.TARGET_PASS.named():
+            logits, features = self._runner.verify(tree)
+        with Phase.SETTLING.named():
+            depth = self._expansion.depth
+            path, seen = _settle(logits, features, tree, choice, self._request, lists, self.statistics, depth)
+        with Phase.KEEPING.named():
+            self._runner.commit(path, seen.count)
+            self._draft.observe(seen)
 
 
 @compiled

@@ -27,6 +27,7 @@ from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
 
 REFERENCE = "autoregressive"
+TRANSFORMERS = "transformers"
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _SAMPLE_USERS = 8
 _SHOWN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "recall@10", "identical_lists")
@@ -41,7 +42,8 @@ class SpeculativeEvaluator(L.LightningModule):
 
     Args:
         target: checkpoint or folder of the target.
-        arms: decoders by name; `autoregressive` is the reference and must be there for `test`.
+        arms: decoders by name; `autoregressive` is the reference and must be there for `test`. Where there is an arm
+            `transformers`, the report also says how much faster each arm is than that one.
         vocabulary: the tokens; linked from the datamodule.
         catalog: the items; linked from the datamodule.
         list_length: K, items in a list; linked from the datamodule.
@@ -120,7 +122,8 @@ class SpeculativeEvaluator(L.LightningModule):
         for name, arm in self._arms.items():
             arm.prepare(self._runner, self._vocabulary)
             max_depth = arm.max_depth(self._request)
-            self.metrics[name] = ArmMetrics(self._catalog, self._vocabulary.n_slot_states, max_depth)
+            compared = TRANSFORMERS in self._arms
+            self.metrics[name] = ArmMetrics(self._catalog, self._vocabulary.n_slot_states, max_depth, compared)
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Decode one batch with every arm."""
@@ -131,13 +134,15 @@ class SpeculativeEvaluator(L.LightningModule):
         names = list(self._arms)
         if batch_idx == 0:
             for name in names:
-                self._decode(name, batch, batch_idx)
+                _, warm_up = self._decode(name, batch, batch_idx)
+                self._arm_metrics(name).add_recording(warm_up)
         shift = batch_idx % len(names)
         order = names[shift:] + names[:shift]
         results = {name: self._decode(name, batch, batch_idx) for name in (order if batch_idx % 2 else order[::-1])}
         reference, reference_trace = results[REFERENCE]
+        today = results[TRANSFORMERS][1] if TRANSFORMERS in results else None
         for name, (lists, trace) in results.items():
-            self._arm_metrics(name).update(batch, lists, trace, reference, reference_trace)
+            self._arm_metrics(name).update(batch, lists, trace, reference, reference_trace, today)
         if sum(len(sample.prompts.users) for sample in self._samples) < _SAMPLE_USERS:
             leaves = {name: lists.leaves for name, (lists, _) in results.items()}
             self._samples.append(SampleLists(batch.to("cpu"), leaves))
