@@ -102,6 +102,7 @@ class PADRecDraft(TrainableModule):
         self._noise = feature_noise
         self.validation_acceptance = AcceptanceLength()
         self._request: ListRequest | None = None
+        self._decoding: tuple[TransformersRunner, SpeculativeDecoder] | None = None  # during a validation
 
     def trainable_module(self) -> nn.Module:
         """The draft's own network; the target is frozen."""
@@ -186,15 +187,25 @@ class PADRecDraft(TrainableModule):
         """Decode greedily with the draft and log its acceptance length τ."""
         rows = batch.counted
         if bool(rows.any()):
-            decoder = SpeculativeDecoder(NetworkDraft(self.network), DynamicTree())
-            runner = TransformersRunner(self.target.model, self.target.fingerprint)
-            decoder.prepare(runner, self.vocabulary)
+            runner, decoder = self._validator()
             prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
             generator = torch.Generator().manual_seed(batch_idx)
             _, trace = decoder.decode(runner, prompts, self._list_request(), generator)
             self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
         # Logged by every process, one without users too: all take part in the reduction.
         self.log("val/acceptance_length", self.validation_acceptance, prog_bar=True, on_step=False, on_epoch=True)
+
+    def _validator(self) -> tuple[TransformersRunner, SpeculativeDecoder]:
+        if self._decoding is None:
+            decoder = SpeculativeDecoder(NetworkDraft(self.network), DynamicTree())
+            runner = TransformersRunner(self.target.model, self.target.fingerprint)
+            decoder.prepare(runner, self.vocabulary)
+            self._decoding = runner, decoder
+        return self._decoding
+
+    def on_validation_end(self) -> None:
+        """Give up what decoded the lists: it holds joined weights, which training changes."""
+        self._decoding = None
 
     def _list_request(self) -> ListRequest:
         if self._request is None:

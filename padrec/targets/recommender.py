@@ -72,6 +72,7 @@ class TargetRecommender(TrainableModule):
         self.validation_metrics = ranking_metrics("val/")
         self.test_metrics = ranking_metrics("test/")
         self._requests: dict[Sampling, ListRequest] = {}
+        self._writer: tuple[TransformersRunner, AutoregressiveDecoder] | None = None  # while writing
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
@@ -147,9 +148,23 @@ class TargetRecommender(TrainableModule):
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         generator = torch.Generator().manual_seed(seed)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
-        runner = TransformersRunner(self.backbone)
-        lists, _ = AutoregressiveDecoder().decode(runner, prompts, request, generator)
+        if self._writer is None:
+            self._writer = TransformersRunner(self.backbone), AutoregressiveDecoder()
+        runner, decoder = self._writer
+        lists, _ = decoder.decode(runner, prompts, request, generator)
         return lists
+
+    def on_validation_end(self) -> None:
+        """Give up what wrote the lists: it holds joined weights, which training changes."""
+        self._writer = None
+
+    def on_test_end(self) -> None:
+        """See `on_validation_end`."""
+        self._writer = None
+
+    def on_predict_end(self) -> None:
+        """See `on_validation_end`."""
+        self._writer = None
 
     def _request(self, sampling: Sampling) -> ListRequest:
         if self.catalog is None:
