@@ -18,6 +18,7 @@ from padrec.data import (
 )
 from padrec.decoding import (
     AutoregressiveDecoder,
+    BeamDecoder,
     Chain,
     DynamicTree,
     ForcedDraft,
@@ -28,6 +29,7 @@ from padrec.decoding import (
     Sampling,
     SpeculativeDecoder,
     StaticTree,
+    TransformersBeamDecoder,
     TransformersDecoder,
     TransformersRunner,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "AmazonReviews2023",
     "AtSpeedReader",
     "AutoregressiveDecoder",
+    "BeamDecoder",
     "Catalog",
     "CatalogTrie",
     "Chain",
@@ -69,6 +72,7 @@ __all__ = [
     "TableLog",
     "TargetRecommender",
     "TimeSplit",
+    "TransformersBeamDecoder",
     "TransformersDecoder",
     "TransformersRunner",
 ]

@@ -5,7 +5,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.decoder import ListRequest, Stopwatch
+from padrec.decoding.decoder import LIST_SEARCH, ListRequest, Stopwatch
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.sampling import masked_log_softmax
@@ -19,6 +19,7 @@ class TransformersDecoder:
     """
 
     lossless = True
+    search = LIST_SEARCH
     max_depth = 0
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
@@ -32,11 +33,7 @@ class TransformersDecoder:
         batch, width = prompts.tokens.shape
         device = prompts.tokens.device
         watch = Stopwatch(device)
-        # `generate` wants the padding on the left.
-        column = torch.arange(width, device=device) - (width - prompts.lengths)[:, None]
-        padding = column < 0
-        tokens = prompts.tokens.gather(1, column.clamp(min=0))
-        tokens = tokens.masked_fill(padding, request.vocabulary.pad_token)
+        tokens, mask = padded_left(prompts, request.vocabulary.pad_token)
         keys = request.sampling.keys(batch, generator, device)
         processor = _RequestProcessor(request, keys, width, watch)
         config = GenerationConfig(
@@ -47,7 +44,7 @@ class TransformersDecoder:
         )
         written = runner.model.generate(  # type: ignore[operator]
             input_ids=tokens,
-            attention_mask=(~padding).long(),
+            attention_mask=mask,
             generation_config=config,
             logits_processor=LogitsProcessorList([processor]),
         )[:, width:]
@@ -65,6 +62,15 @@ class TransformersDecoder:
         for token in range(1, request.n_tokens):
             statistics.add_round(lengths > token, draft_passes=0)
         return recommendations, statistics.trace(processor.prefill_seconds, decode_seconds, lengths)
+
+
+def padded_left(prompts: Prompts, pad_token: int) -> tuple[Tensor, Tensor]:
+    """Tokens and attention mask, int64 `[B, P]`, of prompts with the padding on the left, where `generate` wants it."""
+    width = prompts.tokens.shape[1]
+    column = torch.arange(width, device=prompts.tokens.device) - (width - prompts.lengths)[:, None]
+    padding = column < 0
+    tokens = prompts.tokens.gather(1, column.clamp(min=0)).masked_fill(padding, pad_token)
+    return tokens, (~padding).long()
 
 
 class _RequestProcessor(LogitsProcessor):

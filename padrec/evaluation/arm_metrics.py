@@ -35,12 +35,14 @@ class ArmMetrics(nn.Module):
         catalog: the items.
         n_slot_states: L + 2.
         max_depth: D, the arm's deepest proposal.
+        sequential: whether an item is written behind those before it, so that two lists have a first difference.
     """
 
-    def __init__(self, catalog: Catalog, n_slot_states: int, max_depth: int) -> None:
+    def __init__(self, catalog: Catalog, n_slot_states: int, max_depth: int, sequential: bool = True) -> None:
         super().__init__()
         self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
         self.max_depth = max_depth
+        self._sequential = sequential
         self.leaf_ranking = _by_name(
             {f"ndcg@{k}": NDCG(k) for k in _CUTOFFS} | {f"recall@{k}": Recall(k) for k in _CUTOFFS}
         )
@@ -64,10 +66,18 @@ class ArmMetrics(nn.Module):
         batch: PromptBatch,
         lists: Recommendations,
         trace: DecodingTrace,
-        reference: Recommendations,
+        expected: Recommendations | None,
         reference_trace: DecodingTrace,
     ) -> None:
-        """Add one batch, all of whose rows count, with the reference arm's result on it."""
+        """Add one batch, all of whose rows count.
+
+        Args:
+            batch: the prompts.
+            lists: what the arm made of them.
+            trace: what it cost.
+            expected: what another arm of the same search made of them; None where there is no such arm.
+            reference_trace: what it cost the reference arm.
+        """
         # Lists and traces come on the CPU, while metrics are reduced on the device of the processes' communication.
         device = self.speed.device
         leaves, tokens = lists.leaves.to(device), trace.tokens.to(device)
@@ -87,19 +97,24 @@ class ArmMetrics(nn.Module):
             metric.update(trace.attempted.to(device), trace.accepted.to(device))
         self.target_passes.update(trace.target_passes.sum().to(device))
         self.draft_passes.update(trace.draft_passes.sum().to(device))
-        self._compare(lists, reference)
-
-    def _compare(self, lists: Recommendations, reference: Recommendations) -> None:
-        device = self.valid.device
         self.valid.update((lists.leaves >= 0).double().mean(1).to(device))
         self.distinct.update((_n_distinct(lists.leaves).double() / lists.leaves.shape[1]).to(device))
-        differs = (lists.tokens != reference.tokens).cpu()
+        if expected is None:
+            self.identical.update(0.0, weight=0.0)  # the share of no lists is no number
+        else:
+            self._compare(lists, expected)
+
+    def _compare(self, lists: Recommendations, expected: Recommendations) -> None:
+        device = self.identical.device
+        differs = (lists.tokens != expected.tokens).cpu()
         self.identical.update((~differs.any(1)).double().to(device))
+        if not self._sequential:
+            return
         rows = differs.any(1).nonzero().flatten()
         first = differs[rows].long().argmax(1)
         # At the first difference both arms stand behind the same tokens, so the gap between the log-probabilities of
         # their choices is the margin between the target's two best tokens, up to the numerics that made them differ.
-        ours, theirs = lists.log_probs.cpu()[rows, first], reference.log_probs.cpu()[rows, first]
+        ours, theirs = lists.log_probs.cpu()[rows, first], expected.log_probs.cpu()[rows, first]
         if len(rows) > 0:
             self.margin.update((ours - theirs).abs().double().to(device))
 
