@@ -13,6 +13,8 @@ from padrec.decoding.prefix_tree import PrefixTree
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
 
+_GPU_LOOK_AHEAD = 512
+
 
 class BeamDecoder:
     """Ranks the K best items by beam search, as TIGER and LC-Rec recommend; each is a continuation of the prompt alone.
@@ -29,7 +31,8 @@ class BeamDecoder:
     Args:
         beam_width: prefixes that are kept of each length, at least K; None keeps K.
         look_ahead: the most tokens that a pass reads for each user beside prompt and beam; 0 reads the beam alone,
-            which gives the plain search with one pass for each slot.
+            which gives the plain search with one pass for each slot. None is 512 on a GPU, where a pass of so few
+            tokens costs little more than one of a single token, and 0 elsewhere, where every token costs the same.
         renormalise: renormalise the probabilities over the codes that may follow a prefix, as list decoding does.
             Otherwise they are those over the whole vocabulary, as in `generate` of transformers with
             `prefix_allowed_tokens_fn` and in the papers' code.
@@ -41,9 +44,9 @@ class BeamDecoder:
     lossless = True
     max_depth = 0
 
-    def __init__(self, beam_width: int | None = None, look_ahead: int = 512, renormalise: bool = False) -> None:
+    def __init__(self, beam_width: int | None = None, look_ahead: int | None = None, renormalise: bool = False) -> None:
         check_width(beam_width)
-        if look_ahead < 0:
+        if look_ahead is not None and look_ahead < 0:
             raise InputError(f"look_ahead {look_ahead}: expected 0 or more tokens")
         self.beam_width = beam_width
         self.look_ahead = look_ahead
@@ -71,10 +74,11 @@ class BeamDecoder:
             InputError: the request has no constraint, or samples, or wants more items than the beam holds.
         """
         trie, width = searched_trie(request, self.beam_width)
+        device = prompts.tokens.device
         if (trie, width) not in self._plans:
-            self._plans[trie, width] = plan_passes(trie, width, self.look_ahead)
+            self._plans[trie, width] = plan_passes(trie, width, self._tokens_ahead(device))
         search = _BeamSearch(runner, trie, width, self._plans[trie, width], self.renormalise)
-        watch = Stopwatch(prompts.tokens.device)
+        watch = Stopwatch(device)
         search.begin(prompts)
         prefill_seconds = watch.lap()
         search.finish()
@@ -82,6 +86,11 @@ class BeamDecoder:
         leaves, log_probs = search.best(request.list_length)
         lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
         return lists, beam_trace(request, leaves, search.n_passes, prefill_seconds, decode_seconds)
+
+    def _tokens_ahead(self, device: torch.device) -> int:
+        if self.look_ahead is not None:
+            return self.look_ahead
+        return _GPU_LOOK_AHEAD if device.type == "cuda" else 0
 
 
 def check_width(beam_width: int | None) -> None:

@@ -5,10 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding import (
     BeamDecoder,
+    Branches,
     DecodingTrace,
     ListRequest,
     Prompts,
@@ -51,7 +53,7 @@ def test_a_beam_of_all_prefixes_finds_the_best_of_all_items(separator: bool, sha
     prompts = random_prompts(_CATALOG, vocabulary, [3, 0, 5, 1])
     request = ListRequest.build(_CATALOG, vocabulary, _K)
     leaves = leaf_tokens(_CATALOG, vocabulary)
-    decoder = BeamDecoder(beam_width=len(leaves), renormalise=renormalise)
+    decoder = BeamDecoder(beam_width=len(leaves), look_ahead=512, renormalise=renormalise)
     lists, _ = decode(decoder, TransformersRunner(model), prompts, request)
     for row in range(4):
         scored = item_log_probs(model, prompt_tokens(prompts, row), leaves, renormalise)
@@ -114,6 +116,62 @@ def test_reading_ahead_changes_passes_and_nothing_else(
         assert plain.leaves[row].tolist() == [leaf for leaf, _ in expected][:list_length]
 
 
+def test_nodes_that_only_fill_up_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU every level is as wide as the trie may make it, here as what the prompts need."""
+    catalog = random_catalog((4, 5, 4, 3), 40)
+    vocabulary = SemanticIDVocabulary((4, 5, 4, 3))
+    runner = TransformersRunner(tiny_target(vocabulary))
+    prompts = random_prompts(catalog, vocabulary, [2, 0, 4])
+    request = ListRequest.build(catalog, vocabulary, _K)
+    decoder = BeamDecoder(look_ahead=15)
+    trimmed, trace = decode(decoder, runner, prompts, request)
+    assert trace.target_passes.tolist() == [1] * 3
+    filled: list[int] = []
+
+    def bound_width(trie: CatalogTrie, nodes: Tensor, bound: int) -> int:
+        filled.append(bound - int(trie.n_children(nodes).sum(1).min()))
+        return bound
+
+    monkeypatch.setattr("padrec.decoding.prefix_tree._width", bound_width)
+    found, _ = decode(decoder, runner, prompts, request)
+    assert torch.equal(found.leaves, trimmed.leaves)
+    torch.testing.assert_close(found.log_probs, trimmed.log_probs, rtol=0, atol=1e-9)
+    assert max(filled) > 0
+
+
+class BigramRunner(TransformersRunner):
+    """A target whose logits follow from the last token alone, `[V, V]`."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self._table = logits
+
+    def prefill_branches(self, prompts: Prompts, branches: Branches, extra: int) -> Tensor:
+        return torch.cat([prompts.tokens[:, -1:], branches.tokens], 1)[..., None]
+
+    def read_branches(self, branches: Branches) -> Tensor:
+        return branches.tokens[..., None]
+
+    def logits(self, features: Tensor) -> Tensor:
+        return self._table[features[..., 0]]
+
+
+@pytest.mark.parametrize("look_ahead", [0, 512])
+@pytest.mark.parametrize("width", [2, 3])
+def test_equal_scores_go_to_the_first_of_the_catalog_whatever_their_beginnings(look_ahead: int, width: int) -> None:
+    catalog = Catalog(torch.tensor([[0, 0], [1, 0], [1, 1]]), ["a", "b", "c"])
+    vocabulary = SemanticIDVocabulary([2, 2])
+    # Nearly all probability is with <pad>, so that the other log-probabilities are these very numbers.
+    table = torch.full((vocabulary.size, vocabulary.size), -900.0, dtype=torch.float64)
+    table[:, vocabulary.pad_token] = 0
+    for before, token, log_prob in [(1, 4, -200), (1, 5, -100), (4, 6, -100), (5, 6, -200), (5, 7, -200)]:
+        table[before, token] = log_prob
+    prompts = Prompts(torch.tensor([[vocabulary.bos_token]]), torch.tensor([[3]]), torch.tensor([1]))
+    request = ListRequest.build(catalog, vocabulary, width)
+    lists, _ = decode(BeamDecoder(look_ahead=look_ahead), BigramRunner(table), prompts, request)
+    assert lists.leaves.tolist() == [list(range(width))]
+    assert codes_log_probs(lists, 0, vocabulary) == [[-200, -100], [-100, -200], [-100, -200]][:width]
+
+
 @pytest.mark.parametrize("look_ahead", _LOOK_AHEADS)
 def test_equal_scores_go_to_the_first_of_the_catalog(look_ahead: int) -> None:
     vocabulary = SemanticIDVocabulary(_SIZES)
@@ -154,7 +212,7 @@ def test_beam_search_equals_that_of_transformers(
     runner = TransformersRunner(tiny_target(vocabulary, model_type=model_type, seed=5))
     prompts = random_prompts(_CATALOG, vocabulary, [3, 0, 5, 1])
     request = ListRequest.build(_CATALOG, vocabulary, _K)
-    found, _ = decode(BeamDecoder(width), runner, prompts, request)
+    found, _ = decode(BeamDecoder(width, look_ahead=512), runner, prompts, request)
     theirs, trace = decode(TransformersBeamDecoder(width), runner, prompts, request)
     assert torch.equal(found.leaves, theirs.leaves)
     assert torch.equal(found.tokens, theirs.tokens)
@@ -171,7 +229,7 @@ def test_transformers_agrees_where_the_beam_is_one_or_wider_than_the_catalog(lis
     prompts = random_prompts(catalog, vocabulary, [3, 0])
     request = ListRequest.build(catalog, vocabulary, list_length)
     width = 1 if list_length == 1 else 200
-    found, _ = decode(BeamDecoder(width), runner, prompts, request)
+    found, _ = decode(BeamDecoder(width, look_ahead=512), runner, prompts, request)
     theirs, _ = decode(TransformersBeamDecoder(width), runner, prompts, request)
     assert torch.equal(found.tokens, theirs.tokens)
     torch.testing.assert_close(found.log_probs, theirs.log_probs.double(), rtol=0, atol=1e-5)
@@ -227,9 +285,9 @@ def test_requests_that_no_beam_can_answer_are_refused(decoder: BeamDecoder | Tra
 
 def test_beams_that_cannot_be_are_refused() -> None:
     for decoder in (BeamDecoder, TransformersBeamDecoder):
-        with pytest.raises(InputError, match="^beam_width 0: expected at least 1"):
+        with pytest.raises(InputError, match=r"^beam_width 0: expected at least 1"):
             decoder(beam_width=0)
-    with pytest.raises(InputError, match="^look_ahead -1: expected 0 or more tokens$"):
+    with pytest.raises(InputError, match=r"^look_ahead -1: expected 0 or more tokens$"):
         BeamDecoder(look_ahead=-1)
     with pytest.raises(InputError, match="the catalog has 3 distinct semantic IDs"):
         ListRequest.build(random_catalog((3,), 50), SemanticIDVocabulary([3]), 4)
