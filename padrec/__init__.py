@@ -1,6 +1,15 @@
 """Speculative decoding for generative recommendation, as a PyTorch Lightning module collection."""
 
-from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.catalog import (
+    Catalog,
+    CatalogTrie,
+    ConcatenatedEmbeddings,
+    EmbeddingFile,
+    InputError,
+    ItemEmbeddings,
+    PrincipalComponents,
+    SemanticIDVocabulary,
+)
 from padrec.data import (
     AmazonReviews2014,
     AmazonReviews2018,
@@ -17,10 +26,12 @@ from padrec.data import (
     TimeSplit,
 )
 from padrec.decoding import (
+    AdaptiveDecoder,
     AutoregressiveDecoder,
     BeamDecoder,
     Chain,
     DynamicTree,
+    FastestDecoder,
     ForcedDraft,
     ListRequest,
     Prompts,
@@ -33,24 +44,42 @@ from padrec.decoding import (
     TransformersDecoder,
     TransformersRunner,
 )
-from padrec.drafts import FeatureDraft, PADRecDraft
+from padrec.drafts import AssistantModel, FeatureDraft, PADRecDraft
 from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
+from padrec.quantization import (
+    BehaviourEmbeddings,
+    ItemEmbeddingDataModule,
+    ItemJSON,
+    ResidualKMeansQuantizer,
+    RQVAEQuantizer,
+    SemanticIDWriter,
+    TextEmbeddings,
+)
 from padrec.targets import TargetRecommender
 
 __all__ = [
+    "AdaptiveDecoder",
     "AmazonReviews2014",
     "AmazonReviews2018",
     "AmazonReviews2023",
+    "AssistantModel",
     "AtSpeedReader",
     "AutoregressiveDecoder",
     "BeamDecoder",
+    "BehaviourEmbeddings",
     "Catalog",
     "CatalogTrie",
     "Chain",
+    "ConcatenatedEmbeddings",
     "DynamicTree",
+    "EmbeddingFile",
+    "FastestDecoder",
     "FeatureDraft",
     "ForcedDraft",
     "InputError",
+    "ItemEmbeddingDataModule",
+    "ItemEmbeddings",
+    "ItemJSON",
     "LCRecReader",
     "LeaveLastOut",
     "ListRequest",
@@ -58,19 +87,24 @@ __all__ = [
     "PADRecDraft",
     "Preparation",
     "PreparedReader",
+    "PrincipalComponents",
     "Prompts",
+    "RQVAEQuantizer",
     "RecommendationWriter",
     "Recommendations",
+    "ResidualKMeansQuantizer",
     "RootOnly",
     "Sampling",
     "SemanticIDDataModule",
     "SemanticIDVocabulary",
+    "SemanticIDWriter",
     "SpeculativeDecoder",
     "SpeculativeEvaluator",
     "StaticTree",
     "SyntheticReader",
     "TableLog",
     "TargetRecommender",
+    "TextEmbeddings",
     "TimeSplit",
     "TransformersBeamDecoder",
     "TransformersDecoder",

@@ -1,10 +1,12 @@
 """The command line: `padrec prepare|fit|validate|test|predict --config …`."""
 
+import os
 import sys
 from pathlib import Path
 from pydoc import locate
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 import padrec  # noqa: F401  # short class names in configs resolve among what is imported
@@ -16,7 +18,7 @@ from padrec.targets import read_checkpoint
 _PARSER_MODE = "omegaconf+"
 _PREPARE = "prepare"
 _EPILOG = "`padrec prepare --help`: from raw interaction logs to a folder that PreparedReader reads."
-_LINKS = ("vocabulary", "catalog", "list_length")
+_LINKS = ("vocabulary", "catalog", "list_length", "dimension")
 
 
 class PadrecCLI(LightningCLI):
@@ -88,7 +90,20 @@ def _prepare(arguments: list[str]) -> None:
 class _Parser(LightningArgumentParser):
     """Reports a wrong argument or config as one message: the usage, a page long, would bury it."""
 
+    _config_file: str | os.PathLike[str] | None = None  # the one being read
+
+    def parse_path(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Namespace:
+        """Read a config file, which a message about it will name: several may be given."""
+        self._config_file = path
+        try:
+            config: Namespace = super().parse_path(path, *args, **kwargs)
+            return config
+        finally:
+            self._config_file = None
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if self._config_file is not None:
+            message = f"{os.fspath(self._config_file)}: {message}"
         if not self.exit_on_error:
             super().error(message, ex)
         _fail(message)

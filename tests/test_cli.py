@@ -11,9 +11,11 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
+from padrec.catalog import SemanticIDVocabulary
 from padrec.cli import main
 from padrec.targets import TargetRecommender
 from tests.data.toy_data import INDEX, write_lcrec
+from tests.tiny_training import tiny_backbone
 
 _CONF = Path(__file__).parent / "conf"
 _EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -147,6 +149,31 @@ def test_evaluation_compares_all_arms(runs: Path) -> None:
         assert report["arms"][name]["target_passes"] < report["arms"]["autoregressive"]["target_passes"]
 
 
+def test_evaluation_compares_with_all_that_transformers_offers(runs: Path, tmp_path: Path) -> None:
+    assistant = {"class_path": "padrec.AssistantModel", "init_args": {"checkpoint": str(checkpoint(runs, "assistant"))}}
+    decoder = "padrec.TransformersDecoder"
+    arms = {
+        "autoregressive": {"class_path": "padrec.AutoregressiveDecoder"},
+        "transformers": {"class_path": decoder},
+        "lookup": {"class_path": decoder, "init_args": {"prompt_lookup_tokens": 10}},
+        "assisted": {"class_path": decoder, "init_args": {"assistant": assistant}},
+    }
+    overlay = tmp_path / "arms.yaml"
+    overlay.write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}, sort_keys=False))
+    run("fit", "target", f"{named('assistant')} --model.init_args.backbone.num_hidden_layers=1")
+    run("test", "evaluate", f"{named('today')} --config={overlay} --data.init_args.eval_batch_size=1")
+    report = json.loads((runs / "today" / "report.json").read_text())
+    assert list(report["arms"]) == list(arms)
+    for name, arm in report["arms"].items():
+        assert arm["identical_lists"] == 1.0, name
+        assert arm["recording_seconds"] >= 0
+        low, high = arm["speedup_over_transformers_ci95"]
+        assert low <= arm["speedup_over_transformers"] <= high
+    assert report["arms"]["transformers"]["speedup_over_transformers"] == 1.0
+    assert report["arms"]["assisted"]["target_passes"] < report["arms"]["transformers"]["target_passes"]
+    assert report["arms"]["assisted"]["draft_passes"] > 0
+
+
 def test_every_stage_works_in_half_precision(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADREC_TEST_RUNS", str(tmp_path))
     mixed = "--trainer.precision=bf16-mixed"
@@ -179,6 +206,7 @@ def write_wrong_inputs(folder: Path, runs: Path) -> None:
     (folder / "broken.ckpt").write_bytes(b"no checkpoint")
     (folder / "unknown-item.jsonl").write_text('{"user": "u", "history": ["item-1"], "items": ["item-777"]}\n')
     (folder / "malformed.yaml").write_text("trainer: {max_epochs: 1\n")
+    (folder / "list.yaml").write_text("[1, 2]\n")
     for name, draft in {
         "absent-draft": folder / "absent.ckpt",
         "target-as-draft": checkpoint(runs, "target"),
@@ -189,6 +217,14 @@ def write_wrong_inputs(folder: Path, runs: Path) -> None:
         if name != "no-reference":
             arms["autoregressive"] = {"class_path": "padrec.AutoregressiveDecoder"}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}))
+    other = TargetRecommender(tiny_backbone(), SemanticIDVocabulary([5, 6, 7], separator=False))
+    other.save_pretrained(folder / "of-others")
+    assistant = {"class_path": "padrec.AssistantModel", "init_args": {"checkpoint": str(folder / "of-others")}}
+    arms = {
+        "autoregressive": {"class_path": "padrec.AutoregressiveDecoder"},
+        "assisted": {"class_path": "padrec.TransformersDecoder", "init_args": {"assistant": assistant}},
+    }
+    (folder / "assistant-of-others.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}))
 
 
 _READ = (
@@ -205,8 +241,9 @@ WRONG_INPUT = {
         "fit",
         "target",
         "--config={tmp}/malformed.yaml",
-        ["parsing config", "line 2, column 1"],
+        ["{tmp}/malformed.yaml: ", "parsing config", "line 2, column 1"],
     ),
+    "config that is a list": ("fit", "target", "--config={tmp}/list.yaml", ["{tmp}/list.yaml: ", "[1, 2]"]),
     "unknown model key": ("fit", "target", "--model.init_args.nonsense=1", ["'nonsense' is not accepted"]),
     "unknown data key": ("fit", "target", "--data.init_args.nonsense=1", ["'nonsense' is not accepted"]),
     "unknown trainer key": ("fit", "target", "--trainer.nonsense=1", ["nonsense"]),
@@ -272,6 +309,12 @@ WRONG_INPUT = {
         ["{target}", "{other}"],
     ),
     "no draft": ("test", "evaluate", "--config={tmp}/absent-draft.yaml", ["absent.ckpt: no such file", "of a draft"]),
+    "assistant of another vocabulary": (
+        "test",
+        "evaluate",
+        "--config={tmp}/assistant-of-others.yaml",
+        ["the assistant {tmp}/of-others", "separator=False", "separator=True"],
+    ),
     "target as draft": ("test", "evaluate", "--config={tmp}/target-as-draft.yaml", ["kind 'target', expected 'draft'"]),
     "no reference arm": ("test", "evaluate", "--config={tmp}/no-reference.yaml", ["'autoregressive'"]),
 }

@@ -1,10 +1,12 @@
 """The items that can be recommended and their semantic IDs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from padrec.catalog.catalog_folder import read_catalog_folder, write_catalog_folder
 from padrec.catalog.errors import InputError
 
 _LARGEST_CODE = torch.iinfo(torch.int32).max
@@ -62,6 +64,24 @@ class Catalog:
                 f"{self.source}: item {self.keys[item]!r} has the codes {codes[item].tolist()}, "
                 f"expected codes from 0 to {_LARGEST_CODE}"
             )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Catalog":
+        """Read a folder that `save` wrote.
+
+        Raises:
+            InputError: a file is missing or malformed.
+        """
+        codes, keys, texts = read_catalog_folder(Path(folder))
+        return cls(codes, keys, texts, source=str(folder))
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder with the codes, keys and texts.
+
+        Raises:
+            InputError: the folder is there already, or cannot be written.
+        """
+        write_catalog_folder(Path(folder), self.codes, self.keys, self.texts)
 
     @property
     def n_items(self) -> int:

@@ -70,6 +70,22 @@ class SemanticIDVocabulary:
         """A short hash: equal exactly when two vocabularies give every token the same meaning."""
         return hashlib.sha256(json.dumps(self.to_dict()).encode()).hexdigest()[:16]
 
+    def check_same(self, other: "SemanticIDVocabulary", owner: str) -> None:
+        """Refuse what was trained with other tokens than these, which are the data's.
+
+        Args:
+            other: the tokens it was trained with.
+            owner: what was trained with them, for the message.
+
+        Raises:
+            InputError: the vocabularies differ; both are named.
+        """
+        if other.fingerprint != self.fingerprint:
+            raise InputError(
+                f"{owner}: its vocabulary ({other}) is not the data's ({self}): "
+                "expected one that was trained on this catalog"
+            )
+
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value}" for name, value in self.to_dict().items())
         return f"SemanticIDVocabulary({arguments})"

@@ -15,22 +15,28 @@ from padrec.decoding.constraint import (
 from padrec.decoding.decoder import LIST_SEARCH, Decoder, ListBuffer, ListRequest, Stopwatch
 from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
+from padrec.decoding.fastest import AdaptiveDecoder, FastestDecoder
 from padrec.decoding.forced import ForcedDraft, ForcedRuns, RootOnly
 from padrec.decoding.kv_cache import PreallocatedCache, additive_mask
 from padrec.decoding.layer_operations import Placement
+from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
+from padrec.decoding.recording import Recording
 from padrec.decoding.runner import Branches, Prompts, TargetRunner, TransformersRunner
 from padrec.decoding.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
+from padrec.decoding.session import Rounds
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.static_tree import Chain, StaticTree
 from padrec.decoding.token_tree import TokenTree
 from padrec.decoding.transformers_beam import TransformersBeamDecoder
-from padrec.decoding.transformers_decoder import TransformersDecoder
+from padrec.decoding.transformers_decoder import Assistant, TransformersDecoder
 from padrec.decoding.verification import Acceptance, verify
 
 __all__ = [
     "LIST_SEARCH",
     "Acceptance",
+    "AdaptiveDecoder",
+    "Assistant",
     "AutoregressiveDecoder",
     "BeamDecoder",
     "Branches",
@@ -46,6 +52,7 @@ __all__ = [
     "DraftContext",
     "DraftSteps",
     "DynamicTree",
+    "FastestDecoder",
     "ForcedDraft",
     "ForcedRuns",
     "FreeDecoding",
@@ -54,12 +61,15 @@ __all__ = [
     "ListRequest",
     "ListState",
     "Observation",
+    "Phase",
     "Placement",
     "PreallocatedCache",
     "Prompts",
     "Recommendations",
+    "Recording",
     "RootOnly",
     "RoundStatistics",
+    "Rounds",
     "Sampling",
     "SpeculativeDecoder",
     "StaticTree",

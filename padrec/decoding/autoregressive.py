@@ -7,8 +7,10 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.compiled import compiled
 from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
 from padrec.decoding.forced import ForcedDraft, RootOnly
+from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.sampling import Choice
 from padrec.decoding.session import Rounds, Sessions
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.token_tree import TokenTree
@@ -27,15 +29,16 @@ class AutoregressiveDecoder:
 
     def __init__(self, forced_tokens: bool = False) -> None:
         self._forced = SpeculativeDecoder(ForcedDraft(), RootOnly()) if forced_tokens else None
-        self._sessions = Sessions(self._rounds, room=0)
+        self._sessions = Sessions(self.rounds, room=0)
 
-    @property
-    def max_depth(self) -> int:
+    def max_depth(self, request: ListRequest) -> int:
         """Forced tokens that a pass may read; 0 where each has a pass of its own."""
-        return self._forced.max_depth if self._forced else 0
+        return self._forced.max_depth(request) if self._forced else 0
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Nothing beside the target is needed."""
+        """Nothing beside the target is needed; see `Decoder.prepare`."""
+        if self._forced:
+            self._forced.prepare(runner, vocabulary)
 
     @torch.inference_mode()
     def decode(
@@ -46,7 +49,10 @@ class AutoregressiveDecoder:
             return self._forced.decode(runner, prompts, request, generator)
         return self._sessions.decode(runner, prompts, request, generator)
 
-    def _rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
+    def rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
+        """What `decode` runs for batches of this size; see `SpeculativeDecoder.rounds`."""
+        if self._forced:
+            return self._forced.rounds(runner, request, batch, capacity)
         return _AutoregressiveRounds(runner, request, batch, capacity)
 
 
@@ -71,18 +77,24 @@ class _AutoregressiveRounds:
 
     def round(self) -> None:
         """See `Rounds.round`."""
-        tree = TokenTree.root_only(self.lists.last, self.lists.state)
-        logits, _ = self._runner.verify(tree)
-        _settle(logits, self._request, self.lists, self.statistics)
-        self._runner.commit(tree.parents, torch.ones_like(self.lists.lengths))
+        with Phase.TREE_BUILDING.named():
+            tree = TokenTree.root_only(self.lists.last, self.lists.state)
+        with Phase.TARGET_PASS.named():
+            logits, _ = self._runner.verify(tree)
+        with Phase.SETTLING.named():
+            _settle(logits, self.lists.choice(0), self._request, self.lists, self.statistics)
+        with Phase.KEEPING.named():
+            self._runner.commit(tree.parents, torch.ones_like(self.lists.lengths))
 
 
 @compiled
-def _settle(logits: Tensor, request: ListRequest, lists: ListBuffer, statistics: RoundStatistics) -> None:
+def _settle(
+    logits: Tensor, choice: Choice, request: ListRequest, lists: ListBuffer, statistics: RoundStatistics
+) -> None:
     """Add the target's next token to every list, by its logits `[B, 1, V]`."""
     statistics.add_round(~lists.finished, draft_passes=0)
     state = lists.state.unsqueeze()
-    chosen, log_probs = lists.choose(logits, state, torch.zeros_like(lists.last)[:, None], lists.choice(0))
+    chosen, log_probs = lists.choose(logits, state, torch.zeros_like(lists.last)[:, None], choice)
     lists.append(chosen, log_probs, torch.ones_like(lists.lengths))
     lists.last.copy_(chosen[:, 0])
     lists.state.copy_(request.constraint.advance(state, chosen).squeeze())

@@ -42,7 +42,6 @@ class BeamDecoder:
     """
 
     lossless = True
-    max_depth = 0
 
     def __init__(self, beam_width: int | None = None, look_ahead: int | None = None, renormalise: bool = False) -> None:
         check_width(beam_width)
@@ -58,6 +57,10 @@ class BeamDecoder:
     def search(self) -> str:
         """See `Decoder.search`."""
         return beam_search_name(self.beam_width, self.renormalise)
+
+    def max_depth(self, request: ListRequest) -> int:
+        """Nothing is proposed; see `Decoder.max_depth`."""
+        return 0
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Nothing beside the target is needed."""

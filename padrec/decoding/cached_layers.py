@@ -229,7 +229,9 @@ def _norm(module: nn.Module | None) -> RMSNorm | None:
 
 
 def _join(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
-    weight = torch.cat([linear.weight.detach() for linear in linears])
+    # Not inference tensors, though this may happen in a validation: frozen weights are trained against later.
+    with torch.inference_mode(False), torch.no_grad():
+        weight = torch.cat([linear.weight.detach() for linear in linears])
     sizes = [len(linear.weight) for linear in linears]
     for linear, part in zip(linears, weight.split(sizes), strict=True):
         if not linear.weight.requires_grad:

@@ -60,7 +60,7 @@ class Constraint(Protocol[S]):
 
     @property
     def longest_run(self) -> int:
-        """The most forced tokens that can follow one another; 0 where none is ever forced."""
+        """The most forced tokens that can follow one another, fewer than an item has; 0 where none is ever forced."""
         ...
 
     def initial(self, batch: int, device: torch.device) -> S:

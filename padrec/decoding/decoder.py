@@ -81,9 +81,8 @@ class Decoder(Protocol):
         """Names what is searched for: lossless decoders of one search return the same lists, those of two may not."""
         ...
 
-    @property
-    def max_depth(self) -> int:
-        """Bound of the depth of proposals; 0 where nothing is proposed."""
+    def max_depth(self, request: ListRequest) -> int:
+        """D, the deepest proposal of a round: a trace's counts by depth are so wide; 0 where nothing is proposed."""
         ...
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
@@ -183,9 +182,9 @@ class ListBuffer:
         return count
 
     def recommendations(self) -> Recommendations:
-        """The lists as items of the catalog."""
+        """The lists as items of the catalog, in tensors that the next batch does not change."""
         request = self._request
-        tokens, log_probs = self._tokens[:, :-1], self._log_probs[:, :-1]
+        tokens, log_probs = self._tokens[:, :-1].clone(), self._log_probs[:, :-1].clone()
         return Recommendations.from_tokens(tokens, log_probs, request.catalog, request.vocabulary, request.list_length)
 
 

@@ -1,6 +1,6 @@
 """What a decode returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -79,6 +79,15 @@ class DecodingTrace:
     accepted_lengths: Tensor
     recording_seconds: float = 0.0
 
+    def widened(self, max_depth: int) -> "DecodingTrace":
+        """The same trace with counts up to a depth D that its own rounds never came to."""
+        missing = max_depth + 1 - len(self.accepted_lengths)
+        attempted, accepted, lengths = (
+            torch.nn.functional.pad(counts, (0, missing))
+            for counts in (self.attempted, self.accepted, self.accepted_lengths)
+        )
+        return replace(self, attempted=attempted, accepted=accepted, accepted_lengths=lengths)
+
     @property
     def batch_size(self) -> int:
         """Rows of the batch."""
@@ -139,17 +148,22 @@ class RoundStatistics:
     def trace(
         self, prefill_seconds: float, decode_seconds: float, tokens: Tensor, recording_seconds: float = 0.0
     ) -> DecodingTrace:
-        """The finished trace, its tensors on the CPU."""
+        """The finished trace, its tensors on the CPU and no longer changed by what is counted next."""
         # Rounds without proposals, all those of decoders that make none, kept none.
         self._lengths[0] = self._target_passes.sum() - self._lengths[1:].sum()
         return DecodingTrace(
             prefill_seconds=prefill_seconds,
             decode_seconds=decode_seconds,
-            target_passes=self._target_passes.cpu(),
-            draft_passes=self._draft_passes.cpu(),
-            tokens=tokens.cpu(),
-            attempted=self._attempted.view(self._shape).cpu(),
-            accepted=self._accepted.view(self._shape).cpu(),
-            accepted_lengths=self._lengths.cpu(),
+            target_passes=_on_host(self._target_passes),
+            draft_passes=_on_host(self._draft_passes),
+            tokens=_on_host(tokens),
+            attempted=_on_host(self._attempted.view(self._shape)),
+            accepted=_on_host(self._accepted.view(self._shape)),
+            accepted_lengths=_on_host(self._lengths),
             recording_seconds=recording_seconds,
         )
+
+
+def _on_host(counts: Tensor) -> Tensor:
+    # A copy on the CPU too, where `cpu()` would return the very tensor that goes on counting.
+    return counts.to("cpu", copy=True)

@@ -1,11 +1,13 @@
 """How a token is chosen from the target's distribution: greedily, or with noise that belongs to the request."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from padrec.catalog import InputError
+from padrec.decoding.compiled import compiled
 
 # Constants of the splitmix64 generator, as signed 64-bit integers.
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -110,16 +112,20 @@ class Choice:
     noise: Tensor | None
 
     def choose(self, log_probs: Tensor, depths: Tensor) -> Tensor:
-        """The target's token at every node, int64 `[B, N]`.
+        """The target's token at every node, int64 `[B, N]`: the one with the highest score."""
+        return self.scores(log_probs, depths).argmax(-1)
+
+    def scores(self, log_probs: Tensor, depths: Tensor) -> Tensor:
+        """What the token at every node is chosen by, `[B, N, V]`; minus infinity where a token cannot be chosen.
 
         Args:
             log_probs: of the target, `[B, N, V]`.
             depths: depth of each node, int64 `[B, N]`, 0 … D.
         """
         if self.noise is None:
-            return log_probs.argmax(-1)
+            return log_probs
         noise = self.noise.gather(1, depths[..., None].expand(-1, -1, log_probs.shape[-1]))
-        return (self.sampling.distribution(log_probs) + noise.to(log_probs.dtype)).argmax(-1)
+        return self.sampling.distribution(log_probs) + noise.to(log_probs.dtype)
 
     def log_chances(self, logits: Tensor, allowed: Tensor | None, depth: int) -> Tensor:
         """How likely the target is to choose each token, by the draft's logits and the noise that the target will use.
@@ -158,12 +164,26 @@ def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary_size: int) -> Tenso
     Returns:
         float32 `[B, P, V]`; equal arguments give equal noise, on every device.
     """
+    return _gumbel_noise(keys, positions, _token_steps(vocabulary_size, keys.device))
+
+
+@compiled
+def _gumbel_noise(keys: Tensor, positions: Tensor, token_steps: Tensor) -> Tensor:
     base = _mix(keys[:, None] + _mix(positions * _GOLDEN))
-    token = torch.arange(1, vocabulary_size + 1, device=keys.device) * _GOLDEN
     # 23 random bits: with the half added float32 still holds them exactly, so that the uniform never reaches 1.
-    bits = _shift(_mix(base[..., None] + token), 41)
+    bits = _shift(_mix(base[..., None] + token_steps), 41)
     uniform = (bits.float() + 0.5) * 2.0**-23
     return -(-uniform.log()).log()
+
+
+@cache
+def _token_steps(vocabulary_size: int, device: torch.device) -> Tensor:
+    """The generator's state advanced by each token, int64 `[V]`.
+
+    Kept, and not made where it is needed: the compiler takes a range times a constant for an index of 32 bits.
+    """
+    with torch.inference_mode(False):
+        return torch.arange(1, vocabulary_size + 1, device=device) * _GOLDEN
 
 
 def _mix(x: Tensor) -> Tensor:

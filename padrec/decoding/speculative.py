@@ -9,6 +9,7 @@ from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
 from padrec.decoding.draft import Draft, DraftContext, Observation, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.forced import ForcedRuns
+from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.sampling import Choice
@@ -16,10 +17,8 @@ from padrec.decoding.session import Rounds, Sessions
 from padrec.decoding.token_tree import TokenTree
 from padrec.decoding.verification import verify
 
-# A round continues this many leaves of its tree by forced tokens …
+# A round continues this many leaves of its tree by forced tokens.
 _FORCED_LEAVES = 4
-# … and at most this many behind each: those of an item of four slots with its separator, the usual size.
-_FORCED_LENGTH = 4
 
 
 class SpeculativeDecoder:
@@ -39,31 +38,39 @@ class SpeculativeDecoder:
         self.draft = draft
         self.expansion = expansion or DynamicTree()
         self.forced_tokens = forced_tokens
-        # A round's tree lies behind the list, or the columns that keeping a path writes to.
-        forced_nodes = min(_FORCED_LEAVES, self.expansion.leaves) * _FORCED_LENGTH if forced_tokens else 0
-        tree = max(self.expansion.nodes + forced_nodes, self.max_depth + 1)
-        self._sessions = Sessions(self._rounds, room=max(tree, self.expansion.draft_rows + self.max_depth + 1))
+        self._sessions: Sessions | None = None
 
-    @property
-    def max_depth(self) -> int:
-        """Bound of the depth of proposals: the draft's, and the longest run of forced tokens behind it."""
-        return self.expansion.depth + (_FORCED_LENGTH if self.forced_tokens else 0)
+    def max_depth(self, request: ListRequest) -> int:
+        """The draft's depth and the longest run of forced tokens behind it; see `Decoder.max_depth`."""
+        return self.expansion.depth + self._forced_runs(request.constraint.longest_run).length
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Load the draft; see `Decoder.prepare`."""
         self.draft.prepare(runner, vocabulary)
+        # At most so long are the runs of any constraint: an item's tokens but one are forced.
+        runs = self._forced_runs(vocabulary.item_length - 1)
+        max_depth = self.expansion.depth + runs.length
+        # A round's tree lies behind the list, or the columns that keeping a path writes to.
+        tree = max(self.expansion.nodes + runs.nodes, max_depth + 1)
+        # New ones, since what earlier ones have recorded runs on tensors that the draft no longer has.
+        self._sessions = Sessions(self.rounds, room=max(tree, self.expansion.draft_rows + max_depth + 1))
 
     @torch.inference_mode()
     def decode(
         self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
     ) -> tuple[Recommendations, DecodingTrace]:
         """Write one list for each prompt; see `Decoder.decode`."""
+        if self._sessions is None:
+            raise RuntimeError("the draft is not ready yet: call prepare first")
         return self._sessions.decode(runner, prompts, request, generator)
 
-    def _rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
-        length = min(_FORCED_LENGTH, request.constraint.longest_run) if self.forced_tokens else 0
-        runs = ForcedRuns(min(_FORCED_LEAVES, self.expansion.leaves), length)
+    def rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
+        """What `decode` runs for batches of this size; `capacity` is in tokens: prompt, list and one round's tree."""
+        runs = self._forced_runs(request.constraint.longest_run)
         return _SpeculativeRounds(runner, request, batch, capacity, self.draft, self.expansion, runs)
+
+    def _forced_runs(self, longest: int) -> ForcedRuns:
+        return ForcedRuns(min(_FORCED_LEAVES, self.expansion.leaves), longest if self.forced_tokens else 0)
 
 
 class _SpeculativeRounds:
@@ -108,15 +115,20 @@ class _SpeculativeRounds:
     def round(self) -> None:
         """See `Rounds.round`."""
         lists, constraint = self.lists, self._request.constraint
-        self.statistics.add_round(~lists.finished, self._expansion.draft_passes)
-        choice = lists.choice(self._max_depth)
-        tree = self._draft.propose(lists.last, lists.state, constraint, choice, self._expansion)
-        tree = self._runs.extend(tree, constraint)
-        logits, features = self._runner.verify(tree)
-        depth = self._expansion.depth
-        path, seen = _settle(logits, features, tree, choice, self._request, lists, self.statistics, depth)
-        self._runner.commit(path, seen.count)
-        self._draft.observe(seen)
+        with Phase.SETTLING.named():
+            self.statistics.add_round(~lists.finished, self._expansion.draft_passes)
+            choice = lists.choice(self._max_depth)
+        with Phase.TREE_BUILDING.named():
+            tree = self._draft.propose(lists.last, lists.state, constraint, choice, self._expansion)
+            tree = self._runs.extend(tree, constraint)
+        with Phase.TARGET_PASS.named():
+            logits, features = self._runner.verify(tree)
+        with Phase.SETTLING.named():
+            depth = self._expansion.depth
+            path, seen = _settle(logits, features, tree, choice, self._request, lists, self.statistics, depth)
+        with Phase.KEEPING.named():
+            self._runner.commit(path, seen.count)
+            self._draft.observe(seen)
 
 
 @compiled

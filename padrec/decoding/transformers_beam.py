@@ -29,7 +29,6 @@ class TransformersBeamDecoder:
     """
 
     lossless = True
-    max_depth = 0
 
     def __init__(self, beam_width: int | None = None) -> None:
         check_width(beam_width)
@@ -40,6 +39,10 @@ class TransformersBeamDecoder:
     def search(self) -> str:
         """See `Decoder.search`."""
         return beam_search_name(self.beam_width, renormalise=False)
+
+    def max_depth(self, request: ListRequest) -> int:
+        """Nothing is proposed; see `Decoder.max_depth`."""
+        return 0
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Nothing beside the target is needed."""

@@ -5,19 +5,27 @@ import triton.language as tl
 
 
 @triton.jit
+def norm_kernel(x, weight, y, n, eps, BLOCK: tl.constexpr):
+    token = tl.program_id(0).to(tl.int64)
+    unit = tl.arange(0, BLOCK)
+    inside = unit < n
+    exact = tl.load(x + token * n + unit, inside, 0.0).to(tl.float32)
+    factor = tl.rsqrt(tl.sum(exact * exact, 0) / n + eps)
+    scaled = (exact * factor).to(y.dtype.element_ty) * tl.load(weight + unit, inside, 0.0)
+    tl.store(y + token * n + unit, scaled, inside)
+
+
+@triton.jit
 def linear_kernel(
     x,
     weight,
     bias,
-    norm,
     residual,
     y,
     n_tokens,
     n_out,
     n_in,
-    eps,
     HAS_BIAS: tl.constexpr,
-    HAS_NORM: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     GATED: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -31,27 +39,16 @@ def linear_kernel(
     weight_row = out.to(tl.int64)[:, None] * n_in
     total = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
     total_up = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
-    squares = tl.zeros([BLOCK_T], tl.float32)
     for start in range(0, n_in, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)
         inside = column < n_in
         part = tl.load(x + token[:, None] * n_in + column[None, :], token_mask[:, None] & inside[None, :], 0.0)
-        if HAS_NORM:
-            # The norm's factor is the same for a whole token: it is applied to the result.
-            exact = part.to(tl.float32)
-            squares += tl.sum(exact * exact, 1)
-            scale = tl.load(norm + column, inside, 0.0).to(tl.float32)
-            part = (exact * scale[None, :]).to(part.dtype)
         w_mask = out_mask[:, None] & inside[None, :]
         w = tl.load(weight + weight_row + column[None, :], w_mask, 0.0)
         total = tl.dot(part, tl.trans(w), total, input_precision=PRECISION)
         if GATED:
             up = tl.load(weight + weight_row + n_out.to(tl.int64) * n_in + column[None, :], w_mask, 0.0)
             total_up = tl.dot(part, tl.trans(up), total_up, input_precision=PRECISION)
-    if HAS_NORM:
-        factor = tl.rsqrt(squares / n_in + eps)[:, None]
-        total *= factor
-        total_up *= factor
     if HAS_BIAS:
         total += tl.load(bias + out, out_mask, 0.0).to(tl.float32)[None, :]
     if GATED:
@@ -201,11 +198,25 @@ def attention_kernel(
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     weight_sum = tl.zeros([BLOCK_Q], tl.float32)
     total = tl.zeros([BLOCK_Q, SIZE], tl.float32)
-    for start in range(0, end, BLOCK_S):
+    # Blocks of columns that all tokens see need no mask.
+    whole = (past // BLOCK_S) * BLOCK_S
+    for start in range(0, whole, BLOCK_S):
+        address = base + (start + tl.arange(0, BLOCK_S))[:, None] * SIZE + unit[None, :]
+        k = tl.load(keys + address)
+        v = tl.load(values + address)
+        score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        new_top = tl.maximum(top, tl.max(score, 1))
+        shrink = tl.exp(top - new_top)
+        weight = tl.exp(score - new_top[:, None])
+        weight_sum = weight_sum * shrink + tl.sum(weight, 1)
+        total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None], input_precision=PRECISION)
+        top = new_top
+    for start in range(whole, end, BLOCK_S):
         column = start + tl.arange(0, BLOCK_S)
         filled = column < end
         address = base + column[:, None] * SIZE + unit[None, :]
         k = tl.load(keys + address, filled[:, None], 0.0)
+        v = tl.load(values + address, filled[:, None], 0.0)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         behind = column - past
         if CHAIN:
@@ -215,13 +226,12 @@ def attention_kernel(
             flags = ancestors + row * ancestor_row_stride + token[:, None] * ancestor_token_stride + behind[None, :]
             is_ancestor = tl.load(flags, real[:, None] & in_tree[None, :], 0)
             visible = (behind < 0)[None, :] | (is_ancestor != 0)
-        # Every row's first column is visible to all, so that the maximum is finite from the first block on.
         score = tl.where(visible & filled[None, :], score, float("-inf"))
-        new_top = tl.maximum(top, tl.max(score, 1))
+        # Nothing is visible to what only fills a tile up: its numbers are never stored, but must not be infinite.
+        new_top = tl.maximum(tl.maximum(top, tl.max(score, 1)), -1e30)
         shrink = tl.exp(top - new_top)
         weight = tl.exp(score - new_top[:, None])
         weight_sum = weight_sum * shrink + tl.sum(weight, 1)
-        v = tl.load(values + address, filled[:, None], 0.0)
         total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None], input_precision=PRECISION)
         top = new_top
     total = total / weight_sum[:, None]

@@ -1,5 +1,6 @@
 """Drafts, their training modules and objectives."""
 
+from padrec.drafts.assistant_model import AssistantModel
 from padrec.drafts.context_alignment import StreamCache, step_mask, unroll
 from padrec.drafts.draft_checkpoint import DraftCheckpoint
 from padrec.drafts.feature_draft import FeatureDraft
@@ -11,6 +12,7 @@ from padrec.drafts.padrec import PADRecDraft
 from padrec.drafts.position_aware import PositionAwareEmbedding
 
 __all__ = [
+    "AssistantModel",
     "DraftCheckpoint",
     "DraftObjective",
     "FeatureDraft",

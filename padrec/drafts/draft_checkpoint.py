@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.data.readers.files import read_json_object
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
-from padrec.targets import check_vocabulary, read_checkpoint
+from padrec.targets import read_checkpoint
 
 _CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
 _PREFIX = "network."
@@ -91,7 +91,7 @@ class DraftCheckpoint:
         Raises:
             InputError: they differ; both sides are named.
         """
-        check_vocabulary({"kind": "draft", "vocabulary": self.vocabulary}, vocabulary, "draft")
+        vocabulary.check_same(SemanticIDVocabulary(**self.vocabulary), "the draft")
         check_target(self.target_fingerprint, target_fingerprint)
 
     def start(self, network: FeatureDraftNetwork) -> None:

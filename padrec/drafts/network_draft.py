@@ -14,6 +14,7 @@ from padrec.decoding import (
     FusedLayers,
     ListState,
     Observation,
+    Phase,
     Placement,
     TargetRunner,
     TokenTree,
@@ -115,7 +116,8 @@ class NetworkDraft:
         expansion: TreeExpansion,
     ) -> TokenTree:
         """Grow a tree behind what the target has kept; see `Draft.propose`."""
-        self._read(self._memory.kept)
+        with Phase.DRAFT_PASSES.named():
+            self._read(self._memory.kept)
         self._parent_features = self._memory.root
         self._parent_mask = torch.zeros(len(root), 1, len(self._places), dtype=torch.bool, device=root.device)
         self._rows_used = 0
@@ -128,11 +130,16 @@ class NetworkDraft:
 
     def root_logits(self) -> Tensor:
         """Logits of the token behind the root; see `DraftSteps`."""
-        logits: Tensor = self._head(self._memory.root[:, 0])
+        with Phase.DRAFT_PASSES.named():
+            logits: Tensor = self._head(self._memory.root[:, 0])
         return logits
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         """Read the nodes of one depth; see `DraftSteps`."""
+        with Phase.DRAFT_PASSES.named():
+            return self._extend(tokens, parents, slots, depth)
+
+    def _extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         n_nodes = tokens.shape[1]
         own = self._places[self._rows_used : self._rows_used + n_nodes]
         features, mask = _below(self._parent_features, self._parent_mask, parents, own, self._places)

@@ -15,7 +15,7 @@ from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.network_draft import NetworkDraft
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
-from padrec.targets import FrozenTarget, TargetRecommender, TrainableModule, check_vocabulary
+from padrec.targets import FrozenTarget, TargetRecommender, TrainableModule, stored_vocabulary
 
 
 class PADRecDraft(TrainableModule):
@@ -84,7 +84,7 @@ class PADRecDraft(TrainableModule):
         self.catalog = catalog
         self.list_length = list_length
         recommender = TargetRecommender.load(target)
-        check_vocabulary({"kind": "target", "vocabulary": recommender.vocabulary.to_dict()}, vocabulary, "target")
+        vocabulary.check_same(recommender.vocabulary, f"the target {target}")
         self.target = FrozenTarget(recommender.backbone, recommender.fingerprint())
         self.settings = {
             "n_slot_states": vocabulary.n_slot_states,
@@ -102,6 +102,7 @@ class PADRecDraft(TrainableModule):
         self._noise = feature_noise
         self.validation_acceptance = AcceptanceLength()
         self._request: ListRequest | None = None
+        self._decoding: tuple[TransformersRunner, SpeculativeDecoder] | None = None  # during a validation
 
     def trainable_module(self) -> nn.Module:
         """The draft's own network; the target is frozen."""
@@ -134,7 +135,7 @@ class PADRecDraft(TrainableModule):
         Raises:
             InputError: they differ.
         """
-        check_vocabulary(checkpoint, self.vocabulary, "draft")
+        self.vocabulary.check_same(stored_vocabulary(checkpoint, "draft"), "the checkpoint")
         check_target(checkpoint["target_fingerprint"], self.target.fingerprint)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
@@ -186,15 +187,25 @@ class PADRecDraft(TrainableModule):
         """Decode greedily with the draft and log its acceptance length τ."""
         rows = batch.counted
         if bool(rows.any()):
-            decoder = SpeculativeDecoder(NetworkDraft(self.network), DynamicTree())
-            runner = TransformersRunner(self.target.model, self.target.fingerprint)
-            decoder.prepare(runner, self.vocabulary)
+            runner, decoder = self._validator()
             prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
             generator = torch.Generator().manual_seed(batch_idx)
             _, trace = decoder.decode(runner, prompts, self._list_request(), generator)
             self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
         # Logged by every process, one without users too: all take part in the reduction.
         self.log("val/acceptance_length", self.validation_acceptance, prog_bar=True, on_step=False, on_epoch=True)
+
+    def _validator(self) -> tuple[TransformersRunner, SpeculativeDecoder]:
+        if self._decoding is None:
+            decoder = SpeculativeDecoder(NetworkDraft(self.network), DynamicTree())
+            runner = TransformersRunner(self.target.model, self.target.fingerprint)
+            decoder.prepare(runner, self.vocabulary)
+            self._decoding = runner, decoder
+        return self._decoding
+
+    def on_validation_end(self) -> None:
+        """Give up what decoded the lists: it holds joined weights, which training changes."""
+        self._decoding = None
 
     def _list_request(self) -> ListRequest:
         if self._request is None:

@@ -36,9 +36,17 @@ class ArmMetrics(nn.Module):
         n_slot_states: L + 2.
         max_depth: D, the arm's deepest proposal.
         sequential: whether an item is written behind those before it, so that two lists have a first difference.
+        over_transformers: whether to compare with transformers' own `generate` too.
     """
 
-    def __init__(self, catalog: Catalog, n_slot_states: int, max_depth: int, sequential: bool = True) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        n_slot_states: int,
+        max_depth: int,
+        sequential: bool = True,
+        over_transformers: bool = False,
+    ) -> None:
         super().__init__()
         self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
         self.max_depth = max_depth
@@ -50,6 +58,8 @@ class ArmMetrics(nn.Module):
             {f"item_ndcg@{k}": ItemNDCG(k) for k in _CUTOFFS} | {f"item_recall@{k}": ItemRecall(k) for k in _CUTOFFS}
         )
         self.speed, self.latency, self.speedup = Speed(), Latency(), Speedup()
+        self.recording_seconds = SumMetric()
+        self.speedup_over_transformers = Speedup() if over_transformers else None
         self.acceptance_length, self.accepted_per_pass = AcceptanceLength(), AcceptedPerPass()
         self.accepted_lengths = AcceptedLengths(max_depth)
         self.rates = _by_name(
@@ -59,7 +69,7 @@ class ArmMetrics(nn.Module):
         )
         self.target_passes, self.draft_passes = SumMetric(), SumMetric()
         self.valid, self.distinct, self.identical = MeanMetric(), MeanMetric(), MeanMetric()
-        self.margin = MeanMetric()
+        self.margins, self.differing = SumMetric(), SumMetric()
 
     def update(
         self,
@@ -68,16 +78,19 @@ class ArmMetrics(nn.Module):
         trace: DecodingTrace,
         expected: Recommendations | None,
         reference_trace: DecodingTrace,
+        transformers_trace: DecodingTrace | None = None,
     ) -> None:
         """Add one batch, all of whose rows count.
 
         Args:
-            batch: the prompts.
-            lists: what the arm made of them.
-            trace: what it cost.
-            expected: what another arm of the same search made of them; None where there is no such arm.
-            reference_trace: what it cost the reference arm.
+            batch: the users.
+            lists: what the arm recommended to them.
+            trace: what that cost.
+            expected: what another arm of the same search recommended to them; None where there is no such arm.
+            reference_trace: what the reference arm's lists cost.
+            transformers_trace: what the lists of transformers' own `generate` cost, where it is compared with.
         """
+        self.add_recording(trace)
         # Lists and traces come on the CPU, while metrics are reduced on the device of the processes' communication.
         device = self.speed.device
         leaves, tokens = lists.leaves.to(device), trace.tokens.to(device)
@@ -89,6 +102,8 @@ class ArmMetrics(nn.Module):
         self.speed.update(trace.seconds, trace.prefill_seconds, tokens)
         self.latency.update(trace.seconds, torch.ones_like(tokens, dtype=torch.bool))
         self.speedup.update(int(batch.users[0]), reference_trace.seconds, trace.seconds)
+        if self.speedup_over_transformers is not None and transformers_trace is not None:
+            self.speedup_over_transformers.update(int(batch.users[0]), transformers_trace.seconds, trace.seconds)
         self.acceptance_length.update(tokens, trace.target_passes.to(device))
         accepted_lengths = trace.accepted_lengths.to(device)
         self.accepted_per_pass.update(accepted_lengths)
@@ -97,12 +112,20 @@ class ArmMetrics(nn.Module):
             metric.update(trace.attempted.to(device), trace.accepted.to(device))
         self.target_passes.update(trace.target_passes.sum().to(device))
         self.draft_passes.update(trace.draft_passes.sum().to(device))
-        self.valid.update((lists.leaves >= 0).double().mean(1).to(device))
-        self.distinct.update((_n_distinct(lists.leaves).double() / lists.leaves.shape[1]).to(device))
+        self._check(lists)
         if expected is None:
             self.identical.update(0.0, weight=0.0)  # the share of no lists is no number
         else:
             self._compare(lists, expected)
+
+    def add_recording(self, trace: DecodingTrace) -> None:
+        """Add what a decode, also one that counts for nothing else, paid once for all that follow."""
+        self.recording_seconds.update(trace.recording_seconds)
+
+    def _check(self, lists: Recommendations) -> None:
+        device = self.valid.device
+        self.valid.update((lists.leaves >= 0).double().mean(1).to(device))
+        self.distinct.update((_n_distinct(lists.leaves).double() / lists.leaves.shape[1]).to(device))
 
     def _compare(self, lists: Recommendations, expected: Recommendations) -> None:
         device = self.identical.device
@@ -115,8 +138,15 @@ class ArmMetrics(nn.Module):
         # At the first difference both arms stand behind the same tokens, so the gap between the log-probabilities of
         # their choices is the margin between the target's two best tokens, up to the numerics that made them differ.
         ours, theirs = lists.log_probs.cpu()[rows, first], expected.log_probs.cpu()[rows, first]
-        if len(rows) > 0:
-            self.margin.update((ours - theirs).abs().double().to(device))
+        self.margins.update((ours - theirs).abs().double().sum().to(device))
+        self.differing.update(torch.tensor(float(len(rows)), dtype=torch.float64, device=device))
+
+    def _over_transformers(self) -> dict[str, Any]:
+        if self.speedup_over_transformers is None:
+            return {}
+        found = {key: float(value) for key, value in self.speedup_over_transformers.compute().items()}
+        interval = [found["low"], found["high"]]
+        return {"speedup_over_transformers": found["speedup"], "speedup_over_transformers_ci95": interval}
 
     def result(self, name: str, is_reference: bool) -> ArmResult:
         """The arm's part of the report; every process must call this, since it reduces over them."""
@@ -125,10 +155,11 @@ class ArmMetrics(nn.Module):
         speedup = {key: float(value) for key, value in self.speedup.compute().items()}
         rates = {by: metric.compute().cpu() for by, metric in _named(self.rates)}
         n_slot_states = rates["slot"].shape[0] if rates else 0
-        margin = float(self.margin.compute()) if self.margin.update_called else None
+        margins, differing = float(self.margins.compute()), float(self.differing.compute())
         metrics: dict[str, Any] = {
             "seconds": speed["seconds"],
             "prefill_seconds": speed["prefill_seconds"],
+            "recording_seconds": float(self.recording_seconds.compute()),
             "tokens": int(speed["tokens"]),
             "tokens_per_second": speed["tokens_per_second"],
             "lists_per_second": speed["lists_per_second"],
@@ -145,8 +176,9 @@ class ArmMetrics(nn.Module):
             "distinct_items": float(self.distinct.compute()),
             "speedup": 1.0 if is_reference else speedup["speedup"],
             "speedup_ci95": [1.0, 1.0] if is_reference else [speedup["low"], speedup["high"]],
+            **self._over_transformers(),
             "identical_lists": float(self.identical.compute()),
-            "first_difference_margin": margin,
+            "first_difference_margin": margins / differing if differing > 0 else None,
         }
         acceptance = rates.get("slot_and_depth", torch.zeros(n_slot_states, 0, dtype=torch.float64))
         return ArmResult(name, metrics, acceptance, self.accepted_lengths.compute().cpu(), latencies)

@@ -28,6 +28,7 @@ from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
 
 REFERENCE = "autoregressive"
+TRANSFORMERS = "transformers"
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _SAMPLE_USERS = 8
 _SHOWN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "recall@10", "identical_lists")
@@ -42,7 +43,8 @@ class SpeculativeEvaluator(L.LightningModule):
 
     Args:
         target: checkpoint or folder of the target.
-        arms: decoders by name; `autoregressive` is the reference and must be there for `test`.
+        arms: decoders by name; `autoregressive` is the reference and must be there for `test`. Where there is an arm
+            `transformers`, the report also says how much faster each arm is than that one.
         vocabulary: the tokens; linked from the datamodule.
         catalog: the items; linked from the datamodule.
         list_length: K, items in a list; linked from the datamodule.
@@ -83,17 +85,8 @@ class SpeculativeEvaluator(L.LightningModule):
         self._sampling = Sampling(temperature, top_k, top_p)
         self._seed = seed
         self._settings = {"target": target, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-        if self._target.vocabulary.fingerprint != vocabulary.fingerprint:
-            raise InputError(
-                f"{target}: the target's vocabulary ({self._target.vocabulary}) is not the data's ({vocabulary}): "
-                "expected a target that was trained on this catalog"
-            )
-        self.metrics = nn.ModuleDict(
-            {
-                name: ArmMetrics(catalog, vocabulary.n_slot_states, arm.max_depth, arm.search == LIST_SEARCH)
-                for name, arm in arms.items()
-            }
-        )
+        vocabulary.check_same(self._target.vocabulary, f"the target {target}")
+        self.metrics = nn.ModuleDict()  # of each arm, made when it is known what is decoded
         self._samples: list[SampleLists] = []
         self._batch_size = 0
 
@@ -127,8 +120,14 @@ class SpeculativeEvaluator(L.LightningModule):
             sampling=self._sampling,
             device=device,
         )
-        for arm in self._arms.values():
+        for name, arm in self._arms.items():
             arm.prepare(self._runner, self._vocabulary)
+            max_depth = arm.max_depth(self._request)
+            compared = TRANSFORMERS in self._arms
+            sequential = arm.search == LIST_SEARCH
+            self.metrics[name] = ArmMetrics(
+                self._catalog, self._vocabulary.n_slot_states, max_depth, sequential, compared
+            )
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Decode one batch with every arm."""
@@ -139,16 +138,18 @@ class SpeculativeEvaluator(L.LightningModule):
         names = list(self._arms)
         if batch_idx == 0:
             for name in names:
-                self._decode(name, batch, batch_idx)
+                _, warm_up = self._decode(name, batch, batch_idx)
+                self._arm_metrics(name).add_recording(warm_up)
         shift = batch_idx % len(names)
         order = names[shift:] + names[:shift]
         results = {name: self._decode(name, batch, batch_idx) for name in (order if batch_idx % 2 else order[::-1])}
         _, reference_trace = results[REFERENCE]
+        today = results[TRANSFORMERS][1] if TRANSFORMERS in results else None
         models = models_of_comparison(self._arms)
         for name, (lists, trace) in results.items():
             model = models[name]
             expected = None if model is None else results[model][0]
-            self._arm_metrics(name).update(batch, lists, trace, expected, reference_trace)
+            self._arm_metrics(name).update(batch, lists, trace, expected, reference_trace, today)
         if sum(len(sample.prompts.users) for sample in self._samples) < _SAMPLE_USERS:
             leaves = {name: lists.leaves for name, (lists, _) in results.items()}
             self._samples.append(SampleLists(batch.to("cpu"), leaves))

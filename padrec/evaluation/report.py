@@ -19,6 +19,7 @@ _MISSING = "–"
 _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*[]|"} | {"<": "&lt;", "&": "&amp;"})
 _HOW_TO_READ = (
     "Speedup: total seconds of the reference arm ÷ total seconds of the arm over the same users. "
+    "Recording: seconds for compiling and recording what an arm met first; paid once, part of no other number. "
     "τ: tokens per target pass, the target's own token included; accepted per pass leaves that token out. "
     "Identical lists: share of lists equal to the reference arm's."
 )
@@ -70,8 +71,10 @@ class Report:
     def markdown(self) -> str:
         """The report as Markdown: a table with one row per arm, then the settings."""
         title = f"# Evaluation on {escape_markdown(self.dataset)}"
-        header = [name for name, _ in _COLUMNS]
-        rows = [[escape_markdown(arm), *(cell(m) for _, cell in _COLUMNS[1:])] for arm, m in self.arms.items()]
+        compared = any("speedup_over_transformers" in metrics for metrics in self.arms.values())
+        columns = [(name, cell) for name, cell in _COLUMNS if compared or name != _OVER_TRANSFORMERS]
+        header = ["arm", *(name for name, _ in columns)]
+        rows = [[escape_markdown(arm), *(cell(metrics) for _, cell in columns)] for arm, metrics in self.arms.items()]
         settings = [f"- {name}: {value}" for name, value in self._settings().items()]
         command = f"```\n{self.command}\n```"
         parts = [title, markdown_table(header, rows), _HOW_TO_READ, "## Settings", "\n".join(settings), command]
@@ -99,16 +102,28 @@ class Report:
         Raises:
             InputError: a report is already there, or the folder cannot be written to.
         """
-        check_writable(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = {
-            _MARKDOWN: self.markdown(),
-            _JSON: json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        }
-        for name, text in texts.items():
-            _partial(folder / name).write_text(text, encoding="utf-8")
-        for name in texts:
-            os.replace(_partial(folder / name), folder / name)
+        write_report(folder, self.to_dict(), self.markdown())
+
+
+def write_report(folder: Path, content: Mapping[str, Any], markdown: str) -> None:
+    """Write `report.json` and `report.md`; neither is ever half-written.
+
+    Args:
+        folder: made if missing.
+        content: of the JSON file; a number that is not finite becomes null.
+        markdown: of the other file.
+
+    Raises:
+        InputError: a report is already there, or the folder cannot be written to.
+    """
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rendered = json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
+    texts = {_MARKDOWN: markdown, _JSON: rendered + "\n"}
+    for name, text in texts.items():
+        _partial(folder / name).write_text(text, encoding="utf-8")
+    for name in texts:
+        os.replace(_partial(folder / name), folder / name)
 
 
 def check_writable(folder: Path) -> None:
@@ -177,9 +192,16 @@ def _format(value: float | None, form: str) -> str:
     return format(value, form) if value is not None and math.isfinite(value) else _MISSING
 
 
-def _speedup(metrics: Mapping[str, Any]) -> str:
-    low, high = (_format(value, ".2f") for value in metrics["speedup_ci95"])
-    return f"{_format(metrics['speedup'], '.2f')} × ({low} – {high})"
+def _speedup(key: str) -> Callable[[Mapping[str, Any]], str]:
+    """Writes the speedup of that name with its interval, where there is one."""
+
+    def cell(metrics: Mapping[str, Any]) -> str:
+        if key not in metrics:
+            return _MISSING
+        low, high = (_format(value, ".2f") for value in metrics[f"{key}_ci95"])
+        return f"{_format(metrics[key], '.2f')} × ({low} – {high})"
+
+    return cell
 
 
 def _identical(metrics: Mapping[str, Any]) -> str:
@@ -192,9 +214,10 @@ def _latency(metrics: Mapping[str, Any]) -> str:
     return " / ".join(_format(metrics["latency_ms"][percentile], ",.1f") for percentile in ("p50", "p95"))
 
 
+_OVER_TRANSFORMERS = "over transformers"
 _COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
-    ("arm", str),
-    ("speedup (95 % interval)", _speedup),
+    ("speedup (95 % interval)", _speedup("speedup")),
+    (_OVER_TRANSFORMERS, _speedup("speedup_over_transformers")),
     ("tokens/s", _number("tokens_per_second", ",.0f")),
     ("lists/s", _number("lists_per_second", ",.2f")),
     ("τ", _number("acceptance_length", ".2f")),
@@ -204,11 +227,12 @@ _COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("recall@10", _number("recall@10", ".4f")),
     ("identical lists", _identical),
     ("latency p50 / p95 (ms)", _latency),
+    ("recording (s)", _number("recording_seconds", ",.1f")),
 )
 
 
 def _without_nan(value: object) -> object:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _without_nan(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(entry) for entry in value]

@@ -1,6 +1,7 @@
 """Ranking, acceptance and speed metrics, usable alone."""
 
 from padrec.metrics.acceptance import AcceptanceLength, AcceptanceRate, AcceptedLengths, AcceptedPerPass
+from padrec.metrics.codebooks import CodebookQuality
 from padrec.metrics.item_ranking import ItemNDCG, ItemRecall, item_ndcg, item_recall
 from padrec.metrics.latency import Latency, latency_percentiles
 from padrec.metrics.ranking import NDCG, Recall, ndcg, recall
@@ -13,6 +14,7 @@ __all__ = [
     "AcceptanceRate",
     "AcceptedLengths",
     "AcceptedPerPass",
+    "CodebookQuality",
     "ItemNDCG",
     "ItemRecall",
     "Latency",

@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from padrec.catalog import InputError
 from padrec.metrics.exact_metric import ExactMetric
@@ -116,7 +115,7 @@ class AcceptedLengths(ExactMetric):
     Example:
         >>> import torch
         >>> metric = AcceptedLengths(max_depth=3)
-        >>> metric.update(accepted_lengths=torch.tensor([1, 0, 3]))
+        >>> metric.update(accepted_lengths=torch.tensor([1, 0, 3, 0]))
         >>> metric.compute()
         tensor([1, 0, 3, 0])
     """
@@ -131,15 +130,20 @@ class AcceptedLengths(ExactMetric):
         """Add a batch of lists.
 
         Args:
-            accepted_lengths: rounds in which 0, 1, … draft tokens were accepted, int64 `[d + 1]` for the batch or
-                `[B, d + 1]` for each row, with d at most D.
+            accepted_lengths: rounds in which 0, 1, … draft tokens were accepted, int64 `[D + 1]` for the batch or
+                `[B, D + 1]` for each row.
             counted: bool `[B]`; False for rows that only pad the set. By default all rows count.
 
         Raises:
-            InputError: d above D, or `counted` leaves rows out of counts that are summed over the batch already.
+            InputError: another D, or `counted` leaves rows out of counts that are summed over the batch already.
         """
         rounds = _sum_rows(accepted_lengths, counted, n_dims=1)
-        self.rounds_by_accepted = self.rounds_by_accepted + _widen(rounds, len(self.rounds_by_accepted))
+        if rounds.shape != self.rounds_by_accepted.shape:
+            raise InputError(
+                f"counts of the shape {list(accepted_lengths.shape)}: expected {len(self.rounds_by_accepted)} in the "
+                "last dimension"
+            )
+        self.rounds_by_accepted = self.rounds_by_accepted + rounds
 
     def compute(self) -> Tensor:
         """Rounds in which 0, 1, …, D draft tokens were accepted, int64 `[D + 1]`."""
@@ -188,22 +192,21 @@ class AcceptanceRate(ExactMetric):
         """Add a batch of lists.
 
         Args:
-            attempted: tokens that verification came to, by slot and depth 1 … d, int64 `[S, d]` for the batch
-                or `[B, S, d]` for each row, with d at most D.
+            attempted: tokens that verification came to, by slot and depth 1 … D, int64 `[S, D]` for the batch
+                or `[B, S, D]` for each row.
             accepted: those of them that it accepted, of the same shape.
             counted: bool `[B]`; False for rows that only pad the set. By default all rows count.
 
         Raises:
-            InputError: other shapes, d above D, or `counted` leaves rows out of counts that are summed over the
-                batch already.
+            InputError: other shapes, or `counted` leaves rows out of counts that are summed over the batch already.
         """
-        n_slots, max_depth = self.attempted_tokens.shape
-        if attempted.ndim < 2 or attempted.shape != accepted.shape or attempted.shape[-2] != n_slots:
+        shape = self.attempted_tokens.shape
+        if attempted.shape != accepted.shape or attempted.shape[-2:] != shape:
             raise InputError(
                 f"attempted {list(attempted.shape)} and accepted {list(accepted.shape)}: expected the same shape, "
-                f"with {n_slots} slots in the last dimension but one"
+                f"with {shape[0]} slots and {shape[1]} depths in the last two dimensions"
             )
-        tried, kept = (_widen(_sum_rows(counts, counted, n_dims=2), max_depth) for counts in (attempted, accepted))
+        tried, kept = (_sum_rows(counts, counted, n_dims=2) for counts in (attempted, accepted))
         self.attempted_tokens = self.attempted_tokens + tried
         self.accepted_of_attempted = self.accepted_of_attempted + kept
 
@@ -236,11 +239,3 @@ def _sum_rows(counts: Tensor, counted: Tensor | None, n_dims: int) -> Tensor:
     if counted is not None:
         counts = counts * counted.view(-1, *[1] * n_dims)
     return counts.sum(dim=0)
-
-
-def _widen(counts: Tensor, size: int) -> Tensor:
-    """Append zeros to the last dimension up to `size`."""
-    missing = size - counts.shape[-1]
-    if missing < 0:
-        raise InputError(f"counts of the shape {list(counts.shape)}: expected at most {size} in the last dimension")
-    return pad(counts, (0, missing))

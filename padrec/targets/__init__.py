@@ -2,7 +2,7 @@
 
 from padrec.targets.backbone import build_backbone, fingerprint, load_backbone, save_backbone, to_precision
 from padrec.targets.frozen import FrozenTarget
-from padrec.targets.recommender import TargetRecommender, check_vocabulary, ranking_metrics, read_checkpoint
+from padrec.targets.recommender import TargetRecommender, ranking_metrics, read_checkpoint, stored_vocabulary
 from padrec.targets.training import TrainableModule
 
 __all__ = [
@@ -10,11 +10,11 @@ __all__ = [
     "TargetRecommender",
     "TrainableModule",
     "build_backbone",
-    "check_vocabulary",
     "fingerprint",
     "load_backbone",
     "ranking_metrics",
     "read_checkpoint",
     "save_backbone",
+    "stored_vocabulary",
     "to_precision",
 ]

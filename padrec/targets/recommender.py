@@ -72,6 +72,7 @@ class TargetRecommender(TrainableModule):
         self.validation_metrics = ranking_metrics("val/")
         self.test_metrics = ranking_metrics("test/")
         self._requests: dict[Sampling, ListRequest] = {}
+        self._writer: tuple[TransformersRunner, AutoregressiveDecoder] | None = None  # while writing
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
@@ -87,7 +88,7 @@ class TargetRecommender(TrainableModule):
             target.backbone.load_state_dict(model.state_dict())
             return target
         checkpoint = read_checkpoint(path, "target")
-        vocabulary = SemanticIDVocabulary(**checkpoint["vocabulary"])
+        vocabulary = stored_vocabulary(checkpoint, "target")
         hyperparameters = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
         target = cls(**hyperparameters, vocabulary=vocabulary, catalog=catalog)
         target.load_state_dict(checkpoint["state_dict"])
@@ -112,7 +113,7 @@ class TargetRecommender(TrainableModule):
         Raises:
             InputError: the vocabularies differ.
         """
-        check_vocabulary(checkpoint, self.vocabulary, "target")
+        self.vocabulary.check_same(stored_vocabulary(checkpoint, "target"), "the checkpoint")
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the supervised tokens, in nats."""
@@ -147,9 +148,23 @@ class TargetRecommender(TrainableModule):
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         generator = torch.Generator().manual_seed(seed)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
-        runner = TransformersRunner(self.backbone)
-        lists, _ = AutoregressiveDecoder().decode(runner, prompts, request, generator)
+        if self._writer is None:
+            self._writer = TransformersRunner(self.backbone), AutoregressiveDecoder()
+        runner, decoder = self._writer
+        lists, _ = decoder.decode(runner, prompts, request, generator)
         return lists
+
+    def on_validation_end(self) -> None:
+        """Give up what wrote the lists: it holds joined weights, which training changes."""
+        self._writer = None
+
+    def on_test_end(self) -> None:
+        """See `on_validation_end`."""
+        self._writer = None
+
+    def on_predict_end(self) -> None:
+        """See `on_validation_end`."""
+        self._writer = None
 
     def _request(self, sampling: Sampling) -> ListRequest:
         if self.catalog is None:
@@ -189,21 +204,19 @@ def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
     return checkpoint
 
 
-def check_vocabulary(checkpoint: dict[str, Any], vocabulary: SemanticIDVocabulary, kind: str) -> None:
-    """Refuse a checkpoint of another vocabulary.
+def stored_vocabulary(checkpoint: dict[str, Any], kind: str) -> SemanticIDVocabulary:
+    """The vocabulary that a checkpoint was trained with.
+
+    Args:
+        checkpoint: of a `target` or a `draft`.
+        kind: which of them is expected.
 
     Raises:
-        InputError: the vocabularies differ; both are named.
+        InputError: a checkpoint of another kind.
     """
-    stored = checkpoint.get("vocabulary")
-    if stored is None or checkpoint.get("kind") != kind:
+    if checkpoint.get("kind") != kind:
         raise InputError(f"a checkpoint of kind {checkpoint.get('kind')!r}, expected {kind!r}")
-    theirs = SemanticIDVocabulary(**stored)
-    if theirs.fingerprint != vocabulary.fingerprint:
-        raise InputError(
-            f"the checkpoint's vocabulary ({theirs}) is not the data's ({vocabulary}): "
-            "expected a checkpoint that was trained on this catalog"
-        )
+    return SemanticIDVocabulary(**checkpoint["vocabulary"])
 
 
 def _settings(model: PreTrainedModel) -> dict[str, Any]:

@@ -172,6 +172,16 @@ def test_vocabularies_of_equal_meaning_share_a_fingerprint() -> None:
     assert repr(variants[0]) == "SemanticIDVocabulary(codebook_sizes=[2, 3], separator=False, shared_codes=False)"
 
 
+def test_tokens_of_another_meaning_are_refused_and_both_vocabularies_named() -> None:
+    data, equal, other = SemanticIDVocabulary([2, 3]), SemanticIDVocabulary((2, 3)), SemanticIDVocabulary([3, 2])
+    data.check_same(equal, "the draft")
+    with pytest.raises(
+        InputError, match=r"^the draft: its vocabulary .* expected one that was trained on this catalog$"
+    ) as caught:
+        data.check_same(other, "the draft")
+    assert str(caught.value).index(str(other)) < str(caught.value).index(f"is not the data's ({data})")
+
+
 def test_token_names_are_readable() -> None:
     own, shared = SemanticIDVocabulary([2, 3]), SemanticIDVocabulary([2, 3], shared_codes=True)
     specials, codes = ["<pad>", "<bos>", "<eos>", "<sep>"], ["<a_0>", "<a_1>", "<b_0>", "<b_1>", "<b_2>"]

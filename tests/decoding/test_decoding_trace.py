@@ -132,7 +132,7 @@ def test_counts_equal_a_plain_recount(
         lists, trace = decode(decoder, runner, request)
         run = vocabulary.item_length - 1 if forced and constrained else 0
         assert trace.accepted.shape == (vocabulary.n_slot_states, expansion.depth + run)
-        assert expansion.depth + run <= decoder.max_depth
+        assert expansion.depth + run == decoder.max_depth(request)
         written = [row[:n] for row, n in zip(lists.tokens.tolist(), trace.tokens.tolist(), strict=True)]
         expected = recount(written, runner.trees, log.observations, vocabulary, expansion.depth)
         assert trace.attempted.tolist() == expected.attempted
@@ -184,6 +184,7 @@ def test_a_list_that_ends_early_does_not_disturb_the_others(sampling: Sampling) 
         assert expected.log_probs[row, n:].tolist() == [0.0] * (request.n_tokens - n)
     for expansion in _EXPANSIONS.values():
         decoder = SpeculativeDecoder(RandomDraft(vocabulary), expansion)
+        decoder.prepare(runner, vocabulary)
         found, trace = decoder.decode(runner, prompts, request, torch.Generator().manual_seed(0))
         assert torch.equal(found.tokens, expected.tokens)
         assert torch.equal(found.leaves, expected.leaves)

@@ -21,6 +21,7 @@ from padrec.decoding import (
     SpeculativeDecoder,
     StaticTree,
     TokenTree,
+    TransformersDecoder,
     TransformersRunner,
     TreeExpansion,
 )
@@ -181,7 +182,7 @@ def test_forced_tokens_take_no_target_pass_and_change_no_list(
         assert int(trace.target_passes[row]) == passes
     assert trace.draft_passes.tolist() == [0] * 4
     assert int(trace.accepted.sum()) == int(trace.attempted.sum()) == accepted
-    assert trace.accepted.shape[1] <= decoder.max_depth
+    assert trace.accepted.shape[1] == decoder.max_depth(request)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
@@ -226,8 +227,36 @@ def test_nothing_is_forced_without_a_constraint() -> None:
     assert traces[0] == traces[1]
 
 
-def test_how_deep_a_round_may_go_is_known_in_advance() -> None:
-    assert AutoregressiveDecoder().max_depth == 0
-    assert AutoregressiveDecoder(forced_tokens=True).max_depth == 4
-    assert SpeculativeDecoder(ForcedDraft(), Chain(3)).max_depth == 7
-    assert SpeculativeDecoder(ForcedDraft(), Chain(3), forced_tokens=False).max_depth == 3
+@pytest.mark.parametrize(
+    ("n_slots", "separator", "constrained", "run"),
+    [(4, True, True, 4), (4, False, True, 3), (1, False, True, 0), (7, True, True, 7), (4, True, False, 0)],
+)
+def test_how_deep_a_round_may_go_is_known_in_advance(
+    n_slots: int, separator: bool, constrained: bool, run: int
+) -> None:
+    vocabulary = SemanticIDVocabulary([3] * n_slots, separator=separator)
+    catalog = random_catalog([3] * n_slots, 9)
+    request = ListRequest.build(catalog, vocabulary, min(_K, catalog.n_leaves), constrained=constrained)
+    depths: dict[Decoder, int] = {
+        AutoregressiveDecoder(): 0,
+        TransformersDecoder(): 0,
+        AutoregressiveDecoder(forced_tokens=True): run,
+        SpeculativeDecoder(ForcedDraft(), Chain(3)): 3 + run,
+        SpeculativeDecoder(ForcedDraft(), Chain(3), forced_tokens=False): 3,
+    }
+    for decoder, depth in depths.items():
+        assert decoder.max_depth(request) == depth
+        _, trace, _ = decode(decoder, request)
+        assert trace.attempted.shape == trace.accepted.shape == (vocabulary.n_slot_states, depth)
+        assert trace.accepted_lengths.shape == (depth + 1,)
+
+
+def test_runs_of_long_items_are_taken_in_one_pass() -> None:
+    """As many forced tokens as an item has room for: nothing is cut off at the usual four slots."""
+    vocabulary = SemanticIDVocabulary([3] * 8)
+    catalog = Catalog(torch.tensor([[code] * 8 for code in range(3)]), list("abc"))
+    request = ListRequest.build(catalog, vocabulary, _K)
+    expected, _, _ = decode(AutoregressiveDecoder(), request)
+    found, trace, _ = decode(AutoregressiveDecoder(forced_tokens=True), request)
+    assert torch.equal(found.tokens, expected.tokens)
+    assert trace.target_passes.tolist() == [_K] * 4, "one for each item"

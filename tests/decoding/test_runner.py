@@ -1,4 +1,5 @@
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import Branches, ListState, Prompts, TokenTree, TransformersRunner
+from padrec.targets import build_backbone
 from tests.reference import forward, prompt_tokens
 from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
 
@@ -156,3 +158,36 @@ def test_prompts_of_one_token_are_read() -> None:
     logits, features = TransformersRunner(model).prefill(prompts, extra=1)
     expected = forward(model, [1])
     assert_reads((expected[0], expected[1]), logits, features[0])
+
+
+_WINDOW = "the mask that a runner makes has no window"
+_SCALE = "a runner's logits are those of the head alone"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"model_type": "gpt2"}, id="gpt2"),
+        pytest.param({"model_type": "gpt_neox"}, id="gpt-neox"),
+        pytest.param(
+            {"model_type": "mistral", "sliding_window": 4},
+            marks=pytest.mark.xfail(reason=_WINDOW, strict=True),
+            id="sliding-window",
+        ),
+        pytest.param(
+            {"model_type": "granite", "logits_scaling": 4.0},
+            marks=pytest.mark.xfail(reason=_SCALE, strict=True),
+            id="scaled-logits",
+        ),
+    ],
+)
+def test_any_architecture_is_read_as_its_own_forward_pass_reads_it(settings: dict[str, Any]) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_backbone({**sizes, **settings}, _VOCABULARY).double().eval()
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [4])
+    with torch.no_grad():
+        logits, features = TransformersRunner(model).prefill(prompts, extra=0)
+        expected = forward(model, prompt_tokens(prompts, 0))
+    assert_reads((expected[0][-1], expected[1]), logits[0], features[0], 1e-4)

@@ -274,7 +274,9 @@ def test_the_whole_catalog_can_be_listed() -> None:
 
 
 def test_a_dynamic_tree_is_grown_unless_another_is_asked_for() -> None:
-    decoder = SpeculativeDecoder(RandomDraft(SemanticIDVocabulary([2])))
+    vocabulary = SemanticIDVocabulary([2, 2, 2, 2])
+    decoder = SpeculativeDecoder(RandomDraft(vocabulary))
     assert isinstance(decoder.expansion, DynamicTree)
-    assert decoder.max_depth == 10, "six of the draft's and four forced ones"
+    request = ListRequest.build(random_catalog((2, 2, 2, 2), 9), vocabulary, 2)
+    assert decoder.max_depth(request) == 10, "six of the draft's and four forced ones"
     assert decoder.lossless

@@ -13,7 +13,15 @@ from tests.evaluation.toy_comparison import toy_metrics, toy_report
 
 SETTINGS = ["dataset", "users", "list_length", "batch_size", "temperature", "constraint", "precision", "device"]
 ORIGIN = ["versions", "seed", "command"]
-COST = ["seconds", "prefill_seconds", "tokens", "tokens_per_second", "lists_per_second", "latency_ms"]
+COST = [
+    "seconds",
+    "prefill_seconds",
+    "recording_seconds",
+    "tokens",
+    "tokens_per_second",
+    "lists_per_second",
+    "latency_ms",
+]
 DRAFTING = ["target_passes", "draft_passes", "acceptance_length", "accepted_per_pass"]
 RATES = ["acceptance_by_slot", "acceptance_by_depth"]
 QUALITY = ["ndcg@5", "ndcg@10", "recall@5", "recall@10", "valid_items", "distinct_items"]
@@ -66,6 +74,17 @@ def test_the_markdown_table_has_one_full_row_per_arm(tmp_path: Path) -> None:
     assert found["NDCG@10"] == "0.0412"
     assert found["identical lists"] == "100.00%"
     assert found["latency p50 / p95 (ms)"] == "40.0 / 52.0"
+    assert found["recording (s)"] == "12.5"
+
+
+def test_speedups_over_transformers_have_a_column_where_there_are_any() -> None:
+    assert "over transformers" not in toy_report().markdown()
+    over = {"speedup_over_transformers": 7.0, "speedup_over_transformers_ci95": [6.5, 7.25]}
+    header, _, slow, fast = table_rows(
+        toy_report(arms={"a": toy_metrics(1.0, 0), "b": toy_metrics(2.0, 3) | over}).markdown()
+    )
+    column = [name.strip() for name in header].index("over transformers")
+    assert [row[column].strip() for row in (slow, fast)] == ["–", "7.00 × (6.50 – 7.25)"]
 
 
 def test_a_single_list_that_differs_is_not_rounded_away() -> None:

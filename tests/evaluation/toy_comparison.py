@@ -15,6 +15,7 @@ def toy_metrics(speedup: float, max_depth: int) -> dict[str, Any]:
     return {
         "seconds": 100 / speedup,
         "prefill_seconds": 5.0,
+        "recording_seconds": 12.5,
         "tokens": 39000,
         "tokens_per_second": 390 * speedup,
         "lists_per_second": 10 * speedup,

@@ -110,15 +110,14 @@ def test_without_a_draft_one_token_is_emitted_per_pass() -> None:
     assert rate.compute().tolist() == []
 
 
-def test_shallower_counts_are_widened_and_deeper_ones_refused() -> None:
+@pytest.mark.parametrize("depth", [1, 3])
+def test_counts_of_another_depth_are_refused(depth: int) -> None:
     histogram, rate = AcceptedLengths(max_depth=2), AcceptanceRate(n_slots=1, max_depth=2, by="depth")
-    histogram.update(torch.tensor([1, 2]))
-    histogram.update(torch.tensor([1, 2, 3]))
-    assert histogram.compute().tolist() == [2, 4, 3]
-    with pytest.raises(InputError, match="at most 3"):
-        histogram.update(torch.tensor([0, 0, 0, 0]))
-    with pytest.raises(InputError, match="at most 2"):
-        rate.update(torch.zeros(1, 3), torch.zeros(1, 3))
+    for rows in ((), (2,)):
+        with pytest.raises(InputError, match="expected 3 in the last dimension"):
+            histogram.update(torch.zeros(*rows, depth + 1, dtype=torch.int64))
+        with pytest.raises(InputError, match="expected the same shape, with 1 slots and 2 depths"):
+            rate.update(torch.zeros(*rows, 1, depth), torch.zeros(*rows, 1, depth))
 
 
 def test_rows_cannot_be_left_out_of_counts_summed_over_the_batch() -> None:

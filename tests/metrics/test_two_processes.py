@@ -18,6 +18,7 @@ from padrec.metrics import (
     AcceptanceRate,
     AcceptedLengths,
     AcceptedPerPass,
+    CodebookQuality,
     ItemNDCG,
     ItemRecall,
     Latency,
@@ -47,6 +48,7 @@ def all_metrics() -> MetricCollection:
             "speed": Speed(),
             "latency": Latency(),
             "speedup": Speedup(n_resamples=100),
+            "codebooks": CodebookQuality(_N_LEAVES, (2, 2)),
         }
     )
 
@@ -72,6 +74,9 @@ def make_batch(unit: int, users: list[int], n_padding: int = 0) -> Batch:
         "attempted": attempted,
         "accepted": attempted - draw(0, 2, _N_SLOTS, _DEPTH),
         "accepted_lengths": draw(0, 5, _DEPTH + 1),
+        "items": torch.tensor(rows, dtype=torch.long),
+        "codes": draw(0, 2, 2),
+        "errors": draw(0, 9, 2),
         "seconds": 0.1 + 0.01 * unit,
         "prefill_seconds": 0.03,
         "unit": unit,

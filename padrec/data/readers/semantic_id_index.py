@@ -1,8 +1,10 @@
 """Index files: a JSON object item -> code strings, as the LC-Rec and AtSpeed repositories write them."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from string import ascii_lowercase
 
 import torch
 
@@ -35,6 +37,23 @@ def read_index(path: Path, titles: Mapping[str, str] | None = None) -> Catalog:
             )
     texts = None if titles is None else [titles.get(item, "") for item in index]
     return Catalog(torch.tensor(codes, dtype=torch.int32), tuple(index), texts, source=str(path))
+
+
+def write_index(catalog: Catalog, path: Path) -> None:
+    """Write what `read_index` reads, for LC-Rec and other programs.
+
+    Raises:
+        InputError: the file is there already, or the catalog has more slots than there are letters.
+    """
+    if path.exists():
+        raise InputError(f"{path}: there already, expected no such file")
+    if catalog.n_slots > len(ascii_lowercase):
+        raise InputError(f"{path}: {catalog.n_slots} slots, expected at most {len(ascii_lowercase)}, a letter for each")
+    rows = zip(catalog.keys, catalog.codes.tolist(), strict=True)
+    index = {
+        key: [f"<{letter}_{code}>" for letter, code in zip(ascii_lowercase, row, strict=False)] for key, row in rows
+    }
+    path.write_text(json.dumps(index) + "\n", encoding="ascii")
 
 
 def _codes(path: Path, item: str, value: object) -> list[int]:

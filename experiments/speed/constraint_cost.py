@@ -1,0 +1,84 @@
+"""What a large catalog's constraint costs for one token."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.speed.setting import large_catalog
+from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
+from padrec import ListRequest, Sampling
+from padrec.decoding import Choice, Constraint, ListState, Recording, compiled, masked_log_softmax
+
+_LIST_LENGTH = 10
+# What takes microseconds is measured so many times in a row.
+_CALLS = 20
+
+
+def constraint_cost(
+    n_items: int, batches: Sequence[int], nodes: Sequence[int], repeats: int, device: torch.device, seed: int
+) -> dict[str, Any]:
+    """What may follow, the choice among it and the states behind it, with and without a constraint.
+
+    Args:
+        n_items: items of the made-up catalog.
+        batches: rows decoded together.
+        nodes: of each row; the fewest and the most are measured.
+        repeats: measurements of each step.
+        device: where.
+        seed: of the catalog.
+    """
+    catalog, vocabulary = large_catalog(n_items, seed)
+    requests: dict[str, ListRequest] = {}
+
+    def build(name: str) -> None:
+        constrained = name == "constrained"
+        requests[name] = ListRequest.build(catalog, vocabulary, _LIST_LENGTH, constrained=constrained, device=device)
+
+    trie_seconds = wall_seconds(lambda: build("constrained"), device)
+    build("free")
+    steps = []
+    for batch in batches:
+        for count in sorted({min(nodes), max(nodes)}):
+            works = {name: Work(_step(request, batch, count, device), _CALLS) for name, request in requests.items()}
+            seconds = interleaved_seconds(works, device, repeats)
+            steps.append(
+                {"batch": batch, "nodes": count}
+                | Timing.of(1000 * seconds["constrained"]).to_dict("milliseconds")
+                | Timing.of(1000 * seconds["free"]).to_dict("free_milliseconds")
+            )
+    return {"items": n_items, "trie_seconds": trie_seconds, "steps": steps}
+
+
+def _step(request: ListRequest, batch: int, count: int, device: torch.device) -> Recording:
+    """One token on `[batch, count]` states that stand at all slots in turn."""
+    constraint, vocabulary, codes = request.constraint, request.vocabulary, request.catalog.codes
+    generator = torch.Generator().manual_seed(0)
+    items = torch.randint(len(codes), (batch, count), generator=generator)
+    path = vocabulary.encode(codes[items]).to(device)  # [B, N, L + 1]
+    slot = (torch.arange(batch * count, device=device) % vocabulary.n_slots).view(batch, count)
+    states = constraint.initial(batch, device).unsqueeze().gather(torch.zeros_like(slot))
+    for place in range(vocabulary.n_slots - 1):
+        further = constraint.advance(states, path[..., place])
+        picked = {}
+        for name, value in vars(further).items():
+            moves = (slot > place).view(batch, count, *[1] * (value.ndim - 2))
+            picked[name] = torch.where(moves, value, getattr(states, name))
+        states = type(states)(**picked)
+    logits = torch.randn(batch, count, vocabulary.size, generator=generator).to(device)
+    depths = torch.zeros(batch, count, dtype=torch.long, device=device)
+    choice = Choice(Sampling(), None)
+
+    def step() -> None:
+        _one_token(logits, depths, states, constraint, choice)
+
+    return Recording(step, device)
+
+
+@compiled
+def _one_token(
+    logits: Tensor, depths: Tensor, states: ListState, constraint: Constraint[ListState], choice: Choice
+) -> tuple[Tensor, ListState]:
+    chosen = choice.choose(masked_log_softmax(logits, constraint.allowed(states)), depths)
+    return chosen, constraint.advance(states, chosen)

@@ -1,0 +1,122 @@
+"""What target passes, draft passes and whole rounds cost."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.speed.setting import Setting
+from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
+from padrec import DynamicTree, SpeculativeDecoder
+from padrec.decoding import Choice, Constraint, DraftSteps, ListState, Recording, TokenTree
+from padrec.decoding.runner import roomy
+
+ROUND_PREFIX = 128
+# Room in the cache behind prompt and list: for a dynamic tree of the usual size with its forced tokens.
+TREE_ROOM = 78
+# Rounds behind a start that are timed together: so many a list of ten items has left even if half of them are drafted.
+ROUNDS = 6
+
+
+def target_passes(
+    setting: Setting, batch: int, prefix: int, nodes: Sequence[int], repeats: int
+) -> list[dict[str, Any]]:
+    """Passes over random trees of some numbers of nodes behind a prefix."""
+    device = setting.device
+    setting.runner.prefill(setting.prompts(batch, prefix), extra=max(nodes))
+    recorder = _Recorder(device)
+    for count in nodes:
+        recorder.record(str(count), partial(setting.runner.verify, setting.tree(batch, count)))
+    works = {name: Work(recording) for name, recording in recorder.recordings.items()}
+    seconds = interleaved_seconds(works, device, repeats)
+    return [
+        {"batch": batch, "prefix": prefix, "nodes": count}
+        | Timing.of(1000 * seconds[str(count)]).to_dict("milliseconds")
+        | {"recording_seconds": recorder.seconds[str(count)]}
+        for count in nodes
+    ]
+
+
+def round_cost(setting: Setting, batch: int, repeats: int) -> dict[str, Any]:
+    """A round beside the passes of target and draft that it holds, all of them on the same cache."""
+    device, runner, request, expansion = setting.device, setting.runner, setting.request, DynamicTree()
+    capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
+    rounds = SpeculativeDecoder(setting.draft, expansion).rounds(runner, request, batch, capacity)
+    keys = torch.zeros(batch, dtype=torch.long, device=device)
+    lists, constraint, extends = rounds.lists, request.constraint, expansion.draft_passes - 1
+    recorder = _Recorder(device)
+    recorder.record("start", partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys))
+    recorder.record("round", rounds.round)
+    start = recorder.recordings["start"]
+    start()
+    # Outside of any recording, whose tensors a later replay overwrites: passes alone read this round's tree.
+    rounds.round()
+    tree = runner.tree
+    # Behind a start there is nothing kept to be read again, so that the draft's cache does not grow.
+    start()
+
+    def draft(n_passes: int) -> None:
+        alone = _PassesAlone(expansion, n_passes)
+        setting.draft.propose(lists.last, lists.state, constraint, lists.choice(expansion.depth), alone)
+
+    recorder.record("target pass", partial(runner.verify, tree))
+    recorder.record("draft passes", partial(draft, extends))
+    recorder.record("first draft pass", partial(draft, 0))
+    calls = {"round": ROUNDS}
+    works = {name: Work(run, calls.get(name, 1), before=start) for name, run in recorder.recordings.items()}
+    found = {name: 1000 * seconds for name, seconds in interleaved_seconds(works, device, repeats).items()}
+    alone = found["target pass"] + found["draft passes"]
+    one_pass = (found["draft passes"] - found["first draft pass"]) / max(extends, 1)
+    return {
+        "batch": batch,
+        "prefix": ROUND_PREFIX,
+        "nodes": tree.tokens.shape[1],
+        "draft_passes": expansion.draft_passes,
+        "draft_width": expansion.width,
+        **Timing.of(found["round"]).to_dict("round_ms"),
+        **Timing.of(alone).to_dict("passes_ms"),
+        **Timing.of(found["round"], alone).to_dict("round_over_passes"),
+        **Timing.of(found["target pass"]).to_dict("target_pass_ms"),
+        **Timing.of(found["draft passes"]).to_dict("draft_passes_ms"),
+        **Timing.of(one_pass).to_dict("one_draft_pass_ms"),
+        **Timing.of(found["start"]).to_dict("start_ms"),
+        "start_recording_seconds": recorder.seconds["start"],
+        "round_recording_seconds": recorder.seconds["round"],
+    }
+
+
+class _Recorder:
+    """Records work by name, and how long that took."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.recordings: dict[str, Recording] = {}
+        self.seconds: dict[str, float] = {}
+        self._device = device
+
+    def record(self, name: str, function: Callable[[], object]) -> None:
+        def work() -> None:
+            function()
+
+        def make() -> None:
+            self.recordings[name] = Recording(work, self._device)
+
+        self.seconds[name] = wall_seconds(make, self._device)
+
+
+class _PassesAlone(DynamicTree):
+    """Asks a draft for passes as a dynamic tree does, and builds no tree of them."""
+
+    def __init__(self, tree: DynamicTree, n_passes: int) -> None:
+        super().__init__(tree.depth, tree.width, tree.nodes)
+        self._n_passes = n_passes
+
+    def expand(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
+    ) -> TokenTree:
+        steps.root_logits()
+        tokens = root[:, None].expand(-1, self.width).contiguous()
+        for depth in range(1, self._n_passes + 1):
+            steps.extend(tokens, torch.zeros_like(tokens), torch.zeros_like(tokens), depth)
+        return TokenTree.root_only(root, state)

@@ -1,0 +1,69 @@
+"""What the commands of this folder share: where they run, how they end, what their reports say of it."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jsonargparse import auto_cli
+
+from padrec import InputError
+from padrec.evaluation.report import device_name, escape_markdown, software_versions
+
+_DTYPES = {"cuda": torch.bfloat16, "cpu": torch.float32}
+
+
+def chosen_device(name: str | None) -> tuple[torch.device, torch.dtype]:
+    """The device of that name, by default a GPU where there is one, and the precision to decode in there.
+
+    Raises:
+        InputError: no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise InputError(f"device {name!r}: expected cpu or cuda") from None
+    if device.type not in _DTYPES or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise InputError(f"device {name!r}: not there, expected cpu, or cuda on a machine with a GPU")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return device, _DTYPES[device.type]
+
+
+def circumstances(program: str, device: torch.device, dtype: torch.dtype, seed: int) -> dict[str, Any]:
+    """What every report says of how its numbers came about."""
+    return {
+        "device": device_name(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "versions": software_versions(),
+        "seed": seed,
+        "command": " ".join(["python -m", program, *sys.argv[1:]]),
+    }
+
+
+def circumstances_markdown(found: Mapping[str, Any]) -> str:
+    """The same for people."""
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    lines = [f"- {name}: {escape_markdown(str(found[name]))}" for name in ("device", "precision", "seed")]
+    lines.append(f"- versions: {escape_markdown(versions)}")
+    return "\n\n".join(["## Settings", "\n".join(lines), f"```\n{found['command']}\n```"])
+
+
+def run_command(command: Callable[..., object], arguments: list[str] | None) -> None:
+    """Run a function as a command; wrong input ends it with status 2 and one message."""
+    try:
+        auto_cli(command, args=arguments, as_positional=False)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def check_positive(**values: Sequence[int]) -> None:
+    """Refuse sizes that are none.
+
+    Raises:
+        InputError: an empty list, or a number below 1.
+    """
+    for name, numbers in values.items():
+        if min(numbers, default=0) < 1:
+            raise InputError(f"{name} {list(numbers)}: expected numbers from 1")

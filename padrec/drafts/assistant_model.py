@@ -1,0 +1,30 @@
+"""A small target as the assistant of transformers' assisted generation."""
+
+from transformers import PreTrainedModel
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding import Assistant, TargetRunner
+from padrec.targets import TargetRecommender, to_precision
+
+
+class AssistantModel(Assistant):
+    """A trained `TargetRecommender`, smaller than the target and over the same vocabulary.
+
+    Args:
+        checkpoint: a Lightning checkpoint of it, or a folder that its `save_pretrained` wrote.
+
+    Raises:
+        InputError: nothing is there, or it is not a target.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        self._checkpoint = checkpoint
+        self._recommender = TargetRecommender.load(checkpoint)
+
+    def load(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
+        """The model; see `Assistant.load`."""
+        vocabulary.check_same(self._recommender.vocabulary, f"the assistant {self._checkpoint}")
+        model = self._recommender.backbone.eval().requires_grad_(False)
+        to_precision(model, runner.model.dtype)
+        moved: PreTrainedModel = model.to(runner.model.device)
+        return moved

@@ -1,0 +1,83 @@
+"""What is written about items."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from padrec.catalog import InputError
+from padrec.data.readers.files import read_json_object
+
+
+@dataclass(frozen=True)
+class ItemTexts:
+    """A text of each item.
+
+    Attributes:
+        keys: item keys, `[n]`.
+        texts: what an encoder reads, `[n]`.
+        titles: what people read, `[n]`.
+        source: where they were read from.
+    """
+
+    keys: tuple[str, ...]
+    texts: tuple[str, ...]
+    titles: tuple[str, ...]
+    source: str
+
+
+class TextReader(Protocol):
+    """Reads the texts of items from one on-disk format."""
+
+    def read(self) -> ItemTexts:
+        """Read and check everything.
+
+        Raises:
+            InputError: a file is missing or wrong.
+        """
+        ...
+
+
+class ItemJSON(TextReader):
+    """Reads `<name>.item.json` of LC-Rec and MiniOneRec: `{"item": {"title": …, "description": …, …}, …}`.
+
+    An item's text is its fields one behind the other, a line each. A field may be missing, or be a list of strings.
+
+    Args:
+        path: the file.
+        fields: which fields, the title first.
+
+    Raises:
+        InputError: no fields.
+    """
+
+    def __init__(self, path: str, fields: Sequence[str] = ("title", "brand", "categories", "description")) -> None:
+        if not fields:
+            raise InputError("no fields of items to read, expected at least one")
+        self._path = Path(path)
+        self._fields = tuple(fields)
+
+    def read(self) -> ItemTexts:
+        """See `TextReader`.
+
+        Raises:
+            InputError: the file is missing or malformed, or an item has no text in any field.
+        """
+        rows = []
+        content = read_json_object(self._path, "item -> properties")
+        for item, properties in content.items():
+            if not isinstance(properties, dict):
+                raise InputError(f"{self._path}: item {item!r} has {properties!r}, expected an object of properties")
+            rows.append([self._text(item, properties, field) for field in self._fields])
+            if not any(rows[-1]):
+                raise InputError(f"{self._path}: item {item!r} has no text in the fields {', '.join(self._fields)}")
+        texts = tuple("\n".join(filter(None, row)) for row in rows)
+        return ItemTexts(tuple(content), texts, tuple(row[0] for row in rows), str(self._path))
+
+    def _text(self, item: str, properties: dict[str, object], field: str) -> str:
+        value = properties.get(field) or ""
+        parts = value if isinstance(value, list) else [value]
+        words = [part.strip() for part in parts if isinstance(part, str)]
+        if len(words) != len(parts):
+            raise InputError(f"{self._path}: item {item!r} has the {field} {value!r}, expected text")
+        return " ".join(words)

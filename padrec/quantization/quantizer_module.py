@@ -1,0 +1,78 @@
+"""What the training modules of all quantizers share."""
+
+from typing import Any, Protocol, cast
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from padrec.catalog import InputError, ItemEmbeddings
+from padrec.catalog.quantizers import Quantizer
+from padrec.metrics import CodebookQuality
+from padrec.quantization.embedding_datamodule import ItemEmbeddingDataModule, ItemVectors
+
+
+class DecodingQuantizer(Quantizer, Protocol):
+    """A quantizer that can also go back from codes to vectors."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The vectors that codes of any number of the first slots stand for, `[n, d]`."""
+        ...
+
+
+class QuantizerModule(L.LightningModule):
+    """Validates a quantizer on a whole catalog, and predicts semantic IDs.
+
+    A subclass gives `quantizer`.
+
+    Args:
+        **kwargs: of the next class, where a subclass has several parents.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._quality: CodebookQuality | None = None
+
+    @property
+    def quantizer(self) -> DecodingQuantizer:
+        """The quantizer, fitted or not."""
+        raise NotImplementedError
+
+    @property
+    def embeddings(self) -> ItemEmbeddings:
+        """The embeddings of the trainer's datamodule.
+
+        Raises:
+            InputError: another kind of datamodule, or none.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, ItemEmbeddingDataModule):
+            raise InputError(f"a quantizer on the data {data!r}: expected an ItemEmbeddingDataModule")
+        return data.embeddings
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        self._quality = CodebookQuality(len(self.embeddings), self.quantizer.codebook_sizes).to(self.device)
+
+    def validation_step(self, batch: ItemVectors, batch_idx: int) -> None:
+        """Count a batch of items."""
+        assert self._quality is not None
+        codes = self.quantizer.encode(batch.vectors)
+        self._quality.update(batch.items, codes.to(self.device), self._errors(batch.vectors, codes))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log codebook use, perplexity and reconstruction by slot, and collisions, see `CodebookQuality`."""
+        assert self._quality is not None
+        values = {f"val/{name}": value.float() for name, value in self._quality.compute().items()}
+        # Equal on all processes already: the metric has put them together.
+        self.log_dict(cast(dict[str, Any], values), rank_zero_only=False)
+        self._quality = None
+
+    def predict_step(self, batch: ItemVectors, batch_idx: int) -> Tensor:
+        """The nearest codes of a batch of items, int64 `[B, L]`; items may share an ID."""
+        return self.quantizer.encode(batch.vectors)
+
+    def _errors(self, vectors: Tensor, codes: Tensor) -> Tensor:
+        """Squared error per value of the reconstruction from the first l + 1 slots, `[B, L]`."""
+        reconstructions = [self.quantizer.decode(codes[:, : slot + 1]) for slot in range(codes.shape[1])]
+        return torch.stack([(made.to(vectors.device) - vectors).square().mean(1) for made in reconstructions], dim=1)

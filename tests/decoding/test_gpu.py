@@ -1,0 +1,344 @@
+"""What runs on a GPU alone: fused kernels against plain PyTorch, recorded decoding against eager decoding."""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding import (
+    AutoregressiveDecoder,
+    Chain,
+    Decoder,
+    DynamicTree,
+    ListRequest,
+    Placement,
+    Prompts,
+    Sampling,
+    SpeculativeDecoder,
+    TransformersRunner,
+    session,
+)
+from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm
+from padrec.targets import build_backbone, to_precision
+from tests.stubs import random_catalog, random_network_draft, random_prompts
+
+_DEVICE = torch.device("cuda")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+_PLAIN = LayerOperations()
+_DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+# Relative to the result, and to values around 1 that have been summed up to it.
+_TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 4e-3, torch.float32: 1e-4}
+_WIDTHS = [1, 2, 7, 16, 17, 64, 65, 128, 129, 200]
+_COLUMNS = 512
+
+
+@pytest.fixture(scope="module")
+def fused() -> LayerOperations:
+    operations: LayerOperations = pytest.importorskip("padrec.decoding.triton_operations").TritonOperations()
+    return operations
+
+
+def random_tensor(*shape: int, dtype: torch.dtype, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype).to(_DEVICE)
+
+
+def exact(x: Tensor | None) -> Tensor | None:
+    """The same numbers in float64, for operations whose result is then as good as exact."""
+    return None if x is None else x.double()
+
+
+def exact_norm(norm: RMSNorm | None) -> RMSNorm | None:
+    return None if norm is None else RMSNorm(norm.weight.double(), norm.eps)
+
+
+def exact_cache(cache: LayerCache) -> LayerCache:
+    return LayerCache(cache.keys.double(), cache.values.double())
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    tolerance = _TOLERANCE[found.dtype]
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def assert_linear(
+    fused: LayerOperations, dtype: torch.dtype, n_tokens: int, n_in: int, n_out: int, flags: frozenset[str]
+) -> None:
+    gated = "gate" in flags
+    rows = 2 * n_out if gated else n_out
+    x = random_tensor(n_tokens, n_in, dtype=dtype, seed=0)
+    weight = random_tensor(rows, n_in, dtype=dtype, seed=1) / n_in**0.5
+    bias = random_tensor(rows, dtype=dtype, seed=2) if "bias" in flags else None
+    norm = RMSNorm(random_tensor(n_in, dtype=dtype, seed=3), 1e-6) if "norm" in flags else None
+    residual = random_tensor(n_tokens, n_out, dtype=dtype, seed=4) if "residual" in flags else None
+    found = fused.linear(x, weight, bias, norm, residual, gated)
+    assert found.dtype == dtype
+    expected = _PLAIN.linear(x.double(), weight.double(), exact(bias), exact_norm(norm), exact(residual), gated)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", _DTYPES, ids=str)
+@pytest.mark.parametrize(("n_in", "n_out"), [(64, 48), (200, 100), (1024, 2304)])
+@pytest.mark.parametrize("flags", ["norm bias", "residual", "norm gate"])
+def test_the_linear_maps_of_a_layer(
+    fused: LayerOperations, dtype: torch.dtype, n_in: int, n_out: int, flags: str
+) -> None:
+    for n_tokens in _WIDTHS:
+        assert_linear(fused, dtype, n_tokens, n_in, n_out, frozenset(flags.split()))
+
+
+# No layer has a gate and a bias.
+_FLAGS = [
+    frozenset(flags)
+    for n in range(4)
+    for flags in itertools.combinations(["norm", "bias", "residual", "gate"], n)
+    if not {"bias", "gate"} <= set(flags)
+]
+
+
+@pytest.mark.parametrize("n_tokens", [1, 7, 65])
+@pytest.mark.parametrize("flags", _FLAGS, ids=lambda flags: " ".join(sorted(flags)) or "alone")
+def test_linear_maps_of_every_kind(fused: LayerOperations, n_tokens: int, flags: frozenset[str]) -> None:
+    assert_linear(fused, torch.float32, n_tokens, 200, 100, flags)
+
+
+def placement_of(lengths: list[int], width: int, first: int, tree: bool) -> Placement:
+    coin = random.Random(width)
+    past = torch.tensor(lengths, device=_DEVICE)
+    if not tree:
+        return Placement(past, past[:, None] + torch.arange(width, device=_DEVICE))
+    ancestors = torch.zeros(len(lengths), width, first + width + 3, dtype=torch.bool)
+    for row in ancestors:
+        for token in range(width):
+            parent = coin.randrange(-1, token)
+            if parent >= 0:
+                row[token] = row[parent]
+            elif first > 0:
+                row[token, coin.randrange(first)] = True
+            row[token, first + token] = True
+    ancestors = ancestors.to(_DEVICE)
+    return Placement(past, past[:, None] + ancestors.sum(-1) - 1, first, ancestors)
+
+
+_PLACES = pytest.mark.parametrize(
+    ("first", "tree"), [(0, False), (0, True), (9, True)], ids=["chain", "tree", "behind a tree"]
+)
+_HEADS = pytest.mark.parametrize(
+    "heads",
+    [Heads(4, 4, 16, 0.25), Heads(4, 2, 64, 0.125), Heads(8, 1, 128, 0.1), Heads(6, 2, 16, 0.3)],
+    ids=["16", "64 grouped", "128 one key", "16 by threes"],
+)
+
+
+def cache_of(batch: int, heads: Heads, dtype: torch.dtype) -> LayerCache:
+    keys, values = (random_tensor(batch, heads.keys, _COLUMNS, heads.size, dtype=dtype, seed=seed) for seed in (5, 6))
+    return LayerCache(keys, values)
+
+
+@pytest.mark.parametrize("dtype", _DTYPES, ids=str)
+@pytest.mark.parametrize("has_norms", [True, False], ids=["norms", "plain"])
+@_PLACES
+@_HEADS
+def test_rotation_and_storing(
+    fused: LayerOperations, heads: Heads, first: int, tree: bool, has_norms: bool, dtype: torch.dtype
+) -> None:
+    for width in _WIDTHS:
+        assert_rotates(fused, heads, placement_of([40, 1, 130], width, first, tree), has_norms, dtype)
+
+
+def assert_rotates(
+    fused: LayerOperations, heads: Heads, placement: Placement, has_norms: bool, dtype: torch.dtype
+) -> None:
+    width, first = placement.positions.shape[1], placement.first
+    qkv = random_tensor(3 * width, (heads.queries + 2 * heads.keys) * heads.size, dtype=dtype, seed=0)
+    query_norm, key_norm = (RMSNorm(random_tensor(heads.size, dtype=dtype, seed=seed), 1e-6) for seed in (1, 2))
+    angles = random_tensor(_COLUMNS, heads.size // 2, dtype=torch.float32, seed=3).repeat(1, 2)
+    rotary = (angles.cos(), angles.sin())
+    found_cache, cache = cache_of(3, heads, dtype), cache_of(3, heads, dtype)
+    expected_cache = exact_cache(cache)
+    norms = exact_norms = None
+    if has_norms:
+        norms = (query_norm, key_norm)
+        exact_norms = (RMSNorm(query_norm.weight.double(), 1e-6), RMSNorm(key_norm.weight.double(), 1e-6))
+    found = fused.rotate_and_store(qkv, heads, norms, rotary, placement, found_cache)
+    expected = _PLAIN.rotate_and_store(qkv.double(), heads, exact_norms, rotary, placement, expected_cache)
+    assert_close(found, expected)
+    assert_close(found_cache.keys, expected_cache.keys)
+    assert torch.equal(found_cache.values.double(), expected_cache.values)
+    written = (found_cache.keys != cache.keys).any(-1).any(1)  # [B, S]
+    column = torch.arange(_COLUMNS, device=_DEVICE) - placement.lengths[:, None] - first
+    assert not written[(column < 0) | (column >= width)].any(), "nothing else is touched"
+
+
+@pytest.mark.parametrize("dtype", _DTYPES, ids=str)
+@_PLACES
+@_HEADS
+def test_attention(fused: LayerOperations, heads: Heads, first: int, tree: bool, dtype: torch.dtype) -> None:
+    for width in _WIDTHS:
+        assert_attends(fused, heads, placement_of([40, 1, 130], width, first, tree), dtype)
+
+
+def assert_attends(fused: LayerOperations, heads: Heads, placement: Placement, dtype: torch.dtype) -> None:
+    width, first = placement.positions.shape[1], placement.first
+    queries = random_tensor(3, width, heads.queries, heads.size, dtype=dtype, seed=0)
+    cache = cache_of(3, heads, dtype)
+    # What is not filled may hold anything.
+    end = placement.lengths + first + width
+    unfilled = (torch.arange(_COLUMNS, device=_DEVICE) >= end[:, None])[:, None, :, None]
+    found = fused.attention(
+        queries,
+        heads,
+        placement,
+        LayerCache(cache.keys.masked_fill(unfilled, torch.nan), cache.values.masked_fill(unfilled, torch.nan)),
+    )
+    expected = _PLAIN.attention(queries.double(), heads, placement, exact_cache(cache))
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", _DTYPES, ids=str)
+@pytest.mark.parametrize("depth", [2, 3, 8, 11, 17])
+@pytest.mark.parametrize("size", [16, 64, 128])
+def test_keeping_a_path(fused: LayerOperations, size: int, depth: int, dtype: torch.dtype) -> None:
+    coin = random.Random(depth)
+    keys, values = random_tensor(2, 3, 2, 2, _COLUMNS, size, dtype=dtype, seed=0)
+    lengths = torch.tensor([7, 300], device=_DEVICE)
+    path = torch.tensor([sorted(coin.sample(range(60), depth)) for _ in range(2)], device=_DEVICE)
+    expected_keys, expected_values = keys.clone(), values.clone()
+    _PLAIN.keep(expected_keys, expected_values, lengths, path)
+    fused.keep(keys, values, lengths, path)
+    assert torch.equal(keys, expected_keys)
+    assert torch.equal(values, expected_values)
+
+
+_SIZES, _K = (5, 6, 4), 3
+_CATALOG = random_catalog(_SIZES, 30)
+_VOCABULARY = SemanticIDVocabulary(_SIZES)
+_BATCHES = [[3, 1], [9, 0], [4, 1, 0], [6], [12, 30], [3, 1]]  # users, by the items of their histories
+
+
+def target(head_size: int, dtype: torch.dtype, seed: int = 0) -> PreTrainedModel:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "initializer_range": 0.3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": head_size}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_backbone({"model_type": "qwen3", **sizes, **heads}, _VOCABULARY)
+    to_precision(model, dtype)
+    model.eval().requires_grad_(False).to(_DEVICE)
+    return model
+
+
+def speculative(expansion: Chain | DynamicTree) -> Callable[[PreTrainedModel], Decoder]:
+    def decoder(model: PreTrainedModel) -> Decoder:
+        draft = random_network_draft(model, _VOCABULARY)
+        draft.network.to(_DEVICE)
+        return SpeculativeDecoder(draft, expansion)
+
+    return decoder
+
+
+_DECODERS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
+    "autoregressive": lambda model: AutoregressiveDecoder(),
+    "forced": lambda model: AutoregressiveDecoder(forced_tokens=True),
+    "chain": speculative(Chain(3)),
+    "tree": speculative(DynamicTree(3, 3, 10)),
+}
+
+
+class EagerRecording:
+    """Runs what would be recorded."""
+
+    def __init__(self, function: Callable[[], None], device: torch.device) -> None:
+        self._function = function
+
+    def __call__(self) -> None:
+        self._function()
+
+
+def lists_of(decoder: Decoder, runner: TransformersRunner, request: ListRequest, batch: int) -> list[Any]:
+    prompts = random_prompts(_CATALOG, _VOCABULARY, _BATCHES[batch], seed=batch)
+    on_device = Prompts(prompts.tokens.to(_DEVICE), prompts.slots.to(_DEVICE), prompts.lengths.to(_DEVICE))
+    lists, trace = decoder.decode(runner, on_device, request, torch.Generator().manual_seed(batch))
+    return [lists.tokens.tolist(), trace.target_passes.tolist(), trace.accepted.tolist(), trace.attempted.tolist()]
+
+
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """Compiling takes minutes, and what is recorded does not depend on it."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("head_size", "dtype"),
+    [(8, torch.float32), (16, torch.float32), (16, torch.bfloat16)],
+    ids=["plain operations", "kernels", "kernels bfloat16"],
+)
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("constrained", [True, False], ids=["catalog", "free"])
+@pytest.mark.parametrize("name", _DECODERS)
+@pytest.mark.usefixtures("uncompiled")
+def test_recorded_decoding_equals_eager_decoding(
+    name: str, constrained: bool, sampling: Sampling, head_size: int, dtype: torch.dtype
+) -> None:
+    model = target(head_size, dtype)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, constrained=constrained, sampling=sampling, device=_DEVICE)
+    results = []
+    for recorded in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not recorded:
+                patch.setattr(session, "Recording", EagerRecording)
+            runner, decoder = TransformersRunner(model), _DECODERS[name](model)
+            decoder.prepare(runner, _VOCABULARY)
+            results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
+            # Once more in another order: what was recorded for one batch is not disturbed by the others.
+            again = [lists_of(decoder, runner, request, batch) for batch in reversed(range(len(_BATCHES)))]
+            assert again[::-1] == results[-1]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", ["forced", "chain", "tree"])
+@pytest.mark.usefixtures("uncompiled")
+def test_recorded_speculation_equals_autoregression(name: str, sampling: Sampling) -> None:
+    model = target(16, torch.float32)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=_DEVICE)
+    runner, reference, decoder = TransformersRunner(model), AutoregressiveDecoder(), _DECODERS[name](model)
+    decoder.prepare(runner, _VOCABULARY)
+    for batch in range(len(_BATCHES)):
+        found, expected = (lists_of(arm, runner, request, batch)[0] for arm in (decoder, reference))
+        assert found == expected
+
+
+@pytest.mark.parametrize("name", ["chain", "tree"])
+@pytest.mark.usefixtures("uncompiled")
+def test_a_draft_that_is_prepared_again_is_recorded_again(name: str) -> None:
+    """What was recorded before runs on tensors that the draft no longer has."""
+    model = target(16, torch.float32)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=_DEVICE)
+    runner, decoder = TransformersRunner(model), _DECODERS[name](model)
+    results = []
+    for _ in range(2):
+        decoder.prepare(runner, _VOCABULARY)
+        # Whatever the old tensors held is overwritten, where their memory has been given back.
+        torch.full((1 << 22,), 7, device=_DEVICE)
+        results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+def test_compiled_steps_change_no_list(sampling: Sampling) -> None:
+    model = target(16, torch.float32)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=_DEVICE)
+    results = []
+    for stance in ("default", "force_eager"):
+        with torch.compiler.set_stance(stance):
+            runner, decoder = TransformersRunner(model), _DECODERS["tree"](model)
+            decoder.prepare(runner, _VOCABULARY)
+            results.append(lists_of(decoder, runner, request, 0))
+    assert results[0] == results[1]

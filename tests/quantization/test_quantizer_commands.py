@@ -1,0 +1,154 @@
+"""Quantizers by the program: fit, validate, predict."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from padrec.catalog import Catalog, ItemEmbeddings
+from padrec.catalog.quantizers import ResidualKMeans, count_collisions
+from padrec.cli import main
+from padrec.data.readers.semantic_id_index import read_index
+from padrec.quantization import RQVAEQuantizer
+
+_CONFIG = Path(__file__).parents[1] / "conf" / "quantizer.yaml"
+_K_MEANS = "--model=padrec.ResidualKMeansQuantizer --model.init_args.codebook_sizes=[6,5,8]"
+_N_ITEMS = 90
+
+
+def embeddings() -> ItemEmbeddings:
+    """Items in 30 groups of three equal ones."""
+    vectors = torch.randn(_N_ITEMS // 3, 7, generator=torch.Generator().manual_seed(0)).repeat(3, 1)
+    return ItemEmbeddings([f"i{item}" for item in range(_N_ITEMS)], vectors)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    embeddings().save(tmp_path / "items.safetensors")
+    monkeypatch.setenv("PADREC_TEST_EMBEDDINGS", str(tmp_path / "items.safetensors"))
+    monkeypatch.setenv("PADREC_TEST_RUNS", str(tmp_path))
+    return tmp_path
+
+
+def run(stage: str, arguments: str = "") -> None:
+    main([stage, "--config", str(_CONFIG), *shlex.split(arguments)])
+
+
+def logged(folder: Path, name: str) -> list[float]:
+    header, *rows = (line.split(",") for line in (folder / "quantizer" / "metrics.csv").read_text().splitlines())
+    return [float(row[header.index(name)]) for row in rows if row[header.index(name)]]
+
+
+def checkpoint(runs: Path) -> Path:
+    return runs / "quantizer" / "checkpoints" / "last.ckpt"
+
+
+def test_a_fit_logs_losses_codebook_use_and_collisions(runs: Path) -> None:
+    run("fit", "--trainer.max_epochs=30 --model.init_args.learning_rate=0.01")
+    losses = logged(runs, "train/reconstruction")
+    assert len(losses) == 30 * 3
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+    for slot in range(3):
+        assert all(0 < used <= 1 for used in logged(runs, f"val/codes_used/slot_{slot}"))
+        assert all(1 <= value <= 8 for value in logged(runs, f"val/perplexity/slot_{slot}"))
+        assert len(logged(runs, f"train/restarted_codes/slot_{slot}")) == 29
+        assert len(logged(runs, f"val/reconstruction/slot_{slot}")) == 15
+    # Equal items have equal IDs.
+    assert min(logged(runs, "val/collisions")) >= _N_ITEMS * 2 / 3
+
+
+def test_a_fitted_quantizer_writes_a_catalog(runs: Path) -> None:
+    run("fit")
+    run("predict", f"--ckpt_path={checkpoint(runs)}")
+    catalog = Catalog.load(runs / "shop")
+    assert catalog.keys == embeddings().keys
+    assert catalog.n_leaves == _N_ITEMS
+    index = read_index(runs / "shop" / "shop.index.json")
+    assert torch.equal(index.codes, catalog.codes)
+    assert index.keys == catalog.keys
+    nearest = RQVAEQuantizer.load(checkpoint(runs)).network.encode(embeddings().vectors)
+    summary = json.loads((runs / "shop" / "quantization.json").read_text())
+    assert summary["collisions_before"] == count_collisions(nearest)
+    assert summary["collisions_after"] == 0
+    assert summary["items_with_another_id"] == int((catalog.codes != nearest).any(1).sum())
+    assert summary["codes_used"] == [
+        len(set(slot.tolist())) / size for slot, size in zip(nearest.T, (6, 5, 8), strict=True)
+    ]
+
+
+def test_k_means_needs_no_fit(runs: Path) -> None:
+    run("predict", f"{_K_MEANS} --trainer.callbacks.collisions=keep")
+    expected = ResidualKMeans((6, 5, 8)).fit(embeddings().vectors).encode(embeddings().vectors)
+    assert torch.equal(Catalog.load(runs / "shop").codes, expected.int())
+
+
+def test_a_slot_of_its_own_tells_equal_items_apart(runs: Path) -> None:
+    run("predict", f"{_K_MEANS} --trainer.callbacks.collisions=slot")
+    catalog = Catalog.load(runs / "shop")
+    assert (catalog.n_slots, catalog.n_leaves) == (4, _N_ITEMS)
+    assert catalog.codebook_sizes[3] >= 3
+
+
+def test_k_means_can_be_validated(runs: Path) -> None:
+    run("validate", _K_MEANS)
+    vectors = embeddings().vectors
+    quantizer = ResidualKMeans((6, 5, 8)).fit(vectors)
+    codes = quantizer.encode(vectors)
+    assert logged(runs, "val/collisions") == [count_collisions(codes)]
+    error = (quantizer.decode(codes[:, :2]) - vectors).square().mean()
+    assert logged(runs, "val/reconstruction/slot_1") == pytest.approx([error.item()])
+
+
+def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(runs: Path) -> None:
+    # Without the decay of the learning rate, which depends on the number of epochs.
+    run("fit", "--trainer.max_epochs=2 --model.init_args.warmup_steps=100")
+    run("fit", f"--trainer.max_epochs=4 --model.init_args.warmup_steps=100 --ckpt_path={checkpoint(runs)}")
+    resumed = RQVAEQuantizer.load(checkpoint(runs)).state_dict()
+    checkpoint(runs).unlink()
+    run("fit", "--trainer.max_epochs=4 --model.init_args.warmup_steps=100")
+    for name, value in RQVAEQuantizer.load(checkpoint(runs)).state_dict().items():
+        assert torch.equal(resumed[name], value), name
+
+
+def fails(capsys: pytest.CaptureFixture[str], stage: str, arguments: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        run(stage, arguments)
+    assert end.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_nothing_is_overwritten(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "shop").mkdir()
+    message = fails(capsys, "predict", _K_MEANS)
+    assert message.startswith(f"padrec: error: {runs / 'shop'}: there already, expected no such folder")
+    assert list((runs / "shop").iterdir()) == []
+
+
+def test_a_checkpoint_of_other_embeddings_is_refused(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", "--trainer.max_epochs=1 --trainer.check_val_every_n_epoch=1")
+    ItemEmbeddings(["x", "y"], torch.ones(2, 3)).save(runs / "others.safetensors")
+    monkeypatch.setenv("PADREC_TEST_EMBEDDINGS", str(runs / "others.safetensors"))
+    message = fails(capsys, "predict", f"--ckpt_path={checkpoint(runs)}")
+    assert "the checkpoint reads embeddings of 7 values, the data have 3" in message
+    assert not (runs / "shop").exists()
+
+
+def test_part_of_the_items_makes_no_catalog(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = fails(capsys, "predict", f"{_K_MEANS} --trainer.limit_predict_batches=2")
+    assert "semantic IDs of 50 items, expected all 90" in message
+    assert not (runs / "shop").exists()
+
+
+def test_too_few_semantic_ids_leave_nothing_behind(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = fails(capsys, "predict", "--model=padrec.ResidualKMeansQuantizer --model.init_args.codebook_sizes=[9,9]")
+    assert "90 items share the first codes [], for 81 semantic IDs behind them" in message
+    assert not (runs / "shop").exists()
+
+
+@pytest.mark.parametrize("argument", ["commitment=-1", "initial_items=0", "learning_rate=0", "latent_size=0"])
+def test_arguments_out_of_range_are_refused(argument: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected" in fails(capsys, "fit", f"--model.init_args.{argument}")
