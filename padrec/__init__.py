@@ -28,6 +28,7 @@ from padrec.data import (
 from padrec.decoding import (
     AdaptiveDecoder,
     AutoregressiveDecoder,
+    BeamDecoder,
     Chain,
     DynamicTree,
     FastestDecoder,
@@ -39,6 +40,7 @@ from padrec.decoding import (
     Sampling,
     SpeculativeDecoder,
     StaticTree,
+    TransformersBeamDecoder,
     TransformersDecoder,
     TransformersRunner,
 )
@@ -63,6 +65,7 @@ __all__ = [
     "AssistantModel",
     "AtSpeedReader",
     "AutoregressiveDecoder",
+    "BeamDecoder",
     "BehaviourEmbeddings",
     "Catalog",
     "CatalogTrie",
@@ -103,6 +106,7 @@ __all__ = [
     "TargetRecommender",
     "TextEmbeddings",
     "TimeSplit",
+    "TransformersBeamDecoder",
     "TransformersDecoder",
     "TransformersRunner",
 ]

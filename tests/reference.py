@@ -132,6 +132,43 @@ class PlainTarget:
         return law
 
 
+def item_log_probs(
+    model: PreTrainedModel, prompt: Sequence[int], leaves: Sequence[tuple[int, ...]], renormalise: bool
+) -> list[list[float]]:
+    """Log-probabilities of every item's codes behind the prompt, each item read on its own.
+
+    Args:
+        renormalise: over the tokens that some item continues with; otherwise over all.
+    """
+    scored = []
+    for leaf in leaves:
+        logits = forward(model, [*prompt, *leaf])[0][len(prompt) - 1 : -1]
+        codes = []
+        for place, token in enumerate(leaf):
+            row = logits[place].tolist()
+            competing = {other[place] for other in leaves if other[:place] == leaf[:place]}
+            weights = [row[other] for other in (competing if renormalise else range(len(row)))]
+            highest = max(weights)
+            codes.append(row[token] - highest - math.log(sum(math.exp(weight - highest) for weight in weights)))
+        scored.append(codes)
+    return scored
+
+
+def beam_search(
+    model: PreTrainedModel, prompt: Sequence[int], leaves: Sequence[tuple[int, ...]], width: int, renormalise: bool
+) -> list[tuple[int, float]]:
+    """The leaves that a beam of this width ends with and their scores, best first; the first leaves win ties."""
+    scored = item_log_probs(model, prompt, leaves, renormalise)
+    kept: list[tuple[int, ...]] = [()]
+    scores: dict[tuple[int, ...], float] = {}
+    for length in range(1, len(leaves[0]) + 1):
+        for leaf, codes in zip(leaves, scored, strict=True):
+            scores[leaf[:length]] = sum(codes[:length])
+        children = sorted({leaf[:length] for leaf in leaves if leaf[: length - 1] in kept})
+        kept = sorted(children, key=lambda prefix: -scores[prefix])[:width]
+    return [(leaves.index(prefix), scores[prefix]) for prefix in kept]
+
+
 def sampling_law(probabilities: Sequence[float], sampling: Sampling) -> list[float]:
     """Temperature, then top-k, then top-p, each renormalised; tokens as probable as the k-th all stay."""
     weights = [probability ** (1 / sampling.temperature) for probability in probabilities]

@@ -135,12 +135,16 @@ def test_lists_of_the_target_can_be_predicted_and_trained_on(runs: Path, tmp_pat
 def test_evaluation_compares_all_arms(runs: Path) -> None:
     run("test", "evaluate")
     report = json.loads((runs / "evaluate" / "report.json").read_text())
-    assert list(report["arms"]) == ["autoregressive", "eagle", "hass", "padrec", "transformers"]
+    writing = ["autoregressive", "eagle", "hass", "padrec", "transformers"]
+    assert list(report["arms"]) == [*writing, "beam-steps", "beam", "beam-wide"]
     assert (report["users"], report["list_length"], report["constraint"]) == (12, 4, "catalog")
     for name, arm in report["arms"].items():
-        assert arm["identical_lists"] == 1.0, name
         assert arm["valid_items"] == arm["distinct_items"] == 1.0
-        assert arm["ndcg@10"] == report["arms"]["autoregressive"]["ndcg@10"]
+        # A beam search is compared with the first one of its kind; that one, or one alone, with none.
+        assert arm["identical_lists"] == (None if name in ("beam-steps", "beam-wide") else 1.0), name
+    for name in writing:
+        assert report["arms"][name]["ndcg@10"] == report["arms"]["autoregressive"]["ndcg@10"]
+    assert report["arms"]["beam"]["ndcg@10"] == report["arms"]["beam-steps"]["ndcg@10"]
     for name in _FLAVOURS:
         assert report["arms"][name]["target_passes"] < report["arms"]["autoregressive"]["target_passes"]
 

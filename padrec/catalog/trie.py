@@ -23,6 +23,7 @@ class CatalogTrie:
         only_token: int64 `[n_nodes + 1]`, the one token that may follow each node: its only child's, the separator
             behind a leaf; -1 where there are several or none.
         max_children: the most children of any node.
+        level_starts: the first node of each level 0 … L, whose nodes are prefixes of so many codes, and `n_nodes`.
 
     Args:
         catalog: the items.
@@ -39,6 +40,8 @@ class CatalogTrie:
         degree = torch.bincount(edge_parent, minlength=self.n_nodes + 1)
         self.first_child = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
         self.max_children = int(degree.max())
+        # A level begins where the leaves begin anew.
+        self.level_starts: tuple[int, ...] = (*(node_low == 0).nonzero().flatten().tolist(), self.n_nodes)
         self.low, self.high = self._ranges(node_low)
         self.only_token = self._only_tokens(degree, vocabulary)
         self._vocabulary_size = vocabulary.size
@@ -96,20 +99,60 @@ class CatalogTrie:
         edge = torch.searchsorted(self._edge_keys, key.contiguous())
         return torch.where(self._edge_keys[edge] == key, edge + 1, self.sink)
 
-    def children(self, node: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All children of each node, padded to `max_children`.
+    def token(self, node: Tensor) -> Tensor:
+        """The token that leads to each node (int64, any shape); arbitrary for the root and the sink."""
+        return self.child_token[(node - 1).clamp(0, len(self.child_token) - 1)]
+
+    def n_children(self, node: Tensor) -> Tensor:
+        """How many children each node (int64, any shape) has."""
+        return self.first_child[node + 1] - self.first_child[node]
+
+    def children(self, node: Tensor, most: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """All children of each node, padded to one number.
 
         Args:
             node: int64 `[*]`.
+            most: C, children that none of these nodes has more of; None is `max_children`.
 
         Returns:
-            `(tokens, nodes, present)`, each `[*, max_children]`; entries that are not `present` are arbitrary.
+            `(tokens, nodes, present)`, each `[*, C]`; entries that are not `present` are arbitrary.
         """
         start, end = self.first_child[node], self.first_child[node + 1]
-        edge = start[..., None] + torch.arange(self.max_children, device=node.device)
+        edge = start[..., None] + torch.arange(most or self.max_children, device=node.device)
         present = edge < end[..., None]
         edge = edge.clamp(max=len(self.child_token) - 1)
         return self.child_token[edge], edge + 1, present
+
+    def expand(self, nodes: Tensor, bound: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The children of several nodes, one node's behind the other's.
+
+        Args:
+            nodes: int64 `[B, N]`.
+            bound: M, children that no row has more of.
+
+        Returns:
+            The children, int64 `[B, M]`, the sink behind a row's last one; the index of each one's parent among the
+            nodes, int64 `[B, M]`; the place of each node's first child among the children, int64 `[B, N]`.
+        """
+        ends = self.n_children(nodes).cumsum(1)
+        firsts = ends - self.n_children(nodes)
+        place = torch.arange(bound, device=nodes.device).expand(len(nodes), -1)
+        parents = torch.searchsorted(ends, place.contiguous(), right=True).clamp(max=nodes.shape[1] - 1)
+        below = self.first_child[nodes.gather(1, parents)] + place - firsts.gather(1, parents) + 1
+        return torch.where(place < ends[:, -1:], below, self.sink), parents, firsts
+
+    def descendants(self, level: int, below: int) -> Tensor:
+        """How many nodes of level `below` stand below each node of `level`, int64 `[nodes of the level]`.
+
+        Args:
+            level: 0 … L.
+            below: `level` … L.
+        """
+        # All nodes of a level below one node are a range too: the borders of these ranges go down level by level.
+        borders = torch.arange(self.level_starts[level], self.level_starts[level + 1] + 1, device=self.low.device)
+        for _ in range(below - level):
+            borders = self.first_child[borders] + 1
+        return borders.diff()
 
 
 def _levels(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

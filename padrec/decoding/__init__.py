@@ -1,6 +1,7 @@
 """Decoders, token trees, tree expansion, verification, the catalog constraint and the KV cache."""
 
 from padrec.decoding.autoregressive import AutoregressiveDecoder
+from padrec.decoding.beam import BeamDecoder
 from padrec.decoding.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
 from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import (
@@ -11,7 +12,7 @@ from padrec.decoding.constraint import (
     ListState,
     concatenate,
 )
-from padrec.decoding.decoder import Decoder, ListBuffer, ListRequest, Stopwatch
+from padrec.decoding.decoder import LIST_SEARCH, Decoder, ListBuffer, ListRequest, Stopwatch
 from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.fastest import AdaptiveDecoder, FastestDecoder
@@ -21,20 +22,24 @@ from padrec.decoding.layer_operations import Placement
 from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.recording import Recording
-from padrec.decoding.runner import Prompts, TargetRunner, TransformersRunner
+from padrec.decoding.runner import Branches, Prompts, TargetRunner, TransformersRunner
 from padrec.decoding.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
 from padrec.decoding.session import Rounds
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.static_tree import Chain, StaticTree
 from padrec.decoding.token_tree import TokenTree
+from padrec.decoding.transformers_beam import TransformersBeamDecoder
 from padrec.decoding.transformers_decoder import Assistant, TransformersDecoder
 from padrec.decoding.verification import Acceptance, verify
 
 __all__ = [
+    "LIST_SEARCH",
     "Acceptance",
     "AdaptiveDecoder",
     "Assistant",
     "AutoregressiveDecoder",
+    "BeamDecoder",
+    "Branches",
     "CachedLayers",
     "CatalogConstraint",
     "CatalogState",
@@ -71,6 +76,7 @@ __all__ = [
     "Stopwatch",
     "TargetRunner",
     "TokenTree",
+    "TransformersBeamDecoder",
     "TransformersDecoder",
     "TransformersLayers",
     "TransformersRunner",

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.compiled import compiled
-from padrec.decoding.decoder import ListBuffer, ListRequest
+from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
 from padrec.decoding.forced import ForcedDraft, RootOnly
 from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
@@ -25,6 +25,7 @@ class AutoregressiveDecoder:
     """
 
     lossless = True
+    search = LIST_SEARCH
 
     def __init__(self, forced_tokens: bool = False) -> None:
         self._forced = SpeculativeDecoder(ForcedDraft(), RootOnly()) if forced_tokens else None

@@ -64,12 +64,21 @@ class ListRequest:
         return self.vocabulary.list_tokens(self.list_length)
 
 
+# The search of decoders that write a list token by token, each item behind those before it.
+LIST_SEARCH = "list"
+
+
 class Decoder(Protocol):
     """Writes lists with a target; arms of a comparison are decoders."""
 
     @property
     def lossless(self) -> bool:
         """Whether its lists are the target's own."""
+        ...
+
+    @property
+    def search(self) -> str:
+        """Names what is searched for: lossless decoders of one search return the same lists, those of two may not."""
         ...
 
     def max_depth(self, request: ListRequest) -> int:

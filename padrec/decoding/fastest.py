@@ -8,7 +8,7 @@ import torch
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding.autoregressive import AutoregressiveDecoder
-from padrec.decoding.decoder import Decoder, ListRequest
+from padrec.decoding.decoder import LIST_SEARCH, Decoder, ListRequest
 from padrec.decoding.draft import Draft, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.recommendations import DecodingTrace, Recommendations
@@ -36,12 +36,13 @@ class FastestDecoder:
     """
 
     lossless = True
+    search = LIST_SEARCH
 
     def __init__(self, decoders: Mapping[str, Decoder]) -> None:
-        lossy = [name for name, decoder in decoders.items() if not decoder.lossless]
+        lossy = [name for name, arm in decoders.items() if not arm.lossless or arm.search != LIST_SEARCH]
         if not decoders or lossy:
             what = f"decoders {list(decoders)}, not lossless {lossy}"
-            raise InputError(f"{what}: expected lossless decoders, at least one")
+            raise InputError(f"{what}: expected lossless decoders of lists, at least one")
         self.decoders = dict(decoders)
         self._chosen: dict[tuple[TargetRunner, ListRequest, int], str] = {}
 

@@ -29,6 +29,23 @@ class Prompts:
     lengths: Tensor
 
 
+@dataclass(frozen=True)
+class Branches:
+    """Tokens that continue each prompt in several ways at once.
+
+    Attributes:
+        tokens: int64 `[B, N]`.
+        depths: tokens between the prompt and each of them on its own way, int64 `[N]`.
+        seen: bool `[B, N, R]`; `[b, i, j]` says that token i sees the j-th token behind the prompt. It sees itself.
+        first: tokens behind the prompt that earlier passes have read; R is at least `first + N`.
+    """
+
+    tokens: Tensor
+    depths: Tensor
+    seen: Tensor
+    first: int = 0
+
+
 class TargetRunner(Protocol):
     """The target as decoders see it."""
 
@@ -37,6 +54,18 @@ class TargetRunner(Protocol):
 
     def prefill(self, prompts: Prompts, extra: int) -> tuple[Tensor, Tensor]:
         """Read the prompts. See `TransformersRunner.prefill`."""
+        ...
+
+    def prefill_branches(self, prompts: Prompts, branches: Branches, extra: int) -> Tensor:
+        """Read the prompts and what may follow. See `TransformersRunner.prefill_branches`."""
+        ...
+
+    def read_branches(self, branches: Branches) -> Tensor:
+        """Read on. See `TransformersRunner.read_branches`."""
+        ...
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits from features. See `TransformersRunner.logits`."""
         ...
 
     def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
@@ -88,6 +117,43 @@ class TransformersRunner:
         last = features[torch.arange(batch, device=features.device), prompts.lengths - 1]
         return self._head(last), features
 
+    def prefill_branches(self, prompts: Prompts, branches: Branches, extra: int) -> Tensor:
+        """Read the prompts into an empty cache, and in the same pass tokens that may follow them.
+
+        Args:
+            prompts: the prompts.
+            branches: what may follow, N tokens for each prompt; N may be 0.
+            extra: tokens to leave room for behind the longest prompt: all branches that will be read, these included.
+
+        Returns:
+            Features of each prompt's last token and of the branches, `[B, 1 + N, d]`.
+        """
+        if branches.tokens.shape[1] == 0:
+            _, features = self.prefill(prompts, extra)
+        else:
+            self._reserve(len(prompts.tokens), prompts.tokens.shape[1] + extra)
+            tokens, placement = _behind_prompts(prompts, branches)
+            features = self._layers(self._embed(tokens), placement)
+            self._lengths.copy_(prompts.lengths)
+        place = torch.arange(-1, branches.tokens.shape[1], device=features.device)
+        at = prompts.lengths[:, None] + place
+        return features.gather(1, at[..., None].expand(-1, -1, features.shape[-1]))
+
+    def read_branches(self, branches: Branches) -> Tensor:
+        """Read more tokens behind the prompts, beside those that `prefill_branches` and this method have read.
+
+        Returns:
+            Features of the tokens, `[B, N, d]`.
+        """
+        positions = self._lengths[:, None] + branches.depths
+        placement = Placement(self._lengths, positions, branches.first, branches.seen)
+        return self._layers(self._embed(branches.tokens), placement)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits `[*, V]` from features `[*, d]`."""
+        logits: Tensor = self._head(features)
+        return logits
+
     def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
         """Read a tree behind what is in the cache.
 
@@ -128,6 +194,26 @@ def roomy(capacity: int, device: torch.device) -> int:
     if device.type == "cuda":
         return max(256, 1 << (capacity - 1).bit_length())
     return math.ceil(capacity / 64) * 64
+
+
+def _behind_prompts(prompts: Prompts, branches: Branches) -> tuple[Tensor, Placement]:
+    """Each prompt's tokens and its branches right behind them, `[B, P + N]`, and where they stand.
+
+    What stands behind a row's branches is as wide as its prompt's padding; nothing sees it.
+    """
+    lengths, (width, n_branches) = prompts.lengths[:, None], (prompts.tokens.shape[1], branches.tokens.shape[1])
+    column = torch.arange(width + n_branches, device=lengths.device)
+    behind = column - lengths  # [B, P + N]
+    in_prompt, at = behind < 0, behind.clamp(0, n_branches - 1)
+    prompt_tokens = torch.nn.functional.pad(prompts.tokens, (0, n_branches))
+    tokens = torch.where(in_prompt, prompt_tokens, branches.tokens.gather(1, at))
+    positions = torch.where(in_prompt, column, lengths + branches.depths[at])
+    before = column <= column[:, None]  # [P + N, P + N]
+    seen = branches.seen.gather(1, at[..., None].expand(-1, -1, branches.seen.shape[-1]))
+    seen = seen.gather(2, at[:, None].expand(-1, len(column), -1))  # [B, P + N, P + N]
+    is_branch = ((behind >= 0) & (behind < n_branches))[:, None]
+    visible = torch.where(in_prompt[..., None], before, in_prompt[:, None] | (seen & is_branch))
+    return tokens, Placement(torch.zeros_like(prompts.lengths), positions, 0, visible)
 
 
 def _layers_of(model: PreTrainedModel) -> CachedLayers:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.compiled import compiled
-from padrec.decoding.decoder import ListBuffer, ListRequest
+from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
 from padrec.decoding.draft import Draft, DraftContext, Observation, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.forced import ForcedRuns
@@ -32,6 +32,7 @@ class SpeculativeDecoder:
     """
 
     lossless = True
+    search = LIST_SEARCH
 
     def __init__(self, draft: Draft, expansion: TreeExpansion | None = None, forced_tokens: bool = True) -> None:
         self.draft = draft

@@ -10,7 +10,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding.constraint import ListState
-from padrec.decoding.decoder import ListRequest, Stopwatch
+from padrec.decoding.decoder import LIST_SEARCH, ListRequest, Stopwatch
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.sampling import masked_log_softmax
@@ -47,6 +47,7 @@ class TransformersDecoder:
     """
 
     lossless = True
+    search = LIST_SEARCH
 
     def __init__(
         self,
@@ -94,11 +95,7 @@ class TransformersDecoder:
             raise InputError(f"{batch} lists at once: expected one, which is all that transformers speculates for")
         device = prompts.tokens.device
         watch = Stopwatch(device)
-        # `generate` wants the padding on the left.
-        column = torch.arange(width, device=device) - (width - prompts.lengths)[:, None]
-        padding = column < 0
-        tokens = prompts.tokens.gather(1, column.clamp(min=0))
-        tokens = tokens.masked_fill(padding, request.vocabulary.pad_token)
+        tokens, mask = padded_left(prompts, request.vocabulary.pad_token)
         keys = request.sampling.keys(batch, generator, device)
         processor = _RequestProcessor(request, keys, width)
         config = GenerationConfig(
@@ -112,7 +109,7 @@ class TransformersDecoder:
         with passes.watched(runner.model, self._assistant_model):
             written = runner.model.generate(  # type: ignore[operator]
                 input_ids=tokens,
-                attention_mask=(~padding).long(),
+                attention_mask=mask,
                 generation_config=config,
                 logits_processor=LogitsProcessorList([processor]),
                 assistant_model=self._assistant_model,
@@ -190,6 +187,15 @@ def _slots(tokens: Tensor, vocabulary: SemanticIDVocabulary) -> Tensor:
     for token in tokens.unbind(1):
         slots.append(vocabulary.next_slot(slots[-1], token))
     return torch.stack(slots[1:], 1)
+
+
+def padded_left(prompts: Prompts, pad_token: int) -> tuple[Tensor, Tensor]:
+    """Tokens and attention mask, int64 `[B, P]`, of prompts with the padding on the left, where `generate` wants it."""
+    width = prompts.tokens.shape[1]
+    column = torch.arange(width, device=prompts.tokens.device) - (width - prompts.lengths)[:, None]
+    padding = column < 0
+    tokens = prompts.tokens.gather(1, column.clamp(min=0)).masked_fill(padding, pad_token)
+    return tokens, (~padding).long()
 
 
 class _RequestProcessor(LogitsProcessor):

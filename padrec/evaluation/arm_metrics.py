@@ -35,13 +35,22 @@ class ArmMetrics(nn.Module):
         catalog: the items.
         n_slot_states: L + 2.
         max_depth: D, the arm's deepest proposal.
+        sequential: whether an item is written behind those before it, so that two lists have a first difference.
         over_transformers: whether to compare with transformers' own `generate` too.
     """
 
-    def __init__(self, catalog: Catalog, n_slot_states: int, max_depth: int, over_transformers: bool = False) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        n_slot_states: int,
+        max_depth: int,
+        sequential: bool = True,
+        over_transformers: bool = False,
+    ) -> None:
         super().__init__()
         self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
         self.max_depth = max_depth
+        self._sequential = sequential
         self.leaf_ranking = _by_name(
             {f"ndcg@{k}": NDCG(k) for k in _CUTOFFS} | {f"recall@{k}": Recall(k) for k in _CUTOFFS}
         )
@@ -67,7 +76,7 @@ class ArmMetrics(nn.Module):
         batch: PromptBatch,
         lists: Recommendations,
         trace: DecodingTrace,
-        reference: Recommendations,
+        expected: Recommendations | None,
         reference_trace: DecodingTrace,
         transformers_trace: DecodingTrace | None = None,
     ) -> None:
@@ -77,8 +86,8 @@ class ArmMetrics(nn.Module):
             batch: the users.
             lists: what the arm recommended to them.
             trace: what that cost.
-            reference: the reference arm's lists for them.
-            reference_trace: what those cost.
+            expected: what another arm of the same search recommended to them; None where there is no such arm.
+            reference_trace: what the reference arm's lists cost.
             transformers_trace: what the lists of transformers' own `generate` cost, where it is compared with.
         """
         self.add_recording(trace)
@@ -103,23 +112,32 @@ class ArmMetrics(nn.Module):
             metric.update(trace.attempted.to(device), trace.accepted.to(device))
         self.target_passes.update(trace.target_passes.sum().to(device))
         self.draft_passes.update(trace.draft_passes.sum().to(device))
-        self._compare(lists, reference)
+        self._check(lists)
+        if expected is None:
+            self.identical.update(0.0, weight=0.0)  # the share of no lists is no number
+        else:
+            self._compare(lists, expected)
 
     def add_recording(self, trace: DecodingTrace) -> None:
         """Add what a decode, also one that counts for nothing else, paid once for all that follow."""
         self.recording_seconds.update(trace.recording_seconds)
 
-    def _compare(self, lists: Recommendations, reference: Recommendations) -> None:
+    def _check(self, lists: Recommendations) -> None:
         device = self.valid.device
         self.valid.update((lists.leaves >= 0).double().mean(1).to(device))
         self.distinct.update((_n_distinct(lists.leaves).double() / lists.leaves.shape[1]).to(device))
-        differs = (lists.tokens != reference.tokens).cpu()
+
+    def _compare(self, lists: Recommendations, expected: Recommendations) -> None:
+        device = self.identical.device
+        differs = (lists.tokens != expected.tokens).cpu()
         self.identical.update((~differs.any(1)).double().to(device))
+        if not self._sequential:
+            return
         rows = differs.any(1).nonzero().flatten()
         first = differs[rows].long().argmax(1)
         # At the first difference both arms stand behind the same tokens, so the gap between the log-probabilities of
         # their choices is the margin between the target's two best tokens, up to the numerics that made them differ.
-        ours, theirs = lists.log_probs.cpu()[rows, first], reference.log_probs.cpu()[rows, first]
+        ours, theirs = lists.log_probs.cpu()[rows, first], expected.log_probs.cpu()[rows, first]
         self.margins.update((ours - theirs).abs().double().sum().to(device))
         self.differing.update(torch.tensor(float(len(rows)), dtype=torch.float64, device=device))
 

@@ -12,6 +12,7 @@ from torch import nn
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch
 from padrec.decoding import (
+    LIST_SEARCH,
     Decoder,
     DecodingTrace,
     ListRequest,
@@ -123,7 +124,10 @@ class SpeculativeEvaluator(L.LightningModule):
             arm.prepare(self._runner, self._vocabulary)
             max_depth = arm.max_depth(self._request)
             compared = TRANSFORMERS in self._arms
-            self.metrics[name] = ArmMetrics(self._catalog, self._vocabulary.n_slot_states, max_depth, compared)
+            sequential = arm.search == LIST_SEARCH
+            self.metrics[name] = ArmMetrics(
+                self._catalog, self._vocabulary.n_slot_states, max_depth, sequential, compared
+            )
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Decode one batch with every arm."""
@@ -139,10 +143,13 @@ class SpeculativeEvaluator(L.LightningModule):
         shift = batch_idx % len(names)
         order = names[shift:] + names[:shift]
         results = {name: self._decode(name, batch, batch_idx) for name in (order if batch_idx % 2 else order[::-1])}
-        reference, reference_trace = results[REFERENCE]
+        _, reference_trace = results[REFERENCE]
         today = results[TRANSFORMERS][1] if TRANSFORMERS in results else None
+        models = models_of_comparison(self._arms)
         for name, (lists, trace) in results.items():
-            self._arm_metrics(name).update(batch, lists, trace, reference, reference_trace, today)
+            model = models[name]
+            expected = None if model is None else results[model][0]
+            self._arm_metrics(name).update(batch, lists, trace, expected, reference_trace, today)
         if sum(len(sample.prompts.users) for sample in self._samples) < _SAMPLE_USERS:
             leaves = {name: lists.leaves for name, (lists, _) in results.items()}
             self._samples.append(SampleLists(batch.to("cpu"), leaves))
@@ -196,3 +203,15 @@ class SpeculativeEvaluator(L.LightningModule):
 
     def _report_folder(self) -> Path:
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)
+
+
+def models_of_comparison(arms: Mapping[str, Decoder]) -> dict[str, str | None]:
+    """The arm whose lists each arm's own must equal, by name: the first of the same search, the reference before all.
+
+    None for an arm that no other one before it can be compared with; the reference is compared with itself.
+    """
+    first: dict[str, str] = {}
+    for name in sorted(arms, key=lambda name: name != REFERENCE):
+        first.setdefault(arms[name].search, name)
+    models = {name: first[arm.search] for name, arm in arms.items()}
+    return {name: None if model == name != REFERENCE else model for name, model in models.items()}

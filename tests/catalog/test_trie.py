@@ -1,3 +1,5 @@
+from itertools import accumulate
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +115,55 @@ def test_the_only_token_is_that_of_a_single_child_or_the_separator(
             following = [vocabulary.separator_token]
         assert int(trie.only_token[node]) == (following[0] if len(following) == 1 else -1)
     assert int(trie.only_token[trie.sink]) == -1
+
+
+@given(sample=catalogs_with_vocabulary())
+def test_levels_and_the_tokens_that_lead_to_their_nodes(sample: tuple[Catalog, SemanticIDVocabulary]) -> None:
+    catalog, vocabulary = sample
+    trie, reference = CatalogTrie(catalog, vocabulary), prefixes(catalog, vocabulary)
+    nodes = nodes_of(trie, reference)
+    sizes = [sum(len(prefix) == level for prefix in reference) for level in range(vocabulary.n_slots + 1)]
+    assert trie.level_starts == (*accumulate(sizes, initial=0),)
+    for prefix, node in nodes.items():
+        assert trie.level_starts[len(prefix)] <= node < trie.level_starts[len(prefix) + 1]
+        assert int(trie.n_children(torch.tensor(node))) == len(reference[prefix])
+        if prefix:
+            assert int(trie.token(torch.tensor(node))) == prefix[-1]
+
+
+@given(sample=catalogs_with_vocabulary(), data=st.data())
+def test_nodes_expand_into_their_children_one_behind_the_other(
+    sample: tuple[Catalog, SemanticIDVocabulary], data: st.DataObject
+) -> None:
+    trie = CatalogTrie(*sample)
+    some = st.lists(st.integers(0, trie.sink), min_size=3, max_size=3)
+    nodes = torch.tensor(data.draw(st.lists(some, min_size=1, max_size=3)))
+    _, below, present = trie.children(nodes)
+    expected = [
+        [(parent, int(node)) for parent in range(3) for node in below[row, parent][present[row, parent]]]
+        for row in range(len(nodes))
+    ]
+    bound = max(map(len, expected)) + data.draw(st.integers(0, 2))
+    children, parents, firsts = trie.expand(nodes, bound)
+    assert children.shape == parents.shape == (len(nodes), bound)
+    for row, pairs in enumerate(expected):
+        found = list(zip(parents[row].tolist(), children[row].tolist(), strict=True))
+        assert found[: len(pairs)] == pairs
+        assert {node for _, node in found[len(pairs) :]} <= {trie.sink}
+        for parent in {parent for parent, _ in pairs}:
+            assert int(firsts[row, parent]) == [number for number, _ in pairs].index(parent)
+
+
+@given(sample=catalogs_with_vocabulary())
+def test_descendants_are_counted_level_by_level(sample: tuple[Catalog, SemanticIDVocabulary]) -> None:
+    catalog, vocabulary = sample
+    trie, reference = CatalogTrie(catalog, vocabulary), prefixes(catalog, vocabulary)
+    nodes = nodes_of(trie, reference)
+    for level in range(vocabulary.n_slots + 1):
+        above = sorted((prefix for prefix in reference if len(prefix) == level), key=nodes.__getitem__)
+        for below in range(level, vocabulary.n_slots + 1):
+            lower = [prefix[:level] for prefix in reference if len(prefix) == below]
+            assert trie.descendants(level, below).tolist() == [lower.count(prefix) for prefix in above]
 
 
 def test_moving_keeps_the_trie() -> None:

@@ -88,7 +88,9 @@ def test_adaptive_lists_are_those_of_the_reference(temperature: float) -> None:
 def test_only_lossless_decoders_can_stand_in_for_each_other() -> None:
     lossy = AutoregressiveDecoder()
     lossy.lossless = False
-    with pytest.raises(InputError, match=r"^decoders \['a'\], not lossless \['a'\]: expected lossless decoders"):
+    with pytest.raises(
+        InputError, match=r"^decoders \['a'\], not lossless \['a'\]: expected lossless decoders of lists"
+    ):
         FastestDecoder({"a": lossy})
     with pytest.raises(InputError, match="at least one"):
         FastestDecoder({})

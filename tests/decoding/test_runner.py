@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding import ListState, Prompts, TokenTree, TransformersRunner
+from padrec.decoding import Branches, ListState, Prompts, TokenTree, TransformersRunner
 from padrec.targets import build_backbone
 from tests.reference import forward, prompt_tokens
 from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
@@ -84,6 +84,43 @@ def test_prefill_verify_and_commit_equal_whole_passes_without_cache(
             torch.tensor([len(path) for path in paths]),
         )
     assert moved > 4, "enough paths that have to be moved together"
+
+
+@pytest.mark.parametrize(("model_type", "kv_heads", "attention"), _TARGETS)
+@pytest.mark.parametrize("widths", [(4, 6), (0, 3, 2), (5,)])
+def test_branches_read_like_whole_passes_without_cache(
+    widths: tuple[int, ...], model_type: str, kv_heads: int, attention: str
+) -> None:
+    model = tiny_target(_VOCABULARY, model_type=model_type, kv_heads=kv_heads, attention=attention)
+    tolerance = 1e-4 if attention == "eager" else 1e-9
+    runner, coin = TransformersRunner(model), random.Random(0)
+    prompts, n_tokens = random_prompts(_CATALOG, _VOCABULARY, [2, 0, 4]), sum(widths)
+    tokens = torch.tensor([[coin.randrange(_VOCABULARY.size) for _ in range(n_tokens)] for _ in range(3)])
+    # One shape for all rows: -1 stands for the prompt, and half of the tokens follow another one.
+    parents = [coin.randrange(token) if token > 1 and coin.random() < 0.5 else -1 for token in range(n_tokens)]
+    ways: list[list[int]] = []
+    for token, parent in enumerate(parents):
+        ways.append([*(ways[parent] if parent >= 0 else []), token])
+    seen = torch.tensor([[other in way for other in range(n_tokens)] for way in ways])
+    depths = torch.tensor([len(way) - 1 for way in ways])
+    first = 0
+    for width in widths:
+        here = slice(first, first + width)
+        branches = Branches(tokens[:, here], depths[here], seen[here].expand(3, -1, -1).contiguous(), first)
+        if first == 0 and width == widths[0]:
+            features = runner.prefill_branches(prompts, branches, extra=n_tokens)
+            for row in range(3):
+                expected = forward(model, prompt_tokens(prompts, row))[1][-1]
+                torch.testing.assert_close(features[row, 0], expected, rtol=0, atol=tolerance)
+            features = features[:, 1:]
+        else:
+            features = runner.read_branches(branches)
+        for row in range(3):
+            for place, way in enumerate(ways[here]):
+                read = forward(model, prompt_tokens(prompts, row) + tokens[row, way].tolist())
+                found = runner.logits(features[row, place]), features[row, place]
+                assert_reads((read[0][-1], read[1][-1]), *found, tolerance)
+        first += width
 
 
 def test_a_row_reads_the_same_alone_and_in_a_batch() -> None:
