@@ -1,6 +1,7 @@
 import json
 import math
 import os
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,14 @@ def test_versions_and_device_say_what_ran() -> None:
     threads = torch.get_num_threads()
     assert f"({threads} thread" in device_name(torch.device("cpu"))
     assert device_name(torch.device("meta")) == "meta"
+
+
+def test_a_checkout_that_was_never_installed_has_versions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        if package == "padrec":
+            raise PackageNotFoundError(package)
+        return "1.2.3"
+
+    monkeypatch.setattr("padrec.evaluation.report.version", version)
+    versions = software_versions()
+    assert (versions["padrec"], versions["torch"]) == ("not installed", "1.2.3")
