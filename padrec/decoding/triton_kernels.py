@@ -163,6 +163,17 @@ def rotate_kernel(
 
 
 @triton.jit
+def _absorb(score, v, top, weight_sum, total, PRECISION: tl.constexpr):
+    """One more block of columns in a softmax whose maximum is not known yet."""
+    # Nothing is visible to what only fills a tile up: its numbers are never stored, but must not be infinite.
+    new_top = tl.maximum(tl.maximum(top, tl.max(score, 1)), -1e30)
+    shrink = tl.exp(top - new_top)
+    weight = tl.exp(score - new_top[:, None])
+    total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None], input_precision=PRECISION)
+    return new_top, weight_sum * shrink + tl.sum(weight, 1), total
+
+
+@triton.jit
 def attention_kernel(
     queries,
     keys,
@@ -205,12 +216,7 @@ def attention_kernel(
         k = tl.load(keys + address)
         v = tl.load(values + address)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        new_top = tl.maximum(top, tl.max(score, 1))
-        shrink = tl.exp(top - new_top)
-        weight = tl.exp(score - new_top[:, None])
-        weight_sum = weight_sum * shrink + tl.sum(weight, 1)
-        total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None], input_precision=PRECISION)
-        top = new_top
+        top, weight_sum, total = _absorb(score, v, top, weight_sum, total, PRECISION)
     for start in range(whole, end, BLOCK_S):
         column = start + tl.arange(0, BLOCK_S)
         filled = column < end
@@ -227,13 +233,7 @@ def attention_kernel(
             is_ancestor = tl.load(flags, real[:, None] & in_tree[None, :], 0)
             visible = (behind < 0)[None, :] | (is_ancestor != 0)
         score = tl.where(visible & filled[None, :], score, float("-inf"))
-        # Nothing is visible to what only fills a tile up: its numbers are never stored, but must not be infinite.
-        new_top = tl.maximum(tl.maximum(top, tl.max(score, 1)), -1e30)
-        shrink = tl.exp(top - new_top)
-        weight = tl.exp(score - new_top[:, None])
-        weight_sum = weight_sum * shrink + tl.sum(weight, 1)
-        total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None], input_precision=PRECISION)
-        top = new_top
+        top, weight_sum, total = _absorb(score, v, top, weight_sum, total, PRECISION)
     total = total / weight_sum[:, None]
     tl.store(seen + place, total.to(seen.dtype.element_ty), real[:, None])
 
