@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from padrec.decoding.kv_cache import PreallocatedCache, additive_mask
-from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, visible_columns
+from padrec.decoding.layer_operations import (
+    Heads,
+    LayerCache,
+    LayerOperations,
+    Placement,
+    RMSNorm,
+    Stream,
+    visible_columns,
+)
 
 _FUSED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 # Rotary embeddings of these types turn a position by angles of its own, whatever the length of the text.
@@ -138,18 +146,17 @@ class FusedLayers:
 
     def _read(self, hidden: Tensor, placement: Placement) -> Tensor:
         compute, heads, buffers = self._operations, self._heads, self._reserved()
-        x = hidden.flatten(0, 1).contiguous()
-        for layer, keys, values in zip(self._layers, buffers.keys, buffers.values, strict=True):
+        norms = [*(layer.input_norm for layer in self._layers), self._norm]
+        stream = Stream(hidden.flatten(0, 1).contiguous(), norms[0])
+        for layer, keys, values, next_norm in zip(self._layers, buffers.keys, buffers.values, norms[1:], strict=True):
             cache = LayerCache(keys, values)
-            qkv = compute.linear(x, layer.qkv, bias=layer.qkv_bias, norm=layer.input_norm)
+            qkv = compute.linear(stream, layer.qkv, layer.qkv_bias)
             queries = compute.rotate_and_store(qkv, heads, layer.head_norms, buffers.rotary, placement, cache)
             seen = compute.attention(queries, heads, placement, cache)
-            x = compute.linear(seen, layer.out, bias=layer.out_bias, residual=x)
-            inner = compute.linear(x, layer.gate_up, norm=layer.middle_norm, gated=True)
-            x = compute.linear(inner, layer.down, residual=x)
-        if self._norm is not None:
-            x = self._norm(x)
-        return x.view(hidden.shape)
+            stream = compute.add(stream, seen, layer.out, layer.out_bias, layer.middle_norm)
+            inner = compute.linear(stream, layer.gate_up, gated=True)
+            stream = compute.add(stream, inner, layer.down, norm=next_norm)
+        return compute.normed(stream).view(hidden.shape)
 
     def keep(self, lengths: Tensor, path: Tensor) -> None:
         """See `CachedLayers.keep`."""
@@ -216,7 +223,7 @@ def operations_for(heads: Heads, dtype: torch.dtype, device: torch.device) -> La
         from padrec.decoding.triton_operations import TritonOperations, supports
 
         if supports(heads):
-            return TritonOperations()
+            return TritonOperations(early=torch.cuda.get_device_capability(device) >= (9, 0))
     return LayerOperations()
 
 

@@ -25,6 +25,24 @@ class RMSNorm:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """The residual stream between two of a layer's maps, and the norm through which the next one reads it.
+
+    Attributes:
+        values: `[T, n]`.
+        norm: None where the next map reads the values themselves.
+        scaled: the values times the norm's weight, `[T, n]`, where an operation had them at hand; `squares` is then
+            given too.
+        squares: sums of parts of each token's squared values, float32 `[T, P]`.
+    """
+
+    values: Tensor
+    norm: RMSNorm | None = None
+    scaled: Tensor | None = None
+    squares: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Heads:
     """The attention heads of a layer.
 
@@ -78,35 +96,41 @@ class LayerCache:
 class LayerOperations:
     """The steps in plain PyTorch: on the CPU, and wherever no fused kernel is at hand."""
 
-    def linear(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        norm: RMSNorm | None = None,
-        residual: Tensor | None = None,
-        gated: bool = False,
-    ) -> Tensor:
-        """A linear map, with what stands before and behind it.
+    def linear(self, stream: Stream, weight: Tensor, bias: Tensor | None = None, gated: bool = False) -> Tensor:
+        """A linear map of the stream behind its norm.
 
         Args:
-            x: `[T, n]`.
+            stream: `[T, n]`.
             weight: `[m, n]`.
             bias: `[m]`.
-            norm: applied to `x` first.
-            residual: added to the result, `[T, m]`.
             gated: the result's first half, through SiLU, times its second half.
 
         Returns:
             `[T, m]`, or `[T, m / 2]` where gated.
         """
-        if norm is not None:
-            x = norm(x)
-        y = F.linear(x, weight, bias)
-        if gated:
-            gate, up = y.chunk(2, dim=-1)
-            y = F.silu(gate) * up
-        return y if residual is None else y + residual
+        y = F.linear(self.normed(stream), weight, bias)
+        if not gated:
+            return y
+        gate, up = y.chunk(2, dim=-1)
+        return F.silu(gate) * up
+
+    def add(
+        self, stream: Stream, x: Tensor, weight: Tensor, bias: Tensor | None = None, norm: RMSNorm | None = None
+    ) -> Stream:
+        """Add a linear map of something else to the stream.
+
+        Args:
+            stream: `[T, m]`.
+            x: `[T, n]`.
+            weight: `[m, n]`.
+            bias: `[m]`.
+            norm: through which the next map will read the stream.
+        """
+        return Stream(stream.values + F.linear(x, weight, bias), norm)
+
+    def normed(self, stream: Stream) -> Tensor:
+        """What a map reads of the stream, `[T, n]`."""
+        return stream.values if stream.norm is None else stream.norm(stream.values)
 
     def rotate_and_store(
         self,

@@ -1,63 +1,139 @@
-"""The GPU kernels behind `TritonOperations`, which says what they compute."""
+"""The GPU kernels behind `TritonOperations`, which says what they compute.
+
+Where the device can (`EARLY`), a kernel is launched before the one whose results it reads has ended: it then asks for
+weights, and moves what it will read besides into the L2 cache, while it waits. Weights alone are read before the wait,
+since nothing changes them; moving a line to the L2 cache changes no value, whatever is written to it meanwhile.
+"""
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
-def norm_kernel(x, weight, y, n, eps, BLOCK: tl.constexpr):
+def _let_next_start(EARLY: tl.constexpr):
+    if EARLY:
+        gdc_launch_dependents()
+
+
+@triton.jit
+def _wait_for_input(EARLY: tl.constexpr):
+    if EARLY:
+        gdc_wait()
+
+
+@triton.jit
+def _move_to_l2(addresses):
+    """Ask for the cache lines at these addresses."""
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [addresses], dtype=tl.int32, is_pure=False, pack=1
+    )
+
+
+@triton.jit
+def _move_weights_to_l2(weight, row, row_mask, first, n_in, BLOCK_K: tl.constexpr):
+    """Ask for the rows `row` of `weight`, from column `first` on; addresses outside are replaced by its first."""
+    LINE: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
+    LINES: tl.constexpr = BLOCK_K // LINE
+    for start in range(first, n_in, BLOCK_K):
+        column = start + LINE * tl.arange(0, LINES)
+        inside = row_mask[:, None] & (column < n_in)[None, :]
+        _move_to_l2(weight + tl.where(inside, row[:, None] * n_in + column[None, :], 0))
+
+
+@triton.jit
+def norm_kernel(x, weight, y, n, eps, BLOCK: tl.constexpr, EARLY: tl.constexpr):
+    _let_next_start(EARLY)
     token = tl.program_id(0).to(tl.int64)
     unit = tl.arange(0, BLOCK)
     inside = unit < n
+    scale = tl.load(weight + unit, inside, 0.0)
+    _wait_for_input(EARLY)
     exact = tl.load(x + token * n + unit, inside, 0.0).to(tl.float32)
     factor = tl.rsqrt(tl.sum(exact * exact, 0) / n + eps)
-    scaled = (exact * factor).to(y.dtype.element_ty) * tl.load(weight + unit, inside, 0.0)
+    scaled = (exact * factor).to(y.dtype.element_ty) * scale
     tl.store(y + token * n + unit, scaled, inside)
 
 
 @triton.jit
 def linear_kernel(
     x,
+    squares,
     weight,
     bias,
     residual,
+    next_norm,
     y,
+    next_scaled,
+    next_squares,
     n_tokens,
     n_out,
     n_in,
+    n_parts,
+    eps,
+    NORMED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
+    SCALES: tl.constexpr,
     GATED: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    _let_next_start(EARLY)
     out = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     token = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
     out_mask, token_mask = out < n_out, token < n_tokens
     weight_row = out.to(tl.int64)[:, None] * n_in
+    if EARLY:
+        if tl.program_id(1) == 0:
+            _move_weights_to_l2(weight, out.to(tl.int64), out_mask, 0, n_in, BLOCK_K)
+            if GATED:
+                _move_weights_to_l2(weight, (n_out + out).to(tl.int64), out_mask, 0, n_in, BLOCK_K)
+        _wait_for_input(EARLY)
+    place = token.to(tl.int64)[:, None] * n_out + out[None, :]
+    mask = token_mask[:, None] & out_mask[None, :]
+    # What the result needs besides is read before the loop, so that nothing is waited for behind it.
+    if NORMED:
+        part = tl.arange(0, BLOCK_P)
+        part_mask = token_mask[:, None] & (part < n_parts)[None, :]
+        square = tl.load(squares + token[:, None] * n_parts + part[None, :], part_mask, 0.0)
+        factor = tl.rsqrt(tl.sum(square, 1) / n_in + eps)
+    if HAS_RESIDUAL:
+        added = tl.load(residual + place, mask, 0.0).to(tl.float32)
     total = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
     total_up = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
     for start in range(0, n_in, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)
         inside = column < n_in
-        part = tl.load(x + token[:, None] * n_in + column[None, :], token_mask[:, None] & inside[None, :], 0.0)
+        part_x = tl.load(x + token[:, None] * n_in + column[None, :], token_mask[:, None] & inside[None, :], 0.0)
         w_mask = out_mask[:, None] & inside[None, :]
         w = tl.load(weight + weight_row + column[None, :], w_mask, 0.0)
-        total = tl.dot(part, tl.trans(w), total, input_precision=PRECISION)
+        total = tl.dot(part_x, tl.trans(w), total, input_precision=PRECISION)
         if GATED:
             up = tl.load(weight + weight_row + n_out.to(tl.int64) * n_in + column[None, :], w_mask, 0.0)
-            total_up = tl.dot(part, tl.trans(up), total_up, input_precision=PRECISION)
+            total_up = tl.dot(part_x, tl.trans(up), total_up, input_precision=PRECISION)
+    if NORMED:
+        total *= factor[:, None]
+        total_up *= factor[:, None]
     if HAS_BIAS:
         total += tl.load(bias + out, out_mask, 0.0).to(tl.float32)[None, :]
     if GATED:
         total = total * tl.sigmoid(total) * total_up
-    place = token.to(tl.int64)[:, None] * n_out + out[None, :]
-    mask = token_mask[:, None] & out_mask[None, :]
     if HAS_RESIDUAL:
-        total += tl.load(residual + place, mask, 0.0).to(tl.float32)
-    tl.store(y + place, total.to(y.dtype.element_ty), mask)
+        total += added
+    result = total.to(y.dtype.element_ty)
+    tl.store(y + place, result, mask)
+    if SCALES:
+        # The next norm's work as far as a part of each token allows: its readers add the squares of the parts up.
+        exact = result.to(tl.float32)
+        scale = tl.load(next_norm + out, out_mask, 0.0).to(tl.float32)
+        tl.store(next_scaled + place, (exact * scale[None, :]).to(y.dtype.element_ty), mask)
+        square_sum = tl.sum(tl.where(out_mask[None, :], exact * exact, 0.0), 1)
+        tl.store(next_squares + token * tl.num_programs(0) + tl.program_id(0), square_sum, token_mask)
 
 
 @triton.jit
@@ -77,27 +153,44 @@ def vector_kernel(
     GATED: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     # One token: its products with the weights are summed as they are read, which no matrix unit would speed up.
+    _let_next_start(EARLY)
     out = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     out_mask = out < n_out
-    weight_row = out.to(tl.int64)[:, None] * n_in
+    place = weight + out.to(tl.int64)[:, None] * n_in
+    place_up = place + n_out.to(tl.int64) * n_in
     total = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
     total_up = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
     squares = tl.zeros([BLOCK_K], tl.float32)
+    # The first block's weights are on their way before the input is there, each other's before the one ahead is summed.
+    column = tl.arange(0, BLOCK_K)
+    mask = out_mask[:, None] & (column < n_in)[None, :]
+    w = tl.load(place + column[None, :], mask, 0.0)
+    if GATED:
+        up = tl.load(place_up + column[None, :], mask, 0.0)
+    if EARLY:
+        _move_weights_to_l2(weight, out.to(tl.int64), out_mask, BLOCK_K, n_in, BLOCK_K)
+        if GATED:
+            _move_weights_to_l2(weight, (n_out + out).to(tl.int64), out_mask, BLOCK_K, n_in, BLOCK_K)
+        _wait_for_input(EARLY)
     for start in range(0, n_in, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)
         inside = column < n_in
-        w_mask = out_mask[:, None] & inside[None, :]
-        w = tl.load(weight + weight_row + column[None, :], w_mask, 0.0)
+        ahead = column + BLOCK_K
+        mask = out_mask[:, None] & (ahead < n_in)[None, :]
+        next_w = tl.load(place + ahead[None, :], mask, 0.0)
         part = tl.load(x + column, inside, 0.0).to(tl.float32)
         if HAS_NORM:
             squares += part * part
             part *= tl.load(norm + column, inside, 0.0).to(tl.float32)
         total += w.to(tl.float32) * part[None, :]
+        w = next_w
         if GATED:
-            up = tl.load(weight + weight_row + n_out.to(tl.int64) * n_in + column[None, :], w_mask, 0.0)
+            next_up = tl.load(place_up + ahead[None, :], mask, 0.0)
             total_up += up.to(tl.float32) * part[None, :]
+            up = next_up
     result, result_up = tl.sum(total, 1), tl.sum(total_up, 1)
     if HAS_NORM:
         factor = tl.rsqrt(tl.sum(squares, 0) / n_in + eps)
@@ -133,10 +226,13 @@ def rotate_kernel(
     N_QUERIES: tl.constexpr,
     N_KEYS: tl.constexpr,
     SIZE: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    _let_next_start(EARLY)
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, index = token // width, token % width
     unit = tl.arange(0, SIZE)
+    _wait_for_input(EARLY)
     # The rotation pairs each unit with the one half a head away.
     partner = (unit + SIZE // 2) % SIZE
     source = qkv + (token * (N_QUERIES + 2 * N_KEYS) + head) * SIZE
@@ -174,6 +270,16 @@ def _absorb(score, v, top, weight_sum, total, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def _move_past_to_l2(keys, values, past, SIZE: tl.constexpr, BLOCK_S: tl.constexpr):
+    # A length that is about to change is a length all the same: no address is outside.
+    LINE: tl.constexpr = 1024 // keys.dtype.element_ty.primitive_bitwidth
+    for start in range(0, past * SIZE, BLOCK_S * LINE):
+        line = tl.minimum(start + LINE * tl.arange(0, BLOCK_S), past * SIZE - 1)
+        _move_to_l2(keys + line)
+        _move_to_l2(values + line)
+
+
+@triton.jit
 def attention_kernel(
     queries,
     keys,
@@ -195,17 +301,22 @@ def attention_kernel(
     BLOCK_Q: tl.constexpr,
     BLOCK_S: tl.constexpr,
     PRECISION: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    _let_next_start(EARLY)
     row, head = (tl.program_id(0) // N_KEYS).to(tl.int64), tl.program_id(0) % N_KEYS
     query = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     token, member = query // GROUP, query % GROUP
     real = token < width
     unit = tl.arange(0, SIZE)
     place = ((row * width + token) * (N_KEYS * GROUP) + head * GROUP + member)[:, None] * SIZE + unit[None, :]
+    base = row * row_stride + head * head_stride
+    if EARLY:
+        _move_past_to_l2(keys + base, values + base, tl.load(lengths + row), SIZE, BLOCK_S)
+        _wait_for_input(EARLY)
     q = tl.load(queries + place, real[:, None], 0.0)
     past = tl.load(lengths + row)
     end = past + first + width
-    base = row * row_stride + head * head_stride
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     weight_sum = tl.zeros([BLOCK_Q], tl.float32)
     total = tl.zeros([BLOCK_Q, SIZE], tl.float32)

@@ -4,7 +4,7 @@ import torch
 import triton
 from torch import Tensor
 
-from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm
+from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, Stream
 from padrec.decoding.triton_kernels import (
     attention_kernel,
     keep_kernel,
@@ -19,67 +19,132 @@ _MOST_TOKENS = 128
 
 
 class TritonOperations(LayerOperations):
-    """`LayerOperations` for passes of few tokens, which cost what reading the weights costs."""
+    """`LayerOperations` for passes of few tokens, which cost what reading the weights costs.
 
-    def linear(
+    Args:
+        early: launch each kernel while the one before it still runs, which GPUs can from Hopper (9.0) on.
+    """
+
+    def __init__(self, early: bool = False) -> None:
+        # As the launcher and as the kernel know it.
+        self._launch = {"EARLY": early, "launch_pdl": early}
+
+    def linear(self, stream: Stream, weight: Tensor, bias: Tensor | None = None, gated: bool = False) -> Tensor:
+        """See `LayerOperations.linear`."""
+        n_tokens = len(stream.values)
+        if n_tokens > _MOST_TOKENS:
+            return super().linear(stream, weight, bias, gated)
+        y = stream.values.new_empty(n_tokens, weight.shape[0] // 2 if gated else weight.shape[0])
+        if n_tokens == 1:
+            self._map_vector(stream.values, weight, bias, y, norm=stream.norm, gated=gated)
+        elif stream.scaled is not None:
+            self._map(stream.scaled, weight, bias, y, incoming=stream, gated=gated)
+        else:
+            self._map(self.normed(stream), weight, bias, y, gated=gated)
+        return y
+
+    def add(
+        self, stream: Stream, x: Tensor, weight: Tensor, bias: Tensor | None = None, norm: RMSNorm | None = None
+    ) -> Stream:
+        """See `LayerOperations.add`."""
+        n_tokens = len(x)
+        if n_tokens > _MOST_TOKENS:
+            return super().add(stream, x, weight, bias, norm)
+        y = torch.empty_like(stream.values)
+        if n_tokens == 1:
+            self._map_vector(x, weight, bias, y, residual=stream.values)
+            return Stream(y, norm)
+        if norm is None or y.dtype == torch.float16:
+            # Values times a norm's weight may be out of float16's range.
+            self._map(x, weight, bias, y, residual=stream.values)
+            return Stream(y, norm)
+        parts = triton.cdiv(y.shape[1], linear_blocks(n_tokens, y.shape[1], x.shape[1], gated=False)[1])
+        squares = torch.empty(n_tokens, parts, dtype=torch.float32, device=y.device)
+        outgoing = Stream(y, norm, torch.empty_like(y), squares)
+        self._map(x, weight, bias, y, residual=stream.values, outgoing=outgoing)
+        return outgoing
+
+    def normed(self, stream: Stream) -> Tensor:
+        """See `LayerOperations.normed`."""
+        x, norm = stream.values, stream.norm
+        if norm is None:
+            return x
+        y = torch.empty_like(x)
+        n = x.shape[1]
+        block = triton.next_power_of_2(n)
+        norm_kernel[(len(x),)](x, norm.weight, y, n, norm.eps, BLOCK=block, num_warps=4, **self._launch)
+        return y
+
+    def _map(
         self,
         x: Tensor,
         weight: Tensor,
-        bias: Tensor | None = None,
-        norm: RMSNorm | None = None,
+        bias: Tensor | None,
+        y: Tensor,
+        *,
+        incoming: Stream | None = None,
         residual: Tensor | None = None,
+        outgoing: Stream | None = None,
         gated: bool = False,
-    ) -> Tensor:
-        """See `LayerOperations.linear`."""
-        n_tokens, n_in = x.shape
-        if n_tokens > _MOST_TOKENS:
-            return super().linear(x, weight, bias, norm, residual, gated)
-        n_out = weight.shape[0] // 2 if gated else weight.shape[0]
-        y = torch.empty(n_tokens, n_out, dtype=x.dtype, device=x.device)
-        if n_tokens == 1:
-            return self._vector(x, weight, bias, norm, residual, y, gated)
-        if norm is not None:
-            x = self._normed(x, norm)
+    ) -> None:
+        """A linear map of several tokens, `x` `[T, n]` to `y`.
+
+        Args:
+            x: what is mapped, the scaled values of `incoming` where that is given: their norm's factors are then
+                applied to the result.
+            weight: `[m, n]`.
+            bias: `[m]`.
+            y: the result.
+            incoming: see `x`.
+            residual: added to the result, like `y`.
+            outgoing: the stream whose values `y` is, and whose other parts are to be filled in.
+            gated: see `linear`.
+        """
+        (n_tokens, n_in), n_out = x.shape, y.shape[1]
         block_t, block_n, block_k, warps, stages = linear_blocks(n_tokens, n_out, n_in, gated)
+        factors = None if incoming is None or incoming.norm is None else incoming.squares
         linear_kernel[(triton.cdiv(n_out, block_n), triton.cdiv(n_tokens, block_t))](
             x,
+            factors,
             weight,
             bias,
             residual,
+            None if outgoing is None or outgoing.norm is None else outgoing.norm.weight,
             y,
+            None if outgoing is None else outgoing.scaled,
+            None if outgoing is None else outgoing.squares,
             n_tokens,
             n_out,
             n_in,
+            0 if factors is None else factors.shape[1],
+            0.0 if incoming is None or incoming.norm is None else incoming.norm.eps,
+            NORMED=factors is not None,
             HAS_BIAS=bias is not None,
             HAS_RESIDUAL=residual is not None,
+            SCALES=outgoing is not None,
             GATED=gated,
+            BLOCK_P=1 if factors is None else triton.next_power_of_2(factors.shape[1]),
             BLOCK_T=block_t,
             BLOCK_N=block_n,
             BLOCK_K=block_k,
             PRECISION=_precision(x.dtype),
             num_warps=warps,
             num_stages=stages,
+            **self._launch,
         )
-        return y
 
-    @staticmethod
-    def _normed(x: Tensor, norm: RMSNorm) -> Tensor:
-        # One program for each token: within the linear map every program would take the norms of all tokens.
-        normed = torch.empty_like(x)
-        n = x.shape[1]
-        norm_kernel[(len(x),)](x, norm.weight, normed, n, norm.eps, BLOCK=triton.next_power_of_2(n), num_warps=4)
-        return normed
-
-    @staticmethod
-    def _vector(
+    def _map_vector(
+        self,
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        norm: RMSNorm | None,
-        residual: Tensor | None,
         y: Tensor,
-        gated: bool,
-    ) -> Tensor:
+        *,
+        norm: RMSNorm | None = None,
+        residual: Tensor | None = None,
+        gated: bool = False,
+    ) -> None:
+        """A linear map of one token, through a norm; see `_map`."""
         n_out, n_in = y.shape[1], x.shape[1]
         block_n, block_k, warps = vector_blocks(n_out, n_in, gated)
         vector_kernel[(triton.cdiv(n_out, block_n),)](
@@ -99,8 +164,8 @@ class TritonOperations(LayerOperations):
             BLOCK_N=block_n,
             BLOCK_K=block_k,
             num_warps=warps,
+            **self._launch,
         )
-        return y
 
     def rotate_and_store(
         self,
@@ -135,6 +200,7 @@ class TritonOperations(LayerOperations):
             N_KEYS=heads.keys,
             SIZE=heads.size,
             num_warps=1,
+            **self._launch,
         )
         return queries
 
@@ -168,6 +234,7 @@ class TritonOperations(LayerOperations):
             PRECISION=_precision(queries.dtype),
             num_warps=4,
             num_stages=2,
+            **self._launch,
         )
         return seen
 

@@ -1,6 +1,5 @@
 """What runs on a GPU alone: fused kernels against plain PyTorch, recorded decoding against eager decoding."""
 
-import itertools
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,7 +23,7 @@ from padrec.decoding import (
     TransformersRunner,
     session,
 )
-from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm
+from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
 from padrec.targets import build_backbone, to_precision
 from tests.stubs import random_catalog, random_network_draft, random_prompts
 
@@ -39,9 +38,12 @@ _WIDTHS = [1, 2, 7, 16, 17, 64, 65, 128, 129, 200]
 _COLUMNS = 512
 
 
-@pytest.fixture(scope="module")
-def fused() -> LayerOperations:
-    operations: LayerOperations = pytest.importorskip("padrec.decoding.triton_operations").TritonOperations()
+@pytest.fixture(scope="module", params=[False, True], ids=["in turn", "early"])
+def fused(request: pytest.FixtureRequest) -> LayerOperations:
+    if request.param and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("needs a GPU that launches kernels early")
+    triton_operations = pytest.importorskip("padrec.decoding.triton_operations")
+    operations: LayerOperations = triton_operations.TritonOperations(early=request.param)
     return operations
 
 
@@ -67,45 +69,49 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
 
 
-def assert_linear(
-    fused: LayerOperations, dtype: torch.dtype, n_tokens: int, n_in: int, n_out: int, flags: frozenset[str]
-) -> None:
-    gated = "gate" in flags
-    rows = 2 * n_out if gated else n_out
-    x = random_tensor(n_tokens, n_in, dtype=dtype, seed=0)
-    weight = random_tensor(rows, n_in, dtype=dtype, seed=1) / n_in**0.5
-    bias = random_tensor(rows, dtype=dtype, seed=2) if "bias" in flags else None
-    norm = RMSNorm(random_tensor(n_in, dtype=dtype, seed=3), 1e-6) if "norm" in flags else None
-    residual = random_tensor(n_tokens, n_out, dtype=dtype, seed=4) if "residual" in flags else None
-    found = fused.linear(x, weight, bias, norm, residual, gated)
-    assert found.dtype == dtype
-    expected = _PLAIN.linear(x.double(), weight.double(), exact(bias), exact_norm(norm), exact(residual), gated)
-    assert_close(found, expected)
+def random_norm(size: int, dtype: torch.dtype, seed: int) -> RMSNorm:
+    return RMSNorm(random_tensor(size, dtype=dtype, seed=seed), 1e-6)
 
 
 @pytest.mark.parametrize("dtype", _DTYPES, ids=str)
 @pytest.mark.parametrize(("n_in", "n_out"), [(64, 48), (200, 100), (1024, 2304)])
-@pytest.mark.parametrize("flags", ["norm bias", "residual", "norm gate"])
+@pytest.mark.parametrize("flags", ["norm bias", "norm gate", "bias", ""])
 def test_the_linear_maps_of_a_layer(
     fused: LayerOperations, dtype: torch.dtype, n_in: int, n_out: int, flags: str
 ) -> None:
+    gated = "gate" in flags
+    rows = 2 * n_out if gated else n_out
     for n_tokens in _WIDTHS:
-        assert_linear(fused, dtype, n_tokens, n_in, n_out, frozenset(flags.split()))
+        x = random_tensor(n_tokens, n_in, dtype=dtype, seed=0)
+        weight = random_tensor(rows, n_in, dtype=dtype, seed=1) / n_in**0.5
+        bias = random_tensor(rows, dtype=dtype, seed=2) if "bias" in flags else None
+        norm = random_norm(n_in, dtype, seed=3) if "norm" in flags else None
+        found = fused.linear(Stream(x, norm), weight, bias, gated)
+        assert found.dtype == dtype
+        expected = _PLAIN.linear(Stream(x.double(), exact_norm(norm)), weight.double(), exact(bias), gated)
+        assert_close(found, expected)
 
 
-# No layer has a gate and a bias.
-_FLAGS = [
-    frozenset(flags)
-    for n in range(4)
-    for flags in itertools.combinations(["norm", "bias", "residual", "gate"], n)
-    if not {"bias", "gate"} <= set(flags)
-]
-
-
-@pytest.mark.parametrize("n_tokens", [1, 7, 65])
-@pytest.mark.parametrize("flags", _FLAGS, ids=lambda flags: " ".join(sorted(flags)) or "alone")
-def test_linear_maps_of_every_kind(fused: LayerOperations, n_tokens: int, flags: frozenset[str]) -> None:
-    assert_linear(fused, torch.float32, n_tokens, 200, 100, flags)
+@pytest.mark.parametrize("dtype", _DTYPES, ids=str)
+@pytest.mark.parametrize(("n_in", "n_out"), [(64, 48), (200, 100), (1024, 2304)])
+@pytest.mark.parametrize("flags", ["norm bias", "norm", "bias", ""])
+def test_adding_to_the_stream_and_reading_it(
+    fused: LayerOperations, dtype: torch.dtype, n_in: int, n_out: int, flags: str
+) -> None:
+    reader = random_tensor(40, n_out, dtype=dtype, seed=5) / n_out**0.5
+    for n_tokens in _WIDTHS:
+        values = random_tensor(n_tokens, n_out, dtype=dtype, seed=4)
+        x = random_tensor(n_tokens, n_in, dtype=dtype, seed=0)
+        weight = random_tensor(n_out, n_in, dtype=dtype, seed=1) / n_in**0.5
+        bias = random_tensor(n_out, dtype=dtype, seed=2) if "bias" in flags else None
+        norm = random_norm(n_out, dtype, seed=3) if "norm" in flags else None
+        found = fused.add(Stream(values), x, weight, bias, norm)
+        expected = _PLAIN.add(Stream(values.double()), x.double(), weight.double(), exact(bias), exact_norm(norm))
+        assert_close(found.values, expected.values)
+        assert_close(fused.normed(found), _PLAIN.normed(expected))
+        for gated in (False, True):
+            read = fused.linear(found, reader, gated=gated)
+            assert_close(read, _PLAIN.linear(expected, reader.double(), gated=gated))
 
 
 def placement_of(lengths: list[int], width: int, first: int, tree: bool) -> Placement:

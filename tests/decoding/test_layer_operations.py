@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from padrec.decoding import Placement
-from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, visible_columns
+from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream, visible_columns
 
 _OPERATIONS = LayerOperations()
 _COLUMNS = 14
@@ -66,29 +66,39 @@ def plainly_visible(placement: Placement, row: int, token: int) -> list[int]:
 
 @pytest.mark.parametrize("has_norm", [True, False], ids=["norm", "plain"])
 @pytest.mark.parametrize("has_bias", [True, False], ids=["bias", "unbiased"])
-@pytest.mark.parametrize("has_residual", [True, False], ids=["residual", "alone"])
 @pytest.mark.parametrize("gated", [True, False], ids=["gated", "linear"])
-def test_a_linear_map_with_what_stands_around_it(
-    has_norm: bool, has_bias: bool, has_residual: bool, gated: bool
-) -> None:
+def test_a_linear_map_of_the_stream(has_norm: bool, has_bias: bool, gated: bool) -> None:
     n_tokens, n_in, n_out = 3, 5, 4
     rows = 2 * n_out if gated else n_out
     x, weight = random_tensor(n_tokens, n_in, seed=0), random_tensor(rows, n_in, seed=1)
     norm = RMSNorm(random_tensor(n_in, seed=2), 1e-3) if has_norm else None
     bias = random_tensor(rows, seed=3) if has_bias else None
-    residual = random_tensor(n_tokens, n_out, seed=4) if has_residual else None
-    found = _OPERATIONS.linear(x, weight, bias, norm, residual, gated)
+    found = _OPERATIONS.linear(Stream(x, norm), weight, bias, gated)
     expected = []
-    for token, inputs in enumerate(x.tolist()):
+    for inputs in x.tolist():
         read = inputs if norm is None else normed(inputs, norm)
         y = [dot(read, row) + (0.0 if bias is None else float(bias[at])) for at, row in enumerate(weight.tolist())]
         if gated:
             y = [silu(gate) * up for gate, up in zip(y[:n_out], y[n_out:], strict=True)]
-        expected.append(
-            [value + (0.0 if residual is None else float(residual[token, at])) for at, value in enumerate(y)]
-        )
+        expected.append(y)
     # The norm itself is taken in float32, as transformers takes it.
     torch.testing.assert_close(found, torch.tensor(expected, dtype=x.dtype), rtol=0, atol=1e-5 if has_norm else 1e-12)
+
+
+@pytest.mark.parametrize("has_bias", [True, False], ids=["bias", "unbiased"])
+def test_a_linear_map_is_added_to_the_stream(has_bias: bool) -> None:
+    values, x, weight = (random_tensor(*shape, seed=seed) for seed, shape in enumerate([(3, 4), (3, 5), (4, 5)]))
+    bias = random_tensor(4, seed=3) if has_bias else None
+    norm = RMSNorm(random_tensor(4, seed=4), 1e-3)
+    found = _OPERATIONS.add(Stream(values), x, weight, bias, norm)
+    sums = [
+        [value + dot(inputs, row) for value, row in zip(before, weight.tolist(), strict=True)]
+        for before, inputs in zip(values.tolist(), x.tolist(), strict=True)
+    ]
+    expected = torch.tensor(sums, dtype=x.dtype) + (0.0 if bias is None else bias)
+    torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-12)
+    behind_norm = torch.tensor([normed(row, norm) for row in expected.tolist()], dtype=x.dtype)
+    torch.testing.assert_close(_OPERATIONS.normed(found), behind_norm, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("has_norm", [True, False], ids=["norm", "plain"])
