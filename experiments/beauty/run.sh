@@ -28,3 +28,4 @@ evaluate greedy
 evaluate sampled --model.init_args.temperature 1
 evaluate greedy-free --model.init_args.constraint null
 evaluate sampled-free --model.init_args.constraint null --model.init_args.temperature 1
+evaluate transformers --config $configs/transformers.yaml

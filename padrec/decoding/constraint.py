@@ -173,8 +173,9 @@ class CatalogConstraint:
         free = present & (high - low > used_below) & unfinished[..., None]
         # Absent children are written to one column too many, which is cut off again.
         size = self.vocabulary.size
-        mask = torch.zeros(*state.node.shape, size + 1, dtype=torch.bool, device=state.node.device)
-        mask = mask.scatter(-1, torch.where(present, tokens, size), free)[..., :size]
+        counts = torch.zeros(*state.node.shape, size + 1, dtype=torch.int32, device=state.node.device)
+        # Not with truth values, for which the compiler has no kernel of its own.
+        mask = counts.scatter(-1, torch.where(present, tokens, size), free.int())[..., :size] > 0
         if self.vocabulary.separator:
             mask[..., self.vocabulary.separator_token] = self.trie.is_leaf(state.node) & unfinished
         return mask

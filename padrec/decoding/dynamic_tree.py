@@ -11,6 +11,7 @@ from padrec.decoding.constraint import Constraint, ListState, concatenate
 from padrec.decoding.draft import DraftSteps
 from padrec.decoding.sampling import Choice, log_chances, masked_log_softmax
 from padrec.decoding.token_tree import TokenTree
+from padrec.decoding.top_k import top_k
 
 
 class DynamicTree:
@@ -104,11 +105,11 @@ def _grow(
     """
     log_probs = log_chances(masked_log_softmax(logits, constraint.allowed(states)), temperature, noise)
     width = min(width, log_probs.shape[-1])
-    gains, tokens = log_probs.topk(width)  # [B, k, width]
+    gains, tokens = top_k(log_probs, width)  # [B, k, width]
     tokens = tokens.flatten(1)
     # Log-probabilities are at most 0, so that no child ever outscores its parent.
     scores = (scores[..., None] + gains.float()).flatten(1)
-    frontier_scores, best = scores.topk(width)
+    frontier_scores, best = top_k(scores, width)
     parents, frontier = best // width, tokens.gather(1, best)
     after = constraint.advance(states.gather(parents), frontier)
     return _Level(tokens, scores, best, parents, frontier, frontier_scores, after)

@@ -12,6 +12,7 @@ from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, 
 from padrec.decoding.runner import TargetRunner
 from padrec.decoding.sampling import Choice
 from padrec.decoding.token_tree import TokenTree
+from padrec.decoding.top_k import top_k
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def _with_forced_runs(
     forced = constraint.forced(tree.states)  # [B, N]
     # Where the tree goes on it has the forced token already, unless its draft ignores the constraint.
     due = (forced >= 0) & tree.is_childless & tree.present
-    leaves = torch.where(due, tree.scores, -torch.inf).topk(min(n_leaves, tokens.shape[1])).indices  # [B, E]
+    _, leaves = top_k(torch.where(due, tree.scores, -torch.inf), min(n_leaves, tokens.shape[1]))  # [B, E]
     states, token, runs_on = tree.states.gather(leaves), forced.gather(1, leaves), due.gather(1, leaves)
     run, present, after = [], [], []
     for _ in range(length):

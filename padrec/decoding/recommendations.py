@@ -110,12 +110,11 @@ class RoundStatistics:
     """
 
     def __init__(self, batch: int, n_slot_states: int, max_depth: int, device: torch.device) -> None:
-        self._attempted = torch.zeros(n_slot_states * max_depth, dtype=torch.long, device=device)
+        self._attempted = torch.zeros(n_slot_states, max_depth, dtype=torch.long, device=device)
         self._accepted = torch.zeros_like(self._attempted)
         self._lengths = torch.zeros(max_depth + 1, dtype=torch.long, device=device)
         self._target_passes = torch.zeros(batch, dtype=torch.long, device=device)
         self._draft_passes = torch.zeros_like(self._target_passes)
-        self._shape = (n_slot_states, max_depth)
 
     def reset(self) -> None:
         """Forget all counts."""
@@ -136,14 +135,15 @@ class RoundStatistics:
             reached: depths that verification came to, int64 `[B]`: `kept`, or one more.
             active: rows that were still unfinished, bool `[B]`.
         """
-        max_depth = self._shape[1]
-        depth = torch.arange(max_depth, device=slots.device)
-        place = (slots * max_depth + depth).flatten()
-        attempted = (depth < reached[:, None]) & active[:, None]
-        accepted = (depth < kept[:, None]) & active[:, None]
-        self._attempted.index_add_(0, place, attempted.flatten().long())
-        self._accepted.index_add_(0, place, accepted.flatten().long())
-        self._lengths.index_add_(0, kept, active.long())
+        n_slot_states, max_depth = self._attempted.shape
+        depth = torch.arange(max_depth + 1, device=slots.device)
+        # Compared and summed, where adding at indices would be many launches on a GPU.
+        in_slot = slots[:, None] == torch.arange(n_slot_states, device=slots.device)[:, None]  # [B, slots, D]
+        attempted = (depth[:-1] < reached[:, None]) & active[:, None]
+        accepted = (depth[:-1] < kept[:, None]) & active[:, None]
+        self._attempted += (in_slot & attempted[:, None]).sum(0)
+        self._accepted += (in_slot & accepted[:, None]).sum(0)
+        self._lengths += ((kept[:, None] == depth) & active[:, None]).sum(0)
 
     def trace(
         self, prefill_seconds: float, decode_seconds: float, tokens: Tensor, recording_seconds: float = 0.0
@@ -157,8 +157,8 @@ class RoundStatistics:
             target_passes=_on_host(self._target_passes),
             draft_passes=_on_host(self._draft_passes),
             tokens=_on_host(tokens),
-            attempted=_on_host(self._attempted.view(self._shape)),
-            accepted=_on_host(self._accepted.view(self._shape)),
+            attempted=_on_host(self._attempted),
+            accepted=_on_host(self._accepted),
             accepted_lengths=_on_host(self._lengths),
             recording_seconds=recording_seconds,
         )

@@ -116,7 +116,6 @@ class _SpeculativeRounds:
         """See `Rounds.round`."""
         lists, constraint = self.lists, self._request.constraint
         with Phase.SETTLING.named():
-            self.statistics.add_round(~lists.finished, self._expansion.draft_passes)
             choice = lists.choice(self._max_depth)
         with Phase.TREE_BUILDING.named():
             tree = self._draft.propose(lists.last, lists.state, constraint, choice, self._expansion)
@@ -124,8 +123,8 @@ class _SpeculativeRounds:
         with Phase.TARGET_PASS.named():
             logits, features = self._runner.verify(tree)
         with Phase.SETTLING.named():
-            depth = self._expansion.depth
-            path, seen = _settle(logits, features, tree, choice, self._request, lists, self.statistics, depth)
+            expansion = self._expansion
+            path, seen = _settle(logits, features, tree, choice, self._request, lists, self.statistics, expansion)
         with Phase.KEEPING.named():
             self._runner.commit(path, seen.count)
             self._draft.observe(seen)
@@ -140,10 +139,11 @@ def _settle(
     request: ListRequest,
     lists: ListBuffer,
     statistics: RoundStatistics,
-    draft_depth: int,
+    expansion: TreeExpansion,
 ) -> tuple[Tensor, Observation]:
     """Add what the target keeps of a tree to the lists; returns the path kept `[B, D + 1]` and what a draft learns."""
     active = ~lists.finished
+    statistics.add_round(active, expansion.draft_passes)
     chosen, log_probs = lists.choose(logits, tree.states, tree.depths, choice)
     outcome = verify(tree, chosen)
     count = lists.append(outcome.emitted, log_probs.gather(1, outcome.path), outcome.count + 1)
@@ -157,7 +157,7 @@ def _settle(
     # Where the walk ended for want of the right proposal, that depth was missed, be it that the tree held other
     # tokens there or none: a tree that prunes must not look better than one that guesses. Deeper than the draft
     # could go nothing is missed.
-    missed = (count > outcome.count) & (outcome.count < draft_depth)
+    missed = (count > outcome.count) & (outcome.count < expansion.depth)
     statistics.add_proposals(states.slot[:, :-1], kept, kept + missed, active)
     at = outcome.path[..., None].expand(-1, -1, features.shape[-1])
     return outcome.path, Observation(features.gather(1, at), outcome.emitted, states.slot, count)

@@ -11,6 +11,7 @@ from padrec.decoding.constraint import Constraint, ListState, concatenate
 from padrec.decoding.draft import DraftSteps
 from padrec.decoding.sampling import Choice
 from padrec.decoding.token_tree import TokenTree
+from padrec.decoding.top_k import top_k
 
 
 class StaticTree:
@@ -63,12 +64,12 @@ class StaticTree:
                 logits = steps.extend(level_tokens, parents, level_states.slot, depth - 1)
             log_probs = choice.log_chances(logits, constraint.allowed(level_states), depth - 1)  # [B, readers, V]
             ranks = min(max(path[-1] for path in level) + 1, log_probs.shape[-1])
-            best = log_probs.topk(ranks)
+            best, best_tokens = top_k(log_probs, ranks)
             rows = [readers.index(path[:-1]) for path in level]
             at = _index([row * ranks + min(path[-1], ranks - 1) for row, path in zip(rows, level, strict=True)], root)
             above = _index(rows, root)
-            level_tokens = best.indices.flatten(1).gather(1, at)
-            level_scores = level_scores.gather(1, above) + best.values.flatten(1).gather(1, at).float()
+            level_tokens = best_tokens.flatten(1).gather(1, at)
+            level_scores = level_scores.gather(1, above) + best.flatten(1).gather(1, at).float()
             level_states = constraint.advance(level_states.gather(above), level_tokens)
             tokens.append(level_tokens)
             states.append(level_states)

@@ -219,6 +219,8 @@ def rotate_kernel(
     values,
     width,
     first,
+    position_row_stride,
+    position_stride,
     row_stride,
     head_stride,
     eps,
@@ -247,7 +249,7 @@ def rotate_kernel(
             norm = query_norm if head < N_QUERIES else key_norm
             own = own * factor * tl.load(norm + unit).to(tl.float32)
             other = other * factor * tl.load(norm + partner).to(tl.float32)
-        position = tl.load(positions + token)
+        position = tl.load(positions + row * position_row_stride + index * position_stride)
         cosine = tl.load(cosines + position * SIZE + unit)
         sine = tl.load(sines + position * SIZE + unit)
         turned = own * cosine + tl.where(unit < SIZE // 2, -other, other) * sine
@@ -380,3 +382,20 @@ def keep_kernel(
         moved = tl.load(values + base + source[:, None] * SIZE + unit[None, :], mask)
         tl.debug_barrier()
         tl.store(values + base + (past + place)[:, None] * SIZE + unit[None, :], moved, mask)
+
+
+@triton.jit
+def top_k_kernel(values, best, indices, n, K: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, BLOCK)
+    bits = tl.load(values + row * n + place, place < n, 0.0).to(tl.int32, bitcast=True)
+    # As integers that are in the order of the numbers. With the place behind them all differ, the first the greatest.
+    order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+    rest = tl.where(place < n, (order << 32) | (BLOCK - 1 - place), -0x8000000000000000)
+    for rank in tl.static_range(K):
+        top = tl.max(rest, 0)
+        rest = tl.where(rest == top, -0x8000000000000000, rest)
+        found = (top >> 32).to(tl.int32)
+        number = tl.where(found < 0, found ^ 0x7FFFFFFF, found).to(tl.float32, bitcast=True)
+        tl.store(best + row * K + rank, number)
+        tl.store(indices + row * K + rank, BLOCK - 1 - (top & 0xFFFFFFFF))

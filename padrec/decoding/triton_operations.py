@@ -17,6 +17,9 @@ from padrec.decoding.triton_kernels import (
 # Above this many tokens a pass is bound by arithmetic, and the vendor's matrix products are the better ones.
 _MOST_TOKENS = 128
 
+# Of a multiprocessor's memory, for what a program holds of inputs and weights.
+_TILE_BYTES = 200_000
+
 
 class TritonOperations(LayerOperations):
     """`LayerOperations` for passes of few tokens, which cost what reading the weights costs.
@@ -101,7 +104,7 @@ class TritonOperations(LayerOperations):
             gated: see `linear`.
         """
         (n_tokens, n_in), n_out = x.shape, y.shape[1]
-        block_t, block_n, block_k, warps, stages = linear_blocks(n_tokens, n_out, n_in, gated)
+        block_t, block_n, block_k, warps, stages = linear_blocks(n_tokens, n_out, n_in, gated, x.itemsize)
         factors = None if incoming is None or incoming.norm is None else incoming.squares
         linear_kernel[(triton.cdiv(n_out, block_n), triton.cdiv(n_tokens, block_t))](
             x,
@@ -185,13 +188,15 @@ class TritonOperations(LayerOperations):
             None if norms is None else norms[1].weight,
             rotary[0],
             rotary[1],
-            placement.positions.contiguous(),
+            placement.positions,
             placement.lengths,
             queries,
             cache.keys,
             cache.values,
             width,
             placement.first,
+            placement.positions.stride(0),
+            placement.positions.stride(1),
             cache.keys.stride(0),
             cache.keys.stride(1),
             0.0 if norms is None else norms[0].eps,
@@ -261,27 +266,40 @@ def supports(heads: Heads) -> bool:
     return heads.size >= 16 and heads.size & (heads.size - 1) == 0
 
 
-def linear_blocks(n_tokens: int, n_out: int, n_in: int, gated: bool) -> tuple[int, int, int, int, int]:
+def linear_blocks(
+    n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int = 2
+) -> tuple[int, int, int, int, int]:
     """Tile sizes (tokens, outputs, inputs), warps and pipeline stages of a linear map of several tokens.
 
-    The best of a sweep on one H200 for maps of 1,024 to 3,072 units. Reading the weights is all that counts, so tiles
-    are small enough to keep every multiprocessor at it.
+    The best of sweeps of whole passes on one H200, of maps of 1,024 to 3,072 units in bfloat16. Weights of more bytes
+    get fewer stages, so that the tiles fit into a multiprocessor's memory.
     """
+    block_t, block_n, block_k, warps, stages = _half_precision_blocks(n_tokens, n_out, n_in, gated)
+    stage_bytes = (block_t + block_n * (2 if gated else 1)) * block_k * itemsize
+    return block_t, block_n, block_k, warps, max(2, min(stages, _TILE_BYTES // stage_bytes))
+
+
+def _half_precision_blocks(n_tokens: int, n_out: int, n_in: int, gated: bool) -> tuple[int, int, int, int, int]:
     block_t = min(64, max(16, triton.next_power_of_2(n_tokens)))
+    few = n_tokens <= 16
     if gated:
-        return block_t, 32 if n_tokens <= 64 else 64, 256 if block_t == 16 else 128, 4, 3
-    block_n = 16 if n_out <= 2048 else 32 if n_out <= 4096 else 64
-    if block_t == 16:
-        return block_t, max(32, block_n), 256, 4, 5 if block_n == 16 and n_in > 2048 else 3
-    return block_t, block_n, 128, 4, 5 if block_n <= 32 else 3
+        return (block_t, 32, 256, 4, 3) if few else (block_t, 32 if block_t == 32 else 64, 128, 4, 3)
+    if n_in > 2 * n_out:
+        # Few outputs of many inputs: small tiles keep as many multiprocessors as possible at it.
+        return (block_t, 32, 256, 4, 4) if few else (block_t, 16, 256, 4, 3)
+    if few:
+        return (block_t, 64, 256, 8, 4) if n_out > 1024 else (block_t, 32, 256, 4, 4)
+    return (block_t, 32, 128, 4, 6) if n_out <= 4096 else (block_t, 64, 128, 4, 3)
 
 
 def vector_blocks(n_out: int, n_in: int, gated: bool) -> tuple[int, int, int]:
     """Tile sizes (outputs, inputs) and warps of a linear map of one token; see `linear_blocks`."""
-    block_k = min(512 if gated else 1024, triton.next_power_of_2(n_in))
     if gated:
-        return 4 if n_out <= 4096 else 8, block_k, 4
-    return 2 if n_out <= 2048 else 4 if n_out <= 8192 else 8, block_k, 4
+        return 4 if n_out <= 4096 else 8, min(512, triton.next_power_of_2(n_in)), 4
+    block_k = min(4096, triton.next_power_of_2(n_in))
+    if block_k > 1024:
+        return 2, block_k, 4
+    return 4 if n_out <= 1024 else 2, block_k, 4 if n_out <= 1024 else 8
 
 
 def _precision(dtype: torch.dtype) -> str:

@@ -91,7 +91,10 @@ def _fuse(
     fused = nn.functional.linear(features, feature_weight) + table[tokens]
     if gate_weight is None or gate_offset is None or step_embedding is None:
         return fused
-    gate = (nn.functional.linear(fused, gate_weight) + gate_offset[tokens]).sigmoid()
+    # A product with a single row, summed in the kernel that needs it.
+    exact = torch.promote_types(fused.dtype, torch.float32)
+    score = (fused.to(exact) * gate_weight.to(exact)).sum(-1, keepdim=True)
+    gate = (score.to(fused.dtype) + gate_offset[tokens]).sigmoid()
     return fused + gate * step_embedding
 
 

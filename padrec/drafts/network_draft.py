@@ -163,9 +163,15 @@ class NetworkDraft:
         place = torch.arange(seen.tokens.shape[1], device=seen.tokens.device)
         hidden = self._fusion(seen.tokens, seen.features, seen.slots, 0)
         output = self._layers(hidden, Placement(self._memory.lengths, self._memory.lengths[:, None] + place))
-        last = (seen.count - 1).clamp(min=0)[:, None, None].expand(-1, -1, output.shape[-1])
-        self._memory.root.copy_(torch.where(seen.count[:, None, None] > 0, output.gather(1, last), self._memory.root))
-        self._memory.lengths.add_(seen.count)
+        _remember_last(output, seen.count, self._memory.root, self._memory.lengths)
+
+
+@compiled
+def _remember_last(output: Tensor, count: Tensor, root: Tensor, lengths: Tensor) -> None:
+    """Move on behind the first `count` of the outputs `[B, T, d]`; rows that read nothing stay where they are."""
+    last = (count - 1).clamp(min=0)[:, None, None].expand(-1, -1, output.shape[-1])
+    root.copy_(torch.where(count[:, None, None] > 0, output.gather(1, last), root))
+    lengths.add_(count)
 
 
 @compiled
