@@ -26,6 +26,6 @@ evaluate() {
 }
 evaluate greedy
 evaluate sampled --model.init_args.temperature 1
-evaluate greedy-free --model.init_args.constraint null
-evaluate sampled-free --model.init_args.constraint null --model.init_args.temperature 1
+evaluate greedy-free --config $configs/free.yaml
+evaluate sampled-free --config $configs/free.yaml --model.init_args.temperature 1
 evaluate transformers --config $configs/transformers.yaml
