@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from omegaconf.errors import OmegaConfBaseException
 
 import padrec  # noqa: F401  # short class names in configs resolve among what is imported
 from padrec.catalog import InputError
@@ -56,6 +57,8 @@ def main(args: ArgsType = None) -> None:
             _prepare(arguments[1:])
         else:
             _train_or_evaluate(args)
+    except OmegaConfBaseException as error:  # some of them are ValueErrors too
+        _fail(_unresolved(error))
     except ValueError as error:
         wrong_input = _wrong_input(error)
         if wrong_input is None:
@@ -135,6 +138,17 @@ def _check_checkpoint(path: str, model: str) -> None:
         raise InputError(f"{path}: expected a checkpoint saved by `padrec fit`, which names its class")
     if locate(found) is not locate(model):
         raise InputError(f"{path}: a checkpoint of {found}, expected one of the config's model {model}")
+
+
+def _unresolved(error: OmegaConfBaseException) -> str:
+    """What is wrong with a ${…} of a config, and where it stands."""
+    problem, _, _ = str(error).partition("\n")  # the lines behind it repeat the place
+    _, _, problem = problem.rpartition("raised while resolving interpolation: ")
+    place = f"{error.full_key}: " if error.full_key else ""
+    return (
+        f"{place}{problem.strip(chr(34))}, expected an interpolation that can be resolved, as ${{oc.env:NAME}}, "
+        "${oc.env:NAME,default} or ${key.of.this.config}"
+    )
 
 
 def _wrong_input(error: BaseException | None) -> InputError | None:

@@ -207,6 +207,13 @@ def write_wrong_inputs(folder: Path, runs: Path) -> None:
     (folder / "unknown-item.jsonl").write_text('{"user": "u", "history": ["item-1"], "items": ["item-777"]}\n')
     (folder / "malformed.yaml").write_text("trainer: {max_epochs: 1\n")
     (folder / "list.yaml").write_text("[1, 2]\n")
+    for name, value in {
+        "open": "${oc.env:NAME",
+        "no-variable": "${oc.env:PADREC_NO_SUCH_VARIABLE}",
+        "no-key": "${nonsense.key}",
+        "no-resolver": "${nonsense:x}",
+    }.items():
+        (folder / f"{name}.yaml").write_text(f'trainer: {{default_root_dir: "{value}"}}\n')
     for name, draft in {
         "absent-draft": folder / "absent.ckpt",
         "target-as-draft": checkpoint(runs, "target"),
@@ -244,6 +251,30 @@ WRONG_INPUT = {
         ["{tmp}/malformed.yaml: ", "parsing config", "line 2, column 1"],
     ),
     "config that is a list": ("fit", "target", "--config={tmp}/list.yaml", ["{tmp}/list.yaml: ", "[1, 2]"]),
+    "interpolation without its end": (
+        "fit",
+        "target",
+        "--config={tmp}/open.yaml",
+        ["trainer.default_root_dir: missing BRACE_CLOSE", "expected an interpolation that can be resolved"],
+    ),
+    "interpolation of no variable": (
+        "fit",
+        "target",
+        "--config={tmp}/no-variable.yaml",
+        ["trainer.default_root_dir: Environment variable 'PADREC_NO_SUCH_VARIABLE' not found, expected"],
+    ),
+    "interpolation of no key": (
+        "fit",
+        "target",
+        "--config={tmp}/no-key.yaml",
+        ["trainer.default_root_dir: Interpolation key 'nonsense.key' not found, expected"],
+    ),
+    "interpolation of no kind": (
+        "fit",
+        "target",
+        "--config={tmp}/no-resolver.yaml",
+        ["trainer.default_root_dir: Unsupported interpolation type nonsense, expected"],
+    ),
     "unknown model key": ("fit", "target", "--model.init_args.nonsense=1", ["'nonsense' is not accepted"]),
     "unknown data key": ("fit", "target", "--data.init_args.nonsense=1", ["'nonsense' is not accepted"]),
     "unknown trainer key": ("fit", "target", "--trainer.nonsense=1", ["nonsense"]),
