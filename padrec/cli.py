@@ -7,7 +7,8 @@ from pydoc import locate
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from omegaconf.errors import OmegaConfBaseException
 
 import padrec  # noqa: F401  # short class names in configs resolve among what is imported
@@ -72,6 +73,7 @@ def _train_or_evaluate(args: ArgsType) -> None:
         parser_class=_Parser,
         subclass_mode_model=True,
         subclass_mode_data=True,
+        save_config_callback=_SaveConfig,
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
         parser_kwargs={"parser_mode": _PARSER_MODE, "epilog": _EPILOG},
@@ -88,6 +90,14 @@ def _prepare(arguments: list[str]) -> None:
     settings = parser.instantiate_classes(parser.parse_args(arguments))
     settings.pop("config")
     Preparation(**settings).run()
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Puts the resolved config beside what the logger writes; without a logger it would replace one in this folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.loggers:
+            super().setup(trainer, pl_module, stage)
 
 
 class _Parser(LightningArgumentParser):

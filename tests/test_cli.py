@@ -132,6 +132,16 @@ def test_lists_of_the_target_can_be_predicted_and_trained_on(runs: Path, tmp_pat
     assert len(logged(runs / "on-lists", "train/loss")) > len(logged(runs / "padrec", "train/loss"))
 
 
+def test_without_a_logger_no_config_is_left_in_the_folder(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("mine: true\n")
+    monkeypatch.setenv("PADREC_TEST_RUNS", str(tmp_path))
+    run("predict", "target", f"--trainer.logger=false --ckpt_path={checkpoint(runs, 'target')}")
+    assert (tmp_path / "config.yaml").read_text() == "mine: true\n"
+
+
 def test_evaluation_compares_all_arms(runs: Path) -> None:
     run("test", "evaluate")
     report = json.loads((runs / "evaluate" / "report.json").read_text())
@@ -386,7 +396,7 @@ def configs() -> dict[str, list[Path]]:
         contents = {path: yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))}
         complete = [path for path, content in contents.items() if names_a_class(content, "model", "data")]
         for path, content in contents.items():
-            if "class_path" not in content:  # else a part that others include
+            if not content.keys() & {"class_path", "source"}:  # else a part that others include, or of `prepare`
                 found[f"{folder.name}/{path.stem}"] = [path] if path in complete else [*complete, path]
     return found
 
@@ -403,6 +413,14 @@ def test_every_experiment_can_be_read(name: str, capfd: pytest.CaptureFixture[st
     *bases, path = configs()[name]
     # An overlay changes some of the stages of its folder.
     assert any(parses(base, path) for base in bases) if bases else parses(path), capfd.readouterr().err
+
+
+def test_every_preparation_can_be_read(capfd: pytest.CaptureFixture[str]) -> None:
+    for path in _EXPERIMENTS.glob("*/*.yaml"):
+        if "source" in yaml.safe_load(path.read_text()):
+            with pytest.raises(SystemExit) as caught:
+                main(["prepare", f"--config={path}", "--print_config"])
+            assert caught.value.code == 0, capfd.readouterr().err
 
 
 def test_parts_of_experiments_are_included_somewhere() -> None:
