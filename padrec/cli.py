@@ -1,6 +1,7 @@
 """The command line: `padrec prepare|fit|validate|test|predict --config …`."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from pydoc import locate
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf.errors import OmegaConfBaseException
 
 import padrec  # noqa: F401  # short class names in configs resolve among what is imported
@@ -50,7 +52,7 @@ def main(args: ArgsType = None) -> None:
         args: command-line arguments; None takes the process's own.
 
     Raises:
-        SystemExit: status 2 after one message for wrong input.
+        SystemExit: status 2 after one message for wrong input, 143 after a SIGTERM.
     """
     arguments = sys.argv[1:] if args is None else args
     try:
@@ -58,6 +60,8 @@ def main(args: ArgsType = None) -> None:
             _prepare(arguments[1:])
         else:
             _train_or_evaluate(args)
+    except SIGTERMException:  # a SystemExit of status 0: a script would go on as if the work were done
+        raise SystemExit(128 + signal.SIGTERM) from None
     except OmegaConfBaseException as error:  # some of them are ValueErrors too
         _fail(_unresolved(error))
     except ValueError as error:

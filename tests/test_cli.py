@@ -1,7 +1,9 @@
 """The program itself: every stage on tiny data, and what wrong input gets to read."""
 
 import json
+import os
 import shlex
+import signal
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,16 @@ def test_lists_of_the_target_can_be_predicted_and_trained_on(runs: Path, tmp_pat
     assert all(item.startswith("item-") for row in rows for item in row["items"])
     run("fit", "draft", f"{named('on-lists')} --data.init_args.generated_lists=[{lists}]")
     assert len(logged(runs / "on-lists", "train/loss")) > len(logged(runs / "padrec", "train/loss"))
+
+
+def test_a_fit_that_is_told_to_end_does_not_look_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminate(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TargetRecommender, "on_train_batch_start", terminate)
+    with pytest.raises(SystemExit) as end:
+        run("fit", "target", named("terminated"))
+    assert end.value.code == 143
 
 
 def test_without_a_logger_no_config_is_left_in_the_folder(
