@@ -158,9 +158,10 @@ def _unresolved(error: OmegaConfBaseException) -> str:
     """What is wrong with a ${…} of a config, and where it stands."""
     problem, _, _ = str(error).partition("\n")  # the lines behind it repeat the place
     _, _, problem = problem.rpartition("raised while resolving interpolation: ")
+    problem = problem.strip('"')
     place = f"{error.full_key}: " if error.full_key else ""
     return (
-        f"{place}{problem.strip(chr(34))}, expected an interpolation that can be resolved, as ${{oc.env:NAME}}, "
+        f"{place}{problem}, expected an interpolation that can be resolved, as ${{oc.env:NAME}}, "
         "${oc.env:NAME,default} or ${key.of.this.config}"
     )
 

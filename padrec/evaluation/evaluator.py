@@ -7,7 +7,7 @@ from typing import Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary

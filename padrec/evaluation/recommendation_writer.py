@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 
 from padrec.catalog import Catalog, InputError
 from padrec.data import PromptBatch, SemanticIDDataModule
