@@ -1,13 +1,17 @@
 """The command line: `padrec prepare|fit|validate|test|predict --config …`."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from pydoc import locate
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf.errors import OmegaConfBaseException
 
 import padrec  # noqa: F401  # short class names in configs resolve among what is imported
 from padrec.catalog import InputError
@@ -48,7 +52,7 @@ def main(args: ArgsType = None) -> None:
         args: command-line arguments; None takes the process's own.
 
     Raises:
-        SystemExit: status 2 after one message for wrong input.
+        SystemExit: status 2 after one message for wrong input, 143 after a SIGTERM.
     """
     arguments = sys.argv[1:] if args is None else args
     try:
@@ -56,6 +60,10 @@ def main(args: ArgsType = None) -> None:
             _prepare(arguments[1:])
         else:
             _train_or_evaluate(args)
+    except SIGTERMException:  # a SystemExit of status 0: a script would go on as if the work were done
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except OmegaConfBaseException as error:  # some of them are ValueErrors too
+        _fail(_unresolved(error))
     except ValueError as error:
         wrong_input = _wrong_input(error)
         if wrong_input is None:
@@ -69,6 +77,7 @@ def _train_or_evaluate(args: ArgsType) -> None:
         parser_class=_Parser,
         subclass_mode_model=True,
         subclass_mode_data=True,
+        save_config_callback=_SaveConfig,
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
         parser_kwargs={"parser_mode": _PARSER_MODE, "epilog": _EPILOG},
@@ -85,6 +94,14 @@ def _prepare(arguments: list[str]) -> None:
     settings = parser.instantiate_classes(parser.parse_args(arguments))
     settings.pop("config")
     Preparation(**settings).run()
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Puts the resolved config beside what the logger writes; without a logger it would replace one in this folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.loggers:
+            super().setup(trainer, pl_module, stage)
 
 
 class _Parser(LightningArgumentParser):
@@ -135,6 +152,18 @@ def _check_checkpoint(path: str, model: str) -> None:
         raise InputError(f"{path}: expected a checkpoint saved by `padrec fit`, which names its class")
     if locate(found) is not locate(model):
         raise InputError(f"{path}: a checkpoint of {found}, expected one of the config's model {model}")
+
+
+def _unresolved(error: OmegaConfBaseException) -> str:
+    """What is wrong with a ${…} of a config, and where it stands."""
+    problem, _, _ = str(error).partition("\n")  # the lines behind it repeat the place
+    _, _, problem = problem.rpartition("raised while resolving interpolation: ")
+    problem = problem.strip('"')
+    place = f"{error.full_key}: " if error.full_key else ""
+    return (
+        f"{place}{problem}, expected an interpolation that can be resolved, as ${{oc.env:NAME}}, "
+        "${oc.env:NAME,default} or ${key.of.this.config}"
+    )
 
 
 def _wrong_input(error: BaseException | None) -> InputError | None:

@@ -1,7 +1,9 @@
 """The program itself: every stage on tiny data, and what wrong input gets to read."""
 
 import json
+import os
 import shlex
+import signal
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,26 @@ def test_lists_of_the_target_can_be_predicted_and_trained_on(runs: Path, tmp_pat
     assert len(logged(runs / "on-lists", "train/loss")) > len(logged(runs / "padrec", "train/loss"))
 
 
+def test_a_fit_that_is_told_to_end_does_not_look_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminate(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TargetRecommender, "on_train_batch_start", terminate)
+    with pytest.raises(SystemExit) as end:
+        run("fit", "target", named("terminated"))
+    assert end.value.code == 143
+
+
+def test_without_a_logger_no_config_is_left_in_the_folder(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("mine: true\n")
+    monkeypatch.setenv("PADREC_TEST_RUNS", str(tmp_path))
+    run("predict", "target", f"--trainer.logger=false --ckpt_path={checkpoint(runs, 'target')}")
+    assert (tmp_path / "config.yaml").read_text() == "mine: true\n"
+
+
 def test_evaluation_compares_all_arms(runs: Path) -> None:
     run("test", "evaluate")
     report = json.loads((runs / "evaluate" / "report.json").read_text())
@@ -207,6 +229,13 @@ def write_wrong_inputs(folder: Path, runs: Path) -> None:
     (folder / "unknown-item.jsonl").write_text('{"user": "u", "history": ["item-1"], "items": ["item-777"]}\n')
     (folder / "malformed.yaml").write_text("trainer: {max_epochs: 1\n")
     (folder / "list.yaml").write_text("[1, 2]\n")
+    for name, value in {
+        "open": "${oc.env:NAME",
+        "no-variable": "${oc.env:PADREC_NO_SUCH_VARIABLE}",
+        "no-key": "${nonsense.key}",
+        "no-resolver": "${nonsense:x}",
+    }.items():
+        (folder / f"{name}.yaml").write_text(f'trainer: {{default_root_dir: "{value}"}}\n')
     for name, draft in {
         "absent-draft": folder / "absent.ckpt",
         "target-as-draft": checkpoint(runs, "target"),
@@ -244,6 +273,30 @@ WRONG_INPUT = {
         ["{tmp}/malformed.yaml: ", "parsing config", "line 2, column 1"],
     ),
     "config that is a list": ("fit", "target", "--config={tmp}/list.yaml", ["{tmp}/list.yaml: ", "[1, 2]"]),
+    "interpolation without its end": (
+        "fit",
+        "target",
+        "--config={tmp}/open.yaml",
+        ["trainer.default_root_dir: missing BRACE_CLOSE", "expected an interpolation that can be resolved"],
+    ),
+    "interpolation of no variable": (
+        "fit",
+        "target",
+        "--config={tmp}/no-variable.yaml",
+        ["trainer.default_root_dir: Environment variable 'PADREC_NO_SUCH_VARIABLE' not found, expected"],
+    ),
+    "interpolation of no key": (
+        "fit",
+        "target",
+        "--config={tmp}/no-key.yaml",
+        ["trainer.default_root_dir: Interpolation key 'nonsense.key' not found, expected"],
+    ),
+    "interpolation of no kind": (
+        "fit",
+        "target",
+        "--config={tmp}/no-resolver.yaml",
+        ["trainer.default_root_dir: Unsupported interpolation type nonsense, expected"],
+    ),
     "unknown model key": ("fit", "target", "--model.init_args.nonsense=1", ["'nonsense' is not accepted"]),
     "unknown data key": ("fit", "target", "--data.init_args.nonsense=1", ["'nonsense' is not accepted"]),
     "unknown trainer key": ("fit", "target", "--trainer.nonsense=1", ["nonsense"]),
@@ -355,7 +408,7 @@ def configs() -> dict[str, list[Path]]:
         contents = {path: yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))}
         complete = [path for path, content in contents.items() if names_a_class(content, "model", "data")]
         for path, content in contents.items():
-            if "class_path" not in content:  # else a part that others include
+            if not content.keys() & {"class_path", "source"}:  # else a part that others include, or of `prepare`
                 found[f"{folder.name}/{path.stem}"] = [path] if path in complete else [*complete, path]
     return found
 
@@ -372,6 +425,14 @@ def test_every_experiment_can_be_read(name: str, capfd: pytest.CaptureFixture[st
     *bases, path = configs()[name]
     # An overlay changes some of the stages of its folder.
     assert any(parses(base, path) for base in bases) if bases else parses(path), capfd.readouterr().err
+
+
+def test_every_preparation_can_be_read(capfd: pytest.CaptureFixture[str]) -> None:
+    for path in _EXPERIMENTS.glob("*/*.yaml"):
+        if "source" in yaml.safe_load(path.read_text()):
+            with pytest.raises(SystemExit) as caught:
+                main(["prepare", f"--config={path}", "--print_config"])
+            assert caught.value.code == 0, capfd.readouterr().err
 
 
 def test_parts_of_experiments_are_included_somewhere() -> None:

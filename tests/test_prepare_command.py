@@ -88,6 +88,7 @@ def test_the_help_of_the_program_names_the_command(capsys: pytest.CaptureFixture
         ("--source padrec.AmazonReviews2014 --source.reviews {tmp}/log.csv --output {tmp}/out", "log.csv, line 1: no"),
         (f"{_SOURCE} --output {{tmp}}", "no prepared.json, expected a folder written by `padrec prepare`"),
         ("--config {tmp}/absent.yaml", "absent.yaml"),
+        (f"{_SOURCE} --output '${{{{oc.env:NAME'", "output: missing BRACE_CLOSE"),
     ],
 )
 def test_wrong_input_gets_one_message(

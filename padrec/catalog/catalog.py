@@ -83,6 +83,20 @@ class Catalog:
         """
         write_catalog_folder(Path(folder), self.codes, self.keys, self.texts)
 
+    def followed_by(self, other: "Catalog") -> "Catalog":
+        """The items of both, these first; an item without a text gets an empty one where another has one.
+
+        Raises:
+            InputError: another number of slots, or an item in both.
+        """
+        source = f"{self.source} + {other.source}"
+        if self.n_slots != other.n_slots:
+            raise InputError(f"{source}: {self.n_slots} and {other.n_slots} slots, expected as many in both")
+        texts = None
+        if self.texts is not None or other.texts is not None:
+            texts = [text for one in (self, other) for text in one.texts or [""] * one.n_items]
+        return Catalog(torch.cat([self.codes, other.codes]), self.keys + other.keys, texts, source)
+
     @property
     def n_items(self) -> int:
         """Number of items."""

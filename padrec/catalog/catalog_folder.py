@@ -11,7 +11,9 @@ from torch import Tensor
 
 from padrec.catalog.errors import InputError
 
-_CODES_FILE, _ITEMS_FILE = "codes.safetensors", "items.json"
+_CODES_FILE = "codes.safetensors"
+ITEMS_FILE = "items.json"
+"""Keys and texts; no other folder with semantic IDs has a file of this name."""
 
 
 def write_catalog_folder(folder: Path, codes: Tensor, keys: tuple[str, ...], texts: tuple[str, ...] | None) -> None:
@@ -31,7 +33,7 @@ def write_catalog_folder(folder: Path, codes: Tensor, keys: tuple[str, ...], tex
             part.mkdir()
             save_file({"codes": codes.contiguous()}, part / _CODES_FILE)
             items = json.dumps({"keys": keys, "texts": texts})
-            (part / _ITEMS_FILE).write_text(items + "\n", encoding="ascii")
+            (part / ITEMS_FILE).write_text(items + "\n", encoding="ascii")
             os.rename(part, folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
@@ -46,7 +48,7 @@ def read_catalog_folder(folder: Path) -> tuple[Tensor, list[str], list[str] | No
     Raises:
         InputError: a file is missing or malformed.
     """
-    for name in (_CODES_FILE, _ITEMS_FILE):
+    for name in (_CODES_FILE, ITEMS_FILE):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: no {name}, expected a folder written by Catalog.save")
     try:
@@ -54,12 +56,12 @@ def read_catalog_folder(folder: Path) -> tuple[Tensor, list[str], list[str] | No
     except (SafetensorError, KeyError) as error:
         raise InputError(f"{folder / _CODES_FILE}: expected safetensors with a tensor `codes` ({error})") from None
     try:
-        items = json.loads((folder / _ITEMS_FILE).read_text(encoding="utf-8"))
+        items = json.loads((folder / ITEMS_FILE).read_text(encoding="utf-8"))
         keys, texts = items["keys"], items["texts"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / _ITEMS_FILE}: expected a JSON object with keys and texts ({error})") from None
+        raise InputError(f"{folder / ITEMS_FILE}: expected a JSON object with keys and texts ({error})") from None
     if not _are_strings(keys) or not (texts is None or _are_strings(texts)):
-        raise InputError(f"{folder / _ITEMS_FILE}: expected keys and texts to be lists of strings, or texts null")
+        raise InputError(f"{folder / ITEMS_FILE}: expected keys and texts to be lists of strings, or texts null")
     return codes, keys, texts
 
 

@@ -70,6 +70,12 @@ class ItemEmbeddings:
         """The same with vectors of length 1; vectors of zeros stay zeros."""
         return ItemEmbeddings(self.keys, torch.nn.functional.normalize(self.vectors), self.texts, self.source)
 
+    def rows(self, which: Tensor) -> "ItemEmbeddings":
+        """Some of the items, by their rows, int64 `[at least one]`."""
+        chosen = which.tolist()
+        texts = None if self.texts is None else [self.texts[row] for row in chosen]
+        return ItemEmbeddings([self.keys[row] for row in chosen], self.vectors[which], texts, self.source)
+
     def save(self, path: str | Path) -> None:
         """Write a safetensors file and the keys beside it, `<name>.keys.json`.
 

@@ -1,6 +1,7 @@
 """The data of every stage, from the reader to the batches."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.data.generated_lists import read_generated_lists
 from padrec.data.global_batch_sampler import GlobalBatchSampler
 from padrec.data.item_sequences import ItemSequences
+from padrec.data.prompt_file import UserHistories, read_prompt_file
 from padrec.data.prompt_rows import PromptRows, evaluation_prompts, random_cut_prompts
 from padrec.data.readers import Reader
 from padrec.data.resumable_loader import ResumableLoader
@@ -46,6 +48,9 @@ class SemanticIDDataModule(LightningDataModule):
         predict_split: what to predict from: the test prompts, or training sequences cut at random points, from which a
             target generates lists to train on.
         predict_cuts: prompts from each training sequence, with different cut points.
+        predict_prompts: JSON-lines file of users to predict for instead, all of them, whether the data know them or
+            not; a row is `{"user": key, "history": [item key, …]}`, oldest item first.
+        unknown_items: items of `predict_prompts` that the catalog lacks: refuse the file, or leave those items out.
         seed: of the order of training batches, the sample of users and the cut points.
 
     Raises:
@@ -69,6 +74,8 @@ class SemanticIDDataModule(LightningDataModule):
         generated_lists: list[str] | None = None,
         predict_split: Literal["test", "train"] = "test",
         predict_cuts: int = 1,
+        predict_prompts: str | None = None,
+        unknown_items: Literal["error", "drop"] = "error",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -81,6 +88,8 @@ class SemanticIDDataModule(LightningDataModule):
         self.generated_lists = generated_lists or []
         self.predict_split = predict_split
         self.predict_cuts = predict_cuts
+        self.predict_prompts = predict_prompts
+        self.unknown_items = unknown_items
         self.seed = seed
         self._check_arguments()
         dataset = reader.read()
@@ -97,6 +106,12 @@ class SemanticIDDataModule(LightningDataModule):
                 f"list_length is {list_length}, expected at most the {dataset.catalog.n_leaves} different semantic IDs "
                 f"of {dataset.catalog.source}: a list repeats none"
             )
+        self._prompt_users = self._read_prompt_file()
+
+    def _read_prompt_file(self) -> UserHistories | None:
+        if self.predict_prompts is None:
+            return None
+        return read_prompt_file(Path(self.predict_prompts), self._catalog, self.max_history, self.unknown_items)
 
     def _check_arguments(self) -> None:
         at_least = {"list_length": 1, "max_history": 1, "batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
@@ -106,6 +121,13 @@ class SemanticIDDataModule(LightningDataModule):
                 raise InputError(f"{name} is {value}, expected at least {least}")
         if self.predict_split not in ("test", "train"):
             raise InputError(f"predict_split is {self.predict_split!r}, expected 'test' or 'train'")
+        if self.unknown_items not in ("error", "drop"):
+            raise InputError(f"unknown_items is {self.unknown_items!r}, expected 'error' or 'drop'")
+        if self.predict_prompts is not None and self.predict_split == "train":
+            raise InputError(
+                f"predict_prompts is {self.predict_prompts!r} and predict_split 'train', expected one of them: users "
+                "of a file, or cut training sequences"
+            )
 
     @property
     def vocabulary(self) -> SemanticIDVocabulary:
@@ -124,8 +146,8 @@ class SemanticIDDataModule(LightningDataModule):
 
     @property
     def user_keys(self) -> tuple[str, ...]:
-        """The users' own keys; `PromptBatch.users` counts their rows."""
-        return self._split.user_keys
+        """The users' own keys, those of `predict_prompts` behind the others; `PromptBatch.users` counts their rows."""
+        return self._split.user_keys + (self._prompt_users.user_keys if self._prompt_users else ())
 
     @property
     def split(self) -> Split:
@@ -182,7 +204,11 @@ class SemanticIDDataModule(LightningDataModule):
         return self._prompt_loader(*self._evaluation_prompts("test"))
 
     def predict_dataloader(self) -> DataLoader[PromptBatch]:
-        """The test prompts, or, with `predict_split: train`, training sequences cut at random points."""
+        """The test prompts, the users of `predict_prompts`, or, with `predict_split: train`, cut training sequences."""
+        if self._prompt_users is not None:
+            histories = self._prompt_users.histories
+            users = len(self._split.user_keys) + torch.arange(len(histories))
+            return self._prompt_loader(histories, _no_truth(len(histories)), users)
         if self.predict_split == "test":
             return self.test_dataloader()
         train = self._split.train
@@ -215,9 +241,8 @@ class SemanticIDDataModule(LightningDataModule):
                 rows.append([self._catalog.index(key) for key in history][-self.max_history :])
             except InputError as error:
                 raise InputError(f"history {number}: {error}") from None
-        nothing = ItemSequences.from_lists([[]] * len(rows))
         users = torch.full((len(rows),), -1)
-        prompts = PromptRows(ItemSequences.from_lists(rows), nothing, users, self._catalog, self._encoder)
+        prompts = PromptRows(ItemSequences.from_lists(rows), _no_truth(len(rows)), users, self._catalog, self._encoder)
         return prompts.__getitems__(list(range(len(rows))))
 
     def _evaluation_prompts(self, part: Literal["validation", "test"]) -> tuple[ItemSequences, ItemSequences, Tensor]:
@@ -255,6 +280,11 @@ class SemanticIDDataModule(LightningDataModule):
         if dist.is_available() and dist.is_initialized():
             return dist.get_world_size(), dist.get_rank()
         return 1, 0
+
+
+def _no_truth(n_rows: int) -> ItemSequences:
+    """Ground truth of users whose next items nobody knows."""
+    return ItemSequences.from_lists([[]] * n_rows)
 
 
 def _as_it_is(batch: PromptBatch) -> PromptBatch:

@@ -1,13 +1,12 @@
 """Lists that a target generated, to train on."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from padrec.catalog import Catalog, InputError
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers.files import read_text
+from padrec.data.readers.files import read_json_lines
 
 _EXPECTED = '{"user": key, "history": [item key, …], "items": [item key, …]}'
 
@@ -41,36 +40,22 @@ def read_generated_lists(paths: Sequence[str], catalog: Catalog, max_history: in
     histories: list[list[int]] = []
     lists: list[list[int]] = []
     for path in paths:
-        lines = read_text(Path(path)).splitlines()
-        if not lines:
-            raise InputError(f"{path}: empty, expected lines {_EXPECTED}")
-        for number, line in enumerate(lines, start=1):
-            history, items = _read_line(f"{path}, line {number}", line, catalog)
+        for place, row in read_json_lines(Path(path), _EXPECTED):
+            history, items = (_items(place, row, field, catalog) for field in ("history", "items"))
             if len(items) > list_length:
-                raise InputError(
-                    f"{path}, line {number}: a list of {len(items)} items, expected at most list_length = {list_length}"
-                )
+                raise InputError(f"{place}: a list of {len(items)} items, expected at most list_length = {list_length}")
             histories.append(history[-max_history:])
             lists.append(items)
     return GeneratedLists(ItemSequences.from_lists(histories), ItemSequences.from_lists(lists))
 
 
-def _read_line(place: str, line: str, catalog: Catalog) -> tuple[list[int], list[int]]:
+def _items(place: str, row: Mapping[str, object], field: str, catalog: Catalog) -> list[int]:
+    keys = row.get(field)
+    if not isinstance(keys, list) or not keys:
+        raise InputError(f'{place}: "{field}" is {keys!r}, expected item keys as in {_EXPECTED}')
+    if None in keys:
+        raise InputError(f'{place}: "{field}" has null for tokens that are no item, expected lists of items only')
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}: no valid JSON ({error.msg}), expected {_EXPECTED}") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{place}: a JSON {type(row).__name__}, expected {_EXPECTED}")
-    found = []
-    for field in ("history", "items"):
-        keys = row.get(field)
-        if not isinstance(keys, list) or not keys:
-            raise InputError(f'{place}: "{field}" is {keys!r}, expected item keys as in {_EXPECTED}')
-        if None in keys:
-            raise InputError(f'{place}: "{field}" has null for tokens that are no item, expected lists of items only')
-        try:
-            found.append([catalog.index(str(key)) for key in keys])
-        except InputError as error:
-            raise InputError(f'{place}: "{field}": {error}') from None
-    return found[0], found[1]
+        return [catalog.index(str(key)) for key in keys]
+    except InputError as error:
+        raise InputError(f'{place}: "{field}": {error}') from None

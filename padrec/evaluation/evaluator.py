@@ -7,6 +7,7 @@ from typing import Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
@@ -165,6 +166,7 @@ class SpeculativeEvaluator(L.LightningModule):
         if not self.trainer.is_global_zero:
             return
         report.write(self._report_folder())
+        rank_zero_info(f"Report written to {self._report_folder()}")
         for logger in self.loggers:
             logger.log_metrics(scalars, step=0)
         log_report(self.loggers, report, results, self._samples, self._catalog, self._settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from padrec.catalog import Catalog, InputError
 from padrec.data import PromptBatch, SemanticIDDataModule
@@ -17,10 +18,11 @@ from padrec.decoding import Recommendations
 class RecommendationWriter(Callback):
     """Writes one JSON line for each prompt of `predict`, in the order of the datamodule's prompts.
 
-    A line is `{"user": key, "history": [item key, …], "items": [item key or null, …], "ties": {item key: [item key,
-    …]}}`:
+    A line is `{"user": key, "history": [item key, …], "items": [item key or null, …], "titles": [title or null, …],
+    "ties": {item key: [item key, …]}}`:
 
     - `items` has one entry for each generated item in list order, null where the tokens are no item.
+    - `titles` is there where it is asked for: what the catalog says about each of `items`.
     - `ties` is there only where a generated semantic ID belongs to several items: `items` then holds the first of them
       in the catalog's order, and `ties` names the others.
     - `user` is null for a user that the data do not know.
@@ -34,10 +36,12 @@ class RecommendationWriter(Callback):
 
     Args:
         path: the file to write; its folder is made if missing.
+        titles: whether to write the items' titles too.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, titles: bool = False) -> None:
         self.path = Path(path)
+        self.titles = titles
         self._file: TextIO | None = None
         self._data: SemanticIDDataModule | None = None
 
@@ -45,8 +49,8 @@ class RecommendationWriter(Callback):
         """See to it that the file can be written, before the model gets ready.
 
         Raises:
-            InputError: the file is already there or cannot be written, or the data come from elsewhere than a
-                `SemanticIDDataModule`.
+            InputError: the file is already there or cannot be written, the data come from elsewhere than a
+                `SemanticIDDataModule`, or titles are asked for and the catalog has none.
         """
         if stage != "predict":
             return
@@ -55,6 +59,8 @@ class RecommendationWriter(Callback):
             raise InputError(f"recommendations for {self.path} from {data!r}: expected a SemanticIDDataModule")
         if self.path.exists():
             raise InputError(f"{self.path}: there already, expected no such file: move it away or choose another path")
+        if self.titles and data.catalog.texts is None:
+            raise InputError(f"{data.catalog.source}: items without titles, expected some, or titles: false")
         self._data = data
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +87,7 @@ class RecommendationWriter(Callback):
             raise InputError(f"predict_step returned {type(outputs).__name__}, expected Recommendations")
         assert self._file is not None
         assert self._data is not None
-        for row in recommendation_rows(batch, outputs, self._data.catalog, self._data.user_keys):
+        for row in recommendation_rows(batch, outputs, self._data.catalog, self._data.user_keys, self.titles):
             self._file.write(json.dumps(row) + "\n")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -90,6 +96,7 @@ class RecommendationWriter(Callback):
         trainer.strategy.barrier("recommendations are written")
         if trainer.is_global_zero:
             self._merge(trainer.world_size)
+            rank_zero_info(f"Recommendations written to {self.path}")
         trainer.strategy.barrier("recommendations are merged")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -127,7 +134,7 @@ class RecommendationWriter(Callback):
 
 
 def recommendation_rows(
-    batch: PromptBatch, lists: Recommendations, catalog: Catalog, user_keys: tuple[str, ...]
+    batch: PromptBatch, lists: Recommendations, catalog: Catalog, user_keys: tuple[str, ...], titles: bool = False
 ) -> Iterator[dict[str, Any]]:
     """The lines of a batch, see `RecommendationWriter`; rows that do not count are left out."""
     columns = (batch.users, batch.history, lists.leaves, batch.counted)
@@ -140,5 +147,7 @@ def recommendation_rows(
             "history": [catalog.keys[item] for item in history if item >= 0],
             "items": [catalog.keys[tied[0]] if tied else None for tied in items],
         }
+        if titles and catalog.texts is not None:
+            row["titles"] = [catalog.texts[tied[0]] if tied else None for tied in items]
         ties = {catalog.keys[tied[0]]: [catalog.keys[item] for item in tied[1:]] for tied in items if tied and tied[1:]}
         yield row | {"ties": ties} if ties else row

@@ -3,6 +3,7 @@
 from padrec.quantization.behaviour_embeddings import BehaviourEmbeddings
 from padrec.quantization.embedding_datamodule import ItemEmbeddingDataModule, ItemVectors
 from padrec.quantization.item_texts import ItemJSON, ItemTexts, TextReader
+from padrec.quantization.prepared_texts import PreparedTexts
 from padrec.quantization.residual_k_means import ResidualKMeansQuantizer
 from padrec.quantization.rq_vae import RQVAEQuantizer
 from padrec.quantization.semantic_id_writer import SemanticIDWriter
@@ -14,6 +15,7 @@ __all__ = [
     "ItemJSON",
     "ItemTexts",
     "ItemVectors",
+    "PreparedTexts",
     "RQVAEQuantizer",
     "ResidualKMeansQuantizer",
     "SemanticIDWriter",

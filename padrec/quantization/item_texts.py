@@ -69,10 +69,8 @@ class ItemJSON(TextReader):
             if not isinstance(properties, dict):
                 raise InputError(f"{self._path}: item {item!r} has {properties!r}, expected an object of properties")
             rows.append([self._text(item, properties, field) for field in self._fields])
-            if not any(rows[-1]):
-                raise InputError(f"{self._path}: item {item!r} has no text in the fields {', '.join(self._fields)}")
-        texts = tuple("\n".join(filter(None, row)) for row in rows)
-        return ItemTexts(tuple(content), texts, tuple(row[0] for row in rows), str(self._path))
+        columns = list(zip(*rows, strict=True))
+        return joined_texts(list(content), columns, self._fields, str(self._path))
 
     def _text(self, item: str, properties: dict[str, object], field: str) -> str:
         value = properties.get(field) or ""
@@ -81,3 +79,24 @@ class ItemJSON(TextReader):
         if len(words) != len(parts):
             raise InputError(f"{self._path}: item {item!r} has the {field} {value!r}, expected text")
         return " ".join(words)
+
+
+def joined_texts(
+    keys: Sequence[str], columns: Sequence[Sequence[str]], fields: Sequence[str], source: str
+) -> ItemTexts:
+    """Items' texts, a line for each field that says something; what comes first is the title.
+
+    Args:
+        keys: item keys, `[n]`.
+        columns: each field's text of every item, `[fields][n]`; empty where it says nothing.
+        fields: names of the fields, for the message.
+        source: where the texts were read from.
+
+    Raises:
+        InputError: an item has no text in any field.
+    """
+    texts = ["\n".join(filter(None, row)) for row in zip(*columns, strict=True)]
+    for key, text in zip(keys, texts, strict=True):
+        if not text:
+            raise InputError(f"{source}: item {key!r} has no text in the fields {', '.join(fields)}")
+    return ItemTexts(tuple(keys), tuple(texts), tuple(columns[0]), source)

@@ -23,7 +23,7 @@ class DecodingQuantizer(Quantizer, Protocol):
 class QuantizerModule(L.LightningModule):
     """Validates a quantizer on a whole catalog, and predicts semantic IDs.
 
-    A subclass gives `quantizer`.
+    A subclass gives `quantizer` and `codebooks`.
 
     Args:
         **kwargs: of the next class, where a subclass has several parents.
@@ -36,6 +36,11 @@ class QuantizerModule(L.LightningModule):
     @property
     def quantizer(self) -> DecodingQuantizer:
         """The quantizer, fitted or not."""
+        raise NotImplementedError
+
+    @property
+    def codebooks(self) -> list[Tensor]:
+        """Code vectors of each slot, `[K, d]` or of the size of the latent; empty before a fit."""
         raise NotImplementedError
 
     @property

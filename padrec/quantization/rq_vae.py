@@ -85,6 +85,11 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         """The network."""
         return self.network
 
+    @property
+    def codebooks(self) -> list[Tensor]:
+        """See `QuantizerModule`."""
+        return self.network.code_vectors
+
     def trainable_module(self) -> nn.Module:
         """See `TrainableModule`."""
         return self.network

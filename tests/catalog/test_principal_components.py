@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from padrec.catalog import EmbeddingSource, InputError, ItemEmbeddings, PrincipalComponents
 
@@ -37,3 +40,21 @@ def test_a_number_of_components_that_cannot_be_is_refused() -> None:
         PrincipalComponents(Given(vectors()), 0)
     with pytest.raises(InputError, match=r"^given: 5 dimensions, expected at least 6$"):
         PrincipalComponents(Given(vectors()), 6).embed()
+
+
+def test_later_items_are_projected_as_the_first_ones(tmp_path: Path) -> None:
+    file = tmp_path / "kept" / "components.safetensors"
+    first = PrincipalComponents(Given(vectors()), 3, str(file)).embed().vectors
+    assert torch.equal(first, PrincipalComponents(Given(vectors()), 3).embed().vectors)
+    later = PrincipalComponents(Given(vectors()[:4]), 3, str(file)).embed().vectors
+    torch.testing.assert_close(later, first[:4])
+
+
+def test_components_of_other_embeddings_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "components.safetensors"
+    PrincipalComponents(Given(vectors()), 3, str(file)).embed()
+    with pytest.raises(InputError, match="3 components of 5 dimensions, expected 2 of the 5 dimensions of given"):
+        PrincipalComponents(Given(vectors()), 2, str(file)).embed()
+    save_file({"mean": torch.ones(2)}, tmp_path / "mean.safetensors")
+    with pytest.raises(InputError, match="expected safetensors with the tensors mean and axes"):
+        PrincipalComponents(Given(vectors()), 2, str(tmp_path / "mean.safetensors")).embed()

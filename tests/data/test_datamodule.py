@@ -147,6 +147,12 @@ def test_prompts_of_new_users() -> None:
         ({"num_workers": -1}, "num_workers is -1, expected at least 0"),
         ({"max_users": 0}, "max_users is 0"),
         ({"predict_split": "val"}, "predict_split is 'val', expected 'test' or 'train'"),
+        ({"unknown_items": "keep"}, "unknown_items is 'keep', expected 'error' or 'drop'"),
+        (
+            {"predict_split": "train", "predict_prompts": "users.jsonl"},
+            "predict_prompts is 'users.jsonl' and predict_split 'train', expected one of them",
+        ),
+        ({"predict_prompts": "absent.jsonl"}, r"absent\.jsonl: no such file"),
         ({"codebook_sizes": [3]}, "codebook_sizes has 1 slots, expected 2 as in catalog"),
         ({"codebook_sizes": [3, 2]}, "catalog: item 'i2' has code 2 in slot 1, expected 0 … 1"),
         ({"reader": ToyReader([[1, 2]])}, r"1 user \('u0'\) with fewer than 3 items"),

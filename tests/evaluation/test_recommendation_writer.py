@@ -20,7 +20,11 @@ def datamodule(**arguments: Any) -> SemanticIDDataModule:
 
 
 def predict(
-    path: Path, data: LightningDataModule | None = None, model: ListStub | None = None, **arguments: Any
+    path: Path,
+    data: LightningDataModule | None = None,
+    model: ListStub | None = None,
+    titles: bool = False,
+    **arguments: Any,
 ) -> None:
     trainer = Trainer(
         **{"devices": 1} | arguments,
@@ -28,7 +32,7 @@ def predict(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=RecommendationWriter(str(path)),
+        callbacks=RecommendationWriter(str(path), titles),
     )
     model = model or ListStub(toy_catalog().n_leaves, 3)
     trainer.predict(model, datamodule=data or datamodule(), return_predictions=False)
@@ -46,6 +50,29 @@ def test_every_user_gets_a_line_with_their_own_keys(tmp_path: Path) -> None:
     assert [row["user"] for row in rows] == list(data.user_keys)
     # User 1 has the items 1, 2, 3, 4; the last is for the test. 1 + 3 * (1 + 2 + 3) = 19, and leaf 19 % 7 = 5.
     assert rows[1] == {"user": "u1", "history": ["i1", "i2", "i3"], "items": ["i6", "i7", "i0"]}
+
+
+def test_users_of_a_file_get_lines_in_its_order(tmp_path: Path) -> None:
+    users = [{"user": f"new-{user}", "history": [f"i{user}", "i1"]} for user in range(5)]
+    (tmp_path / "users.jsonl").write_text("".join(json.dumps(row) + "\n" for row in users))
+    predict(tmp_path / "lists.jsonl", datamodule(predict_prompts=str(tmp_path / "users.jsonl"), max_users=2))
+    rows = lines(tmp_path / "lists.jsonl")
+    assert [{"user": row["user"], "history": row["history"]} for row in rows] == users
+    assert {len(row["items"]) for row in rows} == {3}
+
+
+def test_titles_can_be_written_too(tmp_path: Path) -> None:
+    data = datamodule()
+    data.catalog.texts = tuple(f"title of {key}" for key in data.catalog.keys)
+    broken = ListStub(toy_catalog().n_leaves, 3, broken=True)
+    predict(tmp_path / "lists.jsonl", data, broken, titles=True)
+    for row in lines(tmp_path / "lists.jsonl"):
+        assert row["titles"] == [None if item is None else f"title of {item}" for item in row["items"]]
+
+
+def test_titles_that_there_are_not_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="items without titles, expected some, or titles: false"):
+        predict(tmp_path / "lists.jsonl", titles=True)
 
 
 def test_items_on_one_id_are_named_as_ties(tmp_path: Path) -> None:

@@ -91,6 +91,68 @@ def test_a_slot_of_its_own_tells_equal_items_apart(runs: Path) -> None:
     assert catalog.codebook_sizes[3] >= 3
 
 
+def later_embeddings() -> ItemEmbeddings:
+    """Half of the earlier items, and new ones that equal earlier ones."""
+    earlier = embeddings()
+    keys = [*earlier.keys[:45], *(f"new{item}" for item in range(45))]
+    return ItemEmbeddings(keys, torch.cat([earlier.vectors[:45], earlier.vectors[:45]]), source="later")
+
+
+def extend(runs: Path, monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
+    """Write IDs of later items to the folder `more`."""
+    later_embeddings().save(runs / "later.safetensors")
+    monkeypatch.setenv("PADREC_TEST_EMBEDDINGS", str(runs / "later.safetensors"))
+    more = f"--trainer.callbacks.folder={runs / 'more'} --trainer.callbacks.extends={runs / 'shop'}"
+    run("predict", f"{more} {arguments}")
+
+
+@pytest.mark.parametrize("collisions", ["reassign", "slot", "keep"])
+def test_later_items_get_ids_by_the_same_codebooks(
+    collisions: str, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = f"{_K_MEANS} --trainer.callbacks.collisions={collisions}"
+    run("predict", how)
+    extend(runs, monkeypatch, f"{how} --model.init_args.codebooks={runs / 'shop' / 'codebooks.safetensors'}")
+    earlier, catalog = Catalog.load(runs / "shop"), Catalog.load(runs / "more")
+    assert catalog.keys == (*earlier.keys, *(f"new{item}" for item in range(45)))
+    assert torch.equal(catalog.codes[:_N_ITEMS], earlier.codes)
+    assert count_collisions(catalog.codes) == (count_collisions(earlier.codes) + 45 if collisions == "keep" else 0)
+    if collisions != "reassign":  # equal items, equal codes
+        assert torch.equal(catalog.codes[_N_ITEMS:, :3], earlier.codes[:45, :3])
+    summary = json.loads((runs / "more" / "quantization.json").read_text())
+    assert (summary["items"], summary["earlier_items"]) == (45, _N_ITEMS)
+    assert (runs / "more" / "codebooks.safetensors").read_bytes() == (
+        runs / "shop" / "codebooks.safetensors"
+    ).read_bytes()
+
+
+def test_a_fitted_quantizer_gives_later_items_ids(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("fit")
+    how = f"--trainer.callbacks.collisions=keep --ckpt_path={checkpoint(runs)}"
+    run("predict", how)
+    extend(runs, monkeypatch, how)
+    assert torch.equal(Catalog.load(runs / "more").codes[:_N_ITEMS], Catalog.load(runs / "shop").codes)
+
+
+def test_a_catalog_is_not_extended_by_other_codebooks(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("predict", _K_MEANS)
+    with pytest.raises(SystemExit):
+        extend(runs, monkeypatch, _K_MEANS)
+    assert "expected a quantizer with the same: residual k-means takes them as" in capsys.readouterr().err
+    books = f"--model.init_args.codebooks={runs / 'shop' / 'codebooks.safetensors'}"
+    more = f"--trainer.callbacks.folder={runs / 'more'} --trainer.callbacks.extends={runs / 'shop'}"
+    message = fails(capsys, "predict", f"{_K_MEANS} {books} {more} --trainer.callbacks.collisions=slot")
+    assert "3 slots, expected 4 with collisions: slot" in message
+    message = fails(capsys, "predict", f"{_K_MEANS} {books} --model.init_args.codebook_sizes=[6,5,9]")
+    assert "codebooks.safetensors: [6, 5, 8] codes, expected codebook_sizes [6, 5, 9]" in message
+    monkeypatch.setenv("PADREC_TEST_EMBEDDINGS", str(runs / "items.safetensors"))
+    message = fails(capsys, "predict", f"{_K_MEANS} {books} {more}")
+    assert "has all 90 items already, expected new ones" in message
+    assert not (runs / "more").exists()
+
+
 def test_k_means_can_be_validated(runs: Path) -> None:
     run("validate", _K_MEANS)
     vectors = embeddings().vectors

@@ -1,5 +1,6 @@
 """From item embeddings to semantic IDs."""
 
+from padrec.catalog.quantizers.codebook_file import read_codebooks, write_codebooks
 from padrec.catalog.quantizers.collisions import add_disambiguation_slot, count_collisions, reassign_collisions
 from padrec.catalog.quantizers.k_means import KMeans
 from padrec.catalog.quantizers.quantizer import Quantizer
@@ -15,6 +16,8 @@ __all__ = [
     "ResidualKMeans",
     "add_disambiguation_slot",
     "count_collisions",
+    "read_codebooks",
     "reassign_collisions",
     "sinkhorn",
+    "write_codebooks",
 ]

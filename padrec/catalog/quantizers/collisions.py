@@ -23,26 +23,35 @@ def count_collisions(codes: Tensor) -> int:
     return len(codes) - len(torch.unique(codes, dim=0))
 
 
-def add_disambiguation_slot(codes: Tensor) -> Tensor:
+def add_disambiguation_slot(codes: Tensor, taken: Tensor | None = None) -> Tensor:
     """Append a slot that counts the items of one semantic ID (TIGER, Rajput et al. 2023, section 3.1).
 
     Args:
         codes: int64 `[n, L]`.
+        taken: IDs that other items have and keep, integer `[m, L + 1]`; None where there are none.
 
     Returns:
-        int64 `[n, L + 1]`, no row twice. The last code is 0 for the first item of an ID, 1 for the second, and so on.
+        int64 `[n, L + 1]`, no row twice and none of those taken. The last code is 0 for the first item of an ID, 1 for
+        the second, and so on, behind those that are taken.
 
     >>> add_disambiguation_slot(torch.tensor([[0, 1], [2, 0], [0, 1]])).tolist()
     [[0, 1, 0], [2, 0, 0], [0, 1, 1]]
+    >>> add_disambiguation_slot(torch.tensor([[0, 1], [2, 0]]), taken=torch.tensor([[0, 1, 0]])).tolist()
+    [[0, 1, 1], [2, 0, 0]]
     """
-    _, leaf, sizes = torch.unique(codes, dim=0, return_inverse=True, return_counts=True)
+    n_items = len(codes)
+    kept = codes.new_zeros(0, codes.shape[1] + 1) if taken is None else taken.long()
+    _, leaf = torch.unique(torch.cat([codes, kept[:, :-1]]), dim=0, return_inverse=True)
+    first_free = leaf.new_zeros(int(leaf.max()) + 1).scatter_reduce(0, leaf[n_items:], kept[:, -1] + 1, "amax")
+    leaf = leaf[:n_items]
+    sizes = torch.bincount(leaf, minlength=len(first_free))
     order = leaf.argsort(stable=True)
     rank = torch.empty_like(leaf)
-    rank[order] = torch.arange(len(codes)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    return torch.cat([codes, rank[:, None]], dim=1)
+    rank[order] = torch.arange(n_items) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    return torch.cat([codes, (rank + first_free[leaf])[:, None]], dim=1)
 
 
-def reassign_collisions(codes: Tensor, vectors: Tensor, quantizer: Quantizer) -> Tensor:
+def reassign_collisions(codes: Tensor, vectors: Tensor, quantizer: Quantizer, taken: Tensor | None = None) -> Tensor:
     """Give colliding items the nearest free codes, so that no two items share a semantic ID.
 
     Where more items share the first L − 1 codes than the last slot has codes, those that lose least by it first take
@@ -53,20 +62,24 @@ def reassign_collisions(codes: Tensor, vectors: Tensor, quantizer: Quantizer) ->
         codes: the nearest codes, int64 `[n, L]`.
         vectors: item embeddings `[n, d]`.
         quantizer: that made the codes.
+        taken: IDs that other items have and keep, integer `[m, L]`; None where there are none.
 
     Returns:
-        int64 `[n, L]`, no row twice.
+        int64 `[n, L]`, no row twice and none of those taken.
 
     Raises:
         InputError: one slot too small for all items, or more items behind L − 2 codes than the last two slots have IDs.
     """
-    codes = codes.clone()
+    n_items = len(codes)
+    kept = codes[:0] if taken is None else torch.unique(taken.long(), dim=0)
+    codes = torch.cat([codes, kept])  # whoever is behind the first n_items does not move
     if codes.shape[1] > 1:
         _relieve_crowded_prefixes(codes, vectors, quantizer)
     elif len(codes) > quantizer.codebook_sizes[0]:
         raise InputError(f"{len(codes)} items for {quantizer.codebook_sizes[0]} semantic IDs of one slot: add slots")
     _, leaf, sizes = torch.unique(codes, dim=0, return_inverse=True, return_counts=True)
-    colliding = sizes[leaf] > 1  # [n]
+    colliding = sizes[leaf] > 1  # [n + m]
+    colliding[n_items:] = False
     _, prefix_of = _groups(codes[:, :-1])
     touched = torch.unique(prefix_of[colliding])
     members = torch.isin(prefix_of, touched).nonzero().flatten()
@@ -74,7 +87,7 @@ def reassign_collisions(codes: Tensor, vectors: Tensor, quantizer: Quantizer) ->
     _, counts = torch.unique_consecutive(prefix_of[members], return_counts=True)
     for items in _packed(list(members.split(counts.tolist()))):
         _assign_last_codes(items, codes, colliding, vectors, quantizer)
-    return codes
+    return codes[:n_items]
 
 
 def _groups(prefixes: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +149,8 @@ def _relieve_family(family: Tensor, codes: Tensor, vectors: Tensor, quantizer: Q
             "semantic IDs behind them: add slots or codes, or tell items apart by a slot of its own"
         )
     room = capacity - torch.bincount(codes[family, -2], minlength=n_codes)  # negative where crowded
-    crowded = family[room[codes[family, -2]] < 0]
+    movable = family[family < len(vectors)]
+    crowded = movable[room[codes[movable, -2]] < 0]
     costs = quantizer.distances(vectors[crowded], codes[crowded, :-2])  # [crowded, codes]
     loss = costs - costs.gather(1, codes[crowded, -2:-1])
     loss[:, room <= 0] = torch.inf

@@ -52,6 +52,21 @@ class ResidualKMeans:
         self.codebooks: list[Tensor] = []
         """Centroids of each slot, `[K, d]`; empty before `fit`."""
 
+    @classmethod
+    def of_codebooks(
+        cls, codebooks: Sequence[Tensor], batch_size: int = 16384, device: str | torch.device = "cpu"
+    ) -> "ResidualKMeans":
+        """A fitted quantizer.
+
+        Args:
+            codebooks: centroids of each slot, floating point `[K, d]`, as `codebooks` of a fit.
+            batch_size: items computed at a time.
+            device: that computes.
+        """
+        quantizer = cls([len(book) for book in codebooks], batch_size=batch_size, device=device)
+        quantizer.codebooks = [book.to(device) for book in codebooks]
+        return quantizer
+
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
         """Codes in each slot."""

@@ -81,6 +81,11 @@ class RQVAE(nn.Module):
         """Codes in each slot."""
         return tuple(book.vectors.num_embeddings for book in self._books())
 
+    @property
+    def code_vectors(self) -> list[Tensor]:
+        """Code vectors of each slot, `[K, e]`."""
+        return [book.vectors.weight.detach() for book in self._books()]
+
     def forward(self, vectors: Tensor) -> RQVAEOutput:
         """Encode, quantize and decode.
 

@@ -1,6 +1,7 @@
-"""JSON files whose keys must be unique."""
+"""Text and JSON files as people hand them over, with every mistake named."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from padrec.catalog import InputError
@@ -35,6 +36,33 @@ def read_json_object(path: Path, expected: str) -> dict[str, object]:
         kind = "an empty object" if content == {} else f"a JSON {type(content).__name__}"
         raise InputError(f"{path}: {kind}, expected an object {expected}")
     return content
+
+
+def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """The objects of a file with one JSON object on each line.
+
+    Args:
+        path: the file.
+        expected: what a line looks like, for the message.
+
+    Yields:
+        Where the line is, for messages about it, and its object.
+
+    Raises:
+        InputError: the file is missing or empty, or a line is no JSON object.
+    """
+    lines = read_text(path).splitlines()
+    if not lines:
+        raise InputError(f"{path}: empty, expected lines {expected}")
+    for number, line in enumerate(lines, start=1):
+        place = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{place}: no valid JSON ({error.msg}), expected {expected}") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{place}: a JSON {type(row).__name__}, expected {expected}")
+        yield place, row
 
 
 def read_text(path: Path) -> str:

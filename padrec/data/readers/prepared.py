@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from padrec.catalog import Catalog, InputError
+from padrec.catalog.catalog_folder import ITEMS_FILE
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.preparation.prepared_folder import PreparedFolder
 from padrec.data.preparation.split_rule import PARTS
@@ -25,16 +26,18 @@ class PreparedReader(Reader):
 
     The catalog folder holds one `*index.json`, which maps an item's key to its code strings
     (`["<a_183>", "<b_70>", …]`). It may have items that nobody interacted with; they can be recommended too. Titles
-    are those of the prepared folder, and the split is the one that was prepared.
+    are those of the prepared folder, of other items those that `SemanticIDWriter` wrote. The split is the one that was
+    prepared.
 
     Args:
         folder: the prepared folder.
-        catalog: the folder with the semantic IDs.
+        catalog: the folder with the semantic IDs; None, as long as there are none, gives every item a code of its own
+            in one slot.
     """
 
-    def __init__(self, folder: str, catalog: str) -> None:
+    def __init__(self, folder: str, catalog: str | None) -> None:
         self.folder = PreparedFolder(Path(folder))
-        self.catalog = Path(catalog)
+        self.catalog = None if catalog is None else Path(catalog)
 
     def read(self) -> Dataset:
         """Read and check the files.
@@ -48,12 +51,16 @@ class PreparedReader(Reader):
         users = _read_parquet(self.folder.users, ["user"], counts["users"])
         interactions = _read_parquet(self.folder.interactions, ["user", "item", "split"], counts["interactions"])
         keys = items["item"].to_pylist()
-        catalog = read_index(
-            only_file(self.catalog, "*index.json"), dict(zip(keys, items["title"].to_pylist(), strict=True))
-        )
+        catalog = self._read_catalog(keys, items["title"].to_pylist())
         rows = self._catalog_rows(keys, catalog)
         split = self._split(interactions, users["user"].to_pylist(), rows)
         return Dataset(self.folder.path.resolve().name, catalog, split)
+
+    def _read_catalog(self, keys: Sequence[str], titles: Sequence[str]) -> Catalog:
+        if self.catalog is None:
+            return Catalog(torch.arange(len(keys))[:, None], keys, titles, source=str(self.folder.items))
+        index = only_file(self.catalog, "*index.json")
+        return read_index(index, _saved_titles(self.catalog) | dict(zip(keys, titles, strict=True)))
 
     def _catalog_rows(self, keys: Sequence[str], catalog: Catalog) -> NDArray[np.int64]:
         """The catalog row of each prepared item, int64 `[n_items]`."""
@@ -85,6 +92,14 @@ class PreparedReader(Reader):
             )
         train, validation, test = parts
         return Split(tuple(user_keys), train, validation, test, source=str(self.folder.path))
+
+
+def _saved_titles(folder: Path) -> dict[str, str]:
+    """Titles by item key in a folder that `Catalog.save` wrote; no other folder has any."""
+    if not (folder / ITEMS_FILE).is_file():
+        return {}
+    saved = Catalog.load(folder)
+    return {} if saved.texts is None else dict(zip(saved.keys, saved.texts, strict=True))
 
 
 def _read_parquet(path: Path, columns: list[str], n_rows: int) -> pa.Table:

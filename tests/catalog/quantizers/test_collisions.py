@@ -54,6 +54,34 @@ def test_after_reassignment_no_two_items_share_an_id(data: st.DataObject) -> Non
     assert bool((resolved < torch.tensor(sizes)).all())
 
 
+@given(data=st.data())
+def test_ids_that_are_taken_are_given_to_nobody(data: st.DataObject) -> None:
+    sizes = data.draw(st.sampled_from([(6,), (2, 3), (3, 2), (2, 2, 2), (3, 1, 2)]))
+    n = data.draw(st.integers(1, sizes[-1] * (sizes[-2] if len(sizes) > 1 else 1)))
+    n_taken = data.draw(st.integers(0, n - 1))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    vectors = torch.randint(0, 3, (n, 2), generator=generator).double()
+    quantizer = ResidualKMeans(sizes).fit(vectors)
+    taken = reassign_collisions(quantizer.encode(vectors), vectors, quantizer)[:n_taken]
+    codes = quantizer.encode(vectors[n_taken:])
+    resolved = reassign_collisions(codes, vectors[n_taken:], quantizer, taken)
+    assert resolved.shape == codes.shape
+    assert all_different(torch.cat([taken, resolved]))
+    assert bool((resolved < torch.tensor(sizes)).all())
+    alone = [row for row, code in enumerate(codes.tolist()) if code not in taken.tolist() + codes.tolist()[:row]]
+    if len(alone) == len(codes) and len(sizes) > 1:
+        crowded = torch.unique(torch.cat([taken, codes])[:, :-1], dim=0, return_counts=True)[1].max() > sizes[-1]
+        assert bool(crowded) or torch.equal(resolved, codes)
+
+
+def test_an_item_whose_id_is_taken_gets_the_nearest_free_code() -> None:
+    last = torch.tensor([[0, 1, 2, 3.0], [3, 0, 9, 1]])
+    quantizer = TableQuantizer(torch.zeros(2, 1), last)
+    taken = torch.tensor([[0, 0], [0, 1], [0, 1]], dtype=torch.int32)
+    resolved = reassign_collisions(quantizer.encode(numbered(2)), numbered(2), quantizer, taken)
+    assert resolved.tolist() == [[0, 2], [0, 3]]
+
+
 def test_items_that_do_not_collide_keep_their_ids() -> None:
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(300, 4, generator=generator)
@@ -110,5 +138,7 @@ def test_the_disambiguation_slot_counts_the_items_of_an_id(rows: list[tuple[int,
     codes = torch.tensor(rows)
     resolved = add_disambiguation_slot(codes)
     assert resolved.tolist() == [[*row, rows[:index].count(row)] for index, row in enumerate(rows)]
+    later = resolved[len(rows) // 2 :]
+    assert add_disambiguation_slot(codes[len(rows) // 2 :], taken=resolved[: len(rows) // 2]).tolist() == later.tolist()
     assert count_collisions(codes) == len(rows) - len(set(rows))
     assert count_collisions(resolved) == 0

@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from padrec.catalog import InputError
+from padrec.catalog import Catalog, InputError
 from padrec.data import Preparation, PreparedReader, SemanticIDDataModule, Split
 from padrec.data.logs import ItemText
 from padrec.data.preparation import PreparedFolder
+from padrec.data.readers.semantic_id_index import write_index
 from tests.data.preparation.made_up_log import MadeUpLog, random_log
 from tests.data.preparation.reference_preparation import reference_sequences
 
@@ -58,6 +59,31 @@ def test_titles_are_those_of_the_log(prepared: Path, tmp_path: Path) -> None:
     assert catalog.texts is not None
     assert catalog.texts[catalog.index("i3")] == "A lamp"
     assert catalog.texts[catalog.index("i4")] == catalog.texts[catalog.index("new")] == ""
+
+
+def test_items_that_came_later_have_the_titles_of_their_catalog(prepared: Path, tmp_path: Path) -> None:
+    keys = [f"i{item}" for item in range(N_ITEMS)]
+    codes = torch.tensor([[item % 5, item // 5] for item in range(N_ITEMS + 1)])
+    catalog = Catalog(codes, [*keys, "new"], [*("old",) * N_ITEMS, "A vase"])
+    catalog.save(tmp_path / "catalog")
+    write_index(catalog, tmp_path / "catalog" / "index.json")
+    found = PreparedReader(str(prepared), str(tmp_path / "catalog")).read().catalog
+    assert found.texts is not None
+    assert (found.texts[found.index("i3")], found.texts[found.index("new")]) == ("A lamp", "A vase")
+
+
+def test_before_there_are_ids_every_item_has_a_code_of_its_own(prepared: Path, tmp_path: Path) -> None:
+    found = PreparedReader(str(prepared), None).read()
+    with_ids = PreparedReader(str(prepared), write_catalog(tmp_path)).read()
+    assert found.catalog.codes.tolist() == [[item] for item in range(N_ITEMS)]
+    assert isinstance(found.interactions, Split)
+    assert isinstance(with_ids.interactions, Split)
+    for row in range(len(found.users)):
+        sequences = [
+            [dataset.catalog.keys[item] for item in dataset.interactions.train.row(row)]  # type: ignore[union-attr]
+            for dataset in (found, with_ids)
+        ]
+        assert sequences[0] == sequences[1]
 
 
 def test_a_datamodule_trains_and_tests_with_it(prepared: Path, tmp_path: Path) -> None:
