@@ -43,6 +43,8 @@ def load_pretrained(
     if rows < vocabulary.text_tokens:
         raise InputError(f"{name}: {rows} embeddings, expected one for each of {vocabulary.text_tokens} text tokens")
     _check_settings(name, model, backbone or {})
+    # transformers loads for evaluation; dropout and adapters are trained.
+    model.train()
     return model
 
 
