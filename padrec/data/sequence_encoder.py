@@ -52,7 +52,7 @@ class SequenceEncoder:
         self.vocabulary = vocabulary
         items = vocabulary.encode(catalog.codes)  # [n_items, item_length]
         opening, closing = ([], []) if template is None else (template.opening, template.closing)
-        around = [vocabulary.bos_token, *opening], closing, []
+        around: list[list[int]] = [[vocabulary.bos_token, *opening], closing, []]
         pieces = [torch.tensor(tokens, dtype=torch.long) for tokens in around] + [items.flatten()]
         lengths = [torch.tensor([len(tokens) for tokens in around]), torch.full((len(items),), items.shape[1])]
         slots = [torch.full((len(piece),), vocabulary.other_slot) for piece in pieces[:_ITEMS]]

@@ -127,12 +127,14 @@ def read_weights(name: str) -> tuple[PreTrainedModel, Mapping[str, Any]]:
     Raises:
         InputError: there is no such model, or its weights cannot be read.
     """
+    loaded: Any
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             name, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"{name}: the weights cannot be read ({error})") from error
+    model, report = loaded
     return model, report
 
 

@@ -49,7 +49,7 @@ class LowRankAdapters:
     def merged(self) -> PreTrainedModel:
         """A model of plain weights that computes the same; the adapted one stays as it is."""
         adapted = copy.deepcopy(self._adapted)
-        model: PreTrainedModel = adapted.merge_and_unload()  # type: ignore[operator]
+        model: PreTrainedModel = adapted.merge_and_unload()
         return model
 
     def frozen_weights(self) -> dict[str, Tensor]:

@@ -29,7 +29,9 @@ def load_pretrained(
     """
     check_name(name)
     if vocabulary.text_tokens == 0:
-        raise InputError(f"{name}: the data have no text tokens, expected a prompt template with this model's tokenizer")
+        raise InputError(
+            f"{name}: the data have no text tokens, expected a prompt template with this model's tokenizer"
+        )
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise InputError(f"{name}: no config.json, expected the folder of a pretrained language model")
     if tokenizer_fingerprint(load_tokenizer(name)) != vocabulary.tokenizer:
@@ -39,7 +41,7 @@ def load_pretrained(
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"]))
         raise InputError(f"{name}: weights missing: {missing}; expected those of a causal language model")
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = len(_tables(model)[0])
     if rows < vocabulary.text_tokens:
         raise InputError(f"{name}: {rows} embeddings, expected one for each of {vocabulary.text_tokens} text tokens")
     _check_settings(name, model, backbone or {})
@@ -66,16 +68,24 @@ def extend_vocabulary(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, 
     model.resize_token_embeddings(n_text, mean_resizing=False)
     model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
-    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    for weight in (embedding,) if head is embedding else (embedding, head):
-        _draw_rows(weight.data, n_text, generator)
+    for table in _tables(model):
+        _draw_rows(table, n_text, generator)
     if isinstance(own_bos, int) and 0 <= own_bos < n_text:
-        embedding.data[vocabulary.bos_token] = embedding.data[own_bos]
+        embeddings = _tables(model)[0]
+        embeddings[vocabulary.bos_token] = embeddings[own_bos]
     model.config.pad_token_id = vocabulary.pad_token
     model.config.bos_token_id = vocabulary.bos_token
     model.config.eos_token_id = vocabulary.eos_token
     # Its own may sample or penalise repetitions, which `generate` would do wherever it is not told otherwise.
     model.generation_config = GenerationConfig.from_model_config(model.config)
+
+
+def _tables(model: PreTrainedModel) -> list[Tensor]:
+    """The embeddings and, where it is not tied to them, the head, both `[V, d]`."""
+    embedding: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
+    weights = [embedding.weight] if head.weight is embedding.weight else [embedding.weight, head.weight]
+    return [weight.data for weight in weights]
 
 
 def _draw_rows(weight: Tensor, pretrained: int, generator: torch.Generator) -> None:

@@ -75,7 +75,9 @@ def test_token_slots_are_known_unless_codes_are_shared(vocabulary: SemanticIDVoc
         return
     assert slots is not None
     others = vocabulary.text_tokens + 3
-    expected = [vocabulary.other_slot] * others + [vocabulary.separator_slot] + [slot for slot, _ in code_tokens(vocabulary)]
+    expected = (
+        [vocabulary.other_slot] * others + [vocabulary.separator_slot] + [slot for slot, _ in code_tokens(vocabulary)]
+    )
     assert slots.tolist() == expected
 
 
@@ -204,7 +206,7 @@ def test_text_tokens_belong_to_a_tokenizer() -> None:
     text = SemanticIDVocabulary([2], text_tokens=9, tokenizer="words")
     same = SemanticIDVocabulary(**text.to_dict())
     assert (same.text_tokens, same.tokenizer, same.fingerprint) == (9, "words", text.fingerprint)
-    with pytest.raises(InputError, match="its vocabulary .*letters.* is not the data's .*words"):
+    with pytest.raises(InputError, match=r"its vocabulary .*letters.* is not the data's .*words"):
         text.check_same(SemanticIDVocabulary([2], text_tokens=9, tokenizer="letters"), "the target")
     for wrong in ({"text_tokens": 9}, {"tokenizer": "words"}, {"text_tokens": -1, "tokenizer": "words"}):
         with pytest.raises(InputError, match=r"text tokens of the tokenizer .*: expected both or neither"):

@@ -36,9 +36,7 @@ def test_a_template_writes_text_around_histories_and_their_items(
     save_tiny_tokenizer(tmp_path)
     template = PromptTemplate(str(tmp_path), TEXT, ITEM)
     codes = {"separator": separator, "shared_codes": shared_codes}
-    vocabulary = SemanticIDVocabulary(
-        (3, 3), **codes, text_tokens=template.text_tokens, tokenizer=template.fingerprint
-    )
+    vocabulary = SemanticIDVocabulary((3, 3), **codes, text_tokens=template.text_tokens, tokenizer=template.fingerprint)
     titles = [f"Item {number}" * (number % 3) for number in range(len(CODES))]
     catalog = Catalog(torch.tensor(CODES), [str(number) for number in range(len(CODES))], titles)
     rows, histories = [[7, 0, 3], [5], [2, 2]], [1, 1, 2]
@@ -49,7 +47,7 @@ def test_a_template_writes_text_around_histories_and_their_items(
     flags = encoded.per_token(torch.tensor([[True, False, True], [True, False, False], [False, True, False]]))
     before, after = TEXT.split("{history}")
     for number, (row, history) in enumerate(zip(rows, histories, strict=True)):
-        written = [tokenizer.decode(vocabulary.encode(torch.tensor(CODES[item]))) for item in row]
+        written = [str(tokenizer.decode(vocabulary.encode(torch.tensor(CODES[item])))) for item in row]
         told = [ITEM.format(item=text, title=titles[item]) for text, item in zip(written, row, strict=True)]
         expected = "<list_bos>" + before + "".join(told[:history]) + after + "".join(written[history:])
         length = int(encoded.lengths[number])
@@ -62,7 +60,9 @@ def test_a_template_writes_text_around_histories_and_their_items(
             slot = vocabulary.next_slot(slot, token)
             tracked.append(int(slot))
         assert encoded.slots[number].tolist() == tracked
-    whole = encoder.encode(torch.tensor([[4, 4, 4, 4]]), torch.tensor([3]))  # the longest title there is is not item 4's
+    whole = encoder.encode(
+        torch.tensor([[4, 4, 4, 4]]), torch.tensor([3])
+    )  # the longest title there is is not item 4's
     assert int(whole.lengths) <= encoder.longest(3, 1)
 
 

@@ -40,8 +40,8 @@ def test_a_filler_row_is_a_row_without_supervision() -> None:
 def test_text_ends_the_history_where_the_list_begins(tmp_path: Path) -> None:
     save_tiny_tokenizer(tmp_path)
     template = PromptTemplate(str(tmp_path), "{history}|")
-    text = {"text_tokens": template.text_tokens, "tokenizer": template.fingerprint}
-    encoder = SequenceEncoder(SemanticIDVocabulary((3, 3), **text), toy_catalog(), template)
+    vocabulary = SemanticIDVocabulary((3, 3), text_tokens=template.text_tokens, tokenizer=template.fingerprint)
+    encoder = SequenceEncoder(vocabulary, toy_catalog(), template)
     sequences = ItemSequences.from_lists([[0, 1, 2, 3, 4, 6, 7], [5]] + [[0, 1, 2, 3]] * 40)
     rows = TrainingRows(cut_windows(sequences, max_history=2, list_length=2), encoder, seed=3)
     places = [  # items before the text, of every row
