@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,11 @@ from padrec.decoding import (
 )
 from padrec.metrics import NDCG, Recall
 from padrec.targets.backbone import build_backbone, fingerprint, load_backbone, save_backbone, settings_of
-from padrec.targets.low_rank import LowRankAdapters
 from padrec.targets.pretrained import extend_vocabulary, load_pretrained
 from padrec.targets.training import TrainableModule
+
+if TYPE_CHECKING:
+    from padrec.targets.low_rank import LowRankAdapters
 
 
 class TargetRecommender(TrainableModule):
@@ -106,6 +108,9 @@ class TargetRecommender(TrainableModule):
             # A checkpoint will hold all weights, so that it need not find the pretrained ones again.
             self.hparams.update(pretrained=None, backbone=settings_of(model))
         else:
+            # Only here: peft takes seconds to import, and most runs need no adapters.
+            from padrec.targets.low_rank import LowRankAdapters
+
             self._adapters = LowRankAdapters(model, self.vocabulary, lora)
         return model
 
@@ -119,16 +124,21 @@ class TargetRecommender(TrainableModule):
         path = Path(path)
         if path.is_dir():
             model, vocabulary = load_backbone(path)
-            target = cls(backbone=settings_of(model), vocabulary=vocabulary, catalog=catalog)
-            target.backbone.load_state_dict(model.state_dict())
-            return target
+            return cls._of(model, vocabulary, catalog)
         checkpoint = read_checkpoint(path, "target")
         vocabulary = stored_vocabulary(checkpoint, "target")
         hyperparameters = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
         target = cls(**hyperparameters, vocabulary=vocabulary, catalog=catalog)
         target.on_load_checkpoint(checkpoint)
         target.load_state_dict(checkpoint["state_dict"])
-        target.backbone, target._adapters = target.plain_backbone(), None
+        return target if target._adapters is None else cls._of(target.plain_backbone(), vocabulary, catalog)
+
+    @classmethod
+    def _of(
+        cls, model: PreTrainedModel, vocabulary: SemanticIDVocabulary, catalog: Catalog | None
+    ) -> "TargetRecommender":
+        target = cls(backbone=settings_of(model), vocabulary=vocabulary, catalog=catalog)
+        target.backbone.load_state_dict(model.state_dict())
         return target
 
     def plain_backbone(self) -> PreTrainedModel:

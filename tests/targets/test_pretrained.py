@@ -126,6 +126,7 @@ def test_adapters_train_few_weights_and_are_merged(model_type: str, settings: di
         expected = target.backbone.eval()(input_ids=tokens).logits
     for found in (loaded, saved):
         assert type(found.backbone) is type(target.backbone)
+        assert all(weight.requires_grad for weight in found.parameters())
         assert found.backbone.state_dict().keys() == before.keys()
         assert found.fingerprint() == target.fingerprint()
         with torch.no_grad():
