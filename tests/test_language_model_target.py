@@ -113,3 +113,24 @@ def test_a_resumed_fit_ends_as_an_uninterrupted_one(kind: str, runs: Path) -> No
     whole, resumed = (TargetRecommender.load(folder / "step=12.ckpt") for folder in checkpoints.values())
     assert resumed.fingerprint() == whole.fingerprint()
     assert resumed.fingerprint() != TargetRecommender.load(middle).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--model.init_args.lora.rank=3", "lora: unknown setting rank, expected some of"),
+        ("--model.init_args.backbone.hidden_size=8", "hidden_size is 16, but backbone asks for 8: leave backbone out"),
+        ("--model.init_args.pretrained=./absent", "absent: no such folder, expected a folder or the hub name"),
+        ("--data.init_args.prompt.init_args.text=Buy!", "prompt text 'Buy!': no {history}, expected it once"),
+    ],
+)
+def test_wrong_input_ends_with_one_message(
+    argument: str, message: str, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = f"--model.init_args.pretrained={runs}/language-model --model.init_args.backbone=null"
+    with pytest.raises(SystemExit) as caught:
+        run("fit", "target", f"{start} {argument} --trainer.logger=false")
+    assert caught.value.code == 2
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    assert last.startswith("padrec: error: ")
+    assert message in last
