@@ -86,7 +86,8 @@ def train_model(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> PreTrai
         optimizer.zero_grad()
         if step % 50 == 0 or step == _STEPS - 1:
             print(f"step {step} of {_STEPS}: {loss.item():.2f} nats per token", flush=True)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def text_rows(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> Tensor:

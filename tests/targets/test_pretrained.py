@@ -150,6 +150,7 @@ def test_adapters_train_few_weights_and_are_merged(model_type: str, settings: di
 def test_chosen_modules_alone_are_adapted(folder: Path, tmp_path: Path) -> None:
     data = text_data(folder)
     target = recommender(folder, data, lora={"target_modules": ["q_proj", "down_proj"], "lora_dropout": 0.1})
+    assert all(module.training for module in target.modules())  # dropout included
     adapted = {name.split(".")[-4] for name, weight in target.named_parameters() if "lora_" in name}
     assert adapted == {"q_proj", "down_proj"}
     undecayed = {id(parameter) for module in target.undecayed_modules() for parameter in module.parameters()}
