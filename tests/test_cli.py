@@ -246,7 +246,7 @@ def write_wrong_inputs(folder: Path, runs: Path) -> None:
         if name != "no-reference":
             arms["autoregressive"] = {"class_path": "padrec.AutoregressiveDecoder"}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}))
-    other = TargetRecommender(tiny_backbone(), SemanticIDVocabulary([5, 6, 7], separator=False))
+    other = TargetRecommender(SemanticIDVocabulary([5, 6, 7], separator=False), tiny_backbone())
     other.save_pretrained(folder / "of-others")
     assistant = {"class_path": "padrec.AssistantModel", "init_args": {"checkpoint": str(folder / "of-others")}}
     arms = {

@@ -14,11 +14,14 @@ _SPECIAL_NAMES = ("<pad>", "<bos>", "<eos>", "<sep>")
 
 
 class SemanticIDVocabulary:
-    """The tokens that a target trained from scratch reads and writes.
+    """The tokens that a target reads and writes.
 
     The ids are `<pad> <bos> <eos> <sep>`, then slot 0's codes, slot 1's codes, and so on. With `shared_codes` the
     slots use one set of codes, so that a token's slot can no longer be read off its id: code that needs a slot
     tracks it as a state (`next_slot`).
+
+    A target that starts from a pretrained language model keeps the tokens of its tokenizer: they come first, and all
+    of the above is appended to them.
 
     Slots are numbered `0 … L-1` for codes, `L` for the separator and `L+1` for any other token.
 
@@ -26,19 +29,31 @@ class SemanticIDVocabulary:
         codebook_sizes: number of codes in each slot, `[L]`, each at least 1.
         separator: whether an item ends with `<sep>`.
         shared_codes: whether the slots share one set of code tokens.
+        text_tokens: number of text tokens before all others, those of a tokenizer; 0 for none.
+        tokenizer: fingerprint of that tokenizer; None without text tokens.
 
     Raises:
-        InputError: no slot, or a codebook without codes.
+        InputError: no slot, a codebook without codes, or text tokens without the tokenizer that they are of.
     """
 
-    pad_token = 0
-    bos_token = 1
-    eos_token = 2
-    separator_token = 3
-
-    def __init__(self, codebook_sizes: Sequence[int], *, separator: bool = True, shared_codes: bool = False) -> None:
+    def __init__(
+        self,
+        codebook_sizes: Sequence[int],
+        *,
+        separator: bool = True,
+        shared_codes: bool = False,
+        text_tokens: int = 0,
+        tokenizer: str | None = None,
+    ) -> None:
         if not codebook_sizes or min(codebook_sizes) < 1:
             raise InputError(f"codebook sizes {list(codebook_sizes)}: expected at least one slot of at least one code")
+        if text_tokens < 0 or (text_tokens > 0) != (tokenizer is not None):
+            raise InputError(f"{text_tokens} text tokens of the tokenizer {tokenizer}: expected both or neither")
+        self.text_tokens = text_tokens
+        self.tokenizer = tokenizer
+        specials = range(text_tokens, text_tokens + len(_SPECIAL_NAMES))
+        self.pad_token, self.bos_token, self.eos_token, self.separator_token = specials
+        self._first_code = specials.stop
         self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
         self.separator = separator
         self.shared_codes = shared_codes
@@ -47,23 +62,25 @@ class SemanticIDVocabulary:
         self.other_slot = self.n_slots + 1
         self.n_slot_states = self.n_slots + 2
         self.item_length = self.n_slots + int(separator)
-        first_code = len(_SPECIAL_NAMES)
         if shared_codes:
-            self._offsets = torch.full((self.n_slots,), first_code)
-            self.size = first_code + max(self.codebook_sizes)
+            self._offsets = torch.full((self.n_slots,), self._first_code)
+            self.size = self._first_code + max(self.codebook_sizes)
         else:
-            sizes = torch.tensor((first_code, *self.codebook_sizes))
+            sizes = torch.tensor((self._first_code, *self.codebook_sizes))
             self._offsets = sizes.cumsum(0)[:-1]
             self.size = int(sizes.sum())
         self._sizes = torch.tensor(self.codebook_sizes)
 
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""
-        return {
+        arguments = {
             "codebook_sizes": list(self.codebook_sizes),
             "separator": self.separator,
             "shared_codes": self.shared_codes,
         }
+        if self.text_tokens > 0:
+            arguments |= {"text_tokens": self.text_tokens, "tokenizer": self.tokenizer}
+        return arguments
 
     @property
     def fingerprint(self) -> str:
@@ -156,9 +173,9 @@ class SemanticIDVocabulary:
         following = torch.where(slot < self.n_slots, slot + 1, 0)
         end = self.other_slot if self.separator else 0
         following = torch.where(slot == self.n_slots - 1, end, following)
-        is_special = token < len(_SPECIAL_NAMES)
-        special = torch.where(token == self.separator_token, self.separator_slot, self.other_slot)
-        return torch.where(is_special, special, following)
+        is_code = token >= self._first_code
+        other = torch.where(token == self.separator_token, self.separator_slot, self.other_slot)
+        return torch.where(is_code, following, other)
 
     def list_tokens(self, list_length: int) -> int:
         """Tokens in a list of `list_length` items; the separator behind the last item is not generated."""
@@ -187,10 +204,16 @@ class SemanticIDVocabulary:
         return codes.where(whole[..., None], torch.full_like(codes, -1))
 
     def token_name(self, token: int) -> str:
-        """A readable name: `<sep>`, `<a_7>` (slot a, code 7), `<7>` where slots share their codes."""
-        if token < len(_SPECIAL_NAMES):
-            return _SPECIAL_NAMES[token]
+        """A readable name: `<a_7>` (slot a, code 7), `<7>` where slots share their codes, `<sep>`, `<text_7>`.
+
+        Behind text tokens the special tokens are `<list_sep>` and so on: many tokenizers have a `<pad>` of their own.
+        """
+        if token < self.text_tokens:
+            return f"<text_{token}>"
+        if token < self._first_code:
+            name = _SPECIAL_NAMES[token - self.text_tokens]
+            return name if self.text_tokens == 0 else f"<list_{name[1:]}"
         if self.shared_codes:
-            return f"<{token - len(_SPECIAL_NAMES)}>"
+            return f"<{token - self._first_code}>"
         slot = int((self._offsets <= token).sum()) - 1
         return f"<{chr(ord('a') + slot)}_{token - int(self._offsets[slot])}>"

@@ -6,6 +6,7 @@ from padrec.data.interactions import Interactions
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.logs import AmazonReviews2014, AmazonReviews2018, AmazonReviews2023, LogSource, TableLog
 from padrec.data.preparation import LeaveLastOut, Preparation, SplitRule, TimeSplit
+from padrec.data.prompt_template import PromptTemplate
 from padrec.data.readers import (
     AtSpeedReader,
     Dataset,
@@ -32,6 +33,7 @@ __all__ = [
     "Preparation",
     "PreparedReader",
     "PromptBatch",
+    "PromptTemplate",
     "Reader",
     "SemanticIDDataModule",
     "SequenceBatch",

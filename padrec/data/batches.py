@@ -23,14 +23,14 @@ class TensorBatch:
 
 @dataclass
 class SequenceBatch(TensorBatch):
-    """Sequences `<bos> item item …` to train on, padded on the right.
+    """Sequences `<bos> item item …` to train on, with text among them where a template has it, padded on the right.
 
     Attributes:
         tokens: token ids, int64 `[B, T]`.
         slots: the slot of every token, int64 `[B, T]`; the slot of any other token on padding.
         lengths: tokens in each row without padding, int64 `[B]`.
-        supervised: bool `[B, T]`, True where the token is to be predicted from those before it; never at `<bos>` and
-            on padding. A row without any True only evens out the processes.
+        supervised: bool `[B, T]`, True where the token is to be predicted from those before it; never at `<bos>`, text
+            and padding. A row without any True only evens out the processes.
     """
 
     tokens: Tensor
@@ -43,7 +43,7 @@ class SequenceBatch(TensorBatch):
 class PromptBatch(TensorBatch):
     """Histories `<bos> item … item` to decode a list after, padded on the right.
 
-    With a separator in the vocabulary a prompt ends with it, so that the next token is a code of slot 0.
+    A prompt ends with an item, its separator included, or with a template's text: the next token is a code of slot 0.
 
     Attributes:
         tokens: token ids, int64 `[B, P]`.

@@ -17,6 +17,7 @@ from padrec.data.global_batch_sampler import GlobalBatchSampler
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.prompt_file import UserHistories, read_prompt_file
 from padrec.data.prompt_rows import PromptRows, evaluation_prompts, random_cut_prompts
+from padrec.data.prompt_template import PromptTemplate
 from padrec.data.readers import Reader
 from padrec.data.resumable_loader import ResumableLoader
 from padrec.data.sequence_encoder import SequenceEncoder
@@ -41,6 +42,7 @@ class SemanticIDDataModule(LightningDataModule):
         separator: whether an item ends with a separator token.
         shared_codes: whether the slots share one set of code tokens.
         codebook_sizes: codes in each slot; None takes the largest code of the catalog plus one.
+        prompt: the text of prompts, for a target that starts from a pretrained language model; None writes no text.
         short_users: users with too few items for leave-one-out: refuse the data, or leave those users out.
         max_users: the most users to validate, test and predict with, a random sample; None takes all.
         generated_lists: JSON-lines files of lists that a target generated, to train on beside the logged sequences;
@@ -51,7 +53,8 @@ class SemanticIDDataModule(LightningDataModule):
         predict_prompts: JSON-lines file of users to predict for instead, all of them, whether the data know them or
             not; a row is `{"user": key, "history": [item key, …]}`, oldest item first.
         unknown_items: items of `predict_prompts` that the catalog lacks: refuse the file, or leave those items out.
-        seed: of the order of training batches, the sample of users and the cut points.
+        seed: of the order of training batches, the sample of users, the cut points, and where in a training row the
+            text of `prompt` ends the history.
 
     Raises:
         InputError: wrong data (see the reader), codes outside the codebooks, a list longer than the catalog, or an
@@ -69,6 +72,7 @@ class SemanticIDDataModule(LightningDataModule):
         separator: bool = True,
         shared_codes: bool = False,
         codebook_sizes: Sequence[int] | None = None,
+        prompt: PromptTemplate | None = None,
         short_users: Literal["error", "drop"] = "error",
         max_users: int | None = None,
         generated_lists: list[str] | None = None,
@@ -98,8 +102,16 @@ class SemanticIDDataModule(LightningDataModule):
         interactions = dataset.interactions
         self._split = interactions if isinstance(interactions, Split) else leave_one_out(interactions, short_users)
         sizes = _checked_sizes(dataset.catalog, codebook_sizes)
-        self._vocabulary = SemanticIDVocabulary(sizes, separator=separator, shared_codes=shared_codes)
-        self._encoder = SequenceEncoder(self._vocabulary, dataset.catalog)
+        self._vocabulary = SemanticIDVocabulary(
+            sizes,
+            separator=separator,
+            shared_codes=shared_codes,
+            text_tokens=0 if prompt is None else prompt.text_tokens,
+            tokenizer=None if prompt is None else prompt.fingerprint,
+        )
+        if prompt is not None:
+            prompt.check(self._vocabulary)
+        self._encoder = SequenceEncoder(self._vocabulary, dataset.catalog, prompt)
         self._windows: Windows | None = None
         if list_length > dataset.catalog.n_leaves:
             raise InputError(
@@ -157,12 +169,12 @@ class SemanticIDDataModule(LightningDataModule):
     @property
     def max_prompt_tokens(self) -> int:
         """Tokens in the longest prompt."""
-        return 1 + self.max_history * self._vocabulary.item_length
+        return self._encoder.longest(self.max_history, 0)
 
     @property
     def max_sequence_tokens(self) -> int:
         """Tokens in the longest training row, which is also the longest prompt with its list."""
-        return self.max_prompt_tokens + self.list_length * self._vocabulary.item_length
+        return self._encoder.longest(self.max_history, self.list_length)
 
     def setup(self, stage: str) -> None:
         """Read the generated lists and cut the training rows before a fit.
@@ -184,7 +196,7 @@ class SemanticIDDataModule(LightningDataModule):
         """Batches of training rows, the same on any number of processes; resumes within an epoch."""
         self.setup("fit")
         assert self._windows is not None
-        rows = TrainingRows(self._windows, self._encoder)
+        rows = TrainingRows(self._windows, self._encoder, self.seed)
         n_processes, process = self._processes()
         sampler = GlobalBatchSampler(rows.lengths, self.batch_size, n_processes, process, self.seed)
         return ResumableLoader(

@@ -54,13 +54,13 @@ class PromptRows(Dataset[PromptBatch]):
         counted = index < len(self.users)
         index = index.where(counted, 0)
         history = self.histories.select(index).padded()
-        tokens, slots, lengths = self.encoder.encode(history)
+        encoded = self.encoder.encode(history)
         truth = self.truth.select(index).padded().where(counted[:, None], -1)
         leaves = self.catalog.leaf_of_item[truth.clamp(min=0)].where(truth >= 0, -1)
         return PromptBatch(
-            tokens=tokens,
-            slots=slots,
-            lengths=lengths,
+            tokens=encoded.tokens,
+            slots=encoded.slots,
+            lengths=encoded.lengths,
             users=self.users[index],
             history=history,
             relevant=_distinct(leaves),

@@ -1,53 +1,125 @@
 """From item indices to tokens."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
+from padrec.data.prompt_template import PromptTemplate
+
+# Rows of the table of pieces; behind them every item as a list has it, then every item as a history has it.
+_OPENING, _CLOSING, _NOTHING, _ITEMS = range(4)
+
+
+@dataclass(frozen=True)
+class EncodedSequences:
+    """Sequences as tokens.
+
+    Attributes:
+        tokens: token ids, int64 `[B, T]`, padded on the right.
+        slots: the slot of every token, int64 `[B, T]`; the slot of any other token on text and padding.
+        lengths: tokens in each row without padding, int64 `[B]`.
+        columns: which item of the row each code and separator belongs to, int64 `[B, T]`; -1 for any other token.
+    """
+
+    tokens: Tensor
+    slots: Tensor
+    lengths: Tensor
+    columns: Tensor
+
+    def per_token(self, per_item: Tensor) -> Tensor:
+        """A flag of every item, bool `[B, N]`, as a flag of its codes and separator, bool `[B, T]`; others False."""
+        return per_item.gather(1, self.columns.clamp(min=0)) & (self.columns >= 0)
 
 
 class SequenceEncoder:
-    """Writes item sequences as `<bos> item item …`.
+    """Writes item sequences as `<bos> item item …`, with a template as `<bos> text item item … text item item …`.
 
     Args:
         vocabulary: the tokens.
         catalog: the items.
+        template: the text around a history and its items; None writes none.
 
     Raises:
-        InputError: the catalog has codes that the vocabulary has no token for.
+        InputError: the catalog has codes that the vocabulary has no token for, or lacks the titles that the template
+            asks for.
     """
 
-    def __init__(self, vocabulary: SemanticIDVocabulary, catalog: Catalog) -> None:
+    def __init__(
+        self, vocabulary: SemanticIDVocabulary, catalog: Catalog, template: PromptTemplate | None = None
+    ) -> None:
         self.vocabulary = vocabulary
-        self.item_tokens = vocabulary.encode(catalog.codes)  # [n_items, item_length]
+        items = vocabulary.encode(catalog.codes)  # [n_items, item_length]
+        opening, closing = ([], []) if template is None else (template.opening, template.closing)
+        around: list[list[int]] = [[vocabulary.bos_token, *opening], closing, []]
+        pieces = [torch.tensor(tokens, dtype=torch.long) for tokens in around] + [items.flatten()]
+        lengths = [torch.tensor([len(tokens) for tokens in around]), torch.full((len(items),), items.shape[1])]
+        slots = [torch.full((len(piece),), vocabulary.other_slot) for piece in pieces[:_ITEMS]]
+        slots.append(torch.arange(items.shape[1]).repeat(len(items)))
+        self._history_items = _ITEMS
+        if template is not None:
+            self._history_items += len(items)
+            parts = _with_text(items, template, catalog, vocabulary.other_slot)
+            for table, part in zip((pieces, slots, lengths), parts, strict=True):
+                table.append(part)
+        self._tokens, self._slots, self._lengths = torch.cat(pieces), torch.cat(slots), torch.cat(lengths)
+        self._starts = self._lengths.cumsum(0) - self._lengths
 
-    def encode(self, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens, slots and lengths of a batch of sequences.
+    def longest(self, history: int, listed: int) -> int:
+        """The most tokens of a sequence with so many items in its history and in the list behind it."""
+        around = int(self._lengths[_OPENING] + self._lengths[_CLOSING])
+        longest_item = int(self._lengths[self._history_items :].max())
+        return around + history * longest_item + listed * self.vocabulary.item_length
+
+    def encode(self, items: Tensor, history: Tensor | None = None) -> EncodedSequences:
+        """Tokens of a batch of sequences.
 
         Args:
             items: item indices, int64 `[B, N]`, -1 behind a row's last item.
-
-        Returns:
-            Token ids int64 `[B, 1 + N * item_length]`, padded on the right; their slots, the same shape; the tokens
-            in each row without padding, int64 `[B]`.
+            history: how many of a row's items are its history, int64 `[B]`; the others are the list behind it. None:
+                all of them.
         """
         vocabulary = self.vocabulary
-        item_tokens = self.item_tokens[items.clamp(min=0)].flatten(1)  # [B, N * item_length]
-        present = self.per_token(items >= 0, bos=True)  # [B, T]
-        tokens = torch.cat([item_tokens.new_full((len(items), 1), vocabulary.bos_token), item_tokens], dim=1)
-        slots = vocabulary.sequence_slots(tokens.shape[1]).expand_as(tokens)
-        return (
-            tokens.where(present, torch.full_like(tokens, vocabulary.pad_token)),
-            slots.where(present, torch.full_like(tokens, vocabulary.other_slot)),
-            present.sum(1),
-        )
+        history = ((items >= 0).sum(1) if history is None else history)[:, None]
+        pieces = self._pieces(items, history)  # [B, N + 2]
+        ends = self._lengths[pieces].cumsum(1)
+        lengths = ends[:, -1]
+        position = torch.arange(int(lengths.max())).expand(len(items), -1).contiguous()  # [B, T]
+        present = position < lengths[:, None]
+        piece = torch.searchsorted(ends, position, right=True).clamp(max=pieces.shape[1] - 1)
+        begins = ends - self._lengths[pieces]
+        source = (self._starts[pieces] - begins).gather(1, piece) + position
+        source = source.where(present, 0)
+        tokens = self._tokens[source].where(present, vocabulary.pad_token)
+        slots = self._slots[source].where(present, vocabulary.other_slot)
+        columns = _column(piece, history).where(slots != vocabulary.other_slot, -1)
+        return EncodedSequences(tokens, slots, lengths, columns)
 
-    def per_token(self, per_item: Tensor, bos: bool) -> Tensor:
-        """A flag of every item, bool `[B, N]`, as a flag of every token, bool `[B, 1 + N * item_length]`.
+    def _pieces(self, items: Tensor, history: Tensor) -> Tensor:
+        """What each row is made of, as rows of the table of pieces, `[B, N + 2]`."""
+        place = torch.arange(items.shape[1] + 2).expand(len(items), -1)
+        item = items.gather(1, _column(place, history).clamp(0, items.shape[1] - 1))
+        first = torch.where(place <= history, self._history_items, _ITEMS)
+        pieces = torch.where(item >= 0, first + item, _NOTHING)
+        return pieces.masked_fill(place == 0, _OPENING).masked_fill(place == history + 1, _CLOSING)
 
-        Args:
-            per_item: the items' flags.
-            bos: the flag of `<bos>`.
-        """
-        items = per_item.repeat_interleave(self.vocabulary.item_length, dim=1)
-        return torch.cat([per_item.new_full((len(per_item), 1), bos), items], dim=1)
+
+def _with_text(
+    items: Tensor, template: PromptTemplate, catalog: Catalog, other_slot: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens and slots of every item in the template's text, one behind the other, and how many each has."""
+    tokens: list[int] = []
+    slots: list[int] = []
+    lengths = []
+    texts_before, texts_after = template.item_texts(catalog)
+    for before, item, after in zip(texts_before, items.tolist(), texts_after, strict=True):
+        tokens += [*before, *item, *after]
+        slots += [*[other_slot] * len(before), *range(len(item)), *[other_slot] * len(after)]
+        lengths.append(len(before) + len(item) + len(after))
+    return torch.tensor(tokens), torch.tensor(slots), torch.tensor(lengths)
+
+
+def _column(piece: Tensor, history: Tensor) -> Tensor:
+    """The item that stands in a place of a row: behind the opening, and in a list behind the closing as well."""
+    return torch.where(piece <= history, piece - 1, piece - 2)

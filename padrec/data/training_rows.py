@@ -15,14 +15,23 @@ FILLER_ROW = -1
 class TrainingRows(Dataset[SequenceBatch]):
     """Windows as batches: indexed with a list of rows, since the sampler yields whole batches.
 
+    A window that opens with history has its list behind that. In one that supervises all of its items a random place
+    is drawn, behind the first item, where the history ends and the list begins: only a template writes these in
+    different ways.
+
     Args:
         windows: the rows.
         encoder: writes them as tokens.
+        seed: of the places where lists begin.
     """
 
-    def __init__(self, windows: Windows, encoder: SequenceEncoder) -> None:
+    def __init__(self, windows: Windows, encoder: SequenceEncoder, seed: int = 0) -> None:
         self.windows = windows
         self.encoder = encoder
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.rand(len(windows.starts), generator=generator, dtype=torch.float64)
+        history = windows.supervised_from - windows.starts
+        self._history = torch.where(history > 0, history, 1 + (drawn * (self.lengths - 1)).long())  # [n], in items
 
     def __len__(self) -> int:
         return len(self.windows.starts)
@@ -38,7 +47,7 @@ class TrainingRows(Dataset[SequenceBatch]):
         starts, ends = self.windows.starts[index], self.windows.ends[index]
         supervised_from = self.windows.supervised_from[index].where(index != FILLER_ROW, ends)
         items = self.windows.sequences.slices(starts, ends).padded()  # [B, N]
-        tokens, slots, lengths = self.encoder.encode(items)
+        encoded = self.encoder.encode(items, self._history[index])
         position = starts[:, None] + torch.arange(items.shape[1])  # [B, N]
         supervised = (position >= supervised_from[:, None]) & (position < ends[:, None])
-        return SequenceBatch(tokens, slots, lengths, self.encoder.per_token(supervised, bos=False))
+        return SequenceBatch(encoded.tokens, encoded.slots, encoded.lengths, encoded.per_token(supervised))

@@ -107,17 +107,45 @@ def load_backbone(folder: str | Path) -> tuple[PreTrainedModel, SemanticIDVocabu
             raise InputError(f"{folder}: no {name}, expected a target folder written by save_pretrained")
     read_json_object(folder / "config.json", "of a transformers model")
     vocabulary: dict[str, Any] = read_json_object(folder / _VOCABULARY_FILE, "of a vocabulary")
-    loaded: Any
-    try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder}: the weights cannot be read ({error})") from error
-    model: PreTrainedModel
-    model, report = loaded
+    model, report = read_weights(str(folder))
     # transformers only warns of these, and leaves the weights at random values.
     astray = sorted({*report["missing_keys"], *report["unexpected_keys"]})
     if astray:
         raise InputError(f"{folder}: weights missing or unknown: {', '.join(astray)}; expected those of config.json")
     return model, SemanticIDVocabulary(**vocabulary)
+
+
+def read_weights(name: str) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """A causal language model in float32, from safetensors alone.
+
+    Args:
+        name: folder or hub name.
+
+    Returns:
+        The model, and which keys were missing among the weights or not expected there, as transformers reports them.
+
+    Raises:
+        InputError: there is no such model, or its weights cannot be read.
+    """
+    loaded: Any
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise InputError(f"{name}: the weights cannot be read ({error})") from error
+    model, report = loaded
+    return model, report
+
+
+def settings_of(model: PreTrainedModel) -> dict[str, Any]:
+    """What `build_backbone` needs to build this model again."""
+    settings = model.config.to_diff_dict()
+    for derived in ("architectures", "transformers_version", "vocab_size", "dtype"):
+        settings.pop(derived, None)
+    return {
+        # Configurations from elsewhere may hold what their class does not know.
+        key: value
+        for key, value in settings.items()
+        if not key.endswith("_token_id") and (key == "model_type" or hasattr(type(model.config)(), key))
+    }

@@ -1,7 +1,8 @@
 """The target recommender: a causal language model over semantic-ID sequences."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,12 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.metrics import NDCG, Recall
-from padrec.targets.backbone import build_backbone, fingerprint, load_backbone, save_backbone
+from padrec.targets.backbone import build_backbone, fingerprint, load_backbone, save_backbone, settings_of
+from padrec.targets.pretrained import extend_vocabulary, load_pretrained
 from padrec.targets.training import TrainableModule
+
+if TYPE_CHECKING:
+    from padrec.targets.low_rank import LowRankAdapters
 
 
 class TargetRecommender(TrainableModule):
@@ -29,10 +34,18 @@ class TargetRecommender(TrainableModule):
     Every supervised token is predicted from all tokens before it, so one row trains all its cut points at once.
     Validation writes lists, greedily and under the catalog constraint, and reports NDCG and recall.
 
+    The model starts from random weights or from a pretrained language model, whose vocabulary is then extended by that
+    of the data (see `extend_vocabulary`). Of a pretrained model all weights are trained, or low-rank adapters and the
+    rows of the new tokens (see `LowRankAdapters`); adapters are merged into plain weights wherever lists are written
+    and where the target is loaded.
+
     Args:
-        backbone: the model's transformers configuration, `model_type` and its settings; the vocabulary size and the
-            special tokens follow from the vocabulary.
         vocabulary: the tokens; linked from the datamodule.
+        backbone: the model's transformers configuration, `model_type` and its settings; the vocabulary size and the
+            special tokens follow from the vocabulary. With `pretrained` it may be left out.
+        pretrained: folder or hub name of a pretrained causal language model with its tokenizer, that of the data's
+            prompt template; None for random weights.
+        lora: settings of the low-rank adapters, `{}` for the defaults; None trains all weights.
         catalog: the items, for validation and prediction; linked from the datamodule.
         list_length: K, items in a list; linked from the datamodule.
         learning_rate: peak learning rate.
@@ -43,13 +56,16 @@ class TargetRecommender(TrainableModule):
         seed: of dropout and of sampled lists.
 
     Raises:
-        InputError: an unknown model type or setting.
+        InputError: an unknown model type or setting, no such pretrained model or one that does not fit the data,
+            neither `backbone` nor `pretrained`, or adapters without a pretrained model.
     """
 
     def __init__(
         self,
-        backbone: dict[str, Any],
         vocabulary: SemanticIDVocabulary,
+        backbone: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        lora: dict[str, Any] | None = None,
         catalog: Catalog | None = None,
         list_length: int = 10,
         learning_rate: float = 1e-3,
@@ -66,13 +82,37 @@ class TargetRecommender(TrainableModule):
         self.catalog = catalog
         self.list_length = list_length
         self.sampling = Sampling(temperature=temperature)
-        self.backbone = build_backbone(backbone, vocabulary)
-        # Never the backbone itself: as a second submodule it would be in every checkpoint twice.
-        self._compiled_forward = torch.compile(self.backbone.forward, dynamic=True) if compile else None
+        self._adapters: LowRankAdapters | None = None
+        self._pretrained_fingerprint: str | None = None
+        self.backbone = self._build(backbone, pretrained, lora)
+        # Never the module itself: as a second submodule it would be in every checkpoint twice.
+        forward = self.backbone.base_model.forward
+        self._features: Callable[..., Any] = torch.compile(forward, dynamic=True) if compile else forward
         self.validation_metrics = ranking_metrics("val/")
         self.test_metrics = ranking_metrics("test/")
         self._requests: dict[Sampling, ListRequest] = {}
         self._writer: tuple[TransformersRunner, AutoregressiveDecoder] | None = None  # while writing
+
+    def _build(
+        self, backbone: dict[str, Any] | None, pretrained: str | None, lora: dict[str, Any] | None
+    ) -> PreTrainedModel:
+        if pretrained is None:
+            if backbone is None or lora is not None:
+                found = "neither backbone nor pretrained" if backbone is None else "lora without pretrained"
+                raise InputError(f"{found}: expected the settings of a new model, or a pretrained language model")
+            return build_backbone(backbone, self.vocabulary)
+        model = load_pretrained(pretrained, self.vocabulary, backbone)
+        self._pretrained_fingerprint = fingerprint(model)
+        extend_vocabulary(model, self.vocabulary, self._seed)
+        if lora is None:
+            # A checkpoint will hold all weights, so that it need not find the pretrained ones again.
+            self.hparams.update(pretrained=None, backbone=settings_of(model))
+        else:
+            # Only here: peft takes seconds to import, and most runs need no adapters.
+            from padrec.targets.low_rank import LowRankAdapters
+
+            self._adapters = LowRankAdapters(model, self.vocabulary, lora)
+        return model
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
@@ -84,44 +124,76 @@ class TargetRecommender(TrainableModule):
         path = Path(path)
         if path.is_dir():
             model, vocabulary = load_backbone(path)
-            target = cls(backbone=_settings(model), vocabulary=vocabulary, catalog=catalog)
-            target.backbone.load_state_dict(model.state_dict())
-            return target
+            return cls._of(model, vocabulary, catalog)
         checkpoint = read_checkpoint(path, "target")
         vocabulary = stored_vocabulary(checkpoint, "target")
         hyperparameters = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
         target = cls(**hyperparameters, vocabulary=vocabulary, catalog=catalog)
+        target.on_load_checkpoint(checkpoint)
         target.load_state_dict(checkpoint["state_dict"])
+        return target if target._adapters is None else cls._of(target.plain_backbone(), vocabulary, catalog)
+
+    @classmethod
+    def _of(
+        cls, model: PreTrainedModel, vocabulary: SemanticIDVocabulary, catalog: Catalog | None
+    ) -> "TargetRecommender":
+        target = cls(backbone=settings_of(model), vocabulary=vocabulary, catalog=catalog)
+        target.backbone.load_state_dict(model.state_dict())
         return target
 
+    def plain_backbone(self) -> PreTrainedModel:
+        """The model with plain weights, as decoders need it: the backbone, or a copy with the adapters merged."""
+        return self.backbone if self._adapters is None else self._adapters.merged()
+
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder that transformers and `load` can read; see `save_backbone`."""
-        save_backbone(self.backbone, self.vocabulary, folder)
+        """Write a folder that transformers and `load` can read, with adapters merged; see `save_backbone`."""
+        save_backbone(self.plain_backbone(), self.vocabulary, folder)
 
     def fingerprint(self) -> str:
         """A short hash of the weights; see `targets.backbone.fingerprint`."""
-        return fingerprint(self.backbone)
+        return fingerprint(self.plain_backbone())
+
+    def undecayed_modules(self) -> list[nn.Module]:
+        """The rows of new tokens beside embeddings."""
+        rows = [] if self._adapters is None else self._adapters.token_rows()
+        return [*super().undecayed_modules(), *rows]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the vocabulary beside the weights."""
+        """Store the vocabulary beside the weights; with adapters only the weights that are trained."""
         checkpoint["kind"] = "target"
         checkpoint["vocabulary"] = self.vocabulary.to_dict()
+        if self._adapters is not None:
+            checkpoint["pretrained_fingerprint"] = self._pretrained_fingerprint
+            for name in self._adapters.frozen_weights():
+                checkpoint["state_dict"].pop(f"backbone.{name}", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another vocabulary.
+        """Refuse what does not belong to this checkpoint, and put the frozen weights where it has none.
 
         Raises:
-            InputError: the vocabularies differ.
+            InputError: the vocabularies differ, or the adapters belong to another pretrained model.
         """
         self.vocabulary.check_same(stored_vocabulary(checkpoint, "target"), "the checkpoint")
+        if self._adapters is None:
+            return
+        trained_on = checkpoint.get("pretrained_fingerprint")
+        if trained_on != self._pretrained_fingerprint:
+            raise InputError(
+                f"{self.hparams['pretrained']}: weights with fingerprint {self._pretrained_fingerprint}, but the "
+                f"checkpoint's adapters were trained for {trained_on}: expected the same pretrained model"
+            )
+        for name, weight in self._adapters.frozen_weights().items():
+            checkpoint["state_dict"][f"backbone.{name}"] = weight
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the supervised tokens, in nats."""
-        forward = self._compiled_forward or self.backbone
-        logits = forward(input_ids=batch.tokens, use_cache=False).logits
-        labels = batch.tokens[:, 1:].masked_fill(~batch.supervised[:, 1:], -100)
-        total = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels.flatten(), reduction="sum")
-        loss = self.mean_over_tokens(total, (labels != -100).sum())
+        features = self._features(input_ids=batch.tokens, use_cache=False).last_hidden_state
+        supervised = batch.supervised[:, 1:]
+        labels = batch.tokens[:, 1:][supervised]  # [M]
+        # Of these tokens alone: with a vocabulary of text the logits of all would be what takes the most memory.
+        logits = self.backbone.get_output_embeddings()(features[:, :-1][supervised])  # [M, V]
+        total = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        loss = self.mean_over_tokens(total, supervised.sum())
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.tokens))
         return loss
 
@@ -144,12 +216,11 @@ class TargetRecommender(TrainableModule):
 
     def _write_lists(self, batch: PromptBatch, batch_idx: int, sampling: Sampling) -> Recommendations:
         request = self._requests.get(sampling) or self._requests.setdefault(sampling, self._request(sampling))
-        self.backbone.eval()
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         generator = torch.Generator().manual_seed(seed)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
         if self._writer is None:
-            self._writer = TransformersRunner(self.backbone), AutoregressiveDecoder()
+            self._writer = TransformersRunner(self.plain_backbone().eval()), AutoregressiveDecoder()
         runner, decoder = self._writer
         lists, _ = decoder.decode(runner, prompts, request, generator)
         return lists
@@ -217,11 +288,3 @@ def stored_vocabulary(checkpoint: dict[str, Any], kind: str) -> SemanticIDVocabu
     if checkpoint.get("kind") != kind:
         raise InputError(f"a checkpoint of kind {checkpoint.get('kind')!r}, expected {kind!r}")
     return SemanticIDVocabulary(**checkpoint["vocabulary"])
-
-
-def _settings(model: PreTrainedModel) -> dict[str, Any]:
-    """What `build_backbone` needs to build this model again."""
-    settings = model.config.to_diff_dict()
-    for derived in ("architectures", "transformers_version", "vocab_size", "dtype"):
-        settings.pop(derived, None)
-    return {k: v for k, v in settings.items() if not k.endswith("_token_id")}

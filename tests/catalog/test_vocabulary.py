@@ -9,16 +9,23 @@ from padrec.catalog import InputError, SemanticIDVocabulary
 from tests import reference
 
 _SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=4)
-_VOCABULARIES = st.builds(SemanticIDVocabulary, _SIZES, separator=st.booleans(), shared_codes=st.booleans())
+_TEXT = st.sampled_from([{}, {"text_tokens": 3, "tokenizer": "words"}])
+_VOCABULARIES = st.builds(
+    lambda sizes, text, **flags: SemanticIDVocabulary(sizes, **text, **flags),
+    _SIZES,
+    _TEXT,
+    separator=st.booleans(),
+    shared_codes=st.booleans(),
+)
 
 
 def code_tokens(vocabulary: SemanticIDVocabulary) -> dict[tuple[int, int], int]:
-    """The token of every (slot, code), counted up from the special tokens."""
+    """The token of every (slot, code), counted up from the special tokens behind the text tokens."""
     tokens = {}
-    following = 4
+    first = following = vocabulary.text_tokens + 4
     for slot, size in enumerate(vocabulary.codebook_sizes):
         for code in range(size):
-            tokens[slot, code] = 4 + code if vocabulary.shared_codes else following
+            tokens[slot, code] = first + code if vocabulary.shared_codes else following
             following += 1
     return tokens
 
@@ -43,10 +50,10 @@ def test_codes_are_encoded_slot_by_slot_and_decoded_again(
 
 @given(vocabulary=_VOCABULARIES)
 def test_every_token_id_is_special_or_a_code(vocabulary: SemanticIDVocabulary) -> None:
-    tokens = code_tokens(vocabulary)
-    assert {0, 1, 2, 3} | set(tokens.values()) == set(range(vocabulary.size))
+    tokens, n_text = code_tokens(vocabulary), vocabulary.text_tokens
+    assert set(range(n_text + 4)) | set(tokens.values()) == set(range(vocabulary.size))
     specials = vocabulary.pad_token, vocabulary.bos_token, vocabulary.eos_token, vocabulary.separator_token
-    assert specials == (0, 1, 2, 3)
+    assert specials == (n_text, n_text + 1, n_text + 2, n_text + 3)
     assert (vocabulary.separator_slot, vocabulary.other_slot) == (vocabulary.n_slots, vocabulary.n_slots + 1)
 
 
@@ -67,7 +74,10 @@ def test_token_slots_are_known_unless_codes_are_shared(vocabulary: SemanticIDVoc
         assert slots is None
         return
     assert slots is not None
-    expected = [vocabulary.other_slot] * 3 + [vocabulary.separator_slot] + [slot for slot, _ in code_tokens(vocabulary)]
+    others = vocabulary.text_tokens + 3
+    expected = (
+        [vocabulary.other_slot] * others + [vocabulary.separator_slot] + [slot for slot, _ in code_tokens(vocabulary)]
+    )
     assert slots.tolist() == expected
 
 
@@ -187,3 +197,17 @@ def test_token_names_are_readable() -> None:
     specials, codes = ["<pad>", "<bos>", "<eos>", "<sep>"], ["<a_0>", "<a_1>", "<b_0>", "<b_1>", "<b_2>"]
     assert [own.token_name(token) for token in range(own.size)] == [*specials, *codes]
     assert [shared.token_name(token) for token in range(shared.size)] == [*specials, "<0>", "<1>", "<2>"]
+    behind_text = SemanticIDVocabulary([2], text_tokens=2, tokenizer="words")
+    names = ["<text_0>", "<text_1>", "<list_pad>", "<list_bos>", "<list_eos>", "<list_sep>", "<a_0>", "<a_1>"]
+    assert [behind_text.token_name(token) for token in range(behind_text.size)] == names
+
+
+def test_text_tokens_belong_to_a_tokenizer() -> None:
+    text = SemanticIDVocabulary([2], text_tokens=9, tokenizer="words")
+    same = SemanticIDVocabulary(**text.to_dict())
+    assert (same.text_tokens, same.tokenizer, same.fingerprint) == (9, "words", text.fingerprint)
+    with pytest.raises(InputError, match=r"its vocabulary .*letters.* is not the data's .*words"):
+        text.check_same(SemanticIDVocabulary([2], text_tokens=9, tokenizer="letters"), "the target")
+    for wrong in ({"text_tokens": 9}, {"tokenizer": "words"}, {"text_tokens": -1, "tokenizer": "words"}):
+        with pytest.raises(InputError, match=r"text tokens of the tokenizer .*: expected both or neither"):
+            SemanticIDVocabulary([2], **wrong)

@@ -21,7 +21,7 @@ def test_a_prompt_ends_with_the_separator_and_holds_its_history() -> None:
     batch = prompt_rows([[1, 2], [3]], [[0], [0]]).__getitems__([0, 1])
     assert batch.lengths.tolist() == [7, 4]
     last = batch.tokens[torch.arange(2), batch.lengths - 1]
-    assert last.tolist() == [SemanticIDVocabulary.separator_token] * 2
+    assert last.tolist() == [SemanticIDVocabulary((3, 3)).separator_token] * 2
     assert batch.history.tolist() == [[1, 2], [3, -1]]
     assert batch.users.tolist() == [10, 11]
 

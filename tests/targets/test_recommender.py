@@ -129,6 +129,8 @@ def test_checkpoints_hold_tensors_and_primitives(data: SemanticIDDataModule, tmp
     # What only affects decoding must not come back from a checkpoint.
     assert set(checkpoint["hyper_parameters"]) == {
         "backbone",
+        "pretrained",
+        "lora",
         "learning_rate",
         "weight_decay",
         "warmup_steps",

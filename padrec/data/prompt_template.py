@@ -1,0 +1,139 @@
+"""Prompts with text: an instruction, and items with their titles."""
+
+from collections.abc import Sequence
+from string import Formatter
+
+from transformers import PreTrainedTokenizerBase
+
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.data.tokenizer import load_tokenizer, n_tokens, tokenizer_fingerprint
+
+
+class PromptTemplate:
+    """Text around the semantic IDs of a prompt, for targets that start from a pretrained language model.
+
+    A prompt is the text before `{history}`, the items of the history one after the other, and the text behind it. Each
+    item is its semantic-ID tokens, where `item` has `{item}`, in the text of `item`. The list that follows a prompt is
+    semantic-ID tokens alone, as without a template.
+
+    Text is tokenized piece by piece between the semantic IDs, without the special tokens that a tokenizer would add.
+    Those that are written out, as in `<|im_start|>user`, are read as such.
+
+    Args:
+        tokenizer: folder or hub name of the pretrained language model, whose tokens come first in the vocabulary.
+        text: the prompt; contains `{history}` once. `{{` and `}}` stand for braces.
+        item: an item of the history; contains `{item}` once and may contain `{title}` once.
+        max_title_tokens: titles are cut off behind so many tokens.
+
+    Raises:
+        InputError: no such tokenizer, a placeholder is missing, unknown or occurs twice, the tokenizer has no token
+            for a part of the text, or titles shall have less than one token.
+    """
+
+    def __init__(
+        self, tokenizer: str, text: str = "{history}", item: str = "{item}", max_title_tokens: int = 32
+    ) -> None:
+        if max_title_tokens < 1:
+            raise InputError(f"max_title_tokens is {max_title_tokens}, expected at least 1")
+        before, after = _around("text", text, "history")
+        item_before, item_after = _around("item", item, "item", also="title")
+        self._name = tokenizer
+        self._tokenizer = load_tokenizer(tokenizer)
+        self._item = (item_before, item_after)
+        self._max_title_tokens = max_title_tokens
+        self.opening = self._literal(before[0])
+        self.closing = self._literal(after[0])
+        self.has_titles = len(item_before) + len(item_after) > 2
+        self.text_tokens = n_tokens(self._tokenizer)
+        self.fingerprint = tokenizer_fingerprint(self._tokenizer)
+        for literal in (*item_before, *item_after):
+            self._literal(literal)
+
+    def item_texts(self, catalog: Catalog) -> tuple[list[list[int]], list[list[int]]]:
+        """Text tokens before and behind the semantic ID of every item, each `[n_items]` lists.
+
+        Raises:
+            InputError: the template has titles, but the catalog has none.
+        """
+        if self.has_titles and catalog.texts is None:
+            raise InputError(f"{catalog.source}: no titles, but the prompt template has {{title}} in its item")
+        before, after = (self._side(parts, catalog) for parts in self._item)
+        return before, after
+
+    def extended_tokenizer(self, vocabulary: SemanticIDVocabulary) -> PreTrainedTokenizerBase:
+        """The tokenizer with the tokens of semantic IDs behind its own, under the ids that the target uses.
+
+        Raises:
+            InputError: the tokenizer has one of these tokens already, or leaves ids out.
+        """
+        names = [vocabulary.token_name(token) for token in range(vocabulary.text_tokens, vocabulary.size)]
+        self.check(vocabulary)
+        tokenizer = load_tokenizer(self._name)
+        tokenizer.add_tokens(names)
+        if tokenizer.convert_tokens_to_ids(names) != list(range(vocabulary.text_tokens, vocabulary.size)):
+            raise InputError(f"{self._name}: leaves token ids out, so that tokens cannot be appended to its last id")
+        return tokenizer
+
+    def check(self, vocabulary: SemanticIDVocabulary) -> None:
+        """Refuse a tokenizer that has tokens of semantic IDs already: the model knows them as something else.
+
+        Raises:
+            InputError: it has one of the vocabulary's.
+        """
+        known = self._tokenizer.get_vocab()
+        for token in range(vocabulary.text_tokens, vocabulary.size):
+            name = vocabulary.token_name(token)
+            if name in known:
+                raise InputError(f"{self._name}: has a token {name} already, expected a tokenizer without semantic IDs")
+
+    def _literal(self, text: str) -> list[int]:
+        tokens = self._tokens([text])[0]
+        if self._tokenizer.unk_token_id is not None and self._tokenizer.unk_token_id in tokens:
+            raise InputError(
+                f"{self._name}: has no token for a part of {text!r}, expected a tokenizer that can write it"
+            )
+        return tokens
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return found
+
+    def _side(self, parts: list[str], catalog: Catalog) -> list[list[int]]:
+        """One side of `{item}` for every item; of two parts the title stands between them."""
+        if len(parts) == 1:
+            return self._tokens(parts) * catalog.n_items
+        head, tail = parts
+        # The title is tokenized with the text before it, since a word's tokens differ behind a space.
+        longest = len(self._tokens([head])[0]) + self._max_title_tokens
+        end = self._tokens([tail])[0]
+        return [tokens[:longest] + end for tokens in self._tokens([head + title for title in catalog.texts or ()])]
+
+
+def _around(name: str, template: str, required: str, also: str | None = None) -> tuple[list[str], list[str]]:
+    """The text before and behind a placeholder, each in two parts where the other placeholder is among it.
+
+    Raises:
+        InputError: a placeholder is missing, unknown or occurs twice, or the braces are unbalanced.
+    """
+    allowed = [f"{{{field}}}" for field in (required, also) if field is not None]
+    sides: list[list[str]] = [[""]]
+    seen: list[str] = []
+    try:
+        for literal, field, form, conversion in Formatter().parse(template):
+            sides[-1][-1] += literal
+            if field is None:
+                continue
+            seen.append(field)
+            if form or conversion or f"{{{field}}}" not in allowed or seen.count(field) > 1:
+                raise InputError(f"prompt {name} {template!r}: {{{field}}}, expected {' and '.join(allowed)} once each")
+            if field == required:
+                sides.append([""])
+            else:
+                sides[-1].append("")
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"prompt {name} {template!r}: {error}; a brace of the text is written twice") from None
+    if required not in seen:
+        raise InputError(f"prompt {name} {template!r}: no {{{required}}}, expected it once")
+    return sides[0], sides[1]

@@ -1,0 +1,83 @@
+"""Low-rank adapters: training a pretrained model by few weights of its own."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from padrec.catalog import InputError, SemanticIDVocabulary
+
+_SETTINGS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear", "use_rslora": False}
+
+
+class LowRankAdapters:
+    """LoRA (Hu et al., arXiv 2106.09685) by the library peft, and the rows of new tokens.
+
+    The model is changed in place: its own weights are frozen, the adapters and the rows of semantic-ID tokens in
+    embedding and head are trained.
+
+    Args:
+        model: a pretrained model with the vocabulary already extended.
+        vocabulary: its tokens.
+        settings: of peft's `LoraConfig`: `r`, the rank; `lora_alpha`; `lora_dropout`; `target_modules`, names of
+            linear layers, or `all-linear` for all of them but the head; `use_rslora`.
+
+    Raises:
+        InputError: an unknown setting, a value that peft does not take, or a target module that the model lacks.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocabulary: SemanticIDVocabulary, settings: Mapping[str, Any]) -> None:
+        if unknown := sorted(settings.keys() - _SETTINGS.keys()):
+            raise InputError(f"lora: unknown setting {', '.join(unknown)}, expected some of {', '.join(_SETTINGS)}")
+        chosen: dict[str, Any] = {**_SETTINGS, **settings}
+        _check_modules(model, chosen["target_modules"])
+        try:
+            config = LoraConfig(**chosen, trainable_token_indices=_new_rows(model, vocabulary))
+            # Named by its own: a PeftModel beside the model would put every weight into checkpoints twice.
+            self._adapted: PeftModel = get_peft_model(model, config)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"lora: peft cannot adapt the model with {dict(settings)} ({error})") from error
+
+    def token_rows(self) -> list[nn.Module]:
+        """The modules that hold the rows of new tokens."""
+        return [module for module in self._adapted.modules() if isinstance(module, TrainableTokensLayer)]
+
+    def merged(self) -> PreTrainedModel:
+        """A model of plain weights that computes the same; the adapted one stays as it is."""
+        adapted = copy.deepcopy(self._adapted)
+        model: PreTrainedModel = adapted.merge_and_unload()
+        return model
+
+    def frozen_weights(self) -> dict[str, Tensor]:
+        """The weights that are not trained, by their names in the model's state dict."""
+        weights = self._adapted.get_base_model().named_parameters(remove_duplicate=False)
+        # With duplicates: a tied head has a second name for the embedding's rows.
+        return {name: weight.detach() for name, weight in weights if not weight.requires_grad}
+
+
+def _new_rows(model: PreTrainedModel, vocabulary: SemanticIDVocabulary) -> dict[str, list[int]]:
+    """The tokens whose rows are trained, by the name of the module that holds them; a tied head follows by itself."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    modules = [embedding] if head.weight is embedding.weight else [embedding, head]
+    names = {id(module): name for name, module in model.named_modules()}
+    rows = list(range(vocabulary.text_tokens, vocabulary.size))
+    return {names[id(module)].rpartition(".")[2]: rows for module in modules}
+
+
+def _check_modules(model: PreTrainedModel, target_modules: object) -> None:
+    if target_modules == "all-linear":
+        return
+    head = model.get_output_embeddings()
+    linear = {
+        name.rpartition(".")[2] for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }  # fmt: skip
+    expected = f"all-linear or a list of {', '.join(sorted(linear))}"
+    if not isinstance(target_modules, list) or not target_modules:
+        raise InputError(f"lora: target_modules is {target_modules!r}, expected {expected}")
+    if absent := [name for name in target_modules if name not in linear]:
+        raise InputError(f"lora: the model has no linear layer {', '.join(map(str, absent))}, expected {expected}")
