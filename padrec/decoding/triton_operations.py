@@ -214,7 +214,7 @@ class TritonOperations(LayerOperations):
         batch, width = placement.positions.shape
         seen = torch.empty(batch * width, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
-        block_q = 16
+        block_q, block_s, warps, stages = attention_blocks(width * group, queries.itemsize)
         ancestors = None if placement.ancestors is None else placement.ancestors.view(torch.uint8)
         attention_kernel[(batch * heads.keys, triton.cdiv(width * group, block_q))](
             queries,
@@ -235,10 +235,10 @@ class TritonOperations(LayerOperations):
             GROUP=group,
             SIZE=heads.size,
             BLOCK_Q=block_q,
-            BLOCK_S=64 if queries.dtype.itemsize == 2 else 32,
+            BLOCK_S=block_s,
             PRECISION=_precision(queries.dtype),
-            num_warps=4,
-            num_stages=2,
+            num_warps=warps,
+            num_stages=stages,
             **self._launch,
         )
         return seen
@@ -300,6 +300,11 @@ def vector_blocks(n_out: int, n_in: int, gated: bool) -> tuple[int, int, int]:
     if block_k > 1024:
         return 2, block_k, 4
     return 4 if n_out <= 1024 else 2, block_k, 4 if n_out <= 1024 else 8
+
+
+def attention_blocks(n_queries: int, itemsize: int) -> tuple[int, int, int, int]:
+    """Tile sizes (queries, columns), warps and pipeline stages of the attention of so many queries of one key head."""
+    return 16, 64 if itemsize == 2 else 32, 4, 2
 
 
 def _precision(dtype: torch.dtype) -> str:
