@@ -84,7 +84,9 @@ class TokenTree:
         own = (place <= place[:, None]) & (chain[:, None] == chain[..., None])  # [B, R * E, R * E]
         leaf = leaves.gather(1, chain)
         above = self.ancestors.gather(1, leaf[..., None].expand(-1, -1, n_nodes))  # [B, R * E, N]
-        grown = torch.cat([torch.nn.functional.pad(self.ancestors, (0, len(place))), torch.cat([above, own], 2)], 1)
+        # Not by padding: the compiler pads a single truth value with True (seen in PyTorch 2.11, on a GPU).
+        outside = self.ancestors.new_zeros(batch, n_nodes, len(place))
+        grown = torch.cat([torch.cat([self.ancestors, outside], 2), torch.cat([above, own], 2)], 1)
         return TokenTree(
             tokens=torch.cat([self.tokens, tokens], 1),
             parents=torch.cat([self.parents, parents], 1),

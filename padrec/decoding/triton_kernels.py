@@ -34,7 +34,7 @@ def _move_to_l2(addresses):
 def _move_weights_to_l2(weight, row, row_mask, first, n_in, BLOCK_K: tl.constexpr):
     """Ask for the rows `row` of `weight`, from column `first` on; addresses outside are replaced by its first."""
     LINE: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
-    LINES: tl.constexpr = BLOCK_K // LINE
+    LINES: tl.constexpr = max(1, BLOCK_K // LINE)
     for start in range(first, n_in, BLOCK_K):
         column = start + LINE * tl.arange(0, LINES)
         inside = row_mask[:, None] & (column < n_in)[None, :]

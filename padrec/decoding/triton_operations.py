@@ -283,23 +283,23 @@ def _half_precision_blocks(n_tokens: int, n_out: int, n_in: int, gated: bool) ->
     block_t = min(64, max(16, triton.next_power_of_2(n_tokens)))
     few = n_tokens <= 16
     if gated:
-        return (block_t, 32, 256, 4, 3) if few else (block_t, 32 if block_t == 32 else 64, 128, 4, 3)
+        return (block_t, 32, 256, 4, 4) if few else (block_t, 32, 128, 4, 4)
     if n_in > 2 * n_out:
         # Few outputs of many inputs: small tiles keep as many multiprocessors as possible at it.
-        return (block_t, 32, 256, 4, 4) if few else (block_t, 16, 256, 4, 3)
+        return (block_t, 32, 256, 4, 6) if few else (block_t, 16, 256, 4, 3)
     if few:
-        return (block_t, 64, 256, 8, 4) if n_out > 1024 else (block_t, 32, 256, 4, 4)
+        return (block_t, 64, 128, 4, 4) if n_out > 1024 else (block_t, 32, 256, 4, 4)
     return (block_t, 32, 128, 4, 6) if n_out <= 4096 else (block_t, 64, 128, 4, 3)
 
 
 def vector_blocks(n_out: int, n_in: int, gated: bool) -> tuple[int, int, int]:
     """Tile sizes (outputs, inputs) and warps of a linear map of one token; see `linear_blocks`."""
     if gated:
-        return 4 if n_out <= 4096 else 8, min(512, triton.next_power_of_2(n_in)), 4
+        return 2 if n_out <= 4096 else 8, min(512, triton.next_power_of_2(n_in)), 2 if n_out <= 4096 else 4
     block_k = min(4096, triton.next_power_of_2(n_in))
     if block_k > 1024:
-        return 2, block_k, 4
-    return 4 if n_out <= 1024 else 2, block_k, 4 if n_out <= 1024 else 8
+        return 4, block_k, 4
+    return 8, block_k, 4 if n_out <= 1024 else 8
 
 
 def attention_blocks(n_queries: int, itemsize: int) -> tuple[int, int, int, int]:

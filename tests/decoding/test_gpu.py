@@ -352,13 +352,14 @@ def test_a_draft_that_is_prepared_again_is_recorded_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
-def test_compiled_steps_change_no_list(sampling: Sampling) -> None:
+@pytest.mark.parametrize("name", ["autoregressive", "forced", "tree"])
+def test_compiled_steps_change_no_list(name: str, sampling: Sampling) -> None:
     model = target(16, torch.float32)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=_DEVICE)
     results = []
     for stance in ("default", "force_eager"):
         with torch.compiler.set_stance(stance):
-            runner, decoder = TransformersRunner(model), _DECODERS["tree"](model)
+            runner, decoder = TransformersRunner(model), _DECODERS[name](model)
             decoder.prepare(runner, _VOCABULARY)
             results.append(lists_of(decoder, runner, request, 0))
     assert results[0] == results[1]
