@@ -14,8 +14,10 @@ from padrec.decoding import Choice, Constraint, DraftSteps, ListState, Recording
 from padrec.decoding.runner import roomy
 
 ROUND_PREFIX = 128
-# Room in the cache behind prompt and list: for a dynamic tree of the usual size with its forced tokens.
-TREE_ROOM = 78
+# Of the tree of a round: with forced tokens 64, as many as a GPU reads for the price of one.
+TREE_NODES = 48
+# Room in the cache behind prompt and list: for such a tree.
+TREE_ROOM = 66
 # Rounds behind a start that are timed together: so many a list of ten items has left even if half of them are drafted.
 ROUNDS = 6
 
@@ -41,7 +43,7 @@ def target_passes(
 
 def round_cost(setting: Setting, batch: int, repeats: int) -> dict[str, Any]:
     """A round beside the passes of target and draft that it holds, all of them on the same cache."""
-    device, runner, request, expansion = setting.device, setting.runner, setting.request, DynamicTree()
+    device, runner, request, expansion = setting.device, setting.runner, setting.request, DynamicTree(nodes=TREE_NODES)
     capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
     rounds = SpeculativeDecoder(setting.draft, expansion).rounds(runner, request, batch, capacity)
     keys = torch.zeros(batch, dtype=torch.long, device=device)

@@ -27,7 +27,7 @@ def test_every_size_is_measured(folder: Path) -> None:
         assert row["times_floor_with_past"] < row["times_floor"]
     assert [row["batch"] for row in found["round"]] == [1, 2]
     for row in found["round"]:
-        assert row["nodes"] == 76  # 60 of the draft's tree, 16 for forced tokens
+        assert row["nodes"] == 64  # 48 of the draft's tree, 16 for forced tokens
         assert row["round_over_passes"] > 0
     assert [(row["batch"], row["nodes"]) for row in found["constraint_share"]] == [(1, 1), (1, 3), (2, 1), (2, 3)]
     assert report["constraint"]["items"] == 500
