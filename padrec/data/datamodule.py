@@ -43,6 +43,9 @@ class SemanticIDDataModule(LightningDataModule):
         max_users: the most users to validate, test and predict with, a random sample; None takes all.
         generated_lists: JSON-lines files of lists that a target generated, to train on beside the logged sequences;
             a row is `{"user": key, "history": [item key, …], "items": [item key, …]}`.
+        list_marker: whether `<eos>` stands between a history and a list: it ends the prompts, and goes into the rows of
+            generated lists. A target that is trained so writes lists behind the marker and continues what a user did
+            without it.
         predict_split: what to predict from: the test prompts, or training sequences cut at random points, from which a
             target generates lists to train on.
         predict_cuts: prompts from each training sequence, with different cut points.
@@ -67,6 +70,7 @@ class SemanticIDDataModule(LightningDataModule):
         short_users: Literal["error", "drop"] = "error",
         max_users: int | None = None,
         generated_lists: list[str] | None = None,
+        list_marker: bool = False,
         predict_split: Literal["test", "train"] = "test",
         predict_cuts: int = 1,
         seed: int = 0,
@@ -79,6 +83,7 @@ class SemanticIDDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.max_users = max_users
         self.generated_lists = generated_lists or []
+        self.list_marker = list_marker
         self.predict_split = predict_split
         self.predict_cuts = predict_cuts
         self.seed = seed
@@ -135,7 +140,7 @@ class SemanticIDDataModule(LightningDataModule):
     @property
     def max_prompt_tokens(self) -> int:
         """Tokens in the longest prompt."""
-        return 1 + self.max_history * self._vocabulary.item_length
+        return 1 + self.max_history * self._vocabulary.item_length + int(self.list_marker)
 
     @property
     def max_sequence_tokens(self) -> int:
@@ -162,7 +167,7 @@ class SemanticIDDataModule(LightningDataModule):
         """Batches of training rows, the same on any number of processes; resumes within an epoch."""
         self.setup("fit")
         assert self._windows is not None
-        rows = TrainingRows(self._windows, self._encoder)
+        rows = TrainingRows(self._windows, self._encoder, self.list_marker)
         n_processes, process = self._processes()
         sampler = GlobalBatchSampler(rows.lengths, self.batch_size, n_processes, process, self.seed)
         return ResumableLoader(
@@ -217,7 +222,7 @@ class SemanticIDDataModule(LightningDataModule):
                 raise InputError(f"history {number}: {error}") from None
         nothing = ItemSequences.from_lists([[]] * len(rows))
         users = torch.full((len(rows),), -1)
-        prompts = PromptRows(ItemSequences.from_lists(rows), nothing, users, self._catalog, self._encoder)
+        prompts = self._prompt_rows(ItemSequences.from_lists(rows), nothing, users)
         return prompts.__getitems__(list(range(len(rows))))
 
     def _evaluation_prompts(self, part: Literal["validation", "test"]) -> tuple[ItemSequences, ItemSequences, Tensor]:
@@ -237,7 +242,7 @@ class SemanticIDDataModule(LightningDataModule):
 
     def _prompt_loader(self, histories: ItemSequences, truth: ItemSequences, users: Tensor) -> DataLoader[PromptBatch]:
         n_processes, _ = self._processes()
-        rows = PromptRows(histories, truth, users, self._catalog, self._encoder, multiple_of=n_processes)
+        rows = self._prompt_rows(histories, truth, users, n_processes)
         # Without a distributed sampler of ours, Lightning deals the rows out to the processes.
         return DataLoader(
             rows,
@@ -246,6 +251,11 @@ class SemanticIDDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
+
+    def _prompt_rows(
+        self, histories: ItemSequences, truth: ItemSequences, users: Tensor, multiple_of: int = 1
+    ) -> PromptRows:
+        return PromptRows(histories, truth, users, self._catalog, self._encoder, multiple_of, self.list_marker)
 
     def _processes(self) -> tuple[int, int]:
         """Number of processes that share the data, and which of them this is."""

@@ -23,6 +23,7 @@ class PromptRows(Dataset[PromptBatch]):
         catalog: the items.
         encoder: writes them as tokens.
         multiple_of: fills the set up with repeated rows that are not counted, so that its size is a multiple of this.
+        list_marker: whether `<eos>` ends a prompt, which says that a list follows.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class PromptRows(Dataset[PromptBatch]):
         catalog: Catalog,
         encoder: SequenceEncoder,
         multiple_of: int = 1,
+        list_marker: bool = False,
     ) -> None:
         self.histories = histories
         self.truth = truth
         self.users = users
         self.catalog = catalog
         self.encoder = encoder
+        self.list_marker = list_marker
         self._rows = len(users) + -len(users) % multiple_of
 
     def __len__(self) -> int:
@@ -55,6 +58,9 @@ class PromptRows(Dataset[PromptBatch]):
         index = index.where(counted, 0)
         history = self.histories.select(index).padded()
         tokens, slots, lengths = self.encoder.encode(history)
+        if self.list_marker:
+            tokens, slots = self.encoder.mark_lists(tokens, slots, (history >= 0).sum(1))
+            lengths = lengths + 1
         truth = self.truth.select(index).padded().where(counted[:, None], -1)
         leaves = self.catalog.leaf_of_item[truth.clamp(min=0)].where(truth >= 0, -1)
         return PromptBatch(

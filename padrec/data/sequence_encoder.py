@@ -42,6 +42,40 @@ class SequenceEncoder:
             present.sum(1),
         )
 
+    def mark_lists(self, tokens: Tensor, slots: Tensor, histories: Tensor) -> tuple[Tensor, Tensor]:
+        """Put `<eos>`, which says that a list follows, behind the history of rows that `encode` made.
+
+        Args:
+            tokens: int64 `[B, T]`.
+            slots: int64 `[B, T]`.
+            histories: items of history in each row, int64 `[B]`; -1 for a row without a list, which gets one more
+                padding token instead.
+
+        Returns:
+            Tokens and slots, int64 `[B, T + 1]`.
+        """
+        vocabulary = self.vocabulary
+        return (
+            self.make_room(tokens, histories, vocabulary.eos_token, vocabulary.pad_token),
+            self.make_room(slots, histories, vocabulary.other_slot, vocabulary.other_slot),
+        )
+
+    def make_room(self, values: Tensor, histories: Tensor, marker: int, padding: int) -> Tensor:
+        """A value of every token, `[B, T]`, with one for the marker of `mark_lists` put in: `[B, T + 1]`.
+
+        Args:
+            values: of the tokens.
+            histories: see `mark_lists`.
+            marker: the marker's value.
+            padding: the value behind rows without a marker.
+        """
+        last = values.shape[1]
+        place = (1 + histories * self.vocabulary.item_length).where(histories >= 0, last)[:, None]  # [B, 1]
+        here = torch.arange(last + 1).expand(len(values), -1)
+        moved = values.gather(1, (here - (here > place).long()).clamp(max=last - 1))
+        added = torch.full_like(place, marker).where(histories[:, None] >= 0, padding).to(values.dtype)
+        return moved.where(here != place, added)
+
     def per_token(self, per_item: Tensor, bos: bool) -> Tensor:
         """A flag of every item, bool `[B, N]`, as a flag of every token, bool `[B, 1 + N * item_length]`.
 

@@ -18,11 +18,13 @@ class TrainingRows(Dataset[SequenceBatch]):
     Args:
         windows: the rows.
         encoder: writes them as tokens.
+        list_marker: whether `<eos>` stands between a history and the list behind it.
     """
 
-    def __init__(self, windows: Windows, encoder: SequenceEncoder) -> None:
+    def __init__(self, windows: Windows, encoder: SequenceEncoder, list_marker: bool = False) -> None:
         self.windows = windows
         self.encoder = encoder
+        self.list_marker = list_marker
 
     def __len__(self) -> int:
         return len(self.windows.starts)
@@ -41,4 +43,11 @@ class TrainingRows(Dataset[SequenceBatch]):
         tokens, slots, lengths = self.encoder.encode(items)
         position = starts[:, None] + torch.arange(items.shape[1])  # [B, N]
         supervised = (position >= supervised_from[:, None]) & (position < ends[:, None])
-        return SequenceBatch(tokens, slots, lengths, self.encoder.per_token(supervised, bos=False))
+        flags = self.encoder.per_token(supervised, bos=False)
+        if self.list_marker:
+            lists = self.windows.lists[index]
+            histories = (self.windows.supervised_from[index] - starts).where(lists, -1)
+            tokens, slots = self.encoder.mark_lists(tokens, slots, histories)
+            flags = self.encoder.make_room(flags, histories, marker=False, padding=False)
+            lengths = lengths + lists.long()
+        return SequenceBatch(tokens, slots, lengths, flags)

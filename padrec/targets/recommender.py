@@ -1,5 +1,6 @@
 """The target recommender: a causal language model over semantic-ID sequences."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.decoding import (
     AutoregressiveDecoder,
+    Decoder,
     ListRequest,
     Prompts,
     Recommendations,
@@ -20,6 +22,7 @@ from padrec.decoding import (
 )
 from padrec.metrics import NDCG, Recall
 from padrec.targets.backbone import build_backbone, fingerprint, load_backbone, save_backbone
+from padrec.targets.residual_dropout import add_residual_dropout
 from padrec.targets.training import TrainableModule
 
 
@@ -27,7 +30,8 @@ class TargetRecommender(TrainableModule):
     """Trains any transformers causal language model on users' sequences and writes lists with it.
 
     Every supervised token is predicted from all tokens before it, so one row trains all its cut points at once.
-    Validation writes lists, greedily and under the catalog constraint, and reports NDCG and recall.
+    Validation and test recommend under the catalog constraint, by greedy lists unless another decoder is given, and
+    report NDCG and recall.
 
     Args:
         backbone: the model's transformers configuration, `model_type` and its settings; the vocabulary size and the
@@ -38,12 +42,19 @@ class TargetRecommender(TrainableModule):
         learning_rate: peak learning rate.
         weight_decay: of matrices other than embeddings.
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
+        dropout: of the embeddings and of what layers add to them, see `add_residual_dropout`; attention has a setting
+            of its own in `backbone`.
+        label_smoothing: share of the truth that is spread evenly over the vocabulary, in [0, 1).
+        initial_target: checkpoint or folder of a target of the same shape and vocabulary whose weights to start from.
         compile: compile the forward pass of training.
+        decoder: what recommends in validation, test and prediction; None is `AutoregressiveDecoder`, which writes
+            lists. A decoder that ranks, such as `BeamDecoder`, validates by its ranking.
         temperature: of the lists that `predict` writes; 0 is greedy.
         seed: of dropout and of sampled lists.
 
     Raises:
-        InputError: an unknown model type or setting.
+        InputError: an unknown model type or setting, a value out of range, or an initial target of other weights or
+            another vocabulary.
     """
 
     def __init__(
@@ -55,24 +66,36 @@ class TargetRecommender(TrainableModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.1,
         warmup_steps: int = 100,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        initial_target: str | None = None,
         compile: bool = False,
+        decoder: Decoder | None = None,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing {label_smoothing}: expected at least 0 and less than 1")
         # What only affects decoding is not saved: a checkpoint's value would silently override the config's.
-        self.save_hyperparameters(ignore=["vocabulary", "catalog", "list_length", "temperature"])
+        ignored = ["vocabulary", "catalog", "list_length", "decoder", "temperature", "initial_target"]
+        self.save_hyperparameters(ignore=ignored)
         self.vocabulary = vocabulary
         self.catalog = catalog
         self.list_length = list_length
         self.sampling = Sampling(temperature=temperature)
         self.backbone = build_backbone(backbone, vocabulary)
+        if initial_target is not None:
+            self._start_from(initial_target)
+        add_residual_dropout(self.backbone, dropout)
+        self._label_smoothing = label_smoothing
+        self._decoder = decoder or AutoregressiveDecoder()
         # Never the backbone itself: as a second submodule it would be in every checkpoint twice.
         self._compiled_forward = torch.compile(self.backbone.forward, dynamic=True) if compile else None
         self.validation_metrics = ranking_metrics("val/")
         self.test_metrics = ranking_metrics("test/")
         self._requests: dict[Sampling, ListRequest] = {}
-        self._writer: tuple[TransformersRunner, AutoregressiveDecoder] | None = None  # while writing
+        self._writer: tuple[TransformersRunner, Decoder] | None = None  # while writing
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
@@ -102,6 +125,14 @@ class TargetRecommender(TrainableModule):
         """A short hash of the weights; see `targets.backbone.fingerprint`."""
         return fingerprint(self.backbone)
 
+    def _start_from(self, path: str) -> None:
+        initial = TargetRecommender.load(path)
+        self.vocabulary.check_same(initial.vocabulary, f"the initial target {path}")
+        try:
+            self.backbone.load_state_dict(initial.backbone.state_dict())
+        except RuntimeError as error:
+            raise InputError(f"{path}: expected a target with the weights of `backbone` ({error})") from None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the vocabulary beside the weights."""
         checkpoint["kind"] = "target"
@@ -116,21 +147,26 @@ class TargetRecommender(TrainableModule):
         self.vocabulary.check_same(stored_vocabulary(checkpoint, "target"), "the checkpoint")
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the supervised tokens, in nats."""
+        """Mean cross-entropy of the supervised tokens, in nats, to the smoothed truth."""
         forward = self._compiled_forward or self.backbone
         logits = forward(input_ids=batch.tokens, use_cache=False).logits
         labels = batch.tokens[:, 1:].masked_fill(~batch.supervised[:, 1:], -100)
-        total = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels.flatten(), reduction="sum")
+        total = nn.functional.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1),
+            labels.flatten(),
+            reduction="sum",
+            label_smoothing=self._label_smoothing,
+        )
         loss = self.mean_over_tokens(total, (labels != -100).sum())
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.tokens))
         return loss
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
-        """Write greedy lists and count hits."""
+        """Recommend without sampling and count hits."""
         self._evaluate(batch, batch_idx, self.validation_metrics)
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
-        """Write greedy lists and count hits."""
+        """Recommend without sampling and count hits."""
         self._evaluate(batch, batch_idx, self.test_metrics)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Recommendations:
@@ -149,7 +185,9 @@ class TargetRecommender(TrainableModule):
         generator = torch.Generator().manual_seed(seed)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
         if self._writer is None:
-            self._writer = TransformersRunner(self.backbone), AutoregressiveDecoder()
+            # A copy, since decoders keep what they have prepared for a runner.
+            self._writer = TransformersRunner(self.backbone), deepcopy(self._decoder)
+            self._writer[1].prepare(self._writer[0], self.vocabulary)
         runner, decoder = self._writer
         lists, _ = decoder.decode(runner, prompts, request, generator)
         return lists

@@ -109,6 +109,19 @@ def test_generated_lists_are_mixed_in(tmp_path: Path) -> None:
     assert (1 + 5 * 3, 2 * 3) in rows
 
 
+def test_lists_are_marked_in_training_and_in_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "lists.jsonl"
+    path.write_text(json.dumps({"user": "u0", "history": ["i7"] * 3, "items": ["i1", "i2"]}) + "\n")
+    data = datamodule(generated_lists=[str(path)], list_marker=True)
+    eos = data.vocabulary.eos_token
+    batches = list(data.train_dataloader())
+    assert sum(int((batch.tokens == eos).sum()) for batch in batches) == 1
+    assert max(batch.tokens.shape[1] for batch in batches) <= data.max_sequence_tokens == 1 + 5 * 3 + 1
+    for prompts in (*data.test_dataloader(), data.prompts([["i1"], ["i1", "i2"]])):
+        assert prompts.tokens.gather(1, prompts.lengths[:, None] - 1).eq(eos).all()
+        assert prompts.tokens.shape[1] <= data.max_prompt_tokens
+
+
 def test_predicted_histories_can_be_written_back_as_item_keys(tmp_path: Path) -> None:
     data = datamodule(predict_split="train")
     lines = []
