@@ -12,7 +12,7 @@ data=${PADREC_DATA:-../shared/data}/beauty
 python=${PYTHON:-python3}
 epochs=${EPOCHS:-40} list_epochs=${LIST_EPOCHS:-8}
 read -r -a recipes <<<"${RECIPES:-shipped-base shipped-dropout-40 shipped-small shipped-large shipped-smooth \
-  shipped-averaged behaviour-base behaviour-dropout-40 behaviour-large item-base}"
+  shipped-averaged behaviour-base behaviour-dropout-40 behaviour-large item-dropout-40}"
 # Steps are short: many processes with many threads each would only be in each other's way.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 

@@ -1,21 +1,20 @@
 """Dropout where language models of today have none."""
 
-from typing import Any
-
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from padrec.catalog import InputError
 
 _BLOCKS = ("self_attn", "mlp")
+_Output = Tensor | tuple[Tensor, ...]  # attention returns its weights, too
 
 
 def add_residual_dropout(model: PreTrainedModel, probability: float) -> None:
     """Drop values of the embeddings and of all that the layers add to them, in training mode only.
 
-    These are the places of the original Transformer (Vaswani et al. 2017, section 5.4). Models of the Llama, Mistral and
-    Qwen families, made for more data than they can see twice, have dropout in the attention weights at most. Weights and
-    modules stay as they are, so that a checkpoint does not depend on it.
+    These are the places of the original Transformer (Vaswani et al. 2017, section 5.4). Models of the Llama, Mistral
+    and Qwen families, made for more data than they can see twice, have dropout in the attention weights at most.
+    Weights and modules stay as they are, so that a checkpoint does not depend on it.
 
     Args:
         model: with `self_attn` and `mlp` in every layer.
@@ -35,12 +34,10 @@ def add_residual_dropout(model: PreTrainedModel, probability: float) -> None:
             "as llama or qwen3; others have settings of their own in `backbone`"
         )
 
-    def drop(module: nn.Module, arguments: Any, output: Any) -> Any:
-        if not module.training:
-            return output
+    def drop(module: nn.Module, arguments: object, output: _Output) -> _Output:
         if isinstance(output, Tensor):
-            return nn.functional.dropout(output, probability)
-        return (nn.functional.dropout(output[0], probability), *output[1:])  # attention returns its weights, too
+            return nn.functional.dropout(output, probability, module.training)
+        return (nn.functional.dropout(output[0], probability, module.training), *output[1:])
 
     model.get_input_embeddings().register_forward_hook(drop)
     for layer in layers:

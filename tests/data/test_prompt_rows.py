@@ -29,7 +29,9 @@ def test_a_prompt_ends_with_the_separator_and_holds_its_history() -> None:
 
 
 def test_a_marker_ends_every_prompt() -> None:
-    plain, marked = (prompt_rows([[1, 2], [3]], [[0], [0]], list_marker=on).__getitems__([0, 1]) for on in (False, True))
+    plain, marked = (
+        prompt_rows([[1, 2], [3]], [[0], [0]], list_marker=on).__getitems__([0, 1]) for on in (False, True)
+    )
     assert marked.lengths.tolist() == [8, 5]
     for row, length in enumerate(plain.lengths.tolist()):
         eos = SemanticIDVocabulary.eos_token

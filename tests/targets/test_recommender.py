@@ -98,7 +98,7 @@ def test_label_smoothing_gives_every_token_a_share_of_the_truth(data: SemanticID
 def test_dropout_is_noise_of_the_step(data: SemanticIDDataModule, tmp_path: Path) -> None:
     batch = next(iter(data.train_dataloader()))
 
-    def loss(**arguments: float) -> float:
+    def loss(**arguments: Any) -> float:
         trainer = quiet_trainer(tmp_path, max_steps=1)
         trainer.fit(tiny_recommender(data, **arguments), same_batches([batch]))
         return float(trainer.callback_metrics["train/loss"])
@@ -114,8 +114,8 @@ def test_training_goes_on_from_another_target(data: SemanticIDDataModule, tmp_pa
     other = tiny_data(separator=False)
     with pytest.raises(InputError, match=r"the initial target .*target\.ckpt"):
         tiny_recommender(other, initial_target=str(tmp_path / "target.ckpt"))
+    deeper = tiny_backbone(num_hidden_layers=3)
     with pytest.raises(InputError, match=r"target\.ckpt: expected a target with the weights of `backbone`"):
-        deeper = tiny_backbone(num_hidden_layers=3)
         tiny_recommender(data, initial_target=str(tmp_path / "target.ckpt"), backbone=deeper)
 
 
@@ -232,9 +232,7 @@ def test_validation_ranks_the_greedy_lists(tmp_path: Path) -> None:
     assert metrics["val/recall@10"] > 0
 
 
-def test_a_decoder_that_ranks_validates_and_predicts_by_its_ranking(
-    data: SemanticIDDataModule, tmp_path: Path
-) -> None:
+def test_a_decoder_that_ranks_validates_and_predicts_by_its_ranking(data: SemanticIDDataModule, tmp_path: Path) -> None:
     decoder = BeamDecoder(beam_width=20)
     target = tiny_recommender(data, decoder=decoder)
     runner = TransformersRunner(target.backbone.eval())

@@ -39,7 +39,7 @@ def test_dropout_acts_in_training_alone_and_leaves_the_weights(model_type: str) 
 def test_dropout_is_in_the_embeddings_and_in_what_each_layer_adds() -> None:
     seen: list[Tensor] = []
 
-    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+    def keep(module: nn.Module, arguments: object, output: Tensor | tuple[Tensor, ...]) -> None:
         seen.append(output if isinstance(output, Tensor) else output[0])
 
     model = target(0.5, hidden_size=64)
@@ -61,8 +61,7 @@ def test_a_wrong_probability_is_refused(probability: float) -> None:
 
 
 def test_layers_of_another_build_are_refused() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = build_backbone({"model_type": "gpt_neox", **sizes}, SemanticIDVocabulary((5, 6, 7)))
     with pytest.raises(InputError, match="dropout in a gpt_neox: expected a model whose layers have self_attn and mlp"):
-        torch.manual_seed(0)
-        sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-        model = build_backbone({"model_type": "gpt_neox", **sizes}, SemanticIDVocabulary((5, 6, 7)))
         add_residual_dropout(model, 0.1)
