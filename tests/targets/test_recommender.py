@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 
 from padrec.catalog import InputError
@@ -117,6 +118,28 @@ def test_training_goes_on_from_another_target(data: SemanticIDDataModule, tmp_pa
     deeper = tiny_backbone(num_hidden_layers=3)
     with pytest.raises(InputError, match=r"target\.ckpt: expected a target with the weights of `backbone`"):
         tiny_recommender(data, initial_target=str(tmp_path / "target.ckpt"), backbone=deeper)
+
+
+def test_a_running_mean_of_the_weights_is_what_is_validated_and_kept(
+    data: SemanticIDDataModule, tmp_path: Path
+) -> None:
+    kept = ModelCheckpoint(tmp_path, "mean", save_weights_only=False)
+    average = EMAWeightAveraging(decay=0.5)
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[kept, average], enable_checkpointing=True)
+    steps: list[Tensor] = []
+
+    class Steps(TargetRecommender):
+        def on_train_batch_end(self, *arguments: object) -> None:
+            steps.append(self.backbone.get_output_embeddings().weight.detach().clone())
+
+    target = tiny_recommender(data, kind=Steps, learning_rate=0.1)
+    trainer.fit(target, datamodule=data)
+    mean = steps[0]
+    for weight in steps[1:]:
+        mean = 0.5 * mean + 0.5 * weight
+    found = TargetRecommender.load(tmp_path / "mean.ckpt", data.catalog)
+    torch.testing.assert_close(found.backbone.get_output_embeddings().weight, mean)
+    assert not torch.allclose(mean, steps[-1])
 
 
 def test_training_learns(data: SemanticIDDataModule, tmp_path: Path) -> None:
