@@ -2,17 +2,18 @@
 # The study on one GPU, or the parts of it that are named: ids, recipes, lists, test, cost, report.
 #
 # Fits of one part run side by side, since a target of this size leaves most of a GPU idle. EPOCHS is the length of the
-# recipes' fits, LIST_EPOCHS of those on lists, RECIPES which fits there are (<ids>-<recipe>). Whatever stands behind --
-# goes to every fit and test, so that `RECIPES=shipped-base EPOCHS=1 run.sh ids recipes -- --trainer.limit_train_batches 2`
-# tries the parts out.
+# recipes' fits, LIST_EPOCHS of those on lists, RECIPES which fits there are. Whatever stands behind -- goes to every
+# command that fits, predicts or tests, so that this is a small trial of all parts:
+# RECIPES="shipped-small behaviour-small item-small" EPOCHS=1 LIST_EPOCHS=2 experiments/quality/run.sh \
+#   -- --trainer.limit_train_batches 3 --data.init_args.max_users 64
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/quality results=runs/quality
 data=${PADREC_DATA:-../shared/data}/beauty
 python=${PYTHON:-python3}
 epochs=${EPOCHS:-40} list_epochs=${LIST_EPOCHS:-8}
-read -r -a recipes <<<"${RECIPES:-shipped-base shipped-dropout-40 shipped-small shipped-large shipped-smooth \
-  shipped-averaged behaviour-base behaviour-dropout-40 behaviour-large item-dropout-40}"
+read -r -a recipes <<<"${RECIPES:-shipped-base shipped-dropout-40 shipped-averaged behaviour-base behaviour-small \
+  behaviour-dropout-40 behaviour-smooth behaviour-averaged behaviour-large item-dropout-40}"
 # Steps are short: many processes with many threads each would only be in each other's way.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
@@ -25,12 +26,12 @@ done
 [ ${#parts[@]} -gt 0 ] || parts=(ids recipes lists test cost report)
 more=("$@")
 
-# The configs of a run: overlays <ids> and <recipe>, where there are such.
+# The configs of a run <ids>-<recipe>, or <ids>-<recipe>+<recipe>.
 overlays() {
-  local ids=${1%%-*} recipe=${1#*-}
+  local ids=${1%%-*} recipe=${1#*-} name
   chosen=(--config $configs/target.yaml)
   [ "$ids" = shipped ] || chosen+=(--config "$configs/ids/$ids.yaml")
-  [ "$recipe" = base ] || chosen+=(--config "$configs/recipes/$recipe.yaml")
+  [ "$recipe" = base ] || for name in ${recipe//+/ }; do chosen+=(--config "$configs/recipes/$name.yaml"); done
 }
 
 fit() { # name, then arguments
