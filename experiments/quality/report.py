@@ -58,7 +58,7 @@ def study(runs: Path) -> dict[str, Any]:
 
 def _chosen(runs: Path) -> dict[str, str]:
     chosen = {}
-    for group in ("shipped", "behaviour", "item"):
+    for group in ("shipped", "behaviour", "narrow", "item"):
         try:
             chosen[group] = choose(runs, [group]).name
         except InputError:

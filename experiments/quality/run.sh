@@ -12,8 +12,8 @@ configs=experiments/quality results=runs/quality
 data=${PADREC_DATA:-../shared/data}/beauty
 python=${PYTHON:-python3}
 epochs=${EPOCHS:-40} list_epochs=${LIST_EPOCHS:-8}
-read -r -a recipes <<<"${RECIPES:-shipped-base shipped-dropout-40 shipped-averaged behaviour-base behaviour-small \
-  behaviour-dropout-40 behaviour-smooth behaviour-averaged behaviour-large item-dropout-40}"
+read -r -a recipes <<<"${RECIPES:-shipped-base shipped-dropout-40 shipped-smooth behaviour-base behaviour-small \
+  behaviour-dropout-40 behaviour-averaged behaviour-large narrow-base narrow-dropout-40 item-dropout-40}"
 # Steps are short: many processes with many threads each would only be in each other's way.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
@@ -45,7 +45,7 @@ choose() { "$python" -m experiments.quality.choose "$@" --runs "$results"; }
 best() { echo "$results/$1/checkpoints/best.ckpt"; }
 
 # Everything that a test has to know of a run's data: the folder of its IDs.
-folder_of() { case $1 in behaviour-*) echo "$results/ids/behaviour" ;; *) echo "$data" ;; esac; }
+folder_of() { case $1 in behaviour-* | narrow-*) echo "$results/ids/${1%%-*}" ;; *) echo "$data" ;; esac; }
 
 evaluate() { # name, target, folder with the data, then arguments
   "$python" -m padrec test --config $configs/evaluate.yaml --model.init_args.target "$2" \
@@ -54,15 +54,19 @@ evaluate() { # name, target, folder with the data, then arguments
 }
 
 # What the fits on lists go on from.
-teacher() { choose shipped behaviour; }
+teacher() { choose shipped behaviour narrow; }
 
 mkdir -p "$results"
 for part in "${parts[@]}"; do
   started=$SECONDS
   case $part in
     ids)
-      "$python" -m padrec predict --config $configs/behaviour_ids.yaml
-      cp "$data"/*.inter.json "$results/ids/behaviour/behaviour.inter.json"
+      for ids in behaviour:64 narrow:32; do
+        name=${ids%:*}
+        "$python" -m padrec predict --config $configs/behaviour_ids.yaml --trainer.callbacks.folder "$results/ids/$name" \
+          --data.init_args.embeddings.init_args.dimension "${ids#*:}"
+        cp "$data"/*.inter.json "$results/ids/$name/$name.inter.json"
+      done
       "$python" -m experiments.quality.item_ids "$data" "$results/ids/item"
       ;;
     recipes)
@@ -83,7 +87,7 @@ for part in "${parts[@]}"; do
       wait
       ;;
     test)
-      for ids in shipped behaviour; do
+      for ids in shipped behaviour narrow; do
         if name=$(choose $ids); then evaluate "$ids" "$(best "$name")" "$(folder_of "$name")" & fi
       done
       if name=$(choose item); then
