@@ -65,7 +65,10 @@ def main() -> None:
     parser.add_argument("prefixes", nargs="+", help="semantic IDs of the runs to choose from")
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     arguments = parser.parse_args()
-    print(choose(arguments.runs, arguments.prefixes).name)
+    try:
+        print(choose(arguments.runs, arguments.prefixes).name)
+    except InputError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 # Fits of one part run side by side, since a target of this size leaves most of a GPU idle. EPOCHS is the length of the
 # recipes' fits, LIST_EPOCHS of those on lists, RECIPES which fits there are. Whatever stands behind -- goes to every
 # command that fits, predicts or tests, so that this is a small trial of all parts:
-# RECIPES="shipped-small behaviour-small item-small" EPOCHS=1 LIST_EPOCHS=2 experiments/quality/run.sh \
+# RECIPES="shipped-small behaviour-small item-small" EPOCHS=8 LIST_EPOCHS=2 experiments/quality/run.sh \
 #   -- --trainer.limit_train_batches 3 --data.init_args.max_users 64
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
