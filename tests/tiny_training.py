@@ -37,11 +37,13 @@ def tiny_backbone(model_type: str = "llama", **settings: Any) -> dict[str, Any]:
     return {"model_type": model_type, **sizes, **settings}
 
 
-def tiny_recommender(data: SemanticIDDataModule, init_seed: int = 0, **arguments: Any) -> TargetRecommender:
+def tiny_recommender(
+    data: SemanticIDDataModule, init_seed: int = 0, kind: type[TargetRecommender] = TargetRecommender, **arguments: Any
+) -> TargetRecommender:
     """An untrained target for these data whose next-token distributions are far from uniform."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(init_seed)
-        return TargetRecommender(
+        return kind(
             **{
                 "backbone": tiny_backbone(initializer_range=0.3),
                 "vocabulary": data.vocabulary,

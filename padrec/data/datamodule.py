@@ -47,6 +47,9 @@ class SemanticIDDataModule(LightningDataModule):
         max_users: the most users to validate, test and predict with, a random sample; None takes all.
         generated_lists: JSON-lines files of lists that a target generated, to train on beside the logged sequences;
             a row is `{"user": key, "history": [item key, …], "items": [item key, …]}`.
+        list_marker: whether `<eos>` stands between a history, with the text of `prompt`, and a list: it ends the
+            prompts, and goes into the rows of generated lists. A target that is trained so writes lists behind the
+            marker and continues what a user did without it.
         predict_split: what to predict from: the test prompts, or training sequences cut at random points, from which a
             target generates lists to train on.
         predict_cuts: prompts from each training sequence, with different cut points.
@@ -76,6 +79,7 @@ class SemanticIDDataModule(LightningDataModule):
         short_users: Literal["error", "drop"] = "error",
         max_users: int | None = None,
         generated_lists: list[str] | None = None,
+        list_marker: bool = False,
         predict_split: Literal["test", "train"] = "test",
         predict_cuts: int = 1,
         predict_prompts: str | None = None,
@@ -111,7 +115,7 @@ class SemanticIDDataModule(LightningDataModule):
         )
         if prompt is not None:
             prompt.check(self._vocabulary)
-        self._encoder = SequenceEncoder(self._vocabulary, dataset.catalog, prompt)
+        self._encoder = SequenceEncoder(self._vocabulary, dataset.catalog, prompt, list_marker)
         self._windows: Windows | None = None
         if list_length > dataset.catalog.n_leaves:
             raise InputError(
@@ -169,12 +173,15 @@ class SemanticIDDataModule(LightningDataModule):
     @property
     def max_prompt_tokens(self) -> int:
         """Tokens in the longest prompt."""
-        return self._encoder.longest(self.max_history, 0)
+        return self._encoder.longest(self.max_history, 0, to_list=True)
 
     @property
     def max_sequence_tokens(self) -> int:
-        """Tokens in the longest training row, which is also the longest prompt with its list."""
-        return self._encoder.longest(self.max_history, self.list_length)
+        """The most tokens of a training row, and of a prompt with its list."""
+        of_a_list = self._encoder.longest(self.max_history, self.list_length, to_list=True)
+        # In a row that supervises all its items the history may end behind any but the last of them.
+        logged = self._encoder.longest(self.max_history + self.list_length - 1, 1, to_list=False)
+        return max(of_a_list, logged)
 
     def setup(self, stage: str) -> None:
         """Read the generated lists and cut the training rows before a fit.

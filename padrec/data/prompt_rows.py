@@ -21,7 +21,7 @@ class PromptRows(Dataset[PromptBatch]):
         truth: ground truth of each, any number of items.
         users: row of each prompt's user in the datamodule's `user_keys`, int64 `[n]`; -1 for an unknown user.
         catalog: the items.
-        encoder: writes them as tokens.
+        encoder: writes them as tokens, and behind them its list marker.
         multiple_of: fills the set up with repeated rows that are not counted, so that its size is a multiple of this.
     """
 
@@ -54,7 +54,7 @@ class PromptRows(Dataset[PromptBatch]):
         counted = index < len(self.users)
         index = index.where(counted, 0)
         history = self.histories.select(index).padded()
-        encoded = self.encoder.encode(history)
+        encoded = self.encoder.encode(history, to_list=torch.ones_like(counted))
         truth = self.truth.select(index).padded().where(counted[:, None], -1)
         leaves = self.catalog.leaf_of_item[truth.clamp(min=0)].where(truth >= 0, -1)
         return PromptBatch(

@@ -9,7 +9,7 @@ from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.data.prompt_template import PromptTemplate
 
 # Rows of the table of pieces; behind them every item as a list has it, then every item as a history has it.
-_OPENING, _CLOSING, _NOTHING, _ITEMS = range(4)
+_OPENING, _CLOSING, _CLOSING_TO_LIST, _NOTHING, _ITEMS = range(5)
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,13 @@ class EncodedSequences:
 class SequenceEncoder:
     """Writes item sequences as `<bos> item item …`, with a template as `<bos> text item item … text item item …`.
 
+    With a marker lists are told from what a user did: `<bos> text item item … text <eos> item item …`.
+
     Args:
         vocabulary: the tokens.
         catalog: the items.
         template: the text around a history and its items; None writes none.
+        list_marker: whether `<eos>` stands between a history with its text and a list.
 
     Raises:
         InputError: the catalog has codes that the vocabulary has no token for, or lacks the titles that the template
@@ -47,12 +50,17 @@ class SequenceEncoder:
     """
 
     def __init__(
-        self, vocabulary: SemanticIDVocabulary, catalog: Catalog, template: PromptTemplate | None = None
+        self,
+        vocabulary: SemanticIDVocabulary,
+        catalog: Catalog,
+        template: PromptTemplate | None = None,
+        list_marker: bool = False,
     ) -> None:
         self.vocabulary = vocabulary
         items = vocabulary.encode(catalog.codes)  # [n_items, item_length]
         opening, closing = ([], []) if template is None else (template.opening, template.closing)
-        around: list[list[int]] = [[vocabulary.bos_token, *opening], closing, []]
+        marker = [vocabulary.eos_token] if list_marker else []
+        around: list[list[int]] = [[vocabulary.bos_token, *opening], closing, [*closing, *marker], []]
         pieces = [torch.tensor(tokens, dtype=torch.long) for tokens in around] + [items.flatten()]
         lengths = [torch.tensor([len(tokens) for tokens in around]), torch.full((len(items),), items.shape[1])]
         slots = [torch.full((len(piece),), vocabulary.other_slot) for piece in pieces[:_ITEMS]]
@@ -66,23 +74,32 @@ class SequenceEncoder:
         self._tokens, self._slots, self._lengths = torch.cat(pieces), torch.cat(slots), torch.cat(lengths)
         self._starts = self._lengths.cumsum(0) - self._lengths
 
-    def longest(self, history: int, listed: int) -> int:
-        """The most tokens of a sequence with so many items in its history and in the list behind it."""
-        around = int(self._lengths[_OPENING] + self._lengths[_CLOSING])
-        longest_item = int(self._lengths[self._history_items :].max())
-        return around + history * longest_item + listed * self.vocabulary.item_length
+    def longest(self, history: int, behind: int, to_list: bool) -> int:
+        """The most tokens of a sequence.
 
-    def encode(self, items: Tensor, history: Tensor | None = None) -> EncodedSequences:
+        Args:
+            history: items of its history.
+            behind: items behind that.
+            to_list: whether these are a list, see `encode`.
+        """
+        around = int(self._lengths[_OPENING] + self._lengths[_CLOSING_TO_LIST if to_list else _CLOSING])
+        longest_item = int(self._lengths[self._history_items :].max())
+        return around + history * longest_item + behind * self.vocabulary.item_length
+
+    def encode(self, items: Tensor, history: Tensor | None = None, to_list: Tensor | None = None) -> EncodedSequences:
         """Tokens of a batch of sequences.
 
         Args:
             items: item indices, int64 `[B, N]`, -1 behind a row's last item.
-            history: how many of a row's items are its history, int64 `[B]`; the others are the list behind it. None:
+            history: how many of a row's items are its history, int64 `[B]`; the others stand behind its text. None:
                 all of them.
+            to_list: whether what stands behind a row's history, now or once it is written, is a list and not what the
+                user did next, bool `[B]`: only these rows have a marker. None: in no row.
         """
         vocabulary = self.vocabulary
         history = ((items >= 0).sum(1) if history is None else history)[:, None]
-        pieces = self._pieces(items, history)  # [B, N + 2]
+        to_list = torch.zeros(len(items), dtype=torch.bool) if to_list is None else to_list
+        pieces = self._pieces(items, history, to_list[:, None])  # [B, N + 2]
         ends = self._lengths[pieces].cumsum(1)
         lengths = ends[:, -1]
         position = torch.arange(int(lengths.max())).expand(len(items), -1).contiguous()  # [B, T]
@@ -96,13 +113,14 @@ class SequenceEncoder:
         columns = _column(piece, history).where(slots != vocabulary.other_slot, -1)
         return EncodedSequences(tokens, slots, lengths, columns)
 
-    def _pieces(self, items: Tensor, history: Tensor) -> Tensor:
+    def _pieces(self, items: Tensor, history: Tensor, to_list: Tensor) -> Tensor:
         """What each row is made of, as rows of the table of pieces, `[B, N + 2]`."""
         place = torch.arange(items.shape[1] + 2).expand(len(items), -1)
         item = items.gather(1, _column(place, history).clamp(0, items.shape[1] - 1))
         first = torch.where(place <= history, self._history_items, _ITEMS)
         pieces = torch.where(item >= 0, first + item, _NOTHING)
-        return pieces.masked_fill(place == 0, _OPENING).masked_fill(place == history + 1, _CLOSING)
+        closing = torch.where(to_list, _CLOSING_TO_LIST, _CLOSING)
+        return torch.where(place == history + 1, closing, pieces.masked_fill(place == 0, _OPENING))
 
 
 def _with_text(

@@ -17,7 +17,7 @@ class TrainingRows(Dataset[SequenceBatch]):
 
     A window that opens with history has its list behind that. In one that supervises all of its items a random place
     is drawn, behind the first item, where the history ends and the list begins: only a template writes these in
-    different ways.
+    different ways. A list marker goes into generated lists alone.
 
     Args:
         windows: the rows.
@@ -47,7 +47,7 @@ class TrainingRows(Dataset[SequenceBatch]):
         starts, ends = self.windows.starts[index], self.windows.ends[index]
         supervised_from = self.windows.supervised_from[index].where(index != FILLER_ROW, ends)
         items = self.windows.sequences.slices(starts, ends).padded()  # [B, N]
-        encoded = self.encoder.encode(items, self._history[index])
+        encoded = self.encoder.encode(items, self._history[index], self.windows.lists[index])
         position = starts[:, None] + torch.arange(items.shape[1])  # [B, N]
         supervised = (position >= supervised_from[:, None]) & (position < ends[:, None])
         return SequenceBatch(encoded.tokens, encoded.slots, encoded.lengths, encoded.per_token(supervised))

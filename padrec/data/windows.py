@@ -17,12 +17,14 @@ class Windows:
         starts: position of each window's first item in the flat items, int64 `[n]`.
         supervised_from: position of the first item that is to be predicted, int64 `[n]`.
         ends: position behind the last item, int64 `[n]`.
+        lists: bool `[n]`, True where what is to be predicted is a list, False where it is what the user did.
     """
 
     sequences: ItemSequences
     starts: Tensor
     supervised_from: Tensor
     ends: Tensor
+    lists: Tensor
 
     def appended(self, other: "Windows") -> "Windows":
         """These windows, then those of `other`."""
@@ -32,6 +34,7 @@ class Windows:
             torch.cat([self.starts, other.starts + shift]),
             torch.cat([self.supervised_from, other.supervised_from + shift]),
             torch.cat([self.ends, other.ends + shift]),
+            torch.cat([self.lists, other.lists]),
         )
 
 
@@ -55,10 +58,11 @@ def cut_windows(sequences: ItemSequences, max_history: int, list_length: int) ->
     starts = sequences.starts[rows] + number * list_length
     ends = torch.minimum(starts + max_history + list_length, sequences.ends[rows])
     supervised_from = torch.where(number == 0, starts, starts + max_history)
-    return Windows(sequences, starts, supervised_from, ends)
+    return Windows(sequences, starts, supervised_from, ends, torch.zeros_like(ends, dtype=torch.bool))
 
 
 def list_windows(histories: ItemSequences, lists: ItemSequences) -> Windows:
     """One window per list: its history, then the list, of which alone the tokens are to be predicted."""
     joined = histories.followed_by(lists)
-    return Windows(joined, joined.starts, joined.starts + histories.lengths, joined.ends)
+    every = torch.ones(len(joined), dtype=torch.bool)
+    return Windows(joined, joined.starts, joined.starts + histories.lengths, joined.ends, every)

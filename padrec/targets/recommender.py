@@ -1,6 +1,7 @@
 """The target recommender: a causal language model over semantic-ID sequences."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,7 @@ from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.decoding import (
     AutoregressiveDecoder,
+    Decoder,
     ListRequest,
     Prompts,
     Recommendations,
@@ -22,6 +24,7 @@ from padrec.decoding import (
 from padrec.metrics import NDCG, Recall
 from padrec.targets.backbone import build_backbone, fingerprint, load_backbone, save_backbone, settings_of
 from padrec.targets.pretrained import extend_vocabulary, load_pretrained
+from padrec.targets.residual_dropout import add_residual_dropout
 from padrec.targets.training import TrainableModule
 
 if TYPE_CHECKING:
@@ -32,17 +35,18 @@ class TargetRecommender(TrainableModule):
     """Trains any transformers causal language model on users' sequences and writes lists with it.
 
     Every supervised token is predicted from all tokens before it, so one row trains all its cut points at once.
-    Validation writes lists, greedily and under the catalog constraint, and reports NDCG and recall.
+    Validation and test recommend under the catalog constraint, by greedy lists unless another decoder is given, and
+    report NDCG and recall.
 
-    The model starts from random weights or from a pretrained language model, whose vocabulary is then extended by that
-    of the data (see `extend_vocabulary`). Of a pretrained model all weights are trained, or low-rank adapters and the
-    rows of the new tokens (see `LowRankAdapters`); adapters are merged into plain weights wherever lists are written
-    and where the target is loaded.
+    The model starts from random weights, from those of another target, or from a pretrained language model, whose
+    vocabulary is then extended by that of the data (see `extend_vocabulary`). Of a pretrained model all weights are
+    trained, or low-rank adapters and the rows of the new tokens (see `LowRankAdapters`); adapters are merged into plain
+    weights wherever lists are written and where the target is loaded.
 
     Args:
         vocabulary: the tokens; linked from the datamodule.
         backbone: the model's transformers configuration, `model_type` and its settings; the vocabulary size and the
-            special tokens follow from the vocabulary. With `pretrained` it may be left out.
+            special tokens follow from the vocabulary. With `pretrained` or `initial_target` it may be left out.
         pretrained: folder or hub name of a pretrained causal language model with its tokenizer, that of the data's
             prompt template; None for random weights.
         lora: settings of the low-rank adapters, `{}` for the defaults; None trains all weights.
@@ -51,13 +55,21 @@ class TargetRecommender(TrainableModule):
         learning_rate: peak learning rate.
         weight_decay: of matrices other than embeddings.
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
+        dropout: of the embeddings and of what layers add to them, see `add_residual_dropout`; attention has a setting
+            of its own in `backbone`.
+        label_smoothing: share of the truth that is spread evenly over the vocabulary, in [0, 1).
+        initial_target: checkpoint or folder of a target of the same vocabulary whose weights to start from, those of
+            `backbone` where that is given.
         compile: compile the forward pass of training.
+        decoder: what recommends in validation, test and prediction; None is `AutoregressiveDecoder`, which writes
+            lists. A decoder that ranks, such as `BeamDecoder`, validates by its ranking.
         temperature: of the lists that `predict` writes; 0 is greedy.
         seed: of dropout and of sampled lists.
 
     Raises:
-        InputError: an unknown model type or setting, no such pretrained model or one that does not fit the data,
-            neither `backbone` nor `pretrained`, or adapters without a pretrained model.
+        InputError: an unknown model type or setting, a value out of range, no such pretrained model or one that does
+            not fit the data, an initial target of other weights or another vocabulary, nothing or two models to start
+            from, or adapters without a pretrained model.
     """
 
     def __init__(
@@ -71,35 +83,57 @@ class TargetRecommender(TrainableModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.1,
         warmup_steps: int = 100,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        initial_target: str | None = None,
         compile: bool = False,
+        decoder: Decoder | None = None,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing {label_smoothing}: expected at least 0 and less than 1")
         # What only affects decoding is not saved: a checkpoint's value would silently override the config's.
-        self.save_hyperparameters(ignore=["vocabulary", "catalog", "list_length", "temperature"])
+        ignored = ["vocabulary", "catalog", "list_length", "decoder", "temperature", "initial_target"]
+        self.save_hyperparameters(ignore=ignored)
         self.vocabulary = vocabulary
         self.catalog = catalog
         self.list_length = list_length
         self.sampling = Sampling(temperature=temperature)
+        self._label_smoothing = label_smoothing
+        self._decoder = decoder or AutoregressiveDecoder()
         self._adapters: LowRankAdapters | None = None
         self._pretrained_fingerprint: str | None = None
-        self.backbone = self._build(backbone, pretrained, lora)
+        self.backbone = self._build(backbone, pretrained, lora, initial_target)
+        # Behind the adapters, which put another module in the place of the embeddings.
+        add_residual_dropout(self.backbone, dropout)
         # Never the module itself: as a second submodule it would be in every checkpoint twice.
         forward = self.backbone.base_model.forward
         self._features: Callable[..., Any] = torch.compile(forward, dynamic=True) if compile else forward
         self.validation_metrics = ranking_metrics("val/")
         self.test_metrics = ranking_metrics("test/")
         self._requests: dict[Sampling, ListRequest] = {}
-        self._writer: tuple[TransformersRunner, AutoregressiveDecoder] | None = None  # while writing
+        self._writer: tuple[TransformersRunner, Decoder] | None = None  # while writing
 
     def _build(
-        self, backbone: dict[str, Any] | None, pretrained: str | None, lora: dict[str, Any] | None
+        self,
+        backbone: dict[str, Any] | None,
+        pretrained: str | None,
+        lora: dict[str, Any] | None,
+        initial_target: str | None,
     ) -> PreTrainedModel:
+        if pretrained is not None and initial_target is not None:
+            both = f"pretrained {pretrained} and initial_target {initial_target}"
+            raise InputError(f"{both}: expected one of them to start from")
+        if pretrained is None and lora is not None:
+            raise InputError("lora without pretrained: expected a pretrained language model to adapt")
+        if initial_target is not None:
+            return self._continue(initial_target, backbone)
         if pretrained is None:
-            if backbone is None or lora is not None:
-                found = "neither backbone nor pretrained" if backbone is None else "lora without pretrained"
-                raise InputError(f"{found}: expected the settings of a new model, or a pretrained language model")
+            if backbone is None:
+                none = "neither backbone nor pretrained nor initial_target"
+                raise InputError(f"{none}: expected the settings of a new model, or one to start from")
             return build_backbone(backbone, self.vocabulary)
         model = load_pretrained(pretrained, self.vocabulary, backbone)
         self._pretrained_fingerprint = fingerprint(model)
@@ -112,6 +146,20 @@ class TargetRecommender(TrainableModule):
             from padrec.targets.low_rank import LowRankAdapters
 
             self._adapters = LowRankAdapters(model, self.vocabulary, lora)
+        return model
+
+    def _continue(self, path: str, backbone: dict[str, Any] | None) -> PreTrainedModel:
+        """A model with the weights of another target."""
+        initial = TargetRecommender.load(path)
+        self.vocabulary.check_same(initial.vocabulary, f"the initial target {path}")
+        if backbone is None:
+            backbone = settings_of(initial.backbone)
+            self.hparams.update(backbone=backbone)
+        model = build_backbone(backbone, self.vocabulary)
+        try:
+            model.load_state_dict(initial.backbone.state_dict())
+        except RuntimeError as error:
+            raise InputError(f"{path}: expected a target with the weights of `backbone` ({error})") from None
         return model
 
     @classmethod
@@ -186,23 +234,25 @@ class TargetRecommender(TrainableModule):
             checkpoint["state_dict"][f"backbone.{name}"] = weight
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the supervised tokens, in nats."""
+        """Mean cross-entropy of the supervised tokens, in nats, to the smoothed truth."""
         features = self._features(input_ids=batch.tokens, use_cache=False).last_hidden_state
         supervised = batch.supervised[:, 1:]
         labels = batch.tokens[:, 1:][supervised]  # [M]
         # Of these tokens alone: with a vocabulary of text the logits of all would be what takes the most memory.
         logits = self.backbone.get_output_embeddings()(features[:, :-1][supervised])  # [M, V]
-        total = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        total = nn.functional.cross_entropy(
+            logits.float(), labels, reduction="sum", label_smoothing=self._label_smoothing
+        )
         loss = self.mean_over_tokens(total, supervised.sum())
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.tokens))
         return loss
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
-        """Write greedy lists and count hits."""
+        """Recommend without sampling and count hits."""
         self._evaluate(batch, batch_idx, self.validation_metrics)
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
-        """Write greedy lists and count hits."""
+        """Recommend without sampling and count hits."""
         self._evaluate(batch, batch_idx, self.test_metrics)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Recommendations:
@@ -220,7 +270,10 @@ class TargetRecommender(TrainableModule):
         generator = torch.Generator().manual_seed(seed)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
         if self._writer is None:
-            self._writer = TransformersRunner(self.plain_backbone().eval()), AutoregressiveDecoder()
+            # A copy, since decoders keep what they have prepared for a runner.
+            model = self.plain_backbone().eval()
+            self._writer = TransformersRunner(model, fingerprint(model)), deepcopy(self._decoder)
+            self._writer[1].prepare(self._writer[0], self.vocabulary)
         runner, decoder = self._writer
         lists, _ = decoder.decode(runner, prompts, request, generator)
         return lists

@@ -9,8 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
 from padrec.catalog import InputError, SemanticIDVocabulary
-from padrec.data import ItemSequences, LCRecReader, PromptBatch, SemanticIDDataModule, Split
+from padrec.data import ItemSequences, LCRecReader, PromptBatch, PromptTemplate, SemanticIDDataModule, Split
 from tests.data.toy_data import CODES, INDEX, Recorder, ToyReader, write_lcrec
+from tests.tiny_language_model import TEXT, save_tiny_tokenizer
 
 
 def datamodule(**arguments: Any) -> SemanticIDDataModule:
@@ -107,6 +108,35 @@ def test_generated_lists_are_mixed_in(tmp_path: Path) -> None:
     ]
     assert len(rows) == sum(len(batch.tokens) for batch in logged) + 1
     assert (1 + 5 * 3, 2 * 3) in rows
+
+
+def test_lists_are_marked_in_training_and_in_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "lists.jsonl"
+    path.write_text(json.dumps({"user": "u0", "history": ["i7"] * 3, "items": ["i1", "i2"]}) + "\n")
+    data = datamodule(generated_lists=[str(path)], list_marker=True)
+    eos = data.vocabulary.eos_token
+    batches = list(data.train_dataloader())
+    assert sum(int((batch.tokens == eos).sum()) for batch in batches) == 1
+    assert max(batch.tokens.shape[1] for batch in batches) <= data.max_sequence_tokens == 1 + 5 * 3 + 1
+    for prompts in (*data.test_dataloader(), data.prompts([["i1"], ["i1", "i2"]])):
+        assert prompts.tokens.gather(1, prompts.lengths[:, None] - 1).eq(eos).all()
+        assert prompts.tokens.shape[1] <= data.max_prompt_tokens
+
+
+@pytest.mark.parametrize("list_marker", [True, False])
+def test_text_and_markers_count_among_the_most_tokens(list_marker: bool, tmp_path: Path) -> None:
+    save_tiny_tokenizer(tmp_path)
+    path = tmp_path / "lists.jsonl"
+    path.write_text(json.dumps({"user": "u0", "history": ["i7"] * 3, "items": ["i1", "i2"]}) + "\n")
+    for text in ("", ", and "):
+        template = PromptTemplate(str(tmp_path), TEXT, "{item}" + text)
+        data = datamodule(prompt=template, generated_lists=[str(path)], list_marker=list_marker)
+        around = 1 + len(template.opening) + len(template.closing)
+        assert max(batch.tokens.shape[1] for batch in data.test_dataloader()) == data.max_prompt_tokens
+        with_text = data.max_prompt_tokens - around - int(list_marker)
+        assert with_text == 3 * 3 if text == "" else with_text > 3 * 3
+        assert max(batch.tokens.shape[1] for batch in data.train_dataloader()) == data.max_sequence_tokens
+        assert data.max_sequence_tokens >= data.max_prompt_tokens + 2 * 3
 
 
 def test_predicted_histories_can_be_written_back_as_item_keys(tmp_path: Path) -> None:

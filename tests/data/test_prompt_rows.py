@@ -9,9 +9,11 @@ from padrec.data.sequence_encoder import SequenceEncoder
 from tests.data.toy_data import toy_catalog
 
 
-def prompt_rows(histories: list[list[int]], truth: list[list[int]], multiple_of: int = 1) -> PromptRows:
+def prompt_rows(
+    histories: list[list[int]], truth: list[list[int]], multiple_of: int = 1, list_marker: bool = False
+) -> PromptRows:
     catalog = toy_catalog()
-    encoder = SequenceEncoder(SemanticIDVocabulary((3, 3)), catalog)
+    encoder = SequenceEncoder(SemanticIDVocabulary((3, 3)), catalog, list_marker=list_marker)
     users = torch.arange(len(histories)) + 10
     packed = (ItemSequences.from_lists(histories), ItemSequences.from_lists(truth))
     return PromptRows(*packed, users, catalog, encoder, multiple_of)
@@ -24,6 +26,18 @@ def test_a_prompt_ends_with_the_separator_and_holds_its_history() -> None:
     assert last.tolist() == [SemanticIDVocabulary((3, 3)).separator_token] * 2
     assert batch.history.tolist() == [[1, 2], [3, -1]]
     assert batch.users.tolist() == [10, 11]
+
+
+def test_a_marker_ends_every_prompt() -> None:
+    plain, marked = (
+        prompt_rows([[1, 2], [3]], [[0], [0]], list_marker=on).__getitems__([0, 1]) for on in (False, True)
+    )
+    assert marked.lengths.tolist() == [8, 5]
+    vocabulary = SemanticIDVocabulary((3, 3))
+    for row, length in enumerate(plain.lengths.tolist()):
+        assert marked.tokens[row, : length + 1].tolist() == [*plain.tokens[row, :length].tolist(), vocabulary.eos_token]
+        assert marked.tokens[row, length + 1 :].eq(vocabulary.pad_token).all()
+        assert marked.slots[row, length:].eq(vocabulary.other_slot).all()
 
 
 def test_ground_truth_is_given_once_by_leaf_and_by_item() -> None:

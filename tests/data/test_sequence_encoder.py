@@ -30,8 +30,9 @@ def test_sequences_are_written_item_by_item(separator: bool, shared_codes: bool)
 
 @pytest.mark.parametrize("separator", [True, False])
 @pytest.mark.parametrize("shared_codes", [True, False])
+@pytest.mark.parametrize("list_marker", [True, False])
 def test_a_template_writes_text_around_histories_and_their_items(
-    separator: bool, shared_codes: bool, tmp_path: Path
+    separator: bool, shared_codes: bool, list_marker: bool, tmp_path: Path
 ) -> None:
     save_tiny_tokenizer(tmp_path)
     template = PromptTemplate(str(tmp_path), TEXT, ITEM)
@@ -39,17 +40,18 @@ def test_a_template_writes_text_around_histories_and_their_items(
     vocabulary = SemanticIDVocabulary((3, 3), **codes, text_tokens=template.text_tokens, tokenizer=template.fingerprint)
     titles = [f"Item {number}" * (number % 3) for number in range(len(CODES))]
     catalog = Catalog(torch.tensor(CODES), [str(number) for number in range(len(CODES))], titles)
-    rows, histories = [[7, 0, 3], [5], [2, 2]], [1, 1, 2]
+    rows, histories, to_list = [[7, 0, 3], [5], [2, 2]], [1, 1, 2], [True, True, False]
     items = torch.tensor([row + [-1] * (3 - len(row)) for row in rows])
-    encoder = SequenceEncoder(vocabulary, catalog, template)
-    encoded = encoder.encode(items, torch.tensor(histories))
+    encoder = SequenceEncoder(vocabulary, catalog, template, list_marker)
+    encoded = encoder.encode(items, torch.tensor(histories), torch.tensor(to_list))
     tokenizer = template.extended_tokenizer(vocabulary)
     flags = encoded.per_token(torch.tensor([[True, False, True], [True, False, False], [False, True, False]]))
     before, after = TEXT.split("{history}")
     for number, (row, history) in enumerate(zip(rows, histories, strict=True)):
         written = [str(tokenizer.decode(vocabulary.encode(torch.tensor(CODES[item])))) for item in row]
         told = [ITEM.format(item=text, title=titles[item]) for text, item in zip(written, row, strict=True)]
-        expected = "<list_bos>" + before + "".join(told[:history]) + after + "".join(written[history:])
+        marker = "<list_eos>" if list_marker and to_list[number] else ""
+        expected = "<list_bos>" + before + "".join(told[:history]) + after + marker + "".join(written[history:])
         length = int(encoded.lengths[number])
         assert tokenizer.decode(encoded.tokens[number, :length]) == expected
         assert (encoded.tokens[number, length:] == vocabulary.pad_token).all()
@@ -60,10 +62,11 @@ def test_a_template_writes_text_around_histories_and_their_items(
             slot = vocabulary.next_slot(slot, token)
             tracked.append(int(slot))
         assert encoded.slots[number].tolist() == tracked
-    whole = encoder.encode(
-        torch.tensor([[4, 4, 4, 4]]), torch.tensor([3])
-    )  # the longest title there is is not item 4's
-    assert int(whole.lengths) <= encoder.longest(3, 1)
+    repeated = torch.arange(len(CODES))[:, None].expand(-1, 4)
+    for lists in (True, False):
+        marked = torch.full((len(CODES),), lists)
+        lengths = encoder.encode(repeated, torch.full((len(CODES),), 3), marked).lengths
+        assert int(lengths.max()) == encoder.longest(3, 1, lists)
 
 
 def test_titles_are_needed_only_where_the_template_has_them(tmp_path: Path) -> None:

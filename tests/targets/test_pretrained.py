@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from padrec.catalog import InputError
 from padrec.data import PromptTemplate, SemanticIDDataModule
+from padrec.decoding import BeamDecoder
 from padrec.targets import TargetRecommender, fingerprint
 from tests.tiny_language_model import ITEM, TEXT, save_tiny_language_model, save_tiny_tokenizer
 from tests.tiny_training import first_prompts, quiet_trainer, tiny_data
@@ -225,7 +226,50 @@ def test_tokenizer_and_model_have_to_belong_together(own_folder: Path, tmp_path:
 
 def test_a_target_starts_from_something(folder: Path) -> None:
     data = tiny_data()
-    with pytest.raises(InputError, match="neither backbone nor pretrained: expected"):
+    with pytest.raises(InputError, match="neither backbone nor pretrained nor initial_target: expected"):
         TargetRecommender(data.vocabulary)
     with pytest.raises(InputError, match="lora without pretrained: expected"):
         TargetRecommender(data.vocabulary, {"model_type": "llama"}, lora={})
+    adapters: list[dict[str, Any] | None] = [None, {}]
+    for lora in adapters:
+        with pytest.raises(InputError, match=r"pretrained .* and initial_target t\.ckpt: expected one of them"):
+            recommender(folder, data, initial_target="t.ckpt", lora=lora)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_training_goes_on_from_a_target_that_was_pretrained(
+    lora: dict[str, Any] | None, own_folder: Path, tmp_path: Path
+) -> None:
+    data = text_data(own_folder)
+    first = trained(own_folder, data, lora=lora)
+    second = TargetRecommender(data.vocabulary, initial_target=str(own_folder / "target.ckpt"), dropout=0.1)
+    assert second.fingerprint() == first.fingerprint()
+    trainer = quiet_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    trainer.fit(second, datamodule=data)
+    assert second.fingerprint() != first.fingerprint()
+    trainer.save_checkpoint(tmp_path / "second.ckpt")
+    assert TargetRecommender.load(tmp_path / "second.ckpt").fingerprint() == second.fingerprint()
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_a_pretrained_model_takes_the_means_against_overfitting(lora: dict[str, Any] | None, own_folder: Path) -> None:
+    data = text_data(own_folder)
+    batch = next(iter(data.train_dataloader()))
+    decoder = BeamDecoder(beam_width=5)
+    target = recommender(own_folder, data, lora=lora, dropout=0.5, label_smoothing=0.1, decoder=decoder)
+    plain = recommender(own_folder, data, lora=lora)
+    embed, plainly = (model.backbone.get_input_embeddings() for model in (target, plain))
+    assert 0.35 < float((embed(batch.tokens) == 0).float().mean()) < 0.65
+    assert not plainly(batch.tokens).eq(0).any()
+    prompts = first_prompts(data)
+    expected = recommender(own_folder, data, decoder=decoder).predict_step(prompts, 0)
+    assert torch.equal(target.predict_step(prompts, 0).leaves, expected.leaves)
+
+    def fingerprint_after_training(dropout: float, label_smoothing: float) -> str:
+        torch.manual_seed(0)  # of the adapters' first weights
+        return trained(own_folder, data, lora=lora, dropout=dropout, label_smoothing=label_smoothing).fingerprint()
+
+    both = fingerprint_after_training(0.5, 0.1)
+    assert fingerprint_after_training(0.5, 0.1) == both
+    assert TargetRecommender.load(own_folder / "target.ckpt").fingerprint() == both
+    assert len({both, fingerprint_after_training(0.0, 0.1), fingerprint_after_training(0.5, 0.0)}) == 3

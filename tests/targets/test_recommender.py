@@ -4,13 +4,25 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 
 from padrec.catalog import InputError
 from padrec.data import SemanticIDDataModule
+from padrec.decoding import BeamDecoder, ListRequest, Prompts, SpeculativeDecoder, TransformersRunner
+from padrec.drafts import FeatureDraft
+from padrec.metrics import NDCG
 from padrec.targets import TargetRecommender
 from tests.reference import PlainTarget, leaf_tokens
-from tests.tiny_training import first_prompts, quiet_trainer, same_batches, tiny_data, tiny_recommender
+from tests.tiny_training import (
+    first_prompts,
+    quiet_trainer,
+    same_batches,
+    tiny_backbone,
+    tiny_data,
+    tiny_draft,
+    tiny_recommender,
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +89,68 @@ def test_rows_without_supervision_have_no_loss(data: SemanticIDDataModule, tmp_p
     torch.testing.assert_close(dict(target.backbone.state_dict()), before, rtol=0, atol=0)
 
 
+def test_label_smoothing_gives_every_token_a_share_of_the_truth(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    batch = next(iter(data.train_dataloader()))
+    target = tiny_recommender(data, label_smoothing=0.2)
+    with torch.no_grad():
+        logits = target.backbone.eval()(input_ids=batch.tokens, use_cache=False).logits[:, :-1]
+    log_probs = logits.double().log_softmax(-1)
+    truth = log_probs.gather(-1, batch.tokens[:, 1:, None])[..., 0]
+    losses = -(0.8 * truth + 0.2 * log_probs.mean(-1))
+    trainer = quiet_trainer(tmp_path, max_steps=1)
+    trainer.fit(target, same_batches([batch]))
+    expected = float(losses[batch.supervised[:, 1:]].mean())
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(InputError, match="label_smoothing 1: expected at least 0 and less than 1"):
+        tiny_recommender(data, label_smoothing=1)
+
+
+def test_dropout_is_noise_of_the_step(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    batch = next(iter(data.train_dataloader()))
+
+    def loss(**arguments: Any) -> float:
+        trainer = quiet_trainer(tmp_path, max_steps=1)
+        trainer.fit(tiny_recommender(data, **arguments), same_batches([batch]))
+        return float(trainer.callback_metrics["train/loss"])
+
+    assert loss(dropout=0.4) == loss(dropout=0.4) != loss()
+
+
+def test_training_goes_on_from_another_target(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    first = trained(data, tmp_path)
+    for name in ("target.ckpt", "target"):
+        second = tiny_recommender(data, initial_target=str(tmp_path / name), dropout=0.1)
+        assert second.fingerprint() == first.fingerprint()
+    other = tiny_data(separator=False)
+    with pytest.raises(InputError, match=r"the initial target .*target\.ckpt"):
+        tiny_recommender(other, initial_target=str(tmp_path / "target.ckpt"))
+    deeper = tiny_backbone(num_hidden_layers=3)
+    with pytest.raises(InputError, match=r"target\.ckpt: expected a target with the weights of `backbone`"):
+        tiny_recommender(data, initial_target=str(tmp_path / "target.ckpt"), backbone=deeper)
+
+
+def test_a_running_mean_of_the_weights_is_what_is_validated_and_kept(
+    data: SemanticIDDataModule, tmp_path: Path
+) -> None:
+    kept = ModelCheckpoint(tmp_path, "mean", save_weights_only=False)
+    average = EMAWeightAveraging(decay=0.5)
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[kept, average], enable_checkpointing=True)
+    steps: list[Tensor] = []
+
+    class Steps(TargetRecommender):
+        def on_train_batch_end(self, *arguments: object) -> None:
+            steps.append(self.backbone.get_output_embeddings().weight.detach().clone())
+
+    target = tiny_recommender(data, kind=Steps, learning_rate=0.1)
+    trainer.fit(target, datamodule=data)
+    mean = steps[0]
+    for weight in steps[1:]:
+        mean = 0.5 * mean + 0.5 * weight
+    found = TargetRecommender.load(tmp_path / "mean.ckpt", data.catalog)
+    torch.testing.assert_close(found.backbone.get_output_embeddings().weight, mean)
+    assert not torch.allclose(mean, steps[-1])
+
+
 def test_training_learns(data: SemanticIDDataModule, tmp_path: Path) -> None:
     target = tiny_recommender(data, learning_rate=0.01)
     trainer = quiet_trainer(tmp_path, max_epochs=8, limit_val_batches=0)
@@ -134,6 +208,8 @@ def test_checkpoints_hold_tensors_and_primitives(data: SemanticIDDataModule, tmp
         "learning_rate",
         "weight_decay",
         "warmup_steps",
+        "dropout",
+        "label_smoothing",
         "compile",
         "seed",
     }
@@ -188,6 +264,35 @@ def test_validation_ranks_the_greedy_lists(tmp_path: Path) -> None:
             expected[f"val/ndcg@{k}"].append(1 / math.log2(rank + 1) if rank is not None else 0.0)
     assert metrics == pytest.approx({name: sum(values) / 4 for name, values in expected.items()})
     assert metrics["val/recall@10"] > 0
+
+
+def test_a_decoder_that_ranks_validates_and_predicts_by_its_ranking(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    decoder = BeamDecoder(beam_width=20)
+    target = tiny_recommender(data, decoder=decoder)
+    runner = TransformersRunner(target.backbone.eval())
+    request = ListRequest.build(data.catalog, data.vocabulary, data.list_length)
+    ndcg = NDCG(10)
+    for batch in data.val_dataloader():
+        prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
+        expected, _ = decoder.decode(runner, prompts, request, torch.Generator())
+        assert torch.equal(target.predict_step(batch, 0).leaves, expected.leaves)
+        ndcg.update(expected.leaves, batch.relevant, batch.counted)
+    trainer = quiet_trainer(tmp_path)
+    for _ in range(2):  # nothing of the first validation is left in the second
+        metrics = trainer.validate(target, datamodule=data, verbose=False)[0]
+        assert metrics["val/ndcg@10"] == pytest.approx(float(ndcg.compute()))
+
+
+def test_a_trained_draft_can_speculate_for_predictions(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    target = tiny_recommender(data)
+    target.save_pretrained(tmp_path / "target")
+    tiny_draft(data, tmp_path / "target").save_pretrained(tmp_path / "draft")
+    decoder = SpeculativeDecoder(FeatureDraft(str(tmp_path / "draft")))
+    prompts = first_prompts(data)
+    found = tiny_recommender(data, decoder=decoder).predict_step(prompts, 0)
+    assert torch.equal(found.tokens, target.predict_step(prompts, 0).tokens)
+    with pytest.raises(InputError, match="the draft was trained for the target with fingerprint"):
+        tiny_recommender(data, init_seed=1, decoder=decoder).predict_step(prompts, 0)
 
 
 def test_prediction_writes_lists_at_its_temperature(data: SemanticIDDataModule) -> None:

@@ -1,0 +1,129 @@
+"""Puts the study together: how every recipe did on validation users, and the chosen ones' test.
+
+```bash
+python -m experiments.quality.report --runs runs/quality --output docs/results/quality
+```
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.quality.choose import METRIC, best_validation, choose
+from padrec import InputError
+from padrec.evaluation.report import device_name, markdown_table, software_versions, write_report
+
+_COMMAND = "bash experiments/quality/run.sh"
+_QUALITY = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+_SETTINGS = ("dataset", "users", "batch_size", "precision", "device")
+_ARM = (*_QUALITY, "valid_items", "distinct_items")
+# Tests share the device with one another; only this one ran alone, and only its times are of use.
+_COST = "cost"
+_TIMES = ("seconds", "target_passes", "lists_per_second", "latency_ms")
+
+
+def study(runs: Path) -> dict[str, Any]:
+    """All that was measured below a folder of runs.
+
+    Args:
+        runs: written by `run.sh`. Fits and tests that are not there are left out.
+
+    Raises:
+        InputError: there is no validated fit.
+    """
+    validated: dict[str, dict[str, float]] = {}
+    for log in sorted(runs.glob("*/metrics.csv")):
+        try:
+            validated[log.parent.name] = best_validation(log.parent)
+        except InputError:
+            continue
+    if not validated:
+        raise InputError(f"{runs}: no validated fit, expected what `{_COMMAND}` writes")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    seconds = runs / "seconds.txt"
+    return {
+        "command": _COMMAND,
+        "device": device_name(device),
+        "versions": software_versions(),
+        "chosen_on_validation": _chosen(runs),
+        "validation": validated,
+        "test": {path.parent.name: _test(path) for path in sorted(runs.glob("test/*/report.json"))},
+        "seconds": seconds.read_text().splitlines() if seconds.is_file() else [],
+    }
+
+
+def _chosen(runs: Path) -> dict[str, str]:
+    chosen = {}
+    for group in ("shipped", "behaviour", "narrow", "item"):
+        try:
+            chosen[group] = choose(runs, [group]).name
+        except InputError:
+            continue
+    return chosen
+
+
+def _test(path: Path) -> dict[str, Any]:
+    report = json.loads(path.read_text())
+    kept = _ARM + (_TIMES if path.parent.name == _COST else ())
+    arms = {name: {key: metrics[key] for key in kept if key in metrics} for name, metrics in report["arms"].items()}
+    return {name: report[name] for name in _SETTINGS} | {"arms": arms}
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The study as two tables."""
+    validation = [
+        [name, f"{row['epoch'] + 1:.0f}", f"{row['val/recall@10']:.4f}", f"{row[METRIC]:.4f}"]
+        for name, row in sorted(content["validation"].items(), key=lambda entry: -entry[1][METRIC])
+    ]
+    test = [
+        [name, arm, f"{report['users']:,}", *(f"{metrics[key]:.4f}" for key in _QUALITY)]
+        for name, report in content["test"].items()
+        if name != _COST
+        for arm, metrics in report["arms"].items()
+    ]
+    chosen = ", ".join(f"{group}: {name}" for group, name in content["chosen_on_validation"].items())
+    versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    parts = [
+        "# Quality on Amazon Beauty",
+        "Best validation of every fit. Fits named list-… are validated by the lists they write, the others by beam "
+        "search.",
+        markdown_table(["fit", "epochs", "recall@10", "NDCG@10"], validation),
+        f"Chosen by NDCG@10 of the validation users: {chosen}.",
+        "Test users, the chosen fits alone. The arm `autoregressive` writes lists.",
+        markdown_table(["target", "arm", "users", *_QUALITY], test),
+        *_cost(content["test"].get(_COST)),
+        f"{content['device']}; {versions}; seconds of the stages: {'; '.join(content['seconds'])}",
+        f"```\n{content['command']}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cost(report: Mapping[str, Any] | None) -> list[str]:
+    if report is None:
+        return []
+    rows = [
+        [arm, f"{metrics['target_passes'] / report['users']:.1f}", f"{metrics['latency_ms']['p50']:.1f}"]
+        for arm, metrics in report["arms"].items()
+    ]
+    return [
+        f"What a list of ten costs, {report['users']} users one at a time, nothing else on the device:",
+        markdown_table(["arm", "target passes behind the prompt's", "p50 latency (ms)"], rows),
+    ]
+
+
+def main() -> None:
+    """Write `report.json` and `report.md`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--output", type=Path, required=True, help="a folder without a report")
+    arguments = parser.parse_args()
+    content = study(arguments.runs)
+    write_report(arguments.output, content, markdown(content))
+
+
+if __name__ == "__main__":
+    main()
