@@ -21,6 +21,8 @@ class Recording:
     """
 
     def __init__(self, function: Callable[[], None], device: torch.device) -> None:
+        # Kept, since a replay reads and writes the function's tensors without holding them.
+        self._function = function
         self._replay = _record(function, device) if device.type == "cuda" else function
 
     def __call__(self) -> None:

@@ -18,6 +18,7 @@ from padrec.decoding import (
     ListRequest,
     Placement,
     Prompts,
+    Recording,
     Sampling,
     SpeculativeDecoder,
     TransformersRunner,
@@ -349,6 +350,26 @@ def test_a_draft_that_is_prepared_again_is_recorded_again(name: str) -> None:
         torch.full((1 << 22,), 7, device=_DEVICE)
         results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
     assert results[0] == results[1]
+
+
+def test_a_recording_keeps_its_tensors() -> None:
+    counts = torch.zeros(1000, device=_DEVICE)
+
+    def copying() -> Callable[[], None]:
+        ones = torch.ones(1000, device=_DEVICE)
+
+        def copy() -> None:
+            counts.copy_(ones)
+
+        return copy
+
+    recording = Recording(copying(), _DEVICE)
+    # Takes the memory of whatever has been given back.
+    others = [torch.full((1000,), 7.0, device=_DEVICE) for _ in range(100)]
+    counts.zero_()
+    recording()
+    assert counts.sum() == 1000
+    assert len(others) == 100
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
