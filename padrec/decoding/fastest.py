@@ -89,7 +89,8 @@ class AdaptiveDecoder(FastestDecoder):
 
     Args:
         draft: proposes tokens.
-        expansions: trees to choose from; None takes dynamic trees of 112, 60, 24 and 10 nodes and a chain of three.
+        expansions: trees to choose from; None takes dynamic trees of 112, 48, 16 and 10 nodes and a chain of three:
+            with their forced tokens the larger ones fill whole tiles of a GPU.
 
     Raises:
         InputError: no expansion.
@@ -97,7 +98,7 @@ class AdaptiveDecoder(FastestDecoder):
 
     def __init__(self, draft: Draft, expansions: Sequence[TreeExpansion] | None = None) -> None:
         if expansions is None:
-            sizes = ((8, 16, 112), (6, 10, 60), (5, 6, 24), (4, 3, 10))
+            sizes = ((8, 16, 112), (6, 10, 48), (5, 6, 16), (4, 3, 10))
             expansions = [*(DynamicTree(*size) for size in sizes), Chain(3)]
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
