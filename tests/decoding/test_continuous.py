@@ -129,6 +129,19 @@ def test_layers_of_transformers_are_refilled_too(name: str, temperature: float) 
         assert_same_counts(trace, expected_trace)
 
 
+@pytest.mark.parametrize("n_prompts", [17, 18, 21])
+@pytest.mark.parametrize("name", _DECODERS)
+def test_several_rows_are_replaced_at_a_time(name: str, n_prompts: int) -> None:
+    """Also where fewer prompts are left than rows are replaced."""
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=Sampling(1.0))
+    prompts = prompts_of((_HISTORIES * 2)[:n_prompts])
+    expected, _, _ = decode("autoregressive", None, request, prompts=prompts)
+    found, trace, _ = decode(name, 16, request, prompts=prompts)
+    assert_same(found, expected)
+    if name != "random draft":
+        assert_same_counts(trace, decode(name, None, request, prompts=prompts)[1])
+
+
 @pytest.mark.parametrize("name", ["autoregressive", "network"])
 def test_a_list_is_that_of_its_prompt_and_key_alone(name: str) -> None:
     prompts = prompts_of()
