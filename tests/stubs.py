@@ -17,6 +17,7 @@ from padrec.decoding import (
     ListState,
     Observation,
     Prompts,
+    RowCopy,
     Sampling,
     TargetRunner,
     TokenTree,
@@ -117,10 +118,14 @@ class StubDraft:
     position: Tensor  # [B] tokens in each list
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        pass
+        self._positions: dict[int, Tensor] = {}  # by batch size
 
     def begin(self, context: DraftContext) -> None:
-        self.position = torch.ones_like(context.first)
+        self.position = self._positions[len(context.first)] = torch.ones_like(context.first)
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        begun, self.position = self.position, self._positions[batch]
+        rows(begun, self.position)
 
     def propose(
         self,
@@ -133,7 +138,7 @@ class StubDraft:
         return expansion.expand(root, state, constraint, choice, self)
 
     def observe(self, observation: Observation) -> None:
-        self.position = self.position + observation.count
+        self.position += observation.count
 
     def root_logits(self) -> Tensor:
         return self.logits(0, 1)[:, 0]
@@ -222,6 +227,9 @@ class LoggingDraft:
 
     def begin(self, context: DraftContext) -> None:
         self._draft.begin(context)
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        self._draft.refill(rows, batch, capacity)
 
     def propose(
         self,

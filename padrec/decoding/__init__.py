@@ -22,6 +22,7 @@ from padrec.decoding.layer_operations import Placement
 from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.recording import Recording
+from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Branches, Prompts, TargetRunner, TransformersRunner
 from padrec.decoding.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
 from padrec.decoding.session import Rounds
@@ -70,6 +71,7 @@ __all__ = [
     "RootOnly",
     "RoundStatistics",
     "Rounds",
+    "RowCopy",
     "Sampling",
     "SpeculativeDecoder",
     "StaticTree",

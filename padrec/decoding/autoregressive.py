@@ -9,9 +9,11 @@ from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
 from padrec.decoding.forced import ForcedDraft, RootOnly
 from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
+from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.sampling import Choice
-from padrec.decoding.session import Rounds, Sessions
+from padrec.decoding.session import Rounds
+from padrec.decoding.sessions import Sessions
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.token_tree import TokenTree
 
@@ -22,14 +24,19 @@ class AutoregressiveDecoder:
     Args:
         forced_tokens: give no target pass of its own to a token that the constraint forces. A pass then reads the last
             token together with the forced ones behind it, which is speculation without a draft.
+        rows: decode larger batches in so many rows, each of which begins another list when one is finished; None has a
+            row for every prompt.
+
+    Raises:
+        InputError: fewer than two rows.
     """
 
     lossless = True
     search = LIST_SEARCH
 
-    def __init__(self, forced_tokens: bool = False) -> None:
-        self._forced = SpeculativeDecoder(ForcedDraft(), RootOnly()) if forced_tokens else None
-        self._sessions = Sessions(self.rounds, room=0)
+    def __init__(self, forced_tokens: bool = False, rows: int | None = None) -> None:
+        self._forced = SpeculativeDecoder(ForcedDraft(), RootOnly(), rows=rows) if forced_tokens else None
+        self._sessions = Sessions(self.rounds, room=0, rows=rows)
 
     def max_depth(self, request: ListRequest) -> int:
         """Forced tokens that a pass may read; 0 where each has a pass of its own."""
@@ -84,7 +91,12 @@ class _AutoregressiveRounds:
         with Phase.SETTLING.named():
             _settle(logits, self.lists.choice(0), self._request, self.lists, self.statistics)
         with Phase.KEEPING.named():
-            self._runner.commit(tree.parents, torch.ones_like(self.lists.lengths))
+            # A finished row stays where it is: it may be read again and again until another list begins in it.
+            self._runner.commit(tree.parents, (~self.lists.finished).long())
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """See `Rounds.refill`."""
+        self._runner.refill(rows, batch, capacity)
 
 
 @compiled

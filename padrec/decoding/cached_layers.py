@@ -18,6 +18,7 @@ from padrec.decoding.layer_operations import (
     Stream,
     visible_columns,
 )
+from padrec.decoding.row_copy import RowCopy
 
 _FUSED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 # Rotary embeddings of these types turn a position by angles of its own, whatever the length of the text.
@@ -48,6 +49,10 @@ class CachedLayers(Protocol):
 
     def keep(self, lengths: Tensor, path: Tensor) -> None:
         """Move a tree path's columns right behind the past; see `LayerOperations.keep`."""
+        ...
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """Go on in the buffers of another batch size, some of whose rows are replaced by rows of the present ones."""
         ...
 
 
@@ -163,6 +168,14 @@ class FusedLayers:
         buffers = self._reserved()
         self._operations.keep(buffers.keys, buffers.values, lengths, path)
 
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """See `CachedLayers.refill`."""
+        begun = self._reserved()
+        self.reserve(batch, capacity)
+        kept = self._reserved()
+        rows(begun.keys, kept.keys, dim=1)
+        rows(begun.values, kept.values, dim=1)
+
     def _reserved(self) -> "_Buffers":
         if self._current is None:
             raise RuntimeError(_NO_ROOM)
@@ -209,6 +222,12 @@ class TransformersLayers:
         """See `CachedLayers.keep`."""
         place = torch.arange(path.shape[1], device=path.device)
         self._reserved().keep(lengths[:, None] + path, lengths[:, None] + place)
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """See `CachedLayers.refill`."""
+        begun = self._reserved()
+        self.reserve(batch, capacity)
+        self._reserved().copy_rows(begun, rows)
 
     def _reserved(self) -> PreallocatedCache:
         if self._current is None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.decoding.row_copy import RowCopy
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class ListState:
         """Take over the values of states of the same shape."""
         for field in fields(self):
             getattr(self, field.name).copy_(getattr(other, field.name))
+
+    def copy_rows(self, source: Self, rows: RowCopy) -> None:
+        """Take over the values of some rows."""
+        for field in fields(self):
+            rows(getattr(source, field.name), getattr(self, field.name))
 
     def unsqueeze(self) -> Self:
         """States `[B]` as states `[B, 1]`."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding.constraint import CatalogConstraint, Constraint, FreeDecoding, ListState
 from padrec.decoding.recommendations import DecodingTrace, Recommendations
+from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.sampling import Choice, Sampling, masked_log_softmax
 
@@ -149,7 +150,18 @@ class ListBuffer:
 
     def remaining(self) -> int:
         """The most tokens that a list still lacks; waits for the device."""
-        return int((self._request.n_tokens - self.lengths).masked_fill(self.finished, 0).max())
+        return max(self.missing())
+
+    def missing(self) -> list[int]:
+        """The tokens that each list still lacks at most, 0 for finished ones; waits for the device."""
+        missing: list[int] = (self._request.n_tokens - self.lengths).masked_fill(self.finished, 0).tolist()
+        return missing
+
+    def copy_rows(self, source: "ListBuffer", rows: RowCopy) -> None:
+        """Take over lists of the same request."""
+        for name in ("keys", "lengths", "finished", "_tokens", "_log_probs", "last"):
+            rows(getattr(source, name), getattr(self, name))
+        self.state.copy_rows(source.state, rows)
 
     def choice(self, max_depth: int) -> Choice:
         """What decides the tokens of a round that is `max_depth` deep, behind what is written."""

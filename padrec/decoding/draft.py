@@ -7,6 +7,7 @@ from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.constraint import Constraint, ListState
+from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.sampling import Choice
 from padrec.decoding.token_tree import TokenTree
@@ -113,8 +114,8 @@ class TreeExpansion(Protocol):
 class Draft(Protocol):
     """Whatever proposes tokens: a network, a retrieval pool, the catalog itself.
 
-    On a GPU `begin`, `propose` and `observe` are recorded and replayed (see `Recording`): they keep what lasts from
-    call to call in tensors that they change in place, and never look at a tensor's values on the host.
+    On a GPU all methods but `prepare` are recorded and replayed (see `Recording`): they keep what lasts from call to
+    call in tensors that they change in place, and never look at a tensor's values on the host.
     """
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
@@ -127,6 +128,16 @@ class Draft(Protocol):
 
     def begin(self, context: DraftContext) -> None:
         """Start on a new batch, when the target has read the prompts and chosen the first token."""
+        ...
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """Go on with a batch of another size, some of whose rows are replaced by rows of the one just begun.
+
+        Args:
+            rows: of the batch just begun, and the rows of the other one that they replace.
+            batch: rows of the other batch, which has been begun before.
+            capacity: of both batches, see `DraftContext`.
+        """
         ...
 
     def propose(

@@ -9,6 +9,7 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import Constraint, ListState
 from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
+from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import TargetRunner
 from padrec.decoding.sampling import Choice
 from padrec.decoding.token_tree import TokenTree
@@ -83,6 +84,9 @@ class ForcedDraft(Draft):
 
     def begin(self, context: DraftContext) -> None:
         """Nothing needs to be known of the prompts."""
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """Nothing is known of any row."""
 
     def propose(
         self,

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from padrec.decoding.row_copy import RowCopy
+
 
 class PreallocatedCache(Cache):
     """A transformers cache whose writes go where the caller says.
@@ -60,6 +62,14 @@ class PreallocatedCache(Cache):
         take, put = (source + starts).flatten(), (target + starts).flatten()
         for buffer in (self._keys, self._values):
             buffer.index_copy_(1, put, buffer.index_select(1, take))
+
+    def copy_rows(self, source: "PreallocatedCache", rows: RowCopy) -> None:
+        """Take over rows of a cache of the same model and capacity, in every layer."""
+        pairs = ((source._keys, self._keys), (source._values, self._values))
+        for theirs, ours in pairs:
+            if theirs is None or ours is None:
+                raise RuntimeError("a cache without keys and values: expected two batches that have been begun")
+            rows(theirs.unflatten(1, (source.batch, -1)), ours.unflatten(1, (self.batch, -1)), dim=1)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Always 0: positions and masks are passed explicitly."""

@@ -1,11 +1,13 @@
 """What a decode returns."""
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
+from padrec.decoding.row_copy import RowCopy
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,18 @@ class RoundStatistics:
         """Forget all counts."""
         for counts in (self._attempted, self._accepted, self._lengths, self._target_passes, self._draft_passes):
             counts.zero_()
+
+    def for_rows(self, batch: int) -> "RoundStatistics":
+        """Passes of `batch` other rows, none yet, beside these very counts of proposals, which go on being counted."""
+        other = copy(self)
+        other._target_passes = self._target_passes.new_zeros(batch)
+        other._draft_passes = self._draft_passes.new_zeros(batch)
+        return other
+
+    def copy_rows(self, source: "RoundStatistics", rows: RowCopy) -> None:
+        """Take over the passes of some rows."""
+        rows(source._target_passes, self._target_passes)
+        rows(source._draft_passes, self._draft_passes)
 
     def add_round(self, active: Tensor, draft_passes: int) -> None:
         """Count one pass of the target for the rows that are still `active`, bool `[B]`."""

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from padrec.decoding.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
 from padrec.decoding.kv_cache import PreallocatedCache
 from padrec.decoding.layer_operations import Placement
+from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.token_tree import TokenTree
 
 
@@ -74,6 +75,10 @@ class TargetRunner(Protocol):
 
     def commit(self, path: Tensor, count: Tensor) -> None:
         """Keep a path of the last tree. See `TransformersRunner.commit`."""
+        ...
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """Go on with another batch. See `TransformersRunner.refill`."""
         ...
 
 
@@ -175,6 +180,19 @@ class TransformersRunner:
             # Columns behind `count` are overwritten too: they held the tree, which is no longer needed.
             self._layers.keep(self._lengths, path)
         self._lengths += count
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """Go on with a batch of another size, some of whose rows are replaced by rows of the present one.
+
+        Args:
+            rows: of the present batch, and the rows of the other one that they replace.
+            batch: rows of the other batch, which `prefill` has begun before the present one.
+            capacity: columns for which both have room.
+        """
+        begun = self._lengths
+        self._lengths = self._row_lengths[batch]
+        rows(begun, self._lengths)
+        self._layers.refill(rows, batch, roomy(capacity, self.model.device))
 
     def _reserve(self, batch: int, capacity: int) -> None:
         device = self.model.device

@@ -11,7 +11,8 @@ from torch import Tensor
 from padrec.decoding.decoder import ListBuffer, ListRequest, Stopwatch
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.recording import Recording
-from padrec.decoding.runner import Prompts, TargetRunner, roomy
+from padrec.decoding.row_copy import RowCopy
+from padrec.decoding.runner import Prompts
 
 # Prompts are padded to a multiple of this on a GPU, so that few widths have to be recorded.
 _WIDTH_STEP = 32
@@ -38,32 +39,9 @@ class Rounds(Protocol):
         """Continue every list that is not finished."""
         ...
 
-
-class Sessions:
-    """A decoder's sessions: one for each target, request, batch size and capacity that it meets.
-
-    Args:
-        rounds: makes the rounds of a session from runner, request, batch size and capacity.
-        room: tokens of the cache that a round needs behind prompt and list.
-    """
-
-    def __init__(self, rounds: Callable[[TargetRunner, ListRequest, int, int], Rounds], room: int) -> None:
-        self._rounds = rounds
-        self._room = room
-        # The keys hold runner and request alive: the next one cannot be mistaken for them.
-        self._sessions: dict[tuple[TargetRunner, ListRequest, int, int], Session] = {}
-
-    def decode(
-        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
-    ) -> tuple[Recommendations, DecodingTrace]:
-        """Write one list for each prompt; see `Decoder.decode`."""
-        device = prompts.tokens.device
-        batch, width = prompts.tokens.shape
-        capacity = roomy(_recorded_width(width, device) + request.n_tokens + self._room, device)
-        key = (runner, request, batch, capacity)
-        if key not in self._sessions:
-            self._sessions[key] = Session(self._rounds(runner, request, batch, capacity), request, device)
-        return self._sessions[key].decode(prompts, generator)
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """Let target and draft go on with another batch; see `TransformersRunner.refill` and `Draft.refill`."""
+        ...
 
 
 class Session:
@@ -79,7 +57,7 @@ class Session:
         self._rounds = rounds
         self._request = request
         self._device = device
-        self._starts: dict[int, _Start] = {}  # by width of the prompts
+        self._starts: dict[int, Start] = {}  # by width of the prompts
         self._round: Recording | None = None
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
@@ -94,12 +72,12 @@ class Session:
         trace = statistics.trace(prefill_seconds, watch.lap(), lists.lengths, recording_seconds)
         return lists.recommendations(), trace
 
-    def _recorded(self, prompts: Prompts, keys: Tensor) -> tuple[float, "_Start"]:
+    def _recorded(self, prompts: Prompts, keys: Tensor) -> tuple[float, "Start"]:
         """What starts prompts of this width; recorded, and timed, at the first need."""
-        width = _recorded_width(prompts.tokens.shape[1], self._device)
+        width = recorded_width(prompts.tokens.shape[1], self._device)
         before = time.perf_counter()
         if width not in self._starts:
-            self._starts[width] = _Start(self._rounds, prompts, keys, width)
+            self._starts[width] = Start(self._rounds.start, prompts, keys, width)
         if self._round is None:
             self._round = Recording(self._rounds.round, self._device)
         return time.perf_counter() - before, self._starts[width]
@@ -115,20 +93,28 @@ class Session:
             remaining = lists.remaining()
 
 
-def _recorded_width(width: int, device: torch.device) -> int:
+def recorded_width(width: int, device: torch.device) -> int:
+    """The width to which prompts are padded on a device, in tokens."""
     return math.ceil(width / _WIDTH_STEP) * _WIDTH_STEP if device.type == "cuda" else width
 
 
-class _Start:
-    """The start of batches whose prompts have one width."""
+class Start:
+    """The start of batches whose prompts have one width.
 
-    def __init__(self, rounds: Rounds, prompts: Prompts, keys: Tensor, width: int) -> None:
+    Args:
+        begin: what is recorded: begins lists for prompts and keys that stay in their tensors.
+        prompts: of the first batch, which is not begun yet.
+        keys: its random keys, int64 `[B]`.
+        width: of the prompts, as `recorded_width` has it.
+    """
+
+    def __init__(self, begin: Callable[[Prompts, Tensor], None], prompts: Prompts, keys: Tensor, width: int) -> None:
         batch, device = len(prompts.tokens), keys.device
         tokens = torch.zeros(batch, width, dtype=torch.long, device=device)
         self._prompts = Prompts(tokens, tokens.clone(), torch.zeros_like(keys))
         self._keys = torch.zeros_like(keys)
         self._fill(prompts, keys)
-        self._recording = Recording(lambda: rounds.start(self._prompts, self._keys), device)
+        self._recording = Recording(lambda: begin(self._prompts, self._keys), device)
 
     def run(self, prompts: Prompts, keys: Tensor) -> None:
         """Start a batch."""

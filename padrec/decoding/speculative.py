@@ -11,9 +11,11 @@ from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.forced import ForcedRuns
 from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
+from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.sampling import Choice
-from padrec.decoding.session import Rounds, Sessions
+from padrec.decoding.session import Rounds
+from padrec.decoding.sessions import Sessions, check_rows
 from padrec.decoding.token_tree import TokenTree
 from padrec.decoding.verification import verify
 
@@ -29,15 +31,28 @@ class SpeculativeDecoder:
         expansion: how its proposals become a tree; None is a `DynamicTree` with its defaults.
         forced_tokens: continue the draft's best leaves by the tokens that the constraint forces behind them, which
             costs nodes of the tree but no pass of the draft. Without a constraint nothing is forced.
+        rows: decode larger batches in so many rows, each of which begins another list when one is finished; None has a
+            row for every prompt.
+
+    Raises:
+        InputError: fewer than two rows.
     """
 
     lossless = True
     search = LIST_SEARCH
 
-    def __init__(self, draft: Draft, expansion: TreeExpansion | None = None, forced_tokens: bool = True) -> None:
+    def __init__(
+        self,
+        draft: Draft,
+        expansion: TreeExpansion | None = None,
+        forced_tokens: bool = True,
+        rows: int | None = None,
+    ) -> None:
+        check_rows(rows)
         self.draft = draft
         self.expansion = expansion or DynamicTree()
         self.forced_tokens = forced_tokens
+        self.rows = rows
         self._sessions: Sessions | None = None
 
     def max_depth(self, request: ListRequest) -> int:
@@ -53,7 +68,8 @@ class SpeculativeDecoder:
         # A round's tree lies behind the list, or the columns that keeping a path writes to.
         tree = max(self.expansion.nodes + runs.nodes, max_depth + 1)
         # New ones, since what earlier ones have recorded runs on tensors that the draft no longer has.
-        self._sessions = Sessions(self.rounds, room=max(tree, self.expansion.draft_rows + max_depth + 1))
+        room = max(tree, self.expansion.draft_rows + max_depth + 1)
+        self._sessions = Sessions(self.rounds, room, self.rows)
 
     @torch.inference_mode()
     def decode(
@@ -128,6 +144,11 @@ class _SpeculativeRounds:
         with Phase.KEEPING.named():
             self._runner.commit(path, seen.count)
             self._draft.observe(seen)
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """See `Rounds.refill`."""
+        self._runner.refill(rows, batch, capacity)
+        self._draft.refill(rows, batch, capacity)
 
 
 @compiled

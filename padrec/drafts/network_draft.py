@@ -16,6 +16,7 @@ from padrec.decoding import (
     Observation,
     Phase,
     Placement,
+    RowCopy,
     TargetRunner,
     TokenTree,
     TransformersLayers,
@@ -69,7 +70,7 @@ class NetworkDraft:
         self._fusion: Fusion
         self._head: torch.nn.Module
         self._layers: CachedLayers
-        self._memories: dict[tuple[int, int], _Memory] = {}  # by batch size and depth
+        self._memories: dict[tuple[int, int], _Memory] = {}  # by batch size and most tokens kept
         self._memory: _Memory
         self._places: Tensor  # [tree rows] all rows of a tree in order
         self._parent_features: Tensor  # [B, k, d] outputs of the last call
@@ -106,6 +107,16 @@ class NetworkDraft:
         self._memory.lengths.zero_()
         self._memory.kept.count.zero_()
         self._read(Observation(context.features, tokens, slots, prompts.lengths))
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """Go on with another batch; see `Draft.refill`."""
+        begun = self._memory
+        self._layers.refill(rows, batch, capacity)
+        self._memory = self._memories[batch, begun.kept.tokens.shape[1]]
+        rows(begun.lengths, self._memory.lengths)
+        rows(begun.root, self._memory.root)
+        # Of what the last round kept for the rows that were there before nothing is to be read.
+        rows(begun.kept.count, self._memory.kept.count)
 
     def propose(
         self,
@@ -154,9 +165,9 @@ class NetworkDraft:
 
     def _reserve(self, batch: int, context: DraftContext) -> None:
         self._layers.reserve(batch, context.capacity)
-        key = (batch, context.max_depth)
+        key = (batch, context.max_depth + 1)
         if key not in self._memories:
-            self._memories[key] = _Memory.empty(batch, context.max_depth + 1, context.features)
+            self._memories[key] = _Memory.empty(*key, context.features)
         self._memory = self._memories[key]
 
     def _read(self, seen: Observation) -> None:

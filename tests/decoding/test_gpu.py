@@ -336,6 +336,32 @@ def test_recorded_speculation_equals_autoregression(name: str, sampling: Samplin
         assert found == expected
 
 
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("constrained", [True, False], ids=["catalog", "free"])
+@pytest.mark.parametrize("rows", [2, 8])
+@pytest.mark.usefixtures("uncompiled")
+def test_recorded_refilling_equals_one_batch(rows: int, constrained: bool, sampling: Sampling) -> None:
+    model = target(16, torch.float32)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, constrained=constrained, sampling=sampling, device=_DEVICE)
+    runner, reference = TransformersRunner(model), AutoregressiveDecoder()
+    draft = random_network_draft(model, _VOCABULARY)
+    draft.network.to(_DEVICE)
+    histories = [3, 1, 0, 5, 2, 12, 0, 4, 30, 1, 1]
+    prompts = random_prompts(_CATALOG, _VOCABULARY, histories)
+    on_device = Prompts(prompts.tokens.to(_DEVICE), prompts.slots.to(_DEVICE), prompts.lengths.to(_DEVICE))
+    expected, _ = reference.decode(runner, on_device, request, torch.Generator().manual_seed(1))
+    for decoder in (
+        AutoregressiveDecoder(rows=rows),
+        AutoregressiveDecoder(forced_tokens=True, rows=rows),
+        SpeculativeDecoder(draft, DynamicTree(3, 3, 10), rows=rows),
+    ):
+        decoder.prepare(runner, _VOCABULARY)
+        # The second time everything is replayed.
+        for _ in range(2):
+            found, _ = decoder.decode(runner, on_device, request, torch.Generator().manual_seed(1))
+            assert torch.equal(found.tokens, expected.tokens)
+
+
 @pytest.mark.parametrize("name", ["chain", "tree"])
 @pytest.mark.usefixtures("uncompiled")
 def test_a_draft_that_is_prepared_again_is_recorded_again(name: str) -> None:
