@@ -21,6 +21,7 @@ from padrec.decoding import (
     Sampling,
     TargetRunner,
     TokenTree,
+    TransformersRunner,
     TreeExpansion,
 )
 from padrec.drafts import FeatureDraftNetwork, NetworkDraft
@@ -99,6 +100,16 @@ def select_rows(prompts: Prompts, rows: Sequence[int]) -> Prompts:
     lengths = prompts.lengths[list(rows)]
     width = int(lengths.max())
     return Prompts(prompts.tokens[list(rows), :width], prompts.slots[list(rows), :width], lengths)
+
+
+class CountingRunner(TransformersRunner):
+    """Counts the passes behind the prefill that the host has asked for."""
+
+    passes = 0
+
+    def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
+        self.passes += 1
+        return super().verify(tree)
 
 
 @dataclass(frozen=True)

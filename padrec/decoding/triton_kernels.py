@@ -31,14 +31,17 @@ def _move_to_l2(addresses):
 
 
 @triton.jit
-def _move_weights_to_l2(weight, row, row_mask, first, n_in, BLOCK_K: tl.constexpr):
-    """Ask for the rows `row` of `weight`, from column `first` on; addresses outside are replaced by its first."""
+def _move_weights_to_l2(weight, out, n_out, first, n_in, GATED: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Ask for what the outputs `out` take from `weight`, from column `first` on; addresses outside become its first."""
     LINE: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
     LINES: tl.constexpr = max(1, BLOCK_K // LINE)
     for start in range(first, n_in, BLOCK_K):
         column = start + LINE * tl.arange(0, LINES)
-        inside = row_mask[:, None] & (column < n_in)[None, :]
-        _move_to_l2(weight + tl.where(inside, row[:, None] * n_in + column[None, :], 0))
+        inside = (out < n_out)[:, None] & (column < n_in)[None, :]
+        place = out.to(tl.int64)[:, None] * n_in + column[None, :]
+        _move_to_l2(weight + tl.where(inside, place, 0))
+        if GATED:
+            _move_to_l2(weight + tl.where(inside, place + n_out.to(tl.int64) * n_in, 0))
 
 
 @triton.jit
@@ -90,9 +93,7 @@ def linear_kernel(
     weight_row = out.to(tl.int64)[:, None] * n_in
     if EARLY:
         if tl.program_id(1) == 0:
-            _move_weights_to_l2(weight, out.to(tl.int64), out_mask, 0, n_in, BLOCK_K)
-            if GATED:
-                _move_weights_to_l2(weight, (n_out + out).to(tl.int64), out_mask, 0, n_in, BLOCK_K)
+            _move_weights_to_l2(weight, out, n_out, 0, n_in, GATED, BLOCK_K)
         _wait_for_input(EARLY)
     place = token.to(tl.int64)[:, None] * n_out + out[None, :]
     mask = token_mask[:, None] & out_mask[None, :]
@@ -171,9 +172,7 @@ def vector_kernel(
     if GATED:
         up = tl.load(place_up + column[None, :], mask, 0.0)
     if EARLY:
-        _move_weights_to_l2(weight, out.to(tl.int64), out_mask, BLOCK_K, n_in, BLOCK_K)
-        if GATED:
-            _move_weights_to_l2(weight, (n_out + out).to(tl.int64), out_mask, BLOCK_K, n_in, BLOCK_K)
+        _move_weights_to_l2(weight, out, n_out, BLOCK_K, n_in, GATED, BLOCK_K)
         _wait_for_input(EARLY)
     for start in range(0, n_in, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)

@@ -61,7 +61,7 @@ class TritonOperations(LayerOperations):
             # Values times a norm's weight may be out of float16's range.
             self._map(x, weight, bias, y, residual=stream.values)
             return Stream(y, norm)
-        parts = triton.cdiv(y.shape[1], linear_blocks(n_tokens, y.shape[1], x.shape[1], gated=False)[1])
+        parts = triton.cdiv(y.shape[1], linear_blocks(n_tokens, y.shape[1], x.shape[1], False, x.itemsize)[1])
         squares = torch.empty(n_tokens, parts, dtype=torch.float32, device=y.device)
         outgoing = Stream(y, norm, torch.empty_like(y), squares)
         self._map(x, weight, bias, y, residual=stream.values, outgoing=outgoing)
@@ -266,9 +266,7 @@ def supports(heads: Heads) -> bool:
     return heads.size >= 16 and heads.size & (heads.size - 1) == 0
 
 
-def linear_blocks(
-    n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int = 2
-) -> tuple[int, int, int, int, int]:
+def linear_blocks(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> tuple[int, int, int, int, int]:
     """Tile sizes (tokens, outputs, inputs), warps and pipeline stages of a linear map of several tokens.
 
     The best of sweeps of whole passes on one H200, of maps of 1,024 to 3,072 units in bfloat16. Weights of more bytes

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from padrec.catalog import InputError, SemanticIDVocabulary
@@ -24,12 +23,12 @@ from padrec.decoding import (
     RootOnly,
     Sampling,
     SpeculativeDecoder,
-    TokenTree,
     TransformersRunner,
     continuous,
     session,
 )
 from tests.stubs import (
+    CountingRunner,
     GivenKeys,
     RandomDraft,
     random_catalog,
@@ -61,16 +60,6 @@ _DECODERS: dict[str, Callable[[PreTrainedModel, int | None], Decoder]] = {
 }
 
 
-class PassCounter(TransformersRunner):
-    """Counts the passes behind the prefill."""
-
-    passes = 0
-
-    def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
-        self.passes += 1
-        return super().verify(tree)
-
-
 def prompts_of(histories: list[int] = _HISTORIES) -> Prompts:
     return random_prompts(_CATALOG, _VOCABULARY, histories)
 
@@ -82,7 +71,7 @@ def decode(
     model: PreTrainedModel = _MODEL,
     prompts: Prompts | None = None,
 ) -> tuple[Recommendations, DecodingTrace, int]:
-    runner = PassCounter(model)
+    runner = CountingRunner(model)
     decoder = _DECODERS[name](model, rows)
     decoder.prepare(runner, _VOCABULARY)
     generator = torch.Generator().manual_seed(4)

@@ -21,11 +21,18 @@ from padrec.decoding import (
     Recommendations,
     Sampling,
     SpeculativeDecoder,
-    TokenTree,
     TransformersRunner,
     session,
 )
-from tests.stubs import ContraryDraft, OracleDraft, random_catalog, random_network_draft, random_prompts, tiny_target
+from tests.stubs import (
+    ContraryDraft,
+    CountingRunner,
+    OracleDraft,
+    random_catalog,
+    random_network_draft,
+    random_prompts,
+    tiny_target,
+)
 
 _SIZES, _K = (5, 6, 4), 3
 _CATALOG = random_catalog(_SIZES, 30)
@@ -39,18 +46,6 @@ _DECODERS: dict[str, Callable[[], Decoder]] = {
 }
 # Users of each batch, by the items of their histories: other widths, other sizes, and the first once more.
 _BATCHES = [[3, 1], [9, 0], [2, 2], [4, 1, 0], [6], [12, 30], [3, 1]]
-
-
-class CountingRunner(TransformersRunner):
-    """Counts the passes that the host has asked for."""
-
-    def __init__(self) -> None:
-        super().__init__(_MODEL)
-        self.passes = 0
-
-    def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
-        self.passes += 1
-        return super().verify(tree)
 
 
 def prompts_of(batch: int) -> Prompts:
@@ -145,14 +140,14 @@ def test_the_device_is_asked_only_when_the_lists_may_be_complete(depth: int, mon
     asked = answers(monkeypatch)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
     to_write = request.n_tokens - 1
-    expected, _ = decode(AutoregressiveDecoder(), CountingRunner(), 3, request)
+    expected, _ = decode(AutoregressiveDecoder(), CountingRunner(_MODEL), 3, request)
     assert asked == [0], "without proposals every list needs as many rounds as it has tokens"
     for draft, tokens in (
         (OracleDraft(expected.tokens, _VOCABULARY), depth + 1),
         (ContraryDraft(expected.tokens, _VOCABULARY), 1),
     ):
         asked.clear()
-        runner = CountingRunner()
+        runner = CountingRunner(_MODEL)
         decoder = SpeculativeDecoder(draft, Chain(depth), forced_tokens=False)
         decoder.prepare(runner, _VOCABULARY)
         _, trace = decode(decoder, runner, 3, request)
@@ -171,7 +166,7 @@ def test_the_device_is_asked_only_when_the_lists_may_be_complete(depth: int, mon
 def test_rounds_end_with_the_longest_list(name: str) -> None:
     """As many passes as the slowest row needs, and none after it."""
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, constrained=False, sampling=Sampling(2.0))
-    runner = CountingRunner()
+    runner = CountingRunner(_MODEL)
     decoder = prepared(name, runner)
     for batch in range(len(_BATCHES)):
         runner.passes = 0
