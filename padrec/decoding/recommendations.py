@@ -52,6 +52,10 @@ class Recommendations:
         padded = torch.nn.functional.pad(log_probs, (0, vocabulary.item_length - vocabulary.n_slots))
         return cls(leaves, tokens.to(log_probs.device), padded.flatten(1)[:, :length])
 
+    def cpu(self) -> "Recommendations":
+        """The same with all tensors on the CPU."""
+        return Recommendations(self.leaves, self.tokens.cpu(), self.log_probs.cpu())
+
 
 @dataclass(frozen=True)
 class DecodingTrace:

@@ -1,10 +1,11 @@
 """Everything that is measured of one arm, reduced over batches and processes."""
 
+from math import isnan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, SumMetric
+from torchmetrics import Metric
 
 from padrec.catalog import Catalog
 from padrec.data.batches import PromptBatch
@@ -19,9 +20,11 @@ from padrec.metrics import (
     ItemNDCG,
     ItemRecall,
     Latency,
+    Mean,
     Recall,
     Speed,
     Speedup,
+    Total,
     latency_percentiles,
 )
 
@@ -30,6 +33,9 @@ _CUTOFFS = (5, 10)
 
 class ArmMetrics(nn.Module):
     """The metrics of one arm of a comparison.
+
+    They are updated on the CPU, where traces come to: so many small sums would cost more time on a GPU than decoding
+    does. To reduce them over processes that talk by their GPUs, move the module there before `result`.
 
     Args:
         catalog: the items.
@@ -58,7 +64,7 @@ class ArmMetrics(nn.Module):
             {f"item_ndcg@{k}": ItemNDCG(k) for k in _CUTOFFS} | {f"item_recall@{k}": ItemRecall(k) for k in _CUTOFFS}
         )
         self.speed, self.latency, self.speedup = Speed(), Latency(), Speedup()
-        self.recording_seconds = SumMetric()
+        self.recording_seconds = Total()
         self.speedup_over_transformers = Speedup() if over_transformers else None
         self.acceptance_length, self.accepted_per_pass = AcceptanceLength(), AcceptedPerPass()
         self.accepted_lengths = AcceptedLengths(max_depth)
@@ -67,9 +73,8 @@ class ArmMetrics(nn.Module):
             if max_depth > 0
             else {}
         )
-        self.target_passes, self.draft_passes = SumMetric(), SumMetric()
-        self.valid, self.distinct, self.identical = MeanMetric(), MeanMetric(), MeanMetric()
-        self.margins, self.differing = SumMetric(), SumMetric()
+        self.target_passes, self.draft_passes = Total(), Total()
+        self.valid, self.distinct, self.identical, self.margins = Mean(), Mean(), Mean(), Mean()
 
     def update(
         self,
@@ -80,7 +85,7 @@ class ArmMetrics(nn.Module):
         reference_trace: DecodingTrace,
         transformers_trace: DecodingTrace | None = None,
     ) -> None:
-        """Add one batch, all of whose rows count.
+        """Add one batch, all of whose rows count; everything on the CPU.
 
         Args:
             batch: the users.
@@ -91,55 +96,35 @@ class ArmMetrics(nn.Module):
             transformers_trace: what the lists of transformers' own `generate` cost, where it is compared with.
         """
         self.add_recording(trace)
-        # Lists and traces come on the CPU, while metrics are reduced on the device of the processes' communication.
-        device = self.speed.device
-        leaves, tokens = lists.leaves.to(device), trace.tokens.to(device)
         for _, metric in _named(self.leaf_ranking):
-            metric.update(leaves, batch.relevant.to(device))
-        leaf_of_item, leaf_sizes = self._leaf_of_item.to(device), self._leaf_sizes.to(device)
+            metric.update(lists.leaves, batch.relevant)
         for _, metric in _named(self.item_ranking):
-            metric.update(leaves, batch.relevant_items.to(device), leaf_of_item, leaf_sizes)
-        self.speed.update(trace.seconds, trace.prefill_seconds, tokens)
-        self.latency.update(trace.seconds, torch.ones_like(tokens, dtype=torch.bool))
+            metric.update(lists.leaves, batch.relevant_items, self._leaf_of_item, self._leaf_sizes)
+        self.speed.update(trace.seconds, trace.prefill_seconds, trace.tokens)
+        self.latency.update(trace.seconds, torch.ones_like(trace.tokens, dtype=torch.bool))
         self.speedup.update(int(batch.users[0]), reference_trace.seconds, trace.seconds)
         if self.speedup_over_transformers is not None and transformers_trace is not None:
             self.speedup_over_transformers.update(int(batch.users[0]), transformers_trace.seconds, trace.seconds)
-        self.acceptance_length.update(tokens, trace.target_passes.to(device))
-        accepted_lengths = trace.accepted_lengths.to(device)
-        self.accepted_per_pass.update(accepted_lengths)
-        self.accepted_lengths.update(accepted_lengths)
+        self.acceptance_length.update(trace.tokens, trace.target_passes)
+        self.accepted_per_pass.update(trace.accepted_lengths)
+        self.accepted_lengths.update(trace.accepted_lengths)
         for _, metric in _named(self.rates):
-            metric.update(trace.attempted.to(device), trace.accepted.to(device))
-        self.target_passes.update(trace.target_passes.sum().to(device))
-        self.draft_passes.update(trace.draft_passes.sum().to(device))
+            metric.update(trace.attempted, trace.accepted)
+        self.target_passes.update(trace.target_passes)
+        self.draft_passes.update(trace.draft_passes)
         self._check(lists)
-        if expected is None:
-            self.identical.update(0.0, weight=0.0)  # the share of no lists is no number
-        else:
-            self._compare(lists, expected)
+        # Without lists to compare with, the share and the margin are no numbers.
+        same, margins = (torch.zeros(0), torch.zeros(0)) if expected is None else _compared(lists, expected)
+        self.identical.update(same)
+        self.margins.update(margins if self._sequential else margins[:0])
 
     def add_recording(self, trace: DecodingTrace) -> None:
         """Add what a decode, also one that counts for nothing else, paid once for all that follow."""
         self.recording_seconds.update(trace.recording_seconds)
 
     def _check(self, lists: Recommendations) -> None:
-        device = self.valid.device
-        self.valid.update((lists.leaves >= 0).double().mean(1).to(device))
-        self.distinct.update((_n_distinct(lists.leaves).double() / lists.leaves.shape[1]).to(device))
-
-    def _compare(self, lists: Recommendations, expected: Recommendations) -> None:
-        device = self.identical.device
-        differs = (lists.tokens != expected.tokens).cpu()
-        self.identical.update((~differs.any(1)).double().to(device))
-        if not self._sequential:
-            return
-        rows = differs.any(1).nonzero().flatten()
-        first = differs[rows].long().argmax(1)
-        # At the first difference both arms stand behind the same tokens, so the gap between the log-probabilities of
-        # their choices is the margin between the target's two best tokens, up to the numerics that made them differ.
-        ours, theirs = lists.log_probs.cpu()[rows, first], expected.log_probs.cpu()[rows, first]
-        self.margins.update((ours - theirs).abs().double().sum().to(device))
-        self.differing.update(torch.tensor(float(len(rows)), dtype=torch.float64, device=device))
+        self.valid.update(lists.leaves >= 0)
+        self.distinct.update(_n_distinct(lists.leaves).double() / lists.leaves.shape[1])
 
     def _over_transformers(self) -> dict[str, Any]:
         if self.speedup_over_transformers is None:
@@ -155,7 +140,7 @@ class ArmMetrics(nn.Module):
         speedup = {key: float(value) for key, value in self.speedup.compute().items()}
         rates = {by: metric.compute().cpu() for by, metric in _named(self.rates)}
         n_slot_states = rates["slot"].shape[0] if rates else 0
-        margins, differing = float(self.margins.compute()), float(self.differing.compute())
+        margin = float(self.margins.compute())
         metrics: dict[str, Any] = {
             "seconds": speed["seconds"],
             "prefill_seconds": speed["prefill_seconds"],
@@ -178,7 +163,7 @@ class ArmMetrics(nn.Module):
             "speedup_ci95": [1.0, 1.0] if is_reference else [speedup["low"], speedup["high"]],
             **self._over_transformers(),
             "identical_lists": float(self.identical.compute()),
-            "first_difference_margin": margins / differing if differing > 0 else None,
+            "first_difference_margin": None if isnan(margin) else margin,
         }
         acceptance = rates.get("slot_and_depth", torch.zeros(n_slot_states, 0, dtype=torch.float64))
         return ArmResult(name, metrics, acceptance, self.accepted_lengths.compute().cpu(), latencies)
@@ -191,6 +176,16 @@ def _by_name(metrics: dict[str, Metric]) -> nn.ModuleDict:
 
 def _named(metrics: nn.ModuleDict) -> list[tuple[str, Metric]]:
     return [(name, metric) for name, metric in metrics.items() if isinstance(metric, Metric)]
+
+
+def _compared(lists: Recommendations, expected: Recommendations) -> tuple[Tensor, Tensor]:
+    """Whether each list is the expected one, bool `[B]`, and the target's margin in each row where it is not."""
+    differs = lists.tokens != expected.tokens
+    rows = differs.any(1).nonzero().flatten()
+    first = differs[rows].long().argmax(1)
+    # At the first difference both arms stand behind the same tokens, so the gap between the log-probabilities of
+    # their choices is the margin between the target's two best tokens, up to the numerics that made them differ.
+    return ~differs.any(1), (lists.log_probs[rows, first] - expected.log_probs[rows, first]).abs()
 
 
 def _n_distinct(leaves: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Literal
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch
@@ -87,7 +86,8 @@ class SpeculativeEvaluator(L.LightningModule):
         self._seed = seed
         self._settings = {"target": target, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         vocabulary.check_same(self._target.vocabulary, f"the target {target}")
-        self.metrics = nn.ModuleDict()  # of each arm, made when it is known what is decoded
+        # Of each arm, made when it is known what is decoded; not registered, so that they stay on the CPU.
+        self._metrics: dict[str, ArmMetrics] = {}
         self._samples: list[SampleLists] = []
         self._batch_size = 0
 
@@ -126,7 +126,7 @@ class SpeculativeEvaluator(L.LightningModule):
             max_depth = arm.max_depth(self._request)
             compared = TRANSFORMERS in self._arms
             sequential = arm.search == LIST_SEARCH
-            self.metrics[name] = ArmMetrics(
+            self._metrics[name] = ArmMetrics(
                 self._catalog, self._vocabulary.n_slot_states, max_depth, sequential, compared
             )
 
@@ -140,25 +140,27 @@ class SpeculativeEvaluator(L.LightningModule):
         if batch_idx == 0:
             for name in names:
                 _, warm_up = self._decode(name, batch, batch_idx)
-                self._arm_metrics(name).add_recording(warm_up)
+                self._metrics[name].add_recording(warm_up)
         shift = batch_idx % len(names)
         order = names[shift:] + names[:shift]
         results = {name: self._decode(name, batch, batch_idx) for name in (order if batch_idx % 2 else order[::-1])}
         _, reference_trace = results[REFERENCE]
         today = results[TRANSFORMERS][1] if TRANSFORMERS in results else None
         models = models_of_comparison(self._arms)
+        users = batch.to("cpu")
         for name, (lists, trace) in results.items():
             model = models[name]
             expected = None if model is None else results[model][0]
-            self._arm_metrics(name).update(batch, lists, trace, expected, reference_trace, today)
+            self._metrics[name].update(users, lists, trace, expected, reference_trace, today)
         if sum(len(sample.prompts.users) for sample in self._samples) < _SAMPLE_USERS:
             leaves = {name: lists.leaves for name, (lists, _) in results.items()}
-            self._samples.append(SampleLists(batch.to("cpu"), leaves))
+            self._samples.append(SampleLists(users, leaves))
 
     def on_test_epoch_end(self) -> None:
         """Write the report, and log it."""
-        # Every process must take part in the reduction.
-        results = [self._arm_metrics(name).result(name, name == REFERENCE) for name in self._arms]
+        # Every process must take part in the reduction, by the device that the processes talk by.
+        device = self.trainer.strategy.root_device
+        results = [self._metrics[name].to(device).result(name, name == REFERENCE) for name in self._arms]
         report = self._report(results)
         scalars = report.scalars()
         shown = {tag: value for tag, value in scalars.items() if tag.rpartition("/")[2] in _SHOWN_METRICS}
@@ -196,12 +198,10 @@ class SpeculativeEvaluator(L.LightningModule):
         # Every arm gets the same keys, so that even sampled lists can be compared one by one.
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
-        return self._arms[name].decode(self._runner, prompts, self._request, torch.Generator().manual_seed(seed))
-
-    def _arm_metrics(self, name: str) -> ArmMetrics:
-        metrics = self.metrics[name]
-        assert isinstance(metrics, ArmMetrics)
-        return metrics
+        lists, trace = self._arms[name].decode(
+            self._runner, prompts, self._request, torch.Generator().manual_seed(seed)
+        )
+        return lists.cpu(), trace
 
     def _report_folder(self) -> Path:
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)

@@ -7,6 +7,7 @@ from padrec.metrics.latency import Latency, latency_percentiles
 from padrec.metrics.ranking import NDCG, Recall, ndcg, recall
 from padrec.metrics.speed import Speed
 from padrec.metrics.speedup import Speedup, paired_bootstrap_speedup
+from padrec.metrics.totals import Mean, Total
 
 __all__ = [
     "NDCG",
@@ -18,9 +19,11 @@ __all__ = [
     "ItemNDCG",
     "ItemRecall",
     "Latency",
+    "Mean",
     "Recall",
     "Speed",
     "Speedup",
+    "Total",
     "item_ndcg",
     "item_recall",
     "latency_percentiles",

@@ -125,6 +125,27 @@ def test_a_list_is_the_same_alone_and_in_any_batch(sampling: Sampling, constrain
             assert lists_of(decoder, rows) == [together[row] for row in rows]
 
 
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.1, top_p=0.95)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("constrained", [True, False], ids=["catalog", "free"])
+def test_nothing_takes_the_default_precision(sampling: Sampling, constrained: bool) -> None:
+    """Lightning's precision `bf16-true` makes bfloat16 the default type in every step: scores and noise must not."""
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    model = tiny_target(vocabulary, dtype=torch.float32)
+    prompts = random_prompts(_CATALOG, vocabulary, [3, 0, 4])
+    request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=constrained, sampling=sampling)
+    tree = DynamicTree(depth=4, width=3, nodes=12)
+    for decoder in (AutoregressiveDecoder(), SpeculativeDecoder(random_network_draft(model, vocabulary), tree)):
+        expected, expected_trace = decode(decoder, model, prompts, request)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            found, trace = decode(decoder, model, prompts, request)
+        finally:
+            torch.set_default_dtype(before)
+        assert_same_lists(found, expected, 0)
+        assert torch.equal(trace.accepted, expected_trace.accepted)
+
+
 @pytest.mark.parametrize(("model_type", "kv_heads", "attention"), [("qwen3", 2, "sdpa"), ("llama", 4, "eager")])
 def test_other_targets_keep_their_lists(model_type: str, kv_heads: int, attention: str) -> None:
     vocabulary = SemanticIDVocabulary(_SIZES)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torchmetrics import Metric
 
 from padrec.catalog import Catalog
 from padrec.data.batches import PromptBatch
@@ -16,6 +17,7 @@ from padrec.decoding import (
 )
 from padrec.evaluation import ArmMetrics
 from padrec.evaluation.evaluator import models_of_comparison
+from padrec.metrics.exact_metric import ExactMetric
 
 _CATALOG = Catalog(torch.tensor([[0, 0], [0, 1], [1, 0]]), ["a", "b", "c"])
 
@@ -56,6 +58,12 @@ def test_an_arm_without_equals_is_compared_with_none() -> None:
     assert math.isnan(found["identical_lists"])
     assert found["first_difference_margin"] is None
     assert (found["valid_items"], found["distinct_items"]) == (1.0, 1.0)
+
+
+def test_no_metric_counts_in_the_precision_of_the_model() -> None:
+    metrics = [module for module in updated(True, None).modules() if isinstance(module, Metric)]
+    assert len(metrics) > 10
+    assert {type(metric) for metric in metrics if not isinstance(metric, ExactMetric)} == set()
 
 
 def test_arms_are_compared_with_the_first_of_their_search() -> None:

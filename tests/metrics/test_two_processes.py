@@ -22,9 +22,11 @@ from padrec.metrics import (
     ItemNDCG,
     ItemRecall,
     Latency,
+    Mean,
     Recall,
     Speed,
     Speedup,
+    Total,
 )
 
 _N_LEAVES, _N_SLOTS, _DEPTH = 8, 3, 2
@@ -49,6 +51,8 @@ def all_metrics() -> MetricCollection:
             "latency": Latency(),
             "speedup": Speedup(n_resamples=100),
             "codebooks": CodebookQuality(_N_LEAVES, (2, 2)),
+            "total": Total(),
+            "mean": Mean(),
         }
     )
 
@@ -83,6 +87,7 @@ def make_batch(unit: int, users: list[int], n_padding: int = 0) -> Batch:
         "reference_seconds": 0.3 + 0.001 * unit**2,
         "arm_seconds": 0.1 + 0.01 * unit,
         "counted": torch.arange(len(rows)) < len(users),
+        "values": torch.tensor(users) / 7,
     }
 
 
