@@ -21,8 +21,9 @@ _RESTART_ITEMS = 4096
 class RQVAEQuantizer(QuantizerModule, TrainableModule):
     """Trains an RQ-VAE on item embeddings: loss = reconstruction + codebook loss + β · commitment loss.
 
-    With `separation` above 0 the loss has another part, which pushes apart the items of a batch that lie so close that
-    the codes could hardly tell them from one another, see `separation_loss`. Codes start from a residual k-means of many latents; those that no item chose for an epoch move onto items.
+    Codes start from a residual k-means of many latents; those that no item chose for an epoch move onto items. With
+    `separation` above 0 the loss has another part, which pushes apart the items of a batch that lie so close that the
+    codes could hardly tell them from one another, see `separation_loss`.
 
     Args:
         dimension: values in an embedding; linked from the datamodule.
