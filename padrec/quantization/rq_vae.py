@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import InputError
-from padrec.catalog.quantizers import RQVAE
+from padrec.catalog.quantizers import RQVAE, separation_loss
 from padrec.quantization.embedding_datamodule import ItemVectors
 from padrec.quantization.quantizer_module import QuantizerModule
 from padrec.targets.recommender import read_checkpoint
@@ -21,7 +21,9 @@ _RESTART_ITEMS = 4096
 class RQVAEQuantizer(QuantizerModule, TrainableModule):
     """Trains an RQ-VAE on item embeddings: loss = reconstruction + codebook loss + β · commitment loss.
 
-    Codes start from a residual k-means of many latents; those that no item chose for an epoch move onto items.
+    Codes start from a residual k-means of many latents; those that no item chose for an epoch move onto items. With
+    `separation` above 0 the loss has another part, which pushes apart the items of a batch that lie so close that the
+    codes could hardly tell them from one another, see `separation_loss`.
 
     Args:
         dimension: values in an embedding; linked from the datamodule.
@@ -29,6 +31,9 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         hidden_sizes: of the encoder; the decoder has them in reverse.
         latent_size: of a code vector.
         commitment: β.
+        separation: weight of the separation loss, beside a reconstruction error on the embeddings' own scale; 0 leaves
+            it out.
+        separation_margin: how far apart items are to be, in units of the quantization error of the batch.
         sinkhorn_epsilon: of the last slot in training; 0 switches Sinkhorn off.
         initial_items: items that the first codes are clustered from, a random sample.
         learning_rate: peak learning rate.
@@ -47,6 +52,8 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         hidden_sizes: Sequence[int] = (512, 256, 128),
         latent_size: int = 32,
         commitment: float = 0.25,
+        separation: float = 0.0,
+        separation_margin: float = 2.0,
         sinkhorn_epsilon: float = 0.003,
         initial_items: int = 65536,
         learning_rate: float = 1e-3,
@@ -55,14 +62,16 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
-        if commitment < 0 or initial_items < 1:
+        if min(commitment, separation) < 0 or separation_margin <= 0 or initial_items < 1:
             raise InputError(
-                f"commitment {commitment}, initial_items {initial_items}: expected no negative commitment and at least "
-                "one item"
+                f"commitment {commitment}, separation {separation}, separation_margin {separation_margin}, "
+                f"initial_items {initial_items}: expected no negative weight, a positive margin and at least one item"
             )
         self.save_hyperparameters(ignore=["dimension"])
         self._dimension = dimension
         self._commitment = commitment
+        self._separation = separation
+        self._separation_margin = separation_margin
         self._initial_items = initial_items
         self.network = RQVAE(dimension, codebook_sizes, hidden_sizes, latent_size, sinkhorn_epsilon)
         self._uses = self._nothing_used()
@@ -142,7 +151,11 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         for uses, codes in zip(self._uses, output.codes.unbind(1), strict=True):
             counts = torch.bincount(codes, minlength=len(uses))
             uses.add_(torch.as_tensor(self.trainer.strategy.reduce(counts, reduce_op="sum")))
-        losses = {"loss": loss, "reconstruction": reconstruction, "commitment": output.commitment_loss}
+        losses = {"reconstruction": reconstruction, "commitment": output.commitment_loss}
+        if self._separation > 0:
+            losses["separation"] = separation_loss(output.latents, self._separation_margin * output.error)
+            loss = loss + self._separation * losses["separation"]
+        losses["loss"] = loss
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), sync_dist=True, batch_size=len(batch.vectors))
         return loss

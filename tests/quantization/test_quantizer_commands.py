@@ -59,6 +59,21 @@ def test_a_fit_logs_losses_codebook_use_and_collisions(runs: Path) -> None:
     assert min(logged(runs, "val/collisions")) >= _N_ITEMS * 2 / 3
 
 
+def test_the_separation_loss_is_part_of_the_loss_by_its_weight(runs: Path) -> None:
+    run("fit", "--trainer.max_epochs=1 --model.init_args.separation=10 --trainer.check_val_every_n_epoch=1")
+    parts = zip(
+        logged(runs, "train/loss"),
+        logged(runs, "train/reconstruction"),
+        logged(runs, "train/commitment"),
+        logged(runs, "train/separation"),
+        strict=True,
+    )
+    for loss, reconstruction, commitment, separation in parts:
+        assert separation > 0
+        # The codebook loss has the value of the commitment.
+        assert loss == pytest.approx(reconstruction + 1.25 * commitment + 10 * separation, rel=1e-4)
+
+
 def test_a_fitted_quantizer_writes_a_catalog(runs: Path) -> None:
     run("fit")
     run("predict", f"--ckpt_path={checkpoint(runs)}")
@@ -211,6 +226,16 @@ def test_too_few_semantic_ids_leave_nothing_behind(runs: Path, capsys: pytest.Ca
     assert not (runs / "shop").exists()
 
 
-@pytest.mark.parametrize("argument", ["commitment=-1", "initial_items=0", "learning_rate=0", "latent_size=0"])
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "commitment=-1",
+        "separation=-1",
+        "separation_margin=0",
+        "initial_items=0",
+        "learning_rate=0",
+        "latent_size=0",
+    ],
+)
 def test_arguments_out_of_range_are_refused(argument: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected" in fails(capsys, "fit", f"--model.init_args.{argument}")

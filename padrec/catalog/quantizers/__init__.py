@@ -6,6 +6,7 @@ from padrec.catalog.quantizers.k_means import KMeans
 from padrec.catalog.quantizers.quantizer import Quantizer
 from padrec.catalog.quantizers.residual_k_means import ResidualKMeans
 from padrec.catalog.quantizers.rq_vae import RQVAE, RQVAEOutput
+from padrec.catalog.quantizers.separation import separation_loss
 from padrec.catalog.quantizers.sinkhorn import sinkhorn
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "count_collisions",
     "read_codebooks",
     "reassign_collisions",
+    "separation_loss",
     "sinkhorn",
     "write_codebooks",
 ]

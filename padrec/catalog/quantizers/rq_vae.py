@@ -20,12 +20,16 @@ class RQVAEOutput:
     Attributes:
         reconstruction: `[m, d]`.
         codes: int64 `[m, L]`.
+        latents: of the items, `[m, e]`.
+        error: root mean square over items of ‖z − Σ e_l‖, scalar without a gradient.
         codebook_loss: mean over slots and values of ‖sg(r) − e‖²: moves codes to residuals.
         commitment_loss: mean over slots and values of ‖r − sg(e)‖²: moves residuals to codes.
     """
 
     reconstruction: Tensor
     codes: Tensor
+    latents: Tensor
+    error: Tensor
     codebook_loss: Tensor
     commitment_loss: Tensor
 
@@ -105,6 +109,8 @@ class RQVAE(nn.Module):
         return RQVAEOutput(
             reconstruction=self.decoder(quantized),
             codes=torch.stack(codes, dim=1),
+            latents=latents,
+            error=residuals.detach().square().sum(1).mean().sqrt(),
             codebook_loss=torch.stack(codebook_losses).mean(),
             commitment_loss=torch.stack(commitment_losses).mean(),
         )
