@@ -1,31 +1,78 @@
 #!/usr/bin/env bash
-# The whole study on one GPU. Needs the `padrec` command on the PATH and the data, see data.yaml.
+# The whole study on one GPU, or the parts of it that are named: target, lists, drafts, and the evaluations greedy,
+# sampled, greedy-free, sampled-free, transformers. Needs the data, see data.yaml.
+#
+# What is finished is not done again: call it once more behind an interruption, or remove runs/beauty to start over.
+# Fits of drafts run side by side, since a draft leaves most of a GPU idle; whatever is timed runs alone. Whatever
+# stands behind -- goes to every command: run.sh greedy -- --data.init_args.max_users 100
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/beauty results=runs/beauty
 
-if [ -e "$results" ]; then
-  echo "$results is already there: remove it to run again" >&2
-  exit 1
-fi
-
-padrec fit --config $configs/target.yaml
-for how in greedy sampled; do
-  padrec predict --config $configs/lists.yaml --config $configs/$how.yaml \
-    --ckpt_path $results/target/checkpoints/best.ckpt
-done
-for draft in base eagle hass padrec; do
-  padrec fit --config $configs/draft.yaml --config $configs/$draft.yaml
-done
-
-# Temperature 0 and 1, with and without the constraint.
-evaluate() {
-  local name=$1
+parts=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+  parts+=("$1")
   shift
-  padrec test --config $configs/evaluate.yaml --trainer.logger.init_args.name "$name" "$@"
+done
+[ $# -eq 0 ] || shift
+[ ${#parts[@]} -gt 0 ] || parts=(target lists drafts greedy sampled greedy-free sampled-free transformers)
+more=("$@")
+mkdir -p $results/finished
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+
+step() { # name, then arguments of padrec
+  local name=$1 started=$SECONDS
+  shift
+  if [ -e "$results/finished/$name" ]; then
+    echo "$name: finished before"
+    return
+  fi
+  echo "$name: begins, see $results/finished/$name.log"
+  if padrec "$@" "${more[@]}" >"$results/finished/$name.log" 2>&1; then
+    touch "$results/finished/$name"
+    echo "$name: $((SECONDS - started)) s"
+  else
+    echo "$name: failed" >&2
+    tail -n 5 "$results/finished/$name.log" >&2
+    return 1
+  fi
 }
-evaluate greedy
-evaluate sampled --model.init_args.temperature 1
-evaluate greedy-free --config $configs/free.yaml
-evaluate sampled-free --config $configs/free.yaml --model.init_args.temperature 1
-evaluate transformers --config $configs/transformers.yaml
+
+wait_for_all() {
+  local failed=0 job
+  for job in $(jobs -p); do wait "$job" || failed=1; done
+  return $failed
+}
+
+draft() { step "$1" fit --config $configs/draft.yaml --config "$configs/$1.yaml"; }
+
+evaluate() { # name, then arguments
+  step "$1" test --config $configs/evaluate.yaml --trainer.logger.init_args.name "$1" "${@:2}"
+}
+
+for part in "${parts[@]}"; do
+  case $part in
+    target) step target fit --config $configs/target.yaml ;;
+    lists) # and beside them the draft that the others start from, which does without lists
+      for how in greedy sampled; do
+        step lists-$how predict --config $configs/lists.yaml --config $configs/$how.yaml \
+          --ckpt_path $results/target/checkpoints/best.ckpt &
+      done
+      draft base &
+      wait_for_all
+      ;;
+    drafts)
+      for name in eagle hass padrec; do draft $name & done
+      wait_for_all
+      ;;
+    greedy) evaluate greedy ;;
+    sampled) evaluate sampled --model.init_args.temperature 1 ;;
+    greedy-free) evaluate greedy-free --config $configs/free.yaml ;;
+    sampled-free) evaluate sampled-free --config $configs/free.yaml --model.init_args.temperature 1 ;;
+    transformers) evaluate transformers --config $configs/transformers.yaml ;;
+    *)
+      echo "$part: expected target, lists, drafts, greedy, sampled, greedy-free, sampled-free or transformers" >&2
+      exit 2
+      ;;
+  esac
+done
