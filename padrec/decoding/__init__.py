@@ -22,6 +22,7 @@ from padrec.decoding.layer_operations import Placement
 from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.recording import Recording
+from padrec.decoding.repeated import RepeatedDecoder
 from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Branches, Prompts, TargetRunner, TransformersRunner
 from padrec.decoding.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
@@ -68,6 +69,7 @@ __all__ = [
     "Prompts",
     "Recommendations",
     "Recording",
+    "RepeatedDecoder",
     "RootOnly",
     "RoundStatistics",
     "Rounds",
