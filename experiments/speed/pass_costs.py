@@ -15,7 +15,7 @@ from padrec.decoding.runner import roomy
 
 ROUND_PREFIX = 128
 # Of the tree of a round: with forced tokens 64, as many as a GPU reads for the price of one.
-TREE_NODES = 48
+TREE_NODES = 52
 # Room in the cache behind prompt and list: for such a tree.
 TREE_ROOM = 66
 # Rounds behind a start that are timed together: so many a list of ten items has left even if half of them are drafted.

@@ -64,6 +64,18 @@ class CatalogTrie:
             only[self.n_nodes - self.n_leaves : self.n_nodes] = vocabulary.separator_token
         return only
 
+    def forced_run_lengths(self) -> Tensor:
+        """How many codes at the end of each leaf the codes before them determine, int64 `[n_leaves]`, 0 … L - 1."""
+        leaves = torch.arange(self.n_leaves, device=self.low.device)
+        runs = torch.zeros_like(leaves)
+        unbroken = torch.ones_like(leaves, dtype=torch.bool)
+        for level in reversed(range(1, self.n_slots)):
+            start, end = self.level_starts[level], self.level_starts[level + 1]
+            ancestor = start + torch.searchsorted(self.high[start:end].contiguous(), leaves, right=True)
+            unbroken &= self.n_children(ancestor) == 1
+            runs += unbroken
+        return runs
+
     @property
     def sink(self) -> int:
         """The node without children where disallowed steps end."""

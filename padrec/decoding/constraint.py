@@ -66,7 +66,10 @@ class Constraint(Protocol[S]):
 
     @property
     def longest_run(self) -> int:
-        """The most forced tokens that can follow one another, fewer than an item has; 0 where none is ever forced."""
+        """Forced tokens that a round has room for behind a node, fewer than an item has; 0 where none is ever forced.
+
+        What a longer run has besides takes another round.
+        """
         ...
 
     def initial(self, batch: int, device: torch.device) -> S:
@@ -133,6 +136,10 @@ class CatalogState(ListState):
     count: Tensor
 
 
+# Of all leaves: rounds have room for forced runs as long as so many end with.
+_COMMON = 0.01
+
+
 class CatalogConstraint:
     """Lists of K distinct items that exist.
 
@@ -157,11 +164,15 @@ class CatalogConstraint:
         self.trie = trie
         self.vocabulary = vocabulary
         self.list_length = list_length
+        runs = trie.forced_run_lengths() + int(vocabulary.separator)
+        # Room that hardly any item needs would be paid for in every pass.
+        common = [int((runs >= length).sum()) >= _COMMON * trie.n_leaves for length in range(vocabulary.item_length)]
+        self._longest_run = max(length for length, is_common in enumerate(common) if is_common)
 
     @property
     def longest_run(self) -> int:
-        """All tokens of an item but one: what is forced before a choice, and what is behind it."""
-        return self.vocabulary.item_length - 1
+        """The longest run of forced tokens that at least one leaf in a hundred ends with."""
+        return self._longest_run
 
     def initial(self, batch: int, device: torch.device) -> CatalogState:
         """States `[batch]` of lists that have not begun."""

@@ -18,6 +18,12 @@ from padrec.decoding.static_tree import Chain
 
 _logger = logging.getLogger(__name__)
 
+# A tree of so many nodes is tried without forced tokens too.
+_FEW_NODES = 16
+
+# Of a pass, in trees of all rows.
+_MOST_TOKENS = 512
+
 # Once for what is done for the first time only, and this often for the measurement, whose least counts.
 _MEASUREMENTS = 2
 
@@ -67,10 +73,14 @@ class FastestDecoder:
         trace = trace.widened(self.max_depth(request))
         return lists, replace(trace, recording_seconds=trace.recording_seconds + spent)
 
+    def candidates(self, request: ListRequest, batch: int) -> Mapping[str, Decoder]:
+        """The decoders that a batch of this size is tried with, by name."""
+        return self.decoders
+
     def _fastest(self, runner: TargetRunner, prompts: Prompts, request: ListRequest) -> tuple[str, float]:
         """The name of the fastest decoder for such a batch, and the seconds that finding out took."""
         spent, seconds = 0.0, {}
-        for name, decoder in self.decoders.items():
+        for name, decoder in self.candidates(request, len(prompts.tokens)).items():
             traces = []
             for _ in range(1 + _MEASUREMENTS):
                 # The request's own generator must stand where it stood: sampled lists may not depend on this.
@@ -87,10 +97,13 @@ class FastestDecoder:
 class AdaptiveDecoder(FastestDecoder):
     """Speculates with the tree that is fastest for the batch size, or not at all where none is worth its cost.
 
+    Small trees are tried with forced tokens and without, since for a large batch every node has its price. Trees that
+    would make the target read more than 512 tokens in a pass are not tried: there a pass costs what its tokens cost.
+
     Args:
         draft: proposes tokens.
-        expansions: trees to choose from; None takes dynamic trees of 112, 48, 16 and 10 nodes and a chain of three:
-            with their forced tokens the larger ones fill whole tiles of a GPU.
+        expansions: trees to choose from; None takes dynamic trees of 116, 52, 16 and 10 nodes and chains of three and
+            one: with their forced tokens the larger ones fill whole tiles of a GPU.
 
     Raises:
         InputError: no expansion.
@@ -98,16 +111,26 @@ class AdaptiveDecoder(FastestDecoder):
 
     def __init__(self, draft: Draft, expansions: Sequence[TreeExpansion] | None = None) -> None:
         if expansions is None:
-            sizes = ((8, 16, 112), (6, 10, 48), (5, 6, 16), (4, 3, 10))
-            expansions = [*(DynamicTree(*size) for size in sizes), Chain(3)]
+            sizes = ((8, 16, 116), (6, 10, 52), (5, 6, 16), (4, 3, 10))
+            expansions = [*(DynamicTree(*size) for size in sizes), Chain(3), Chain(1)]
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
-        trees = {
-            f"{type(expansion).__name__} of {expansion.nodes} nodes": SpeculativeDecoder(draft, expansion)
-            for expansion in expansions
-        }
-        plain = {
-            "forced tokens alone": AutoregressiveDecoder(forced_tokens=True),
-            "no speculation": AutoregressiveDecoder(),
-        }
-        super().__init__({**trees, **plain})
+        self._with_forced: dict[str, SpeculativeDecoder] = {}
+        self._without_forced: dict[str, SpeculativeDecoder] = {}
+        for expansion in expansions:
+            name = f"{type(expansion).__name__} of {expansion.nodes} nodes"
+            self._with_forced[f"{name} and forced tokens"] = SpeculativeDecoder(draft, expansion)
+            self._without_forced[name] = SpeculativeDecoder(draft, expansion, forced_tokens=False)
+        self._forced_alone = {"forced tokens alone": AutoregressiveDecoder(forced_tokens=True)}
+        self._plain = {"no speculation": AutoregressiveDecoder()}
+        super().__init__({**self._with_forced, **self._without_forced, **self._forced_alone, **self._plain})
+
+    def candidates(self, request: ListRequest, batch: int) -> Mapping[str, Decoder]:
+        """Without trees that cannot pay; see `FastestDecoder.candidates`."""
+        forces = request.constraint.longest_run > 0
+        large = {name for name, decoder in self._without_forced.items() if decoder.expansion.nodes > _FEW_NODES}
+        # Large trees hardly notice their forced tokens; where nothing is forced there is nothing to try with them.
+        bare = {name: tree for name, tree in self._without_forced.items() if not (forces and name in large)}
+        trees = {**self._with_forced, **bare} if forces else bare
+        kept = {name: tree for name, tree in trees.items() if tree.nodes(request) * batch <= _MOST_TOKENS}
+        return {**kept, **(self._forced_alone if forces else {}), **self._plain}

@@ -59,6 +59,10 @@ class SpeculativeDecoder:
         """The draft's depth and the longest run of forced tokens behind it; see `Decoder.max_depth`."""
         return self.expansion.depth + self._forced_runs(request.constraint.longest_run).length
 
+    def nodes(self, request: ListRequest) -> int:
+        """Nodes that the target reads of each row in a pass: those of the tree and of the forced runs."""
+        return self.expansion.nodes + self._forced_runs(request.constraint.longest_run).nodes
+
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Load the draft; see `Decoder.prepare`."""
         self.draft.prepare(runner, vocabulary)

@@ -66,17 +66,38 @@ def test_a_forced_token_is_the_only_allowed_one_and_those_of_the_trie_are_found(
     constraint, leaves = constraint_of(sample), reference.leaf_tokens(catalog, vocabulary)
     state = constraint.initial(1, _CPU)
     written: list[int] = []
-    run = 0
     for _ in range(vocabulary.list_tokens(list_length)):
         allowed = reference.allowed_tokens(leaves, vocabulary, written, list_length)
         forced = int(constraint.forced(state))
         assert forced == -1 or allowed == {forced}
         assert (forced >= 0) == (len(reference.trie_tokens(leaves, vocabulary, written)) == 1)
-        run = run + 1 if forced >= 0 and written else 0
-        assert run <= constraint.longest_run
         written.append(data.draw(st.sampled_from(sorted(allowed))))
         state = constraint.advance(state, torch.tensor(written[-1:]))
     assert int(constraint.forced(state)) == -1, "nothing follows a whole list"
+
+
+@given(sample=samples(max_leaves=9))
+def test_the_longest_run_is_what_some_item_ends_with(sample: Sample) -> None:
+    # Among fewer than a hundred leaves each one counts.
+    catalog, vocabulary, _ = sample
+    leaves = reference.leaf_tokens(catalog, vocabulary)
+    longest = 0
+    for tokens in leaves:
+        prefixes = [tokens[:length] for length in range(1, len(tokens))]
+        alone = [sum(other[: len(prefix)] == prefix for other in leaves) == 1 for prefix in prefixes]
+        longest = max(longest, sum(alone))  # whatever begins like no other leaf does so from there on
+    assert constraint_of(sample).longest_run == longest + vocabulary.separator
+
+
+def test_runs_that_hardly_any_item_needs_get_no_room() -> None:
+    vocabulary = SemanticIDVocabulary([4, 200, 2])
+    dense = [[0, second, third] for second in range(200) for third in range(2)]
+    one_alone = Catalog(torch.tensor([*dense, [1, 0, 0]]), [str(item) for item in range(401)])
+    assert constraint_of((one_alone, vocabulary, 2)).longest_run == 1
+    some_alone = Catalog(
+        torch.tensor([*dense[:200], [1, 0, 0], [2, 0, 0], [3, 0, 0]]), [str(item) for item in range(203)]
+    )
+    assert constraint_of((some_alone, vocabulary, 2)).longest_run == 3
 
 
 def test_nothing_is_forced_behind_a_wrong_token_and_in_free_lists() -> None:

@@ -130,7 +130,7 @@ def test_counts_equal_a_plain_recount(
         log, runner = LoggingDraft(draft), LoggingRunner(model)
         decoder = SpeculativeDecoder(log, expansion, forced)
         lists, trace = decode(decoder, runner, request)
-        run = vocabulary.item_length - 1 if forced and constrained else 0
+        run = request.constraint.longest_run if forced else 0
         assert trace.accepted.shape == (vocabulary.n_slot_states, expansion.depth + run)
         assert expansion.depth + run == decoder.max_depth(request)
         written = [row[:n] for row, n in zip(lists.tokens.tolist(), trace.tokens.tolist(), strict=True)]

@@ -85,6 +85,21 @@ def test_adaptive_lists_are_those_of_the_reference(temperature: float) -> None:
         assert results[1][1].accepted_lengths.shape == (decoders[1].max_depth(request) + 1,)
 
 
+def test_adaptive_tries_what_could_pay_for_the_batch() -> None:
+    decoder = AdaptiveDecoder(RandomDraft(_VOCABULARY), [DynamicTree(6, 10, 60), Chain(3)])
+    request = request_for()
+    run = request.constraint.longest_run
+    assert run == 2
+    chain, always = {"Chain of 4 nodes"}, {"no speculation", "forced tokens alone"}
+    forced_chain, forced_tree = {"Chain of 4 nodes and forced tokens"}, {"DynamicTree of 60 nodes and forced tokens"}
+    assert set(decoder.candidates(request, 1)) == always | chain | forced_chain | forced_tree
+    assert set(decoder.candidates(request, 64)) == always | chain | forced_chain
+    assert set(decoder.candidates(request, 128)) == always | chain
+    assert set(decoder.candidates(request, 1000)) == always
+    free = ListRequest.build(_CATALOG, _VOCABULARY, 3, constrained=False)
+    assert set(decoder.candidates(free, 1)) == {"no speculation", "DynamicTree of 60 nodes"} | chain
+
+
 def test_only_lossless_decoders_can_stand_in_for_each_other() -> None:
     lossy = AutoregressiveDecoder()
     lossy.lossless = False

@@ -175,7 +175,7 @@ def test_forced_tokens_take_no_target_pass_and_change_no_list(
     for row, tokens in enumerate(written):
         position, passes = 1, 0
         while position < len(tokens):
-            run = forced_run(leaves, vocabulary, tokens[:position], len(tokens), vocabulary.item_length - 1)
+            run = forced_run(leaves, vocabulary, tokens[:position], len(tokens), request.constraint.longest_run)
             assert found.log_probs[row, position : position + len(run)].tolist() == [0.0] * len(run)
             position += len(run) + 1
             passes, accepted = passes + 1, accepted + len(run)
@@ -229,7 +229,7 @@ def test_nothing_is_forced_without_a_constraint() -> None:
 
 @pytest.mark.parametrize(
     ("n_slots", "separator", "constrained", "run"),
-    [(4, True, True, 4), (4, False, True, 3), (1, False, True, 0), (7, True, True, 7), (4, True, False, 0)],
+    [(4, True, True, 3), (4, False, True, 2), (1, False, True, 0), (7, True, True, 6), (4, True, False, 0)],
 )
 def test_how_deep_a_round_may_go_is_known_in_advance(
     n_slots: int, separator: bool, constrained: bool, run: int
