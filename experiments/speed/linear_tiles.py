@@ -33,9 +33,13 @@ def _eight_warps(*sizes: Any) -> Tile:
     return replace(tile, warps=8) if tile.tokens == 64 else tile
 
 
-def _wide_gate(*sizes: Any) -> Tile:
-    """As chosen, but streamed maps of 64 tokens have programs of eight warps."""
-    return held_tile(*sizes) or _eight_warps(*sizes)
+def _other_gate(*sizes: Any) -> Tile:
+    """Other programs for gated maps: of fewer outputs, streamed from 17 tokens on, then of more warps."""
+    tile = held_tile(*sizes)
+    n_tokens, _, _, gated, _ = sizes
+    if tile is None or (gated and n_tokens > 16):
+        return _eight_warps(*sizes)
+    return replace(tile, outputs=8) if gated else tile
 
 
 def _unspread(*sizes: Any) -> Tile:
@@ -59,7 +63,7 @@ def _down_streamed(*sizes: Any) -> Tile:
 CHOICES: Mapping[str, TileChoice] = {
     "streamed": streamed_tile,
     "chosen": linear_tile,
-    "wide gate": _wide_gate,
+    "other gate": _other_gate,
     "unspread": _unspread,
     "whole": _whole,
     "down streamed": _down_streamed,

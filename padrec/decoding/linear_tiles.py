@@ -14,6 +14,8 @@ HELD_STEP = 32
 _MOST_STEPS = 16
 # As many programs as multiprocessors of a Hopper GPU, about.
 _PROGRAMS = 132
+# Of a thread: two programs of 256 threads share a multiprocessor's 65,536, one of each kernel or both of one.
+_REGISTERS = 128
 # Above this many tokens the activations that every program reads cost more than the weights that it holds spare.
 _MOST_HELD_TOKENS = 64
 
@@ -90,21 +92,22 @@ def held_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) 
     spread = (size for size in (8, 16) if n_out * blocks <= _PROGRAMS * size)
     outputs = 16 if gated else next(spread, 32)
     # More than two programs per multiprocessor are not resident together, and more weights bound by bandwidth anyway.
-    if n_out * blocks > 2 * _PROGRAMS * outputs or outputs * (2 if gated else 1) * steps > 192:
-        return None
-    return _held_beside_others(tokens, outputs, steps, gated)
-
-
-def _held_beside_others(tokens: int, outputs: int, steps: int, gated: bool) -> HeldTile:
-    # Two programs of a gated map, which has more of them than there are multiprocessors, and one of the map before it.
-    registers = 96 if gated and tokens == 8 else 128
     rows = outputs * (2 if gated else 1)
+    if n_out * blocks > 2 * _PROGRAMS * outputs or rows * steps > 192:
+        return None
+    return _held_beside_others(tokens, outputs, steps, rows)
+
+
+def _held_beside_others(tokens: int, outputs: int, steps: int, rows: int) -> HeldTile:
     # Of each thread, for one step: inputs `tokens` / 2 registers, weights `rows` / 2; the rest is for addresses.
     batch = max(1, 48 // tokens)
-    under_way = min(steps, 2 * batch) * tokens // 2
+    under_way = min(steps, 2 * batch)
+    if under_way == steps:
+        # Weights that come with the inputs need the same registers as those that wait for them.
+        return HeldTile(tokens, outputs, steps, batch, _REGISTERS)
     sums = max(8, tokens * rows // 32)
-    held = (registers - 22 - rows // 4 - under_way - sums) // (rows // 2)
-    return HeldTile(tokens, outputs, max(1, min(steps, held)), batch, registers)
+    held = (_REGISTERS - 22 - rows // 4 - under_way * tokens // 2 - sums) // (rows // 2)
+    return HeldTile(tokens, outputs, max(1, min(steps, held)), batch, _REGISTERS)
 
 
 def streamed_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> LinearTile:

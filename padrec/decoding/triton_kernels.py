@@ -233,7 +233,7 @@ def held_linear_kernel(
     place = token.to(tl.int64)[:, None] * n_out + out[None, :]
     mask = token_mask[:, None] & out_mask[None, :]
     # Small tiles are summed up in two chains, since each product of a chain waits for the one before.
-    TWO: tl.constexpr = BLOCK_T * ROWS <= 256
+    TWO: tl.constexpr = max(BLOCK_T, 16) * ROWS <= 256
     BATCHES: tl.constexpr = (STEPS + BATCH - 1) // BATCH
     read = ()
     total = tl.zeros([WARPS, BLOCK_T, ROWS], tl.float32)
