@@ -6,7 +6,7 @@ from dataclasses import dataclass
 # Of a multiprocessor's memory, for what a program holds of inputs and weights.
 _TILE_BYTES = 200_000
 
-# Warps of a program that holds its weights, each of which takes a part of the inputs.
+# Warps of a program that holds its weights, as the kernel has them; each takes a part of the inputs.
 HELD_WARPS = 8
 # Inputs of one warp in one step: two matrix instructions, and 16 bytes for each of the four threads that share a row.
 HELD_STEP = 32
@@ -100,13 +100,12 @@ def held_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) 
 
 def _held_beside_others(tokens: int, outputs: int, steps: int, rows: int) -> HeldTile:
     # Of each thread, for one step: inputs `tokens` / 2 registers, weights `rows` / 2; the rest is for addresses.
+    sums = max(8, tokens * rows // 32)
+    if 16 + sums + steps * (tokens + rows) // 2 <= _REGISTERS:
+        return HeldTile(tokens, outputs, steps, steps, _REGISTERS)
     batch = max(1, 48 // tokens)
     under_way = min(steps, 2 * batch)
-    if under_way == steps:
-        # Weights that come with the inputs need the same registers as those that wait for them.
-        return HeldTile(tokens, outputs, steps, batch, _REGISTERS)
-    sums = max(8, tokens * rows // 32)
-    held = (_REGISTERS - 22 - rows // 4 - under_way * tokens // 2 - sums) // (rows // 2)
+    held = (_REGISTERS - 22 - sums - rows // 4 - under_way * tokens // 2) // (rows // 2)
     return HeldTile(tokens, outputs, max(1, min(steps, held)), batch, _REGISTERS)
 
 
