@@ -113,10 +113,16 @@ class FusedLayers:
         config: the model's configuration, one for which `can_fuse`.
         rotary: the model's rotary embedding.
         norm: the norm behind the last layer, if there is one.
+        operations: compute the steps; by default those for the layers' device.
     """
 
     def __init__(
-        self, layers: Iterable[nn.Module], config: PretrainedConfig, rotary: nn.Module, norm: nn.Module | None = None
+        self,
+        layers: Iterable[nn.Module],
+        config: PretrainedConfig,
+        rotary: nn.Module,
+        norm: nn.Module | None = None,
+        operations: LayerOperations | None = None,
     ) -> None:
         self._layers = [_FusedLayer(layer) for layer in layers]
         self._norm = _norm(norm)
@@ -125,7 +131,7 @@ class FusedLayers:
         self._rotary_module = rotary
         weight = self._layers[0].out
         self._dtype, self._device = weight.dtype, weight.device
-        self._operations = operations_for(self._heads, self._dtype, self._device)
+        self._operations = operations or operations_for(self._heads, self._dtype, self._device)
         self._buffers: dict[tuple[int, int], _Buffers] = {}
         self._current: _Buffers | None = None
 

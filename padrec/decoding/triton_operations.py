@@ -1,12 +1,16 @@
 """The steps of a decoder layer as fused GPU kernels: six launches for a layer, weights read once."""
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
 
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, Stream
+from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, TileChoice, linear_tile
 from padrec.decoding.triton_kernels import (
     attention_kernel,
+    held_linear_kernel,
     keep_kernel,
     linear_kernel,
     norm_kernel,
@@ -17,18 +21,17 @@ from padrec.decoding.triton_kernels import (
 # Above this many tokens a pass is bound by arithmetic, and the vendor's matrix products are the better ones.
 _MOST_TOKENS = 128
 
-# Of a multiprocessor's memory, for what a program holds of inputs and weights.
-_TILE_BYTES = 200_000
-
 
 class TritonOperations(LayerOperations):
     """`LayerOperations` for passes of few tokens, which cost what reading the weights costs.
 
     Args:
         early: launch each kernel while the one before it still runs, which GPUs can from Hopper (9.0) on.
+        tiles: divides linear maps of several tokens among programs.
     """
 
-    def __init__(self, early: bool = False) -> None:
+    def __init__(self, early: bool = False, tiles: TileChoice = linear_tile) -> None:
+        self._tiles = tiles
         # As the launcher and as the kernel know it.
         self._launch = {"EARLY": early, "launch_pdl": early}
 
@@ -61,7 +64,7 @@ class TritonOperations(LayerOperations):
             # Values times a norm's weight may be out of float16's range.
             self._map(x, weight, bias, y, residual=stream.values)
             return Stream(y, norm)
-        parts = triton.cdiv(y.shape[1], linear_blocks(n_tokens, y.shape[1], x.shape[1], False, x.itemsize)[1])
+        parts = triton.cdiv(y.shape[1], self._tiles(n_tokens, y.shape[1], x.shape[1], False, x.itemsize).outputs)
         squares = torch.empty(n_tokens, parts, dtype=torch.float32, device=y.device)
         outgoing = Stream(y, norm, torch.empty_like(y), squares)
         self._map(x, weight, bias, y, residual=stream.values, outgoing=outgoing)
@@ -104,9 +107,37 @@ class TritonOperations(LayerOperations):
             gated: see `linear`.
         """
         (n_tokens, n_in), n_out = x.shape, y.shape[1]
-        block_t, block_n, block_k, warps, stages = linear_blocks(n_tokens, n_out, n_in, gated, x.itemsize)
+        tile = self._tiles(n_tokens, n_out, n_in, gated, x.itemsize)
         factors = None if incoming is None or incoming.norm is None else incoming.squares
-        linear_kernel[(triton.cdiv(n_out, block_n), triton.cdiv(n_tokens, block_t))](
+        options: dict[str, Any] = {
+            "NORMED": factors is not None,
+            "HAS_BIAS": bias is not None,
+            "HAS_RESIDUAL": residual is not None,
+            "SCALES": outgoing is not None,
+            "GATED": gated,
+            "BLOCK_P": 1 if factors is None else triton.next_power_of_2(factors.shape[1]),
+            "BLOCK_T": tile.tokens,
+            "BLOCK_N": tile.outputs,
+        }
+        if isinstance(tile, HeldTile):
+            kernel = held_linear_kernel
+            options |= {
+                "STEPS": n_in // (HELD_WARPS * HELD_STEP),
+                "HELD": tile.held,
+                "BATCH": tile.batch,
+                "SPREAD": tile.spread and n_out % tile.outputs == 0,
+                "num_warps": HELD_WARPS,
+                "maxnreg": tile.registers,
+            }
+        else:
+            kernel = linear_kernel
+            options |= {
+                "BLOCK_K": tile.inputs,
+                "PRECISION": _precision(x.dtype),
+                "num_warps": tile.warps,
+                "num_stages": tile.stages,
+            }
+        kernel[(triton.cdiv(n_out, tile.outputs), triton.cdiv(n_tokens, tile.tokens))](
             x,
             factors,
             weight,
@@ -121,18 +152,7 @@ class TritonOperations(LayerOperations):
             n_in,
             0 if factors is None else factors.shape[1],
             0.0 if incoming is None or incoming.norm is None else incoming.norm.eps,
-            NORMED=factors is not None,
-            HAS_BIAS=bias is not None,
-            HAS_RESIDUAL=residual is not None,
-            SCALES=outgoing is not None,
-            GATED=gated,
-            BLOCK_P=1 if factors is None else triton.next_power_of_2(factors.shape[1]),
-            BLOCK_T=block_t,
-            BLOCK_N=block_n,
-            BLOCK_K=block_k,
-            PRECISION=_precision(x.dtype),
-            num_warps=warps,
-            num_stages=stages,
+            **options,
             **self._launch,
         )
 
@@ -266,32 +286,8 @@ def supports(heads: Heads) -> bool:
     return heads.size >= 16 and heads.size & (heads.size - 1) == 0
 
 
-def linear_blocks(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> tuple[int, int, int, int, int]:
-    """Tile sizes (tokens, outputs, inputs), warps and pipeline stages of a linear map of several tokens.
-
-    The best of sweeps of whole passes on one H200, of maps of 1,024 to 3,072 units in bfloat16. Weights of more bytes
-    get fewer stages, so that the tiles fit into a multiprocessor's memory.
-    """
-    block_t, block_n, block_k, warps, stages = _half_precision_blocks(n_tokens, n_out, n_in, gated)
-    stage_bytes = (block_t + block_n * (2 if gated else 1)) * block_k * itemsize
-    return block_t, block_n, block_k, warps, max(2, min(stages, _TILE_BYTES // stage_bytes))
-
-
-def _half_precision_blocks(n_tokens: int, n_out: int, n_in: int, gated: bool) -> tuple[int, int, int, int, int]:
-    block_t = min(64, max(16, triton.next_power_of_2(n_tokens)))
-    few = n_tokens <= 16
-    if gated:
-        return (block_t, 32, 256, 4, 4) if few else (block_t, 32, 128, 4, 4)
-    if n_in > 2 * n_out:
-        # Few outputs of many inputs: small tiles keep as many multiprocessors as possible at it.
-        return (block_t, 32, 256, 4, 6) if few else (block_t, 16, 256, 4, 3)
-    if few:
-        return (block_t, 64, 128, 4, 4) if n_out > 1024 else (block_t, 32, 256, 4, 4)
-    return (block_t, 32, 128, 4, 6) if n_out <= 4096 else (block_t, 64, 128, 4, 3)
-
-
 def vector_blocks(n_out: int, n_in: int, gated: bool) -> tuple[int, int, int]:
-    """Tile sizes (outputs, inputs) and warps of a linear map of one token; see `linear_blocks`."""
+    """Tile sizes (outputs, inputs) and warps of a linear map of one token; see `streamed_tile`."""
     if gated:
         return 2 if n_out <= 4096 else 8, min(512, triton.next_power_of_2(n_in)), 2 if n_out <= 4096 else 4
     block_k = min(4096, triton.next_power_of_2(n_in))

@@ -76,7 +76,7 @@ def random_norm(size: int, dtype: torch.dtype, seed: int) -> RMSNorm:
 
 
 @pytest.mark.parametrize("dtype", _DTYPES, ids=str)
-@pytest.mark.parametrize(("n_in", "n_out"), [(64, 48), (200, 100), (1024, 2304)])
+@pytest.mark.parametrize(("n_in", "n_out"), [(64, 48), (200, 100), (512, 100), (1024, 2304), (3072, 1024)])
 @pytest.mark.parametrize("flags", ["norm bias", "norm gate", "bias", ""])
 def test_the_linear_maps_of_a_layer(
     fused: LayerOperations, dtype: torch.dtype, n_in: int, n_out: int, flags: str
@@ -95,7 +95,7 @@ def test_the_linear_maps_of_a_layer(
 
 
 @pytest.mark.parametrize("dtype", _DTYPES, ids=str)
-@pytest.mark.parametrize(("n_in", "n_out"), [(64, 48), (200, 100), (1024, 2304)])
+@pytest.mark.parametrize(("n_in", "n_out"), [(64, 48), (200, 100), (512, 100), (1024, 2304), (3072, 1024)])
 @pytest.mark.parametrize("flags", ["norm bias", "norm", "bias", ""])
 def test_adding_to_the_stream_and_reading_it(
     fused: LayerOperations, dtype: torch.dtype, n_in: int, n_out: int, flags: str
