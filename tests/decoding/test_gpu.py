@@ -25,6 +25,7 @@ from padrec.decoding import (
     session,
 )
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
+from padrec.decoding.linear_tiles import linear_tile, streamed_tile
 from padrec.decoding.top_k import top_k
 from padrec.targets import build_backbone, to_precision
 from tests.stubs import random_catalog, random_network_draft, random_prompts
@@ -40,12 +41,17 @@ _WIDTHS = [1, 2, 7, 16, 17, 64, 65, 128, 129, 200]
 _COLUMNS = 512
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["in turn", "early"])
+@pytest.fixture(
+    scope="module",
+    params=[(False, streamed_tile), (True, streamed_tile), (True, linear_tile)],
+    ids=["in turn", "early", "early and held"],
+)
 def fused(request: pytest.FixtureRequest) -> LayerOperations:
-    if request.param and torch.cuda.get_device_capability() < (9, 0):
+    early, tiles = request.param
+    if early and torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("needs a GPU that launches kernels early")
     triton_operations = pytest.importorskip("padrec.decoding.triton_operations")
-    operations: LayerOperations = triton_operations.TritonOperations(early=request.param)
+    operations: LayerOperations = triton_operations.TritonOperations(early, tiles)
     return operations
 
 
