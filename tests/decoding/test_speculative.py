@@ -50,6 +50,7 @@ def expansions() -> Iterator[TreeExpansion]:
     yield Chain(4)
     yield StaticTree(_STATIC)
     yield DynamicTree(depth=4, width=3, nodes=12)
+    yield DynamicTree(depth=4, width=3, nodes=12, greedy_temperature=0.5)
 
 
 def drafts(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, lists: Tensor) -> Iterator[Draft]:
