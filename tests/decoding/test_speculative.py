@@ -270,7 +270,7 @@ def test_a_tree_of_fewer_nodes_than_levels_stays_inside_the_cache(nodes: int) ->
         assert_same_lists(found, expected, 1e-6)
 
 
-@pytest.mark.parametrize("expansion", list(expansions()), ids=["chain", "static", "dynamic"])
+@pytest.mark.parametrize("expansion", list(expansions()), ids=["chain", "static", "dynamic", "sharper"])
 def test_a_list_of_one_code_needs_no_round(expansion: TreeExpansion) -> None:
     catalog, vocabulary = random_catalog([6], 6), SemanticIDVocabulary([6])
     model = tiny_target(vocabulary)
