@@ -1,5 +1,6 @@
 """The dynamic tree of EAGLE-2: the most probable proposals, whatever their shape."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,17 +26,24 @@ class DynamicTree:
         depth: D, the deepest proposal, at least 1.
         width: nodes that the draft reads at each depth, and children of each, at least 1.
         nodes: N, nodes of the tree, the root included, at least 2.
+        greedy_temperature: what the draft's log-probabilities are divided by in greedy decoding, above 0; 1 is EAGLE-2.
+            The draft is trained on the target's distribution, but greedy decoding only asks for its best token, which
+            the draft's best token is more often than its probability says: below 1 scores say so too, as in the
+            temperature scaling of classifiers (arXiv 1706.04599). Lists stay the same.
 
     Raises:
         InputError: a value below its least.
     """
 
-    def __init__(self, depth: int = 6, width: int = 10, nodes: int = 60) -> None:
+    def __init__(self, depth: int = 6, width: int = 10, nodes: int = 60, greedy_temperature: float = 1.0) -> None:
         if depth < 1 or width < 1 or nodes < 2:
             raise InputError(
                 f"dynamic tree of depth {depth}, width {width}, nodes {nodes}: expected at least 1, 1 and 2"
             )
+        if not 0 < greedy_temperature < math.inf:
+            raise InputError(f"dynamic tree of greedy_temperature {greedy_temperature}: expected a number above 0")
         self.depth = depth
+        self.greedy_temperature = greedy_temperature
         self.width = width
         self.nodes = min(nodes, 1 + width + (depth - 1) * width * width)
         self.leaves = self.nodes - 1
@@ -54,7 +62,8 @@ class DynamicTree:
             if depth > 0:
                 logits = steps.extend(levels[-1].frontier, levels[-1].parents, states.slot, depth)
             noise = None if choice.noise is None else choice.noise[:, depth]
-            levels.append(_grow(logits, scores, states, constraint, choice.sampling.temperature, noise, self.width))
+            temperatures = (choice.sampling.temperature, self.greedy_temperature)
+            levels.append(_grow(logits, scores, states, constraint, temperatures, noise, self.width))
             scores, states = levels[-1].frontier_scores, levels[-1].states
         return _assemble(root, state, levels, constraint, self.nodes)
 
@@ -88,7 +97,7 @@ def _grow(
     scores: Tensor,
     states: ListState,
     constraint: Constraint[ListState],
-    temperature: float,
+    temperatures: tuple[float, float],
     noise: Tensor | None,
     width: int,
 ) -> _Level:
@@ -99,11 +108,13 @@ def _grow(
         scores: of the frontier nodes, `[B, k]`.
         states: list states behind them, `[B, k]`.
         constraint: what lists may continue with.
-        temperature: of the sampling.
+        temperatures: of the sampling, and of the draft's guess where decoding is greedy.
         noise: of the tokens chosen behind this frontier, `[B, V]`; None for greedy decoding.
         width: children of each node, and nodes of the next frontier.
     """
-    log_probs = log_chances(masked_log_softmax(logits, constraint.allowed(states)), temperature, noise)
+    temperature, greedy_temperature = temperatures
+    log_probs = masked_log_softmax(logits, constraint.allowed(states))
+    log_probs = log_chances(log_probs, temperature, noise, greedy_temperature)
     width = min(width, log_probs.shape[-1])
     gains, tokens = top_k(log_probs, width)  # [B, k, width]
     tokens = tokens.flatten(1)

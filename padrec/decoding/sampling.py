@@ -127,7 +127,9 @@ class Choice:
         noise = self.noise.gather(1, depths[..., None].expand(-1, -1, log_probs.shape[-1]))
         return self.sampling.distribution(log_probs) + noise.to(log_probs.dtype)
 
-    def log_chances(self, logits: Tensor, allowed: Tensor | None, depth: int) -> Tensor:
+    def log_chances(
+        self, logits: Tensor, allowed: Tensor | None, depth: int, greedy_temperature: float = 1.0
+    ) -> Tensor:
         """How likely the target is to choose each token, by the draft's logits and the noise that the target will use.
 
         The noise is known, only the target's probabilities are not: the draft's stand in for them. Top-k and top-p do
@@ -137,18 +139,20 @@ class Choice:
             logits: of the draft behind nodes of one depth, `[B, k, V]`.
             allowed: bool `[B, k, V]`, or None where every token is allowed.
             depth: of these nodes.
+            greedy_temperature: where decoding is greedy, what the draft's log-probabilities are divided by.
 
         Returns:
-            Log-probabilities `[B, k, V]`, at most 0; the draft's own where decoding is greedy.
+            Log-probabilities `[B, k, V]`, at most 0; the draft's own where decoding is greedy and its temperature 1.
         """
         noise = None if self.noise is None else self.noise[:, depth]
-        return log_chances(masked_log_softmax(logits, allowed), self.sampling.temperature, noise)
+        log_probs = masked_log_softmax(logits, allowed)
+        return log_chances(log_probs, self.sampling.temperature, noise, greedy_temperature)
 
 
-def log_chances(log_probs: Tensor, temperature: float, noise: Tensor | None) -> Tensor:
+def log_chances(log_probs: Tensor, temperature: float, noise: Tensor | None, greedy_temperature: float = 1.0) -> Tensor:
     """See `Choice.log_chances`; from log-probabilities `[B, k, V]` and noise `[B, V]`."""
     if noise is None:
-        return log_probs
+        return log_probs if greedy_temperature == 1 else (log_probs / greedy_temperature).log_softmax(-1)
     noisy = log_probs / temperature + noise[:, None].to(log_probs.dtype)
     return (noisy / _GUESS_TEMPERATURE).log_softmax(-1)
 

@@ -37,6 +37,19 @@ def constraint_of(name: str, vocabulary: SemanticIDVocabulary) -> Constraint[Lis
 
 
 @dataclass
+class SameSteps:
+    """A draft with the same logits behind every node."""
+
+    logits: torch.Tensor
+
+    def root_logits(self) -> torch.Tensor:
+        return self.logits[None]
+
+    def extend(self, tokens: torch.Tensor, parents: torch.Tensor, slots: torch.Tensor, depth: int) -> torch.Tensor:
+        return self.logits.expand(*tokens.shape, -1)
+
+
+@dataclass
 class Candidate:
     path: Path
     score: np.float32
@@ -70,7 +83,8 @@ def reference_tree(
         level = []
         for node in frontier:
             logits = steps.path_logits(row, node.path)[None, None]
-            log_probs = choice.log_chances(logits, constraint.allowed(node.state), depth)[0, 0].float().numpy()
+            allowed = constraint.allowed(node.state)
+            log_probs = choice.log_chances(logits, allowed, depth, expansion.greedy_temperature)[0, 0].float().numpy()
             best = sorted(range(len(log_probs)), key=lambda token: -log_probs[token])[: expansion.width]
             level += [
                 Candidate((*node.path, token), node.score + log_probs[token], node.state)
@@ -109,13 +123,23 @@ def walk(constraint: Constraint[ListState], state: ListState, path: Path) -> Lis
     separator=st.booleans(),
     shared=st.booleans(),
     temperature=st.sampled_from([0.0, 1.0]),
+    greedy_temperature=st.sampled_from([0.5, 1.0]),
     seed=st.integers(0, 10_000),
 )
 def test_the_kept_nodes_are_those_of_the_reference(
-    depth: int, width: int, nodes: int, name: str, separator: bool, shared: bool, temperature: float, seed: int
+    depth: int,
+    width: int,
+    nodes: int,
+    name: str,
+    separator: bool,
+    shared: bool,
+    temperature: float,
+    greedy_temperature: float,
+    seed: int,
 ) -> None:
     vocabulary = SemanticIDVocabulary(_SIZES, separator=separator, shared_codes=shared)
-    constraint, expansion, batch = constraint_of(name, vocabulary), DynamicTree(depth, width, nodes), 2
+    constraint, batch = constraint_of(name, vocabulary), 2
+    expansion = DynamicTree(depth, width, nodes, greedy_temperature)
     steps, choice = PathSteps(batch, vocabulary.size, seed), choice_of(temperature, batch, depth, vocabulary)
     tree = expansion.expand(torch.tensor([1, 1]), constraint.initial(batch, _CPU), constraint, choice, steps)
     assert tree.tokens.shape == (batch, expansion.nodes)
@@ -191,3 +215,31 @@ def test_no_more_nodes_are_promised_than_can_grow() -> None:
 def test_a_tree_too_small_is_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(InputError, match=r"^dynamic tree of depth .*: expected at least 1, 1 and 2$"):
         DynamicTree(**arguments)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_that_cannot_divide_is_refused(temperature: float) -> None:
+    with pytest.raises(InputError, match=r"^dynamic tree of greedy_temperature .*: expected a number above 0$"):
+        DynamicTree(greedy_temperature=temperature)
+
+
+def test_sharper_guesses_make_deeper_trees() -> None:
+    """Tokens of 0.6 and 0.4 behind every node: the best two nodes are siblings, or a chain where 0.6 counts more."""
+    vocabulary = SemanticIDVocabulary((2,), separator=False)
+    logits = torch.full((vocabulary.size,), -torch.inf)
+    logits[-2:] = torch.tensor([0.6, 0.4]).log()
+    trees = {}
+    for greedy_temperature in (1.0, 0.5):
+        tree = DynamicTree(2, 2, 3, greedy_temperature).expand(
+            torch.tensor([1]),
+            FreeDecoding(vocabulary).initial(1, _CPU),
+            FreeDecoding(vocabulary),
+            choice_of(0.0, 1, 2, vocabulary),
+            SameSteps(logits),
+        )
+        trees[greedy_temperature] = tree
+    assert trees[1.0].depths[0].tolist() == [0, 1, 1]
+    assert trees[1.0].scores[0].exp().tolist() == pytest.approx([1, 0.6, 0.4])
+    # 0.6² ÷ (0.6² + 0.4²) = 9/13, whose square is more than the 4/13 of the sibling.
+    assert trees[0.5].depths[0].tolist() == [0, 1, 2]
+    assert trees[0.5].scores[0].exp().tolist() == pytest.approx([1, 9 / 13, (9 / 13) ** 2])

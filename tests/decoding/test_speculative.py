@@ -50,6 +50,7 @@ def expansions() -> Iterator[TreeExpansion]:
     yield Chain(4)
     yield StaticTree(_STATIC)
     yield DynamicTree(depth=4, width=3, nodes=12)
+    yield DynamicTree(depth=4, width=3, nodes=12, greedy_temperature=0.5)
 
 
 def drafts(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, lists: Tensor) -> Iterator[Draft]:
@@ -269,7 +270,7 @@ def test_a_tree_of_fewer_nodes_than_levels_stays_inside_the_cache(nodes: int) ->
         assert_same_lists(found, expected, 1e-6)
 
 
-@pytest.mark.parametrize("expansion", list(expansions()), ids=["chain", "static", "dynamic"])
+@pytest.mark.parametrize("expansion", list(expansions()), ids=["chain", "static", "dynamic", "sharper"])
 def test_a_list_of_one_code_needs_no_round(expansion: TreeExpansion) -> None:
     catalog, vocabulary = random_catalog([6], 6), SemanticIDVocabulary([6])
     model = tiny_target(vocabulary)
