@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.speed.setting import backbone_of
+from experiments.speed.setting import backbone_of, drawn_on
 from experiments.speed.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from experiments.speed.timing import Timing, Work, interleaved_seconds
 from padrec import InputError, SemanticIDVocabulary
@@ -177,13 +177,8 @@ def _random_layers(
     from padrec.decoding.triton_operations import TritonOperations
 
     torch.manual_seed(seed)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with device:
-            model = build_backbone(backbone_of(shape), SemanticIDVocabulary([8]))
-    finally:
-        torch.set_default_dtype(before)
+    with drawn_on(device, dtype):
+        model = build_backbone(backbone_of(shape), SemanticIDVocabulary([8]))
     base: Any = model.eval().requires_grad_(False).base_model
     operations = TritonOperations(torch.cuda.get_device_capability(device) >= (9, 0), tiles)
     layers = FusedLayers(base.layers, model.config, base.rotary_emb, base.norm, operations)

@@ -1,5 +1,7 @@
 """Targets and drafts of random weights on a made-up catalog: what a pass costs does not depend on what was learned."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,21 @@ def backbone_of(shape: str) -> dict[str, Any]:
     return {"model_type": "qwen3", "max_position_embeddings": 8192, **sizes}
 
 
+@contextmanager
+def drawn_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Random weights made within are drawn on this device in this type.
+
+    Billions of weights are quicker drawn where they are needed than moved there.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 class WatchedRunner(TransformersRunner):
     """Remembers the last tree that it has read."""
 
@@ -72,15 +89,9 @@ class Setting:
         catalog = SyntheticReader(n_users=1, n_items=_BEAUTY_ITEMS, codebook_sizes=_CODEBOOKS, seed=seed).read().catalog
         vocabulary = SemanticIDVocabulary(list(_CODEBOOKS))
         torch.manual_seed(seed)
-        before = torch.get_default_dtype()
-        # Billions of weights are quicker drawn where they are needed than moved there.
-        torch.set_default_dtype(dtype)
-        try:
-            with device:
-                model = build_backbone(backbone_of(shape), vocabulary)
-                network = FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=_DRAFT_STEPS)
-        finally:
-            torch.set_default_dtype(before)
+        with drawn_on(device, dtype):
+            model = build_backbone(backbone_of(shape), vocabulary)
+            network = FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=_DRAFT_STEPS)
         runner = WatchedRunner(model.eval().requires_grad_(False))
         draft = NetworkDraft(network.eval().requires_grad_(False))
         draft.prepare(runner, vocabulary)
