@@ -67,8 +67,8 @@ for part in "${parts[@]}"; do
       ;;
     greedy) evaluate greedy ;;
     sampled) evaluate sampled --model.init_args.temperature 1 ;;
-    greedy-free) evaluate greedy-free --config $configs/free.yaml ;;
-    sampled-free) evaluate sampled-free --config $configs/free.yaml --model.init_args.temperature 1 ;;
+    greedy-free) evaluate greedy-free --model.init_args.constraint null ;;
+    sampled-free) evaluate sampled-free --model.init_args.constraint null --model.init_args.temperature 1 ;;
     transformers) evaluate transformers --config $configs/transformers.yaml ;;
     *)
       echo "$part: expected target, lists, drafts, greedy, sampled, greedy-free, sampled-free or transformers" >&2

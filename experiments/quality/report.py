@@ -52,6 +52,7 @@ def study(runs: Path) -> dict[str, Any]:
         "chosen_on_validation": _chosen(runs),
         "validation": validated,
         "test": {path.parent.name: _test(path) for path in sorted(runs.glob("test/*/report.json"))},
+        "sasrec": {path.parent.name: _sasrec(path) for path in sorted(runs.glob("sasrec/*/test.json"))},
         "seconds": seconds.read_text().splitlines() if seconds.is_file() else [],
     }
 
@@ -66,6 +67,11 @@ def _chosen(runs: Path) -> dict[str, str]:
     return chosen
 
 
+def _sasrec(path: Path) -> dict[str, dict[str, float]]:
+    """Scores of both parts by `score_lists.py`."""
+    return {part: json.loads(path.with_name(f"{part}.json").read_text()) for part in ("validation", "test")}
+
+
 def _test(path: Path) -> dict[str, Any]:
     report = json.loads(path.read_text())
     kept = _ARM + (_TIMES if path.parent.name == _COST else ())
@@ -74,7 +80,7 @@ def _test(path: Path) -> dict[str, Any]:
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """The study as two tables."""
+    """The study as tables."""
     validation = [
         [name, f"{row['epoch'] + 1:.0f}", f"{row['val/recall@10']:.4f}", f"{row[METRIC]:.4f}"]
         for name, row in sorted(content["validation"].items(), key=lambda entry: -entry[1][METRIC])
@@ -95,11 +101,25 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"Chosen by NDCG@10 of the validation users: {chosen}.",
         "Test users, the chosen fits alone. The arm `autoregressive` writes lists.",
         markdown_table(["target", "arm", "users", *_QUALITY], test),
+        *_sasrec_table(content["sasrec"]),
         *_cost(content["test"].get(_COST)),
         f"{content['device']}; {versions}; seconds of the stages: {'; '.join(content['seconds'])}",
         f"```\n{content['command']}\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _sasrec_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    if not found:
+        return []
+    rows = [
+        [name, f"{scores['validation']['ndcg@10']:.4f}", *(f"{scores['test'][key]:.4f}" for key in _QUALITY)]
+        for name, scores in sorted(found.items(), key=lambda entry: -entry[1]["validation"]["ndcg@10"])
+    ]
+    return [
+        "SASRec of RecTools on the same split, the best validation first; all other columns are of the test users.",
+        markdown_table(["SASRec", "validation NDCG@10", *_QUALITY], rows),
+    ]
 
 
 def _cost(report: Mapping[str, Any] | None) -> list[str]:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The study on one GPU, or the parts of it that are named: ids, recipes, lists, test, cost, report.
+# The study on one GPU, or the parts of it that are named: ids, recipes, sasrec, lists, test, cost, report. `sasrec` is
+# left out by default: it needs the environment of sasrec_requirements.txt, whose interpreter SASREC_PYTHON names.
 #
 # Fits of one part run side by side, since a target of this size leaves most of a GPU idle. EPOCHS is the length of the
 # recipes' fits, LIST_EPOCHS of those on lists, RECIPES which fits there are. Whatever stands behind -- goes to every
@@ -14,6 +15,8 @@ python=${PYTHON:-python3}
 epochs=${EPOCHS:-40} list_epochs=${LIST_EPOCHS:-8}
 read -r -a recipes <<<"${RECIPES:-shipped-base shipped-dropout-40 shipped-smooth behaviour-base behaviour-small \
   behaviour-dropout-40 behaviour-averaged behaviour-large narrow-base narrow-dropout-40 item-dropout-40}"
+# Width of the network, dropout and learning rate of each SASRec.
+read -r -a sasrec <<<"${SASREC:-128:0.5:1e-3 128:0.3:1e-3 256:0.5:1e-3 256:0.5:5e-4}"
 # Steps are short: many processes with many threads each would only be in each other's way.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
@@ -53,6 +56,19 @@ evaluate() { # name, target, folder with the data, then arguments
     >"$results/test-$1.log" 2>&1 || { echo "test $1 failed:" && tail -n 3 "$results/test-$1.log"; } >&2
 }
 
+sasrec() { # width:dropout:rate; trains, and scores its lists as those of the targets
+  local factors dropout rate folder part
+  IFS=: read -r factors dropout rate <<<"$1"
+  folder=$results/sasrec/factors-$factors-dropout-$dropout-rate-$rate
+  mkdir -p "$results/sasrec"
+  "${SASREC_PYTHON:?the interpreter with the packages of sasrec_requirements.txt}" $configs/sasrec.py --data "$data" \
+    --output "$folder" --epochs "$epochs" --factors "$factors" --dropout "$dropout" --learning-rate "$rate" \
+    >"$folder.log" 2>&1 || { echo "$folder failed:" && tail -n 3 "$folder.log" && return; } >&2
+  for part in validation test; do
+    "$python" -m experiments.quality.score_lists "$data" "$folder/$part.jsonl" --part $part >"$folder/$part.json"
+  done
+}
+
 # What the fits on lists go on from.
 teacher() { choose shipped behaviour narrow; }
 
@@ -74,6 +90,10 @@ for part in "${parts[@]}"; do
         overlays "$name"
         fit "$name" "${chosen[@]}" --trainer.max_epochs "$epochs" &
       done
+      wait
+      ;;
+    sasrec)
+      for setting in "${sasrec[@]}"; do sasrec "$setting" & done
       wait
       ;;
     lists)
@@ -106,7 +126,7 @@ for part in "${parts[@]}"; do
       ;;
     report) "$python" -m experiments.quality.report --runs "$results" --output "$results/report" ;;
     *)
-      echo "$part: expected ids, recipes, lists, test, cost or report" >&2
+      echo "$part: expected ids, recipes, sasrec, lists, test, cost or report" >&2
       exit 2
       ;;
   esac

@@ -22,10 +22,14 @@ class FeatureDraft(NetworkDraft):
     def __init__(self, checkpoint: str) -> None:
         super().__init__()
         self._checkpoint = DraftCheckpoint.read(Path(checkpoint))
+        self._prepared_for: tuple[TargetRunner, SemanticIDVocabulary] | None = None
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Build the network for this target; see `Draft.prepare`."""
+        """Build the network for this target, once for all decoders that share the draft; see `Draft.prepare`."""
+        if self._prepared_for is not None and self._prepared_for[0] is runner and self._prepared_for[1] is vocabulary:
+            return
         network = self._checkpoint.network(runner.model.config, runner.fingerprint, vocabulary)
         to_precision(network, runner.model.dtype)
         self._network = network.to(runner.model.device).eval().requires_grad_(False)
         super().prepare(runner, vocabulary)
+        self._prepared_for = runner, vocabulary

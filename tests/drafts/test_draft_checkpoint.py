@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.data import SemanticIDDataModule
-from padrec.decoding import TransformersRunner
+from padrec.decoding import SpeculativeDecoder, TransformersRunner
 from padrec.drafts import DraftCheckpoint, FeatureDraft, PADRecDraft
 from padrec.targets import TargetRecommender
 from tests.tiny_training import quiet_trainer, tiny_draft, tiny_recommender
@@ -136,3 +136,16 @@ def test_a_draft_takes_the_precision_of_the_target_it_serves(
     assert {buffer.dtype for buffer in arm.network.buffers()} == {torch.float32}
     assert not arm.network.training
     assert not any(parameter.requires_grad for parameter in arm.network.parameters())
+
+
+def test_decoders_that_share_a_draft_make_one_network_for_each_target(
+    draft: PADRecDraft, target_folder: Path, data: SemanticIDDataModule
+) -> None:
+    arm = FeatureDraft(str(target_folder.parent / "draft"))
+    runners = [TransformersRunner(draft.target.model, draft.target.fingerprint) for _ in range(2)]
+    networks = []
+    for runner in (runners[0], runners[0], runners[1]):
+        SpeculativeDecoder(arm).prepare(runner, data.vocabulary)
+        networks.append(arm.network)
+    assert networks[0] is networks[1]
+    assert networks[1] is not networks[2]

@@ -24,6 +24,11 @@ def test_a_study_names_what_was_chosen_and_how_it_tested(tmp_path: Path) -> None
     write_run(tmp_path, "list-marker-true", 0.025)
     for name in ("shipped", "cost"):
         write_test(tmp_path, name, 0.0384)
+    sasrec = tmp_path / "sasrec" / "wide"
+    sasrec.mkdir(parents=True)
+    for part, ndcg in (("validation", 0.05), ("test", 0.04)):
+        scores = {"recall@5": 0.05, "recall@10": 0.08, "ndcg@5": 0.03, "ndcg@10": ndcg}
+        (sasrec / f"{part}.json").write_text(json.dumps(scores))
     content = study(tmp_path)
     assert content["chosen_on_validation"] == {"shipped": "shipped-base"}
     assert content["validation"]["shipped-small"]["val/ndcg@10"] == 0.02
@@ -35,6 +40,7 @@ def test_a_study_names_what_was_chosen_and_how_it_tested(tmp_path: Path) -> None
     assert "| shipped-base | 2 | 0.0600 | 0.0300 |" in text
     assert "| shipped | beam | 8 | 0.1000 | 0.2000 | 0.0500 | 0.0384 |" in text
     assert "| beam | 49.0 | 7.5 |" in text
+    assert "| wide | 0.0500 | 0.0500 | 0.0800 | 0.0300 | 0.0400 |" in text
 
 
 def test_a_study_without_fits_is_refused(tmp_path: Path) -> None:
