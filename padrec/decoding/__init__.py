@@ -3,6 +3,7 @@
 from padrec.decoding.autoregressive import AutoregressiveDecoder
 from padrec.decoding.beam import BeamDecoder
 from padrec.decoding.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
+from padrec.decoding.catalog_draft import CatalogDraft
 from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import (
     CatalogConstraint,
@@ -16,7 +17,7 @@ from padrec.decoding.decoder import LIST_SEARCH, Decoder, ListBuffer, ListReques
 from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.fastest import AdaptiveDecoder, FastestDecoder
-from padrec.decoding.forced import ForcedDraft, ForcedRuns, RootOnly
+from padrec.decoding.forced import ForcedRuns, RootOnly
 from padrec.decoding.kv_cache import PreallocatedCache, additive_mask
 from padrec.decoding.layer_operations import Placement
 from padrec.decoding.phase import Phase
@@ -44,6 +45,7 @@ __all__ = [
     "Branches",
     "CachedLayers",
     "CatalogConstraint",
+    "CatalogDraft",
     "CatalogState",
     "Chain",
     "Choice",
@@ -55,7 +57,6 @@ __all__ = [
     "DraftSteps",
     "DynamicTree",
     "FastestDecoder",
-    "ForcedDraft",
     "ForcedRuns",
     "FreeDecoding",
     "FusedLayers",

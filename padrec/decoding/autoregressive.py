@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.catalog_draft import CatalogDraft
 from padrec.decoding.compiled import compiled
 from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
-from padrec.decoding.forced import ForcedDraft, RootOnly
+from padrec.decoding.forced import RootOnly
 from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.row_copy import RowCopy
@@ -35,7 +36,7 @@ class AutoregressiveDecoder:
     search = LIST_SEARCH
 
     def __init__(self, forced_tokens: bool = False, rows: int | None = None) -> None:
-        self._forced = SpeculativeDecoder(ForcedDraft(), RootOnly(), rows=rows) if forced_tokens else None
+        self._forced = SpeculativeDecoder(CatalogDraft(), RootOnly(), rows=rows) if forced_tokens else None
         self._sessions = Sessions(self.rounds, room=0, rows=rows)
 
     def max_depth(self, request: ListRequest) -> int:

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import Constraint, ListState
-from padrec.decoding.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
-from padrec.decoding.row_copy import RowCopy
-from padrec.decoding.runner import TargetRunner
+from padrec.decoding.draft import DraftSteps, TreeExpansion
 from padrec.decoding.sampling import Choice
 from padrec.decoding.token_tree import TokenTree
 from padrec.decoding.top_k import top_k
@@ -74,32 +71,3 @@ class RootOnly(TreeExpansion):
     ) -> TokenTree:
         """The root of each row; see `TreeExpansion.expand`."""
         return TokenTree.root_only(root, state)
-
-
-class ForcedDraft(Draft):
-    """Proposes nothing of its own, so that a decoder's rounds hold forced tokens alone."""
-
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Any target will do."""
-
-    def begin(self, context: DraftContext) -> None:
-        """Nothing needs to be known of the prompts."""
-
-    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
-        """Nothing is known of any row."""
-
-    def propose(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        expansion: TreeExpansion,
-    ) -> TokenTree:
-        """The root of each row; see `Draft.propose`."""
-        return TokenTree.from_parents(
-            root[:, None], torch.zeros_like(root)[:, None], state.unsqueeze(), expansion.depth
-        )
-
-    def observe(self, observation: Observation) -> None:
-        """Nothing needs to be known of the list."""

@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
+    CatalogDraft,
     Chain,
     Decoder,
     DecodingTrace,
     DynamicTree,
-    ForcedDraft,
     ListRequest,
     Prompts,
     Recommendations,
@@ -54,7 +54,7 @@ def network(model: PreTrainedModel, rows: int | None) -> Decoder:
 _DECODERS: dict[str, Callable[[PreTrainedModel, int | None], Decoder]] = {
     "autoregressive": lambda _, rows: AutoregressiveDecoder(rows=rows),
     "forced": lambda _, rows: AutoregressiveDecoder(forced_tokens=True, rows=rows),
-    "forced draft": lambda _, rows: SpeculativeDecoder(ForcedDraft(), RootOnly(), rows=rows),
+    "forced draft": lambda _, rows: SpeculativeDecoder(CatalogDraft(), RootOnly(), rows=rows),
     "random draft": lambda _, rows: SpeculativeDecoder(RandomDraft(_VOCABULARY), Chain(3), rows=rows),
     "network": network,
 }
@@ -212,6 +212,6 @@ def test_what_is_recorded_may_be_run_at_any_time(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("rows", [-1, 0, 1])
 def test_rows_that_cannot_be_refilled_are_refused(rows: int) -> None:
-    for make in (AutoregressiveDecoder, lambda rows: SpeculativeDecoder(ForcedDraft(), rows=rows)):
+    for make in (AutoregressiveDecoder, lambda rows: SpeculativeDecoder(CatalogDraft(), rows=rows)):
         with pytest.raises(InputError, match=f"rows {rows}: expected at least 2, or null"):
             make(rows=rows)

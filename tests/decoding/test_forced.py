@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
+    CatalogDraft,
     Chain,
     Decoder,
     DecodingTrace,
     DynamicTree,
-    ForcedDraft,
     ForcedRuns,
     ListRequest,
     Recommendations,
@@ -193,7 +193,7 @@ def test_trees_with_forced_runs_keep_the_lists(sampling: Sampling, separator: bo
     vocabulary = SemanticIDVocabulary(_SIZES, separator=separator)
     request = ListRequest.build(_CATALOGS[name], vocabulary, _K, sampling=sampling)
     expected, _, _ = decode(AutoregressiveDecoder(), request)
-    for draft in (RandomDraft(vocabulary), OracleDraft(expected.tokens, vocabulary), ForcedDraft()):
+    for draft in (RandomDraft(vocabulary), OracleDraft(expected.tokens, vocabulary), CatalogDraft()):
         found, _, _ = decode(SpeculativeDecoder(draft, _EXPANSIONS[grown]), request)
         assert torch.equal(found.tokens, expected.tokens)
         torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-6)
@@ -241,8 +241,8 @@ def test_how_deep_a_round_may_go_is_known_in_advance(
         AutoregressiveDecoder(): 0,
         TransformersDecoder(): 0,
         AutoregressiveDecoder(forced_tokens=True): run,
-        SpeculativeDecoder(ForcedDraft(), Chain(3)): 3 + run,
-        SpeculativeDecoder(ForcedDraft(), Chain(3), forced_tokens=False): 3,
+        SpeculativeDecoder(CatalogDraft(), Chain(3)): 3 + run,
+        SpeculativeDecoder(CatalogDraft(), Chain(3), forced_tokens=False): 3,
     }
     for decoder, depth in depths.items():
         assert decoder.max_depth(request) == depth

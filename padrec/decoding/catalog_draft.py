@@ -1,0 +1,61 @@
+"""The draft without parameters: the catalog itself."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.constraint import Constraint, ListState
+from padrec.decoding.draft import Draft, DraftContext, Observation, TreeExpansion
+from padrec.decoding.row_copy import RowCopy
+from padrec.decoding.runner import TargetRunner
+from padrec.decoding.sampling import Choice
+from padrec.decoding.token_tree import TokenTree
+
+
+class CatalogDraft(Draft):
+    """Knows nothing but the constraint: to it every allowed token is as probable as any other.
+
+    Trees then hold what the catalog leaves hardly any choice about: a token is the more probable, the fewer siblings it
+    and those before it have. Where decoding samples, the noise that the target will draw with tells the draft more.
+    With `RootOnly` only forced tokens are proposed.
+    """
+
+    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+        """Any target will do."""
+        self._vocabulary_size = vocabulary.size
+
+    def begin(self, context: DraftContext) -> None:
+        """Nothing needs to be known of the prompts."""
+
+    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
+        """Nothing is known of any row."""
+
+    def propose(
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        expansion: TreeExpansion,
+    ) -> TokenTree:
+        """Let the expansion grow a tree of what is allowed; see `Draft.propose`."""
+        steps = _Indifferent(torch.zeros(len(root), 1, self._vocabulary_size, device=root.device))
+        return expansion.expand(root, state, constraint, choice, steps)
+
+    def observe(self, observation: Observation) -> None:
+        """Nothing needs to be known of the list."""
+
+
+@dataclass(frozen=True)
+class _Indifferent:
+    """See `DraftSteps`; `logits` are those behind every node, `[B, 1, V]`."""
+
+    logits: Tensor
+
+    def root_logits(self) -> Tensor:
+        return self.logits[:, 0]
+
+    def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
+        return self.logits.expand(-1, tokens.shape[1], -1)
