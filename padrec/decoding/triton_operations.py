@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, Stream
-from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, TileChoice, streamed_tile
+from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, TileChoice, linear_tile, streamed_tile
 from padrec.decoding.triton_kernels import (
     attention_kernel,
     held_linear_kernel,
@@ -27,12 +27,12 @@ class TritonOperations(LayerOperations):
 
     Args:
         early: launch each kernel while the one before it still runs, which GPUs can from Hopper (9.0) on.
-        tiles: divides linear maps of several tokens among programs. Streams, until `linear_tile`, which holds weights,
-            has been measured to be faster (`experiments/speed/linear_tiles.py`).
+        tiles: divides linear maps of several tokens among programs (`experiments/speed/linear_tiles.py` compares
+            choices); None is `linear_tile` with `early`, for which its held weights pay, and else `streamed_tile`.
     """
 
-    def __init__(self, early: bool = False, tiles: TileChoice = streamed_tile) -> None:
-        self._tiles = tiles
+    def __init__(self, early: bool = False, tiles: TileChoice | None = None) -> None:
+        self._tiles = tiles or (linear_tile if early else streamed_tile)
         # As the launcher and as the kernel know it.
         self._launch = {"EARLY": early, "launch_pdl": early}
 
