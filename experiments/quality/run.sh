@@ -12,9 +12,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/quality results=runs/quality
 data=${PADREC_DATA:-../shared/data}/beauty
 python=${PYTHON:-python3}
-epochs=${EPOCHS:-40} list_epochs=${LIST_EPOCHS:-8}
-read -r -a recipes <<<"${RECIPES:-shipped-base shipped-dropout-40 shipped-smooth behaviour-base behaviour-small \
-  behaviour-dropout-40 behaviour-averaged behaviour-large narrow-base narrow-dropout-40 item-dropout-40}"
+epochs=${EPOCHS:-40} list_epochs=${LIST_EPOCHS:-24}
+read -r -a recipes <<<"${RECIPES:-shipped-base shipped-dropout-40 shipped-smooth shipped-averaged behaviour-base \
+  behaviour-smooth behaviour-averaged narrow-base item-base item-dropout-40}"
 # Width of the network, dropout and learning rate of each SASRec.
 read -r -a sasrec <<<"${SASREC:-128:0.5:1e-3 128:0.3:1e-3 256:0.5:1e-3 256:0.5:5e-4}"
 # Steps are short: many processes with many threads each would only be in each other's way.
