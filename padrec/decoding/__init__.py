@@ -30,6 +30,7 @@ from padrec.decoding.sampling import Choice, Sampling, gumbel_noise, masked_log_
 from padrec.decoding.session import Rounds
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.static_tree import Chain, StaticTree
+from padrec.decoding.supported_models import check_logits
 from padrec.decoding.token_tree import TokenTree
 from padrec.decoding.transformers_beam import TransformersBeamDecoder
 from padrec.decoding.transformers_decoder import Assistant, TransformersDecoder
@@ -88,6 +89,7 @@ __all__ = [
     "TreeExpansion",
     "additive_mask",
     "can_fuse",
+    "check_logits",
     "compiled",
     "concatenate",
     "gumbel_noise",

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from padrec.catalog import InputError
 from padrec.decoding.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
 from padrec.decoding.kv_cache import PreallocatedCache
 from padrec.decoding.layer_operations import Placement
 from padrec.decoding.row_copy import RowCopy
+from padrec.decoding.supported_models import attention_window, check_logits
 from padrec.decoding.token_tree import TokenTree
 
 
@@ -91,10 +93,16 @@ class TransformersRunner:
     Args:
         model: the target, in evaluation mode, on its device.
         fingerprint: identifies the target's weights; drafts trained for another target refuse to run.
+
+    Raises:
+        InputError: a model that changes the logits of its head; from `prefill`, prompts and lists that are longer than
+            what one of its layers attends to.
     """
 
     def __init__(self, model: PreTrainedModel, fingerprint: str = "") -> None:
+        check_logits(model.config)
         self.model = model
+        self._window = attention_window(model.config)
         self.fingerprint = fingerprint
         self._embed = model.get_input_embeddings()
         self._head = model.get_output_embeddings()
@@ -195,6 +203,12 @@ class TransformersRunner:
         self._layers.refill(rows, batch, roomy(capacity, self.model.device))
 
     def _reserve(self, batch: int, capacity: int) -> None:
+        if self._window is not None and capacity > self._window:
+            whose = (
+                f"a model of type {self.model.config.model_type} whose layers attend to the last {self._window} tokens"
+            )
+            what = "the longest prompt with its list and the proposals of a round"
+            raise InputError(f"{whose}: expected at least {capacity}, {what}")
         device = self.model.device
         # Like the layers' buffers these stay where they are, since recorded passes count on it.
         if batch not in self._row_lengths:

@@ -20,6 +20,7 @@ from padrec.decoding import (
     Recommendations,
     Sampling,
     TransformersRunner,
+    check_logits,
 )
 from padrec.metrics import NDCG, Recall
 from padrec.targets.backbone import build_backbone, fingerprint, load_backbone, save_backbone, settings_of
@@ -106,6 +107,7 @@ class TargetRecommender(TrainableModule):
         self._adapters: LowRankAdapters | None = None
         self._pretrained_fingerprint: str | None = None
         self.backbone = self._build(backbone, pretrained, lora, initial_target)
+        check_logits(self.backbone.config)
         # Behind the adapters, which put another module in the place of the embeddings.
         add_residual_dropout(self.backbone, dropout)
         # Never the module itself: as a second submodule it would be in every checkpoint twice.

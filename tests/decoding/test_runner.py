@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from padrec.catalog import SemanticIDVocabulary
+from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding import Branches, ListState, Prompts, TokenTree, TransformersRunner
-from padrec.targets import build_backbone
+from padrec.targets import TargetRecommender, build_backbone
 from tests.reference import forward, prompt_tokens
 from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
 
@@ -160,25 +160,13 @@ def test_prompts_of_one_token_are_read() -> None:
     assert_reads((expected[0], expected[1]), logits, features[0])
 
 
-_WINDOW = "the mask that a runner makes has no window"
-_SCALE = "a runner's logits are those of the head alone"
-
-
 @pytest.mark.parametrize(
     "settings",
     [
         pytest.param({"model_type": "gpt2"}, id="gpt2"),
         pytest.param({"model_type": "gpt_neox"}, id="gpt-neox"),
-        pytest.param(
-            {"model_type": "mistral", "sliding_window": 4},
-            marks=pytest.mark.xfail(reason=_WINDOW, strict=True),
-            id="sliding-window",
-        ),
-        pytest.param(
-            {"model_type": "granite", "logits_scaling": 4.0},
-            marks=pytest.mark.xfail(reason=_SCALE, strict=True),
-            id="scaled-logits",
-        ),
+        pytest.param({"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 64}, id="wide-window"),
+        pytest.param({"model_type": "granite", "logits_scaling": 1.0}, id="neutral-scale"),
     ],
 )
 def test_any_architecture_is_read_as_its_own_forward_pass_reads_it(settings: dict[str, Any]) -> None:
@@ -191,3 +179,36 @@ def test_any_architecture_is_read_as_its_own_forward_pass_reads_it(settings: dic
         logits, features = TransformersRunner(model).prefill(prompts, extra=0)
         expected = forward(model, prompt_tokens(prompts, 0))
     assert_reads((expected[0][-1], expected[1]), logits[0], features[0], 1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model_type": "mistral", "sliding_window": 4},
+        {"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0},
+    ],
+    ids=["mistral", "qwen3"],
+)
+def test_prompts_beyond_a_window_of_attention_are_refused(settings: dict[str, Any]) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+    runner = TransformersRunner(build_backbone({**sizes, **settings}, _VOCABULARY).eval())
+    with pytest.raises(InputError, match="attend to the last 4 tokens: expected at least"):
+        runner.prefill(random_prompts(_CATALOG, _VOCABULARY, [4]), extra=3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model_type": "granite", "logits_scaling": 4.0},
+        {"model_type": "cohere", "logit_scale": 0.0625},
+    ],
+    ids=["granite", "cohere"],
+)
+def test_models_that_change_the_logits_of_their_head_are_refused(settings: dict[str, Any]) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+    model = build_backbone({**sizes, **settings}, _VOCABULARY)
+    name = "logits_scaling|logit_scale"
+    with pytest.raises(InputError, match=f"a model of type {settings['model_type']} with ({name})"):
+        TransformersRunner(model)
+    with pytest.raises(InputError, match=name):
+        TargetRecommender(_VOCABULARY, backbone={**sizes, **settings})
