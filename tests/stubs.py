@@ -1,6 +1,7 @@
 """Tiny targets, prompts and drafts of known behaviour, shared by the tests of several rooms."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -110,6 +111,21 @@ class CountingRunner(TransformersRunner):
     def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
         self.passes += 1
         return super().verify(tree)
+
+
+class SlowRecording:
+    """Takes its time to record, and counts."""
+
+    seconds = 0.05
+    made = 0
+
+    def __init__(self, function: Callable[[], None], device: torch.device) -> None:
+        time.sleep(self.seconds)
+        SlowRecording.made += 1
+        self._function = function
+
+    def __call__(self) -> None:
+        self._function()
 
 
 @dataclass(frozen=True)

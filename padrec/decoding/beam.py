@@ -1,17 +1,16 @@
 """Exact beam search over the catalog, with several slots in one target pass."""
 
-from dataclasses import dataclass, replace
-
 import torch
 from torch import Tensor
 
 from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
-from padrec.decoding.beam_plan import BeamPass, level_size, plan_passes
+from padrec.decoding.beam_plan import BeamPass, plan_passes, tokens_behind
+from padrec.decoding.beam_search import BeamSearch
 from padrec.decoding.constraint import CatalogConstraint
 from padrec.decoding.decoder import ListRequest, Stopwatch
-from padrec.decoding.prefix_tree import PrefixTree
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.session import Recordings, room_for
 
 _GPU_LOOK_AHEAD = 512
 
@@ -26,7 +25,8 @@ class BeamDecoder:
     A trie of semantic IDs is wide at the top and hardly branches further down. So a pass reads more than the beam: all
     that may follow it for as many levels as stay small. What would have been kept is then known for all of these
     slots at once. Of a catalog of four slots the first pass typically reads the prompt and all first codes, and the
-    second one the beam of two codes and all third codes behind it. Nothing is drafted, and nothing is approximate.
+    second one the beam of two codes and all third codes behind it. Nothing is drafted, and nothing is approximate. On a
+    GPU a search is recorded like the rounds of a list; see `Session`.
 
     Args:
         beam_width: prefixes that are kept of each length, at least K; None keeps K.
@@ -50,8 +50,9 @@ class BeamDecoder:
         self.beam_width = beam_width
         self.look_ahead = look_ahead
         self.renormalise = renormalise
-        # The keys hold the tries alive: the next one cannot be mistaken for them.
+        # The keys hold tries, runners and requests alive: the next one cannot be mistaken for them.
         self._plans: dict[tuple[CatalogTrie, int], tuple[BeamPass, ...]] = {}
+        self._sessions: dict[tuple[TargetRunner, ListRequest, int, int], _BeamSession] = {}
 
     @property
     def search(self) -> str:
@@ -80,20 +81,48 @@ class BeamDecoder:
         device = prompts.tokens.device
         if (trie, width) not in self._plans:
             self._plans[trie, width] = plan_passes(trie, width, self._tokens_ahead(device))
-        search = _BeamSearch(runner, trie, width, self._plans[trie, width], self.renormalise)
-        watch = Stopwatch(device)
-        search.begin(prompts)
-        prefill_seconds = watch.lap()
-        search.finish()
-        decode_seconds = watch.lap()
-        leaves, log_probs = search.best(request.list_length)
-        lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
-        return lists, beam_trace(request, leaves, search.n_passes, prefill_seconds, decode_seconds)
+        plan = self._plans[trie, width]
+        capacity = room_for(prompts, tokens_behind(plan))
+        key = (runner, request, len(prompts.tokens), capacity)
+        if key not in self._sessions:
+            search = BeamSearch(runner, trie, width, request.list_length, plan, self.renormalise, capacity)
+            self._sessions[key] = _BeamSession(search, request, device)
+        return self._sessions[key].decode(prompts)
 
     def _tokens_ahead(self, device: torch.device) -> int:
         if self.look_ahead is not None:
             return self.look_ahead
         return _GPU_LOOK_AHEAD if device.type == "cuda" else 0
+
+
+class _BeamSession:
+    """Searches for batches of one size; see `Session`.
+
+    Args:
+        search: what is recorded.
+        request: what is generated.
+        device: where.
+    """
+
+    def __init__(self, search: BeamSearch, request: ListRequest, device: torch.device) -> None:
+        self._search = search
+        self._request = request
+        self._device = device
+        self._recordings = Recordings(search.start, search.finish, device)
+
+    def decode(self, prompts: Prompts) -> tuple[Recommendations, DecodingTrace]:
+        """Rank K items for each prompt; see `Decoder.decode`."""
+        request, keys = self._request, torch.zeros_like(prompts.lengths)  # nothing is drawn
+        recording_seconds = self._recordings.record(prompts, keys)
+        watch = Stopwatch(self._device)
+        self._recordings.start(prompts, keys)
+        prefill_seconds = watch.lap()
+        self._recordings.round()
+        decode_seconds = watch.lap()
+        leaves, log_probs = self._search.best()
+        lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
+        n_passes = self._search.n_passes
+        return lists, beam_trace(request, lists.leaves, n_passes, prefill_seconds, decode_seconds, recording_seconds)
 
 
 def check_width(beam_width: int | None) -> None:
@@ -129,7 +158,12 @@ def searched_trie(request: ListRequest, beam_width: int | None) -> tuple[Catalog
 
 
 def beam_trace(
-    request: ListRequest, leaves: Tensor, n_passes: int, prefill_seconds: float, decode_seconds: float
+    request: ListRequest,
+    leaves: Tensor,
+    n_passes: int,
+    prefill_seconds: float,
+    decode_seconds: float,
+    recording_seconds: float = 0.0,
 ) -> DecodingTrace:
     """The trace of a beam search that ranked the leaves `[B, K]` in `n_passes` passes, the prefill not counted."""
     batch, list_length = leaves.shape
@@ -137,115 +171,4 @@ def beam_trace(
     for _ in range(n_passes):
         statistics.add_round(torch.ones_like(leaves[:, 0], dtype=torch.bool), draft_passes=0)
     tokens = torch.full_like(leaves[:, 0], list_length * request.vocabulary.n_slots)
-    return statistics.trace(prefill_seconds, decode_seconds, tokens)
-
-
-@dataclass(frozen=True)
-class _Beam:
-    """The best prefixes of one length, in the catalog's order.
-
-    Attributes:
-        nodes: trie nodes, int64 `[B, W]`.
-        scores: log-probabilities of the prefixes, `[B, W]`.
-        log_probs: of each of their codes, `[B, W, codes]`.
-        places: where in the tree of the current pass they stand, int64 `[B, W]`.
-        seen: what their children see of the tokens behind the prompt, bool `[B, W, R]`.
-    """
-
-    nodes: Tensor
-    scores: Tensor
-    log_probs: Tensor
-    places: Tensor
-    seen: Tensor
-
-
-class _BeamSearch:
-    """The search for one batch: fixed shapes, and on a GPU no question to the device.
-
-    Args:
-        runner: the target.
-        trie: of the catalog.
-        width: prefixes that are kept of each length.
-        plan: the passes.
-        renormalise: see `BeamDecoder`.
-    """
-
-    def __init__(
-        self, runner: TargetRunner, trie: CatalogTrie, width: int, plan: tuple[BeamPass, ...], renormalise: bool
-    ) -> None:
-        self._runner, self._trie, self._width = runner, trie, width
-        self._plan, self._renormalise = plan, renormalise
-        # The root is the prompt's last token.
-        self._room = sum(stage.n_nodes for stage in plan) - 1
-
-    @property
-    def n_passes(self) -> int:
-        """Target passes, the one that reads the prompt not counted."""
-        return len(self._plan) - 1
-
-    def begin(self, prompts: Prompts) -> None:
-        """Read the prompts and what may follow them."""
-        batch, device = len(prompts.tokens), prompts.tokens.device
-        root = torch.zeros(batch, 1, dtype=torch.long, device=device)
-        nothing = torch.zeros(batch, 1, self._room, dtype=torch.bool, device=device)
-        tree = PrefixTree.grow(self._trie, root, nothing, -1, self._plan[0])
-        features = self._runner.prefill_branches(prompts, tree.branches(), extra=self._room)
-        self._read = tree.nodes.shape[1] - 1
-        scores = torch.zeros(batch, 1, device=device)
-        beam = _Beam(root, scores, torch.zeros(batch, 1, 0, device=device), places=root, seen=nothing)
-        self._beam = self._descend(beam, tree, features, self._plan[0])
-
-    def finish(self) -> None:
-        """Take the other passes."""
-        for stage in self._plan[1:]:
-            beam = self._beam
-            tree = PrefixTree.grow(self._trie, beam.nodes, beam.seen, self._read, stage)
-            features = self._runner.read_branches(tree.branches())
-            self._read += tree.nodes.shape[1]
-            places = torch.arange(beam.nodes.shape[1], device=beam.nodes.device).expand_as(beam.nodes)
-            self._beam = self._descend(replace(beam, places=places), tree, features, stage)
-
-    def best(self, list_length: int) -> tuple[Tensor, Tensor]:
-        """The best K leaves, int64 `[B, K]`, and the log-probabilities of their codes, `[B, K, L]`."""
-        beam = self._beam
-        order = beam.scores.sort(dim=1, descending=True, stable=True).indices[:, :list_length]
-        log_probs = beam.log_probs.gather(1, order[..., None].expand(-1, -1, beam.log_probs.shape[-1]))
-        return self._trie.leaf(beam.nodes.gather(1, order)), log_probs
-
-    def _descend(self, beam: _Beam, tree: PrefixTree, features: Tensor, stage: BeamPass) -> _Beam:
-        """Move the beam behind all that a pass has read, whose features are `[B, N, d]`."""
-        for level, most in enumerate(stage.children, start=stage.level + 1):
-            beam = self._step(beam, tree, features, most, min(self._width, level_size(self._trie, level)))
-        return beam
-
-    def _step(self, beam: _Beam, tree: PrefixTree, features: Tensor, most: int, width: int) -> _Beam:
-        """Continue the beam by one code: the best `width` of all children, of which no prefix has more than `most`."""
-        tokens, nodes, present = self._trie.children(beam.nodes, most)  # [B, W, C]
-        log_probs = self._log_probs(_pick(features, beam.places), tokens, present)
-        scores = (beam.scores[..., None] + log_probs).masked_fill(~present, -torch.inf).flatten(1)
-        best = scores.sort(dim=1, descending=True, stable=True).indices[:, :width]
-        # Back in the catalog's order, so that among equal scores the next step finds the first one first, too.
-        best = best.sort(1).values
-        parents, child = best // most, best % most
-        places = beam.places.gather(1, parents)
-        history = torch.cat([_pick(beam.log_probs, parents), log_probs.flatten(1).gather(1, best)[..., None]], 2)
-        return _Beam(
-            nodes=nodes.flatten(1).gather(1, best),
-            scores=scores.gather(1, best),
-            log_probs=history,
-            places=tree.first_children.gather(1, places) + child,
-            seen=_pick(tree.seen, places),
-        )
-
-    def _log_probs(self, features: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
-        """Log-probabilities of the tokens `[B, W, C]` behind prefixes with features `[B, W, d]`."""
-        logits = self._runner.logits(features)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        found = logits.gather(2, tokens)
-        competing = found.masked_fill(~present, -torch.inf) if self._renormalise else logits
-        return found - competing.logsumexp(-1, keepdim=True)
-
-
-def _pick(values: Tensor, index: Tensor) -> Tensor:
-    """Of values `[B, N, d]` those at `index`, int64 `[B, M]`: `[B, M, d]`."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+    return statistics.trace(prefill_seconds, decode_seconds, tokens, recording_seconds)

@@ -45,6 +45,11 @@ def plan_passes(trie: CatalogTrie, beam_width: int, look_ahead: int) -> tuple[Be
     return tuple(passes)
 
 
+def tokens_behind(plan: tuple[BeamPass, ...]) -> int:
+    """R, the most tokens that the passes read behind each prompt."""
+    return sum(stage.n_nodes for stage in plan) - 1  # the root is the prompt's last token
+
+
 def _longest_pass(trie: CatalogTrie, level: int, beam_width: int, look_ahead: int) -> BeamPass:
     beam = min(beam_width, level_size(trie, level))
     widths = [beam]

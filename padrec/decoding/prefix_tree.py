@@ -52,13 +52,13 @@ class PrefixTree:
             begins.append(torch.zeros_like(nodes))
             sights.append(_with_itself(above, first + size))
             size += nodes.shape[1]
-        sizes = torch.tensor([level.shape[1] for level in levels])
-        depths = torch.arange(stage.level - 1, stage.level - 1 + len(levels)).repeat_interleave(sizes)
+        # Made on the device, since nothing can be copied there while a pass is recorded.
+        depths = [level.new_full(level.shape[1:], depth) for depth, level in enumerate(levels, stage.level - 1)]
         joined = torch.cat(levels, 1)
         return cls(
             nodes=joined,
             tokens=trie.token(joined),
-            depths=depths.to(nodes.device),
+            depths=torch.cat(depths),
             seen=torch.cat(sights, 1),
             first_children=torch.cat(begins, 1),
             first=first,

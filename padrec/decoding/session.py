@@ -12,7 +12,7 @@ from padrec.decoding.decoder import ListBuffer, ListRequest, Stopwatch
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.recording import Recording
 from padrec.decoding.row_copy import RowCopy
-from padrec.decoding.runner import Prompts
+from padrec.decoding.runner import Prompts, roomy
 
 # Prompts are padded to a multiple of this on a GPU, so that few widths have to be recorded.
 _WIDTH_STEP = 32
@@ -57,40 +57,75 @@ class Session:
         self._rounds = rounds
         self._request = request
         self._device = device
-        self._starts: dict[int, Start] = {}  # by width of the prompts
-        self._round: Recording | None = None
+        self._recordings = Recordings(rounds.start, rounds.round, device)
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
         """Write one list for each prompt; see `Decoder.decode`."""
         lists, statistics = self._rounds.lists, self._rounds.statistics
         keys = self._request.sampling.keys(len(prompts.tokens), generator, self._device)
-        recording_seconds, start = self._recorded(prompts, keys)
+        recording_seconds = self._recordings.record(prompts, keys)
         watch = Stopwatch(self._device)
-        start.run(prompts, keys)
+        self._recordings.start(prompts, keys)
         prefill_seconds = watch.lap()
         self._finish_lists()
         trace = statistics.trace(prefill_seconds, watch.lap(), lists.lengths, recording_seconds)
         return lists.recommendations(), trace
 
-    def _recorded(self, prompts: Prompts, keys: Tensor) -> tuple[float, "Start"]:
-        """What starts prompts of this width; recorded, and timed, at the first need."""
-        width = recorded_width(prompts.tokens.shape[1], self._device)
-        before = time.perf_counter()
-        if width not in self._starts:
-            self._starts[width] = Start(self._rounds.start, prompts, keys, width)
-        if self._round is None:
-            self._round = Recording(self._rounds.round, self._device)
-        return time.perf_counter() - before, self._starts[width]
-
     def _finish_lists(self) -> None:
-        assert self._round is not None
         lists = self._rounds.lists
         remaining = self._request.n_tokens - 1
         while remaining > 0:
             # So many rounds are needed at least: only behind them the device is asked how far it is.
             for _ in range(math.ceil(remaining / self._rounds.most_tokens)):
-                self._round()
+                self._recordings.round()
             remaining = lists.remaining()
+
+
+class Recordings:
+    """What is recorded for batches of one size: a start for each width of prompts, and one round.
+
+    Args:
+        start: begins a batch, see `Rounds.start`.
+        round_: continues it, see `Rounds.round`.
+        device: where.
+    """
+
+    def __init__(
+        self, start: Callable[[Prompts, Tensor], None], round_: Callable[[], None], device: torch.device
+    ) -> None:
+        self._start_function = start
+        self._round_function = round_
+        self._device = device
+        self._starts: dict[int, Start] = {}  # by width of the prompts
+        self._round: Recording | None = None
+
+    def record(self, prompts: Prompts, keys: Tensor) -> float:
+        """Record what is needed for a batch and is not recorded yet; returns the seconds it took."""
+        before = time.perf_counter()
+        width = self._width(prompts)
+        if width not in self._starts:
+            self._starts[width] = Start(self._start_function, prompts, keys, width)
+        if self._round is None:
+            self._round = Recording(self._round_function, self._device)
+        return time.perf_counter() - before
+
+    def start(self, prompts: Prompts, keys: Tensor) -> None:
+        """Start a batch for which `record` has been called."""
+        self._starts[self._width(prompts)].run(prompts, keys)
+
+    def round(self) -> None:
+        """Run a round of the batch that was started last."""
+        assert self._round is not None
+        self._round()
+
+    def _width(self, prompts: Prompts) -> int:
+        return recorded_width(prompts.tokens.shape[1], self._device)
+
+
+def room_for(prompts: Prompts, behind: int) -> int:
+    """Capacity of the cache, in tokens, for prompts as they are recorded and so many tokens behind them."""
+    device = prompts.tokens.device
+    return roomy(recorded_width(prompts.tokens.shape[1], device) + behind, device)
 
 
 def recorded_width(width: int, device: torch.device) -> int:

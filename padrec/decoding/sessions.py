@@ -9,8 +9,8 @@ from padrec.catalog import InputError
 from padrec.decoding.continuous import ContinuousSession
 from padrec.decoding.decoder import ListRequest
 from padrec.decoding.recommendations import DecodingTrace, Recommendations
-from padrec.decoding.runner import Prompts, TargetRunner, roomy
-from padrec.decoding.session import Rounds, Session, recorded_width
+from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.session import Rounds, Session, room_for
 
 
 class Sessions:
@@ -39,10 +39,9 @@ class Sessions:
         self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
     ) -> tuple[Recommendations, DecodingTrace]:
         """Write one list for each prompt; see `Decoder.decode`."""
-        device = prompts.tokens.device
-        n_prompts, width = prompts.tokens.shape
+        device, n_prompts = prompts.tokens.device, len(prompts.tokens)
         batch = min(n_prompts, self._rows or n_prompts)
-        capacity = roomy(recorded_width(width, device) + request.n_tokens + self._room, device)
+        capacity = room_for(prompts, request.n_tokens + self._room)
         key = (runner, request, batch, capacity, n_prompts > batch)
         if key not in self._sessions:
             rounds = partial(self._rounds, runner, request)

@@ -1,11 +1,14 @@
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding import (
@@ -18,9 +21,13 @@ from padrec.decoding import (
     Sampling,
     TransformersBeamDecoder,
     TransformersRunner,
+    session,
 )
+from padrec.decoding.beam import searched_trie
+from padrec.decoding.beam_plan import plan_passes
+from padrec.decoding.beam_search import BeamSearch
 from tests.reference import beam_search, item_log_probs, leaf_tokens, prompt_tokens
-from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
+from tests.stubs import SlowRecording, random_catalog, random_prompts, select_rows, tiny_target
 
 _SIZES, _K = (5, 6, 4), 4
 _CATALOG = random_catalog(_SIZES, 30)
@@ -264,6 +271,118 @@ def test_a_ranking_is_the_same_alone_and_in_any_batch(look_ahead: int) -> None:
     together = ranked([0, 1, 2, 3, 4])
     for rows in ([0], [1], [2], [3], [4], [3, 1], [2, 4, 0]):
         assert ranked(rows) == [together[row] for row in rows]
+
+
+# Users of each batch, by the items of their histories: other widths, other sizes, and the first shape once more.
+_BATCHES = [[3, 1], [9, 0], [2, 2], [4, 1, 0], [6], [12, 30], [1, 3]]
+
+
+def batch_prompts(batch: int) -> Prompts:
+    return random_prompts(_CATALOG, SemanticIDVocabulary(_SIZES), _BATCHES[batch], seed=batch)
+
+
+def assert_same(found: Recommendations, expected: Recommendations) -> None:
+    assert torch.equal(found.leaves, expected.leaves)
+    assert torch.equal(found.tokens, expected.tokens)
+    torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("look_ahead", _LOOK_AHEADS)
+def test_batches_one_after_the_other_are_ranked_as_by_fresh_decoders(look_ahead: int, renormalise: bool) -> None:
+    """Nothing of a batch is left for the next one, and nothing that was returned is written to again."""
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    model = tiny_target(vocabulary)
+    request = ListRequest.build(_CATALOG, vocabulary, _K)
+    batches = range(len(_BATCHES))
+    fresh = [
+        decode(BeamDecoder(None, look_ahead, renormalise), TransformersRunner(model), batch_prompts(batch), request)[0]
+        for batch in batches
+    ]
+    runner, decoder = TransformersRunner(model), BeamDecoder(None, look_ahead, renormalise)
+    order = [*batches, *reversed(batches)]
+    found = [decode(decoder, runner, batch_prompts(batch), request)[0] for batch in order]
+    for batch, lists in zip(order, found, strict=True):
+        assert_same(lists, fresh[batch])
+
+
+def test_requests_and_targets_take_turns_at_one_beam_decoder() -> None:
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    requests = [ListRequest.build(_CATALOG, vocabulary, list_length) for list_length in (_K, 2)]
+    runners = [TransformersRunner(tiny_target(vocabulary, seed=seed)) for seed in (0, 5)]
+    turns = list(itertools.product(runners, requests)) * 2
+    decoder = BeamDecoder(look_ahead=12)
+    for runner, request in turns:
+        expected, _ = decode(BeamDecoder(look_ahead=12), runner, batch_prompts(3), request)
+        assert_same(decode(decoder, runner, batch_prompts(3), request)[0], expected)
+
+
+@pytest.mark.parametrize("look_ahead", [0, 12, 512])
+def test_a_batch_of_a_known_shape_records_nothing(look_ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "Recording", SlowRecording)
+    monkeypatch.setattr(SlowRecording, "made", 0)
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    request = ListRequest.build(_CATALOG, vocabulary, _K)
+    runner, decoder = TransformersRunner(tiny_target(vocabulary)), BeamDecoder(look_ahead=look_ahead)
+
+    def recorded(batch: int) -> int:
+        made, start = SlowRecording.made, time.perf_counter()
+        _, trace = decode(decoder, runner, batch_prompts(batch), request)
+        elapsed, made = time.perf_counter() - start, SlowRecording.made - made
+        assert trace.recording_seconds >= made * SlowRecording.seconds
+        assert trace.seconds + trace.recording_seconds <= elapsed
+        return made
+
+    assert recorded(0) == 2, "the first pass, and all others"
+    assert recorded(6) == 0, "other prompts of the same width"
+    assert recorded(2) == 1, "another width has a first pass of its own"
+    assert recorded(4) == 2, "another batch size has everything of its own"
+    assert [recorded(batch) for batch in (0, 2, 4, 6)] == [0, 0, 0, 0]
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Refuses tensors made of Python values, which would be copied to the device."""
+
+    def __torch_dispatch__(
+        self,
+        function: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        assert function is not torch.ops.aten.lift_fresh.default, "a tensor of values from the host"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("look_ahead", _LOOK_AHEADS)
+def test_what_is_recorded_reads_no_value_on_the_host(
+    look_ahead: int, renormalise: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs on a device whose tensors have shapes and no values: whoever asks for one, or brings one, fails."""
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    request = ListRequest.build(_CATALOG, vocabulary, _K)
+    trie, width = searched_trie(request, None)
+    plan = plan_passes(trie, width, look_ahead)
+    trie.to("meta")
+    model = tiny_target(vocabulary)
+    torch.nn.Module.to(model, "meta")  # in place
+    runner = TransformersRunner(model)
+    tokens = torch.zeros(2, 32, dtype=torch.long, device="meta")
+    prompts = Prompts(tokens, tokens, tokens[:, 0])
+    # As on a GPU; and this device knows no mixed precision.
+    monkeypatch.setattr("padrec.decoding.prefix_tree._width", lambda trie, nodes, bound: bound)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    search = BeamSearch(runner, trie, width, _K, plan, renormalise, capacity=256)
+    with torch.inference_mode(), NothingFromTheHost():  # type: ignore[no-untyped-call]
+        # The second time in the tensors that the first run has made, as it is recorded.
+        for _ in range(2):
+            search.start(prompts, prompts.lengths)
+            search.finish()
+        leaves, log_probs = search.best()
+    assert leaves.shape == (2, _K)
+    assert log_probs.shape == (2, _K, len(_SIZES))
+    assert leaves.device.type == log_probs.device.type == "meta"
 
 
 @pytest.mark.parametrize("decoder", [BeamDecoder(3), TransformersBeamDecoder(3)])

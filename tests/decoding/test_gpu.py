@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
+    BeamDecoder,
     Chain,
     Decoder,
     DynamicTree,
@@ -327,6 +328,47 @@ def test_recorded_decoding_equals_eager_decoding(
             again = [lists_of(decoder, runner, request, batch) for batch in reversed(range(len(_BATCHES)))]
             assert again[::-1] == results[-1]
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("head_size", "dtype"),
+    [(8, torch.float32), (16, torch.float32), (16, torch.bfloat16)],
+    ids=["plain operations", "kernels", "kernels bfloat16"],
+)
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("look_ahead", [None, 0, 12])
+def test_recorded_beam_search_equals_eager_beam_search(
+    look_ahead: int | None, renormalise: bool, head_size: int, dtype: torch.dtype
+) -> None:
+    model = target(head_size, dtype)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=_DEVICE)
+    results = []
+    for recorded in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not recorded:
+                patch.setattr(session, "Recording", EagerRecording)
+            runner, decoder = TransformersRunner(model), BeamDecoder(5, look_ahead, renormalise)
+            results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
+            # Once more in another order: what was recorded for one batch is not disturbed by the others.
+            again = [lists_of(decoder, runner, request, batch) for batch in reversed(range(len(_BATCHES)))]
+            assert again[::-1] == results[-1]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("look_ahead", [None, 0, 12])
+@pytest.mark.parametrize("width", [_K, 200])
+def test_recorded_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | None) -> None:
+    decoder = BeamDecoder(width, look_ahead)
+    runner = TransformersRunner(target(16, torch.float64))
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=_DEVICE)
+    reference = TransformersRunner(target(16, torch.float64).cpu())
+    reference_request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
+    for batch, histories in enumerate(_BATCHES):
+        prompts = random_prompts(_CATALOG, _VOCABULARY, histories, seed=batch)
+        expected, _ = BeamDecoder(width).decode(reference, prompts, reference_request, torch.Generator())
+        # The second time everything is replayed.
+        for _ in range(2):
+            assert lists_of(decoder, runner, request, batch)[0] == expected.tokens.tolist()
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])

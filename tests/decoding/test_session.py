@@ -28,6 +28,7 @@ from tests.stubs import (
     ContraryDraft,
     CountingRunner,
     OracleDraft,
+    SlowRecording,
     random_catalog,
     random_network_draft,
     random_prompts,
@@ -175,21 +176,6 @@ def test_rounds_end_with_the_longest_list(name: str) -> None:
         most_tokens = decoder.max_depth(request) + 1
         # Where lists end early, a few rounds may have been started before the host could know.
         assert slowest <= runner.passes <= max(slowest, math.ceil((request.n_tokens - 1) / most_tokens))
-
-
-class SlowRecording:
-    """Takes its time to record, and counts."""
-
-    seconds = 0.05
-    made = 0
-
-    def __init__(self, function: Callable[[], None], device: torch.device) -> None:
-        time.sleep(self.seconds)
-        SlowRecording.made += 1
-        self._function = function
-
-    def __call__(self) -> None:
-        self._function()
 
 
 def test_recording_is_timed_apart_and_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
