@@ -470,30 +470,23 @@ def attention_kernel(
     place = ((row * width + token) * (N_KEYS * GROUP) + head * GROUP + member)[:, None] * SIZE + unit[None, :]
     base = row * row_stride + head * head_stride
     if EARLY:
+        # The past's keys and values are read behind the wait as well. Before it, all that is known of the kernels
+        # before is that they have started: launched early, they need not wait for one another either. And the first
+        # one behind `keep_kernel`, which moves columns of the past, may start without seeing all that it wrote.
         _move_past_to_l2(keys + base, values + base, tl.load(lengths + row), SIZE, BLOCK_S)
         _wait_for_input(EARLY)
+    # The length first, since every address behind it waits for it.
+    past = tl.load(lengths + row).to(tl.int32)
     q = tl.load(queries + place, real[:, None], 0.0)
-    past = tl.load(lengths + row)
     end = past + first + width
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     weight_sum = tl.zeros([BLOCK_Q], tl.float32)
     total = tl.zeros([BLOCK_Q, SIZE], tl.float32)
-    # Blocks of columns that all tokens see need no mask.
-    whole = (past // BLOCK_S) * BLOCK_S
-    for start in range(0, whole, BLOCK_S):
-        address = base + (start + tl.arange(0, BLOCK_S))[:, None] * SIZE + unit[None, :]
-        k = tl.load(keys + address)
-        v = tl.load(values + address)
-        score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        top, weight_sum, total = _absorb(score, v, top, weight_sum, total, PRECISION)
-    for start in range(whole, end, BLOCK_S):
+    # Blocks that all tokens see are masked too: behind a loop of their own, the last block's keys and values would be
+    # asked for only when all before are summed up. What a block needs is asked for before any of it is waited for.
+    for start in range(0, end, BLOCK_S):
         column = start + tl.arange(0, BLOCK_S)
-        filled = column < end
-        address = base + column[:, None] * SIZE + unit[None, :]
-        k = tl.load(keys + address, filled[:, None], 0.0)
-        v = tl.load(values + address, filled[:, None], 0.0)
-        score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        behind = column - past
+        filled, behind = column < end, column - past
         if CHAIN:
             visible = behind[None, :] <= token[:, None]
         else:
@@ -501,6 +494,10 @@ def attention_kernel(
             flags = ancestors + row * ancestor_row_stride + token[:, None] * ancestor_token_stride + behind[None, :]
             is_ancestor = tl.load(flags, real[:, None] & in_tree[None, :], 0)
             visible = (behind < 0)[None, :] | (is_ancestor != 0)
+        address = base + column[:, None] * SIZE + unit[None, :]
+        k = tl.load(keys + address, filled[:, None], 0.0)
+        v = tl.load(values + address, filled[:, None], 0.0)
+        score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         score = tl.where(visible & filled[None, :], score, float("-inf"))
         top, weight_sum, total = _absorb(score, v, top, weight_sum, total, PRECISION)
     total = total / weight_sum[:, None]

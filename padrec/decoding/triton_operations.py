@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from padrec.decoding.attention_tiles import AttentionTileChoice, attention_tile
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, Stream
 from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, TileChoice, linear_tile, streamed_tile
 from padrec.decoding.triton_kernels import (
@@ -27,12 +28,19 @@ class TritonOperations(LayerOperations):
 
     Args:
         early: launch each kernel while the one before it still runs, which GPUs can from Hopper (9.0) on.
-        tiles: divides linear maps of several tokens among programs (`experiments/speed/linear_tiles.py` compares
-            choices); None is `linear_tile` with `early`, for which its held weights pay, and else `streamed_tile`.
+        tiles: divides linear maps of several tokens among programs (`experiments/speed/tiles.py` compares choices);
+            None is `linear_tile` with `early`, for which its held weights pay, and else `streamed_tile`.
+        attention_tiles: divides attention among programs.
     """
 
-    def __init__(self, early: bool = False, tiles: TileChoice | None = None) -> None:
+    def __init__(
+        self,
+        early: bool = False,
+        tiles: TileChoice | None = None,
+        attention_tiles: AttentionTileChoice = attention_tile,
+    ) -> None:
         self._tiles = tiles or (linear_tile if early else streamed_tile)
+        self._attention_tiles = attention_tiles
         # As the launcher and as the kernel know it.
         self._launch = {"EARLY": early, "launch_pdl": early}
 
@@ -235,9 +243,9 @@ class TritonOperations(LayerOperations):
         batch, width = placement.positions.shape
         seen = torch.empty(batch * width, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
-        block_q, block_s, warps, stages = attention_blocks(width * group, queries.itemsize)
+        tile = self._attention_tiles(width * group, heads.size, queries.itemsize)
         ancestors = None if placement.ancestors is None else placement.ancestors.view(torch.uint8)
-        attention_kernel[(batch * heads.keys, triton.cdiv(width * group, block_q))](
+        attention_kernel[(batch * heads.keys, triton.cdiv(width * group, tile.queries))](
             queries,
             cache.keys,
             cache.values,
@@ -255,11 +263,11 @@ class TritonOperations(LayerOperations):
             N_KEYS=heads.keys,
             GROUP=group,
             SIZE=heads.size,
-            BLOCK_Q=block_q,
-            BLOCK_S=block_s,
+            BLOCK_Q=tile.queries,
+            BLOCK_S=tile.columns,
             PRECISION=_precision(queries.dtype),
-            num_warps=warps,
-            num_stages=stages,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
             **self._launch,
         )
         return seen
@@ -295,11 +303,6 @@ def vector_blocks(n_out: int, n_in: int, gated: bool) -> tuple[int, int, int]:
     if block_k > 1024:
         return 4, block_k, 4
     return 8, block_k, 4 if n_out <= 1024 else 8
-
-
-def attention_blocks(n_queries: int, itemsize: int) -> tuple[int, int, int, int]:
-    """Tile sizes (queries, columns), warps and pipeline stages of the attention of so many queries of one key head."""
-    return 16, 64 if itemsize == 2 else 32, 4, 2
 
 
 def _precision(dtype: torch.dtype) -> str:

@@ -24,6 +24,7 @@ from padrec.decoding import (
     TransformersRunner,
     session,
 )
+from padrec.decoding.attention_tiles import AttentionTile
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
 from padrec.decoding.linear_tiles import linear_tile, streamed_tile
 from padrec.decoding.top_k import top_k
@@ -196,6 +197,32 @@ def assert_rotates(
 def test_attention(fused: LayerOperations, heads: Heads, first: int, tree: bool, dtype: torch.dtype) -> None:
     for width in _WIDTHS:
         assert_attends(fused, heads, placement_of([40, 1, 130], width, first, tree), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@_PLACES
+@pytest.mark.parametrize("early", [False, True], ids=["in turn", "early"])
+@pytest.mark.parametrize(
+    "tile",
+    [
+        AttentionTile(16, 64, 4, 4),
+        AttentionTile(16, 128, 4, 2),
+        AttentionTile(16, 256, 4, 2),
+        AttentionTile(16, 256, 8, 2),
+        AttentionTile(32, 128, 8, 2),
+        AttentionTile(64, 64, 4, 4),
+    ],
+    ids=str,
+)
+def test_attention_of_other_tiles(tile: AttentionTile, early: bool, first: int, tree: bool, dtype: torch.dtype) -> None:
+    if early and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("needs a GPU that launches kernels early")
+    triton_operations = pytest.importorskip("padrec.decoding.triton_operations")
+    operations = triton_operations.TritonOperations(early, attention_tiles=lambda *sizes: tile)
+    for lengths in ([40, 1, 130], [64, 256, 300]):
+        for width in (1, 2, 10, 17, 64, 200):
+            placement = placement_of(lengths, width, first, tree)
+            assert_attends(operations, Heads(4, 2, 64, 0.125), placement, dtype)
 
 
 def assert_attends(fused: LayerOperations, heads: Heads, placement: Placement, dtype: torch.dtype) -> None:
