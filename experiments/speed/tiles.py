@@ -4,7 +4,7 @@ From the repository's root: python -m experiments.speed.tiles --output runs/spee
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from padrec import InputError, SemanticIDVocabulary
 from padrec.decoding import Placement, Recording
 from padrec.decoding.attention_tiles import AttentionTile, AttentionTileChoice, attention_tile
 from padrec.decoding.cached_layers import FusedLayers
-from padrec.decoding.linear_tiles import LinearTile, Tile, TileChoice, held_tile, linear_tile, streamed_tile
+from padrec.decoding.linear_tiles import LinearTile, Tile, TileChoice, linear_tile, streamed_tile
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.targets import build_backbone
 
@@ -37,21 +37,16 @@ class _Tiles:
     attention: AttentionTileChoice = attention_tile
 
 
-def _down_by_eights(*sizes: Any) -> Tile:
-    """Maps of few outputs from many inputs by twice as many programs, of 8 outputs, from 33 tokens on."""
-    tile = linear_tile(*sizes)
-    return replace(tile, outputs=8, stages=4) if _is_down(*sizes) and isinstance(tile, LinearTile) else tile
+def _split(outputs: int, splits: int, least_inputs: int) -> TileChoice:
+    """From 33 tokens on, maps of at least so many inputs and few outputs by programs that share the inputs."""
 
+    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+        chosen = linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+        if gated or itemsize != 2 or n_tokens <= 32 or n_out > 1024 or n_in < least_inputs:
+            return chosen
+        return LinearTile(64, outputs, 128, 4, 4, splits)
 
-def _down_held(*sizes: Any) -> Tile:
-    """The same maps by programs that hold weights for 32 tokens, two or more of which hold the same ones."""
-    n_tokens, *others = sizes
-    held = held_tile(32, *others) if _is_down(*sizes) and n_tokens > 32 else None
-    return held or linear_tile(*sizes)
-
-
-def _is_down(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> bool:
-    return n_in > 2 * n_out and not gated and itemsize == 2
+    return tile
 
 
 def _attention(columns: int, warps: int, stages: int, most_queries: int = 16) -> AttentionTileChoice:
@@ -70,8 +65,10 @@ def _attention(columns: int, warps: int, stages: int, most_queries: int = 16) ->
 CHOICES: Mapping[str, _Tiles] = {
     "streamed": _Tiles(linear=streamed_tile),
     "chosen": _Tiles(),
-    "down by eights": _Tiles(linear=_down_by_eights),
-    "down held": _Tiles(linear=_down_held),
+    # Of 1,024 outputs they make 128 programs.
+    "down in 4": _Tiles(linear=_split(32, 4, 2048)),
+    "down in 8": _Tiles(linear=_split(64, 8, 2048)),
+    "down and out in 4": _Tiles(linear=_split(32, 4, 1024)),
     "attention 64, 4 stages": _Tiles(attention=_attention(64, 4, 4)),
     "attention 128": _Tiles(attention=_attention(128, 4, 2)),
     "attention 256": _Tiles(attention=_attention(256, 4, 2)),

@@ -26,7 +26,7 @@ from padrec.decoding import (
 )
 from padrec.decoding.attention_tiles import AttentionTile
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
-from padrec.decoding.linear_tiles import linear_tile, streamed_tile
+from padrec.decoding.linear_tiles import LinearTile, linear_tile, streamed_tile
 from padrec.decoding.top_k import top_k
 from padrec.targets import build_backbone, to_precision
 from tests.stubs import random_catalog, random_network_draft, random_prompts
@@ -42,10 +42,15 @@ _WIDTHS = [1, 2, 7, 16, 17, 64, 65, 128, 129, 200]
 _COLUMNS = 512
 
 
+def split_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> LinearTile:
+    """Programs share the inputs of all maps that are sums."""
+    return LinearTile(64, 32, 128 // itemsize, 4, 3, 1 if gated else 4)
+
+
 @pytest.fixture(
     scope="module",
-    params=[(False, streamed_tile), (True, streamed_tile), (True, linear_tile)],
-    ids=["in turn", "early", "early and held"],
+    params=[(False, streamed_tile), (True, streamed_tile), (True, linear_tile), (True, split_tile)],
+    ids=["in turn", "early", "early and held", "early and split"],
 )
 def fused(request: pytest.FixtureRequest) -> LayerOperations:
     early, tiles = request.param

@@ -49,9 +49,10 @@ def test_blocks_of_columns_fit_into_memory(name: str, n_queries: int, itemsize: 
     assert (tile.queries + 2 * (tile.stages - 1) * tile.columns) * 64 * itemsize <= 200 * 1024
 
 
-def test_down_is_divided_otherwise_from_33_tokens_on() -> None:
-    for name in ("down by eights", "down held"):
-        down, chosen = CHOICES[name].linear, CHOICES["chosen"].linear
-        assert down(64, 1024, 3072, False, 2) != chosen(64, 1024, 3072, False, 2)
-        assert down(32, 1024, 3072, False, 2) == chosen(32, 1024, 3072, False, 2)
-        assert down(64, 1024, 1024, False, 2) == chosen(64, 1024, 1024, False, 2)
+@pytest.mark.parametrize("name", [name for name in CHOICES if " in " in name])
+def test_maps_of_few_outputs_are_split_from_33_tokens_on(name: str) -> None:
+    choice = CHOICES[name].linear
+    tile = choice(64, 1024, 3072, False, 2)
+    assert 1024 // tile.outputs * tile.splits == 128
+    assert choice(64, 1024, 1024, False, 2).splits == (tile.splits if "out" in name else 1)
+    assert choice(32, 1024, 3072, False, 2).splits == choice(64, 3072, 1024, True, 2).splits == 1
