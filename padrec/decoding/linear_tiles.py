@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 # Of a multiprocessor's memory, for what a program holds of inputs and weights.
 _TILE_BYTES = 200_000
@@ -31,6 +32,8 @@ class LinearTile:
         inputs: read together.
         warps: of a program.
         stages: blocks of inputs that are under way together.
+        splits: parts of the inputs, each multiplied by programs of its own and added up by another kernel, so that maps
+            of few outputs keep all multiprocessors at it. 1 for gated maps, which are not sums of their parts.
     """
 
     tokens: int
@@ -38,6 +41,7 @@ class LinearTile:
     inputs: int
     warps: int
     stages: int
+    splits: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class HeldTile:
     batch: int
     registers: int | None = None
     spread: bool = True
+    splits: ClassVar[int] = 1
 
 
 Tile = LinearTile | HeldTile

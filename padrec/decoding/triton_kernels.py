@@ -31,13 +31,13 @@ def _move_to_l2(addresses):
 
 
 @triton.jit
-def _move_weights_to_l2(weight, out, n_out, first, n_in, GATED: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Ask for what the outputs `out` take from `weight`, from column `first` on; addresses outside become its first."""
+def _move_weights_to_l2(weight, out, n_out, first, last, n_in, GATED: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Ask for columns `first` to `last` of the outputs `out`; addresses outside become the first of `weight`."""
     LINE: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
     LINES: tl.constexpr = max(1, BLOCK_K // LINE)
-    for start in range(first, n_in, BLOCK_K):
+    for start in range(first, last, BLOCK_K):
         column = start + LINE * tl.arange(0, LINES)
-        inside = (out < n_out)[:, None] & (column < n_in)[None, :]
+        inside = (out < n_out)[:, None] & (column < last)[None, :]
         place = out.to(tl.int64)[:, None] * n_in + column[None, :]
         _move_to_l2(weight + tl.where(inside, place, 0))
         if GATED:
@@ -92,6 +92,7 @@ def linear_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    SPLITS: tl.constexpr,
     PRECISION: tl.constexpr,
     EARLY: tl.constexpr,
 ):
@@ -100,9 +101,16 @@ def linear_kernel(
     token = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
     out_mask, token_mask = out < n_out, token < n_tokens
     weight_row = out.to(tl.int64)[:, None] * n_in
+    first, last = 0, n_in
+    if SPLITS > 1:
+        # Whole blocks of inputs, to one of as many results: `sum_kernel` adds them up.
+        split_inputs = tl.cdiv(tl.cdiv(n_in, SPLITS), BLOCK_K) * BLOCK_K
+        first = tl.program_id(2) * split_inputs
+        last = tl.minimum(n_in, first + split_inputs)
+        y += tl.program_id(2).to(tl.int64) * n_tokens * n_out
     if EARLY:
         if tl.program_id(1) == 0:
-            _move_weights_to_l2(weight, out, n_out, 0, n_in, GATED, BLOCK_K)
+            _move_weights_to_l2(weight, out, n_out, first, last, n_in, GATED, BLOCK_K)
         _wait_for_input(EARLY)
     place = token.to(tl.int64)[:, None] * n_out + out[None, :]
     mask = token_mask[:, None] & out_mask[None, :]
@@ -116,7 +124,7 @@ def linear_kernel(
         added = tl.load(residual + place, mask, 0.0).to(tl.float32)
     total = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
     total_up = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
-    for start in range(0, n_in, BLOCK_K):
+    for start in range(first, last, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)
         inside = column < n_in
         part_x = tl.load(x + token[:, None] * n_in + column[None, :], token_mask[:, None] & inside[None, :], 0.0)
@@ -139,6 +147,49 @@ def linear_kernel(
     tl.store(y + place, result, mask)
     if SCALES:
         scale = tl.load(next_norm + out, out_mask, 0.0)
+        _store_scaled(result, scale, next_scaled, next_squares, place, token, token_mask, mask)
+
+
+@triton.jit
+def sum_kernel(
+    splits,
+    bias,
+    residual,
+    next_norm,
+    y,
+    next_scaled,
+    next_squares,
+    n_tokens,
+    n_out,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    SCALES: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    EARLY: tl.constexpr,
+):
+    # Always in the same order, so that a result does not depend on which program was the first.
+    _let_next_start(EARLY)
+    out = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    token = tl.program_id(1) + tl.arange(0, 1)
+    token_mask = token < n_tokens
+    mask = token_mask[:, None] & (out < n_out)[None, :]
+    place = token.to(tl.int64)[:, None] * n_out + out[None, :]
+    if HAS_BIAS:
+        shift = tl.load(bias + out, out < n_out, 0.0).to(tl.float32)
+    if SCALES:
+        scale = tl.load(next_norm + out, out < n_out, 0.0)
+    _wait_for_input(EARLY)
+    total = tl.zeros([1, BLOCK_N], tl.float32)
+    for split in tl.static_range(SPLITS):
+        total += tl.load(splits + split * n_tokens.to(tl.int64) * n_out + place, mask, 0.0)
+    if HAS_BIAS:
+        total += shift[None, :]
+    if HAS_RESIDUAL:
+        total += tl.load(residual + place, mask, 0.0).to(tl.float32)
+    result = total.to(y.dtype.element_ty)
+    tl.store(y + place, result, mask)
+    if SCALES:
         _store_scaled(result, scale, next_scaled, next_squares, place, token, token_mask, mask)
 
 
@@ -329,7 +380,7 @@ def vector_kernel(
     if GATED:
         up = tl.load(place_up + column[None, :], mask, 0.0)
     if EARLY:
-        _move_weights_to_l2(weight, out, n_out, BLOCK_K, n_in, GATED, BLOCK_K)
+        _move_weights_to_l2(weight, out, n_out, BLOCK_K, n_in, n_in, GATED, BLOCK_K)
         _wait_for_input(EARLY)
     for start in range(0, n_in, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)
@@ -470,30 +521,23 @@ def attention_kernel(
     place = ((row * width + token) * (N_KEYS * GROUP) + head * GROUP + member)[:, None] * SIZE + unit[None, :]
     base = row * row_stride + head * head_stride
     if EARLY:
+        # The past's keys and values are read behind the wait as well. Before it, all that is known of the kernels
+        # before is that they have started: launched early, they need not wait for one another either. And the first
+        # one behind `keep_kernel`, which moves columns of the past, may start without seeing all that it wrote.
         _move_past_to_l2(keys + base, values + base, tl.load(lengths + row), SIZE, BLOCK_S)
         _wait_for_input(EARLY)
+    # The length first, since every address behind it waits for it.
+    past = tl.load(lengths + row).to(tl.int32)
     q = tl.load(queries + place, real[:, None], 0.0)
-    past = tl.load(lengths + row)
     end = past + first + width
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     weight_sum = tl.zeros([BLOCK_Q], tl.float32)
     total = tl.zeros([BLOCK_Q, SIZE], tl.float32)
-    # Blocks of columns that all tokens see need no mask.
-    whole = (past // BLOCK_S) * BLOCK_S
-    for start in range(0, whole, BLOCK_S):
-        address = base + (start + tl.arange(0, BLOCK_S))[:, None] * SIZE + unit[None, :]
-        k = tl.load(keys + address)
-        v = tl.load(values + address)
-        score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        top, weight_sum, total = _absorb(score, v, top, weight_sum, total, PRECISION)
-    for start in range(whole, end, BLOCK_S):
+    # Blocks that all tokens see are masked too: behind a loop of their own, the last block's keys and values would be
+    # asked for only when all before are summed up. What a block needs is asked for before any of it is waited for.
+    for start in range(0, end, BLOCK_S):
         column = start + tl.arange(0, BLOCK_S)
-        filled = column < end
-        address = base + column[:, None] * SIZE + unit[None, :]
-        k = tl.load(keys + address, filled[:, None], 0.0)
-        v = tl.load(values + address, filled[:, None], 0.0)
-        score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        behind = column - past
+        filled, behind = column < end, column - past
         if CHAIN:
             visible = behind[None, :] <= token[:, None]
         else:
@@ -501,6 +545,10 @@ def attention_kernel(
             flags = ancestors + row * ancestor_row_stride + token[:, None] * ancestor_token_stride + behind[None, :]
             is_ancestor = tl.load(flags, real[:, None] & in_tree[None, :], 0)
             visible = (behind < 0)[None, :] | (is_ancestor != 0)
+        address = base + column[:, None] * SIZE + unit[None, :]
+        k = tl.load(keys + address, filled[:, None], 0.0)
+        v = tl.load(values + address, filled[:, None], 0.0)
+        score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         score = tl.where(visible & filled[None, :], score, float("-inf"))
         top, weight_sum, total = _absorb(score, v, top, weight_sum, total, PRECISION)
     total = total / weight_sum[:, None]

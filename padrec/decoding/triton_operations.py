@@ -6,8 +6,9 @@ import torch
 import triton
 from torch import Tensor
 
+from padrec.decoding.attention_tiles import AttentionTileChoice, attention_tile
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, Stream
-from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, TileChoice, linear_tile, streamed_tile
+from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, Tile, TileChoice, linear_tile, streamed_tile
 from padrec.decoding.triton_kernels import (
     attention_kernel,
     held_linear_kernel,
@@ -15,11 +16,14 @@ from padrec.decoding.triton_kernels import (
     linear_kernel,
     norm_kernel,
     rotate_kernel,
+    sum_kernel,
     vector_kernel,
 )
 
 # Above this many tokens a pass is bound by arithmetic, and the vendor's matrix products are the better ones.
 _MOST_TOKENS = 128
+# Of a program that adds up what was multiplied in parts.
+_SUM_OUTPUTS = 256
 
 
 class TritonOperations(LayerOperations):
@@ -27,12 +31,19 @@ class TritonOperations(LayerOperations):
 
     Args:
         early: launch each kernel while the one before it still runs, which GPUs can from Hopper (9.0) on.
-        tiles: divides linear maps of several tokens among programs (`experiments/speed/linear_tiles.py` compares
-            choices); None is `linear_tile` with `early`, for which its held weights pay, and else `streamed_tile`.
+        tiles: divides linear maps of several tokens among programs (`experiments/speed/tiles.py` compares choices);
+            None is `linear_tile` with `early`, for which its held weights pay, and else `streamed_tile`.
+        attention_tiles: divides attention among programs.
     """
 
-    def __init__(self, early: bool = False, tiles: TileChoice | None = None) -> None:
+    def __init__(
+        self,
+        early: bool = False,
+        tiles: TileChoice | None = None,
+        attention_tiles: AttentionTileChoice = attention_tile,
+    ) -> None:
         self._tiles = tiles or (linear_tile if early else streamed_tile)
+        self._attention_tiles = attention_tiles
         # As the launcher and as the kernel know it.
         self._launch = {"EARLY": early, "launch_pdl": early}
 
@@ -65,7 +76,8 @@ class TritonOperations(LayerOperations):
             # Values times a norm's weight may be out of float16's range.
             self._map(x, weight, bias, y, residual=stream.values)
             return Stream(y, norm)
-        parts = triton.cdiv(y.shape[1], self._tiles(n_tokens, y.shape[1], x.shape[1], False, x.itemsize).outputs)
+        tile = self._tiles(n_tokens, y.shape[1], x.shape[1], False, x.itemsize)
+        parts = triton.cdiv(y.shape[1], tile.outputs if tile.splits == 1 else _SUM_OUTPUTS)
         squares = torch.empty(n_tokens, parts, dtype=torch.float32, device=y.device)
         outgoing = Stream(y, norm, torch.empty_like(y), squares)
         self._map(x, weight, bias, y, residual=stream.values, outgoing=outgoing)
@@ -107,8 +119,28 @@ class TritonOperations(LayerOperations):
             outgoing: the stream whose values `y` is, and whose other parts are to be filled in.
             gated: see `linear`.
         """
-        (n_tokens, n_in), n_out = x.shape, y.shape[1]
-        tile = self._tiles(n_tokens, n_out, n_in, gated, x.itemsize)
+        tile = self._tiles(len(x), y.shape[1], x.shape[1], gated, x.itemsize)
+        if tile.splits == 1:
+            self._multiply(tile, x, weight, bias, y, incoming, residual, outgoing, gated)
+            return
+        splits = torch.empty(tile.splits, *y.shape, dtype=torch.float32, device=y.device)
+        self._multiply(tile, x, weight, None, splits, incoming)
+        self._sum(splits, bias, y, residual, outgoing)
+
+    def _multiply(
+        self,
+        tile: Tile,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        y: Tensor,
+        incoming: Stream | None,
+        residual: Tensor | None = None,
+        outgoing: Stream | None = None,
+        gated: bool = False,
+    ) -> None:
+        """See `_map`; where the tile splits the inputs, `y` are as many results, float32 `[splits, T, m]`."""
+        (n_tokens, n_in), n_out = x.shape, y.shape[-1]
         factors = None if incoming is None or incoming.norm is None else incoming.squares
         options: dict[str, Any] = {
             "NORMED": factors is not None,
@@ -134,11 +166,12 @@ class TritonOperations(LayerOperations):
             kernel = linear_kernel
             options |= {
                 "BLOCK_K": tile.inputs,
+                "SPLITS": tile.splits,
                 "PRECISION": _precision(x.dtype),
                 "num_warps": tile.warps,
                 "num_stages": tile.stages,
             }
-        kernel[(triton.cdiv(n_out, tile.outputs), triton.cdiv(n_tokens, tile.tokens))](
+        kernel[(triton.cdiv(n_out, tile.outputs), triton.cdiv(n_tokens, tile.tokens), tile.splits)](
             x,
             factors,
             weight,
@@ -154,6 +187,30 @@ class TritonOperations(LayerOperations):
             0 if factors is None else factors.shape[1],
             0.0 if incoming is None or incoming.norm is None else incoming.norm.eps,
             **options,
+            **self._launch,
+        )
+
+    def _sum(
+        self, splits: Tensor, bias: Tensor | None, y: Tensor, residual: Tensor | None, outgoing: Stream | None
+    ) -> None:
+        """Add up results, `[splits, T, m]`, to `y`; see `_map`."""
+        n_tokens, n_out = y.shape
+        sum_kernel[(triton.cdiv(n_out, _SUM_OUTPUTS), n_tokens)](
+            splits,
+            bias,
+            residual,
+            None if outgoing is None or outgoing.norm is None else outgoing.norm.weight,
+            y,
+            None if outgoing is None else outgoing.scaled,
+            None if outgoing is None else outgoing.squares,
+            n_tokens,
+            n_out,
+            HAS_BIAS=bias is not None,
+            HAS_RESIDUAL=residual is not None,
+            SCALES=outgoing is not None,
+            SPLITS=len(splits),
+            BLOCK_N=_SUM_OUTPUTS,
+            num_warps=2,
             **self._launch,
         )
 
@@ -235,9 +292,9 @@ class TritonOperations(LayerOperations):
         batch, width = placement.positions.shape
         seen = torch.empty(batch * width, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
-        block_q, block_s, warps, stages = attention_blocks(width * group, queries.itemsize)
+        tile = self._attention_tiles(width * group, heads.size, queries.itemsize)
         ancestors = None if placement.ancestors is None else placement.ancestors.view(torch.uint8)
-        attention_kernel[(batch * heads.keys, triton.cdiv(width * group, block_q))](
+        attention_kernel[(batch * heads.keys, triton.cdiv(width * group, tile.queries))](
             queries,
             cache.keys,
             cache.values,
@@ -255,11 +312,11 @@ class TritonOperations(LayerOperations):
             N_KEYS=heads.keys,
             GROUP=group,
             SIZE=heads.size,
-            BLOCK_Q=block_q,
-            BLOCK_S=block_s,
+            BLOCK_Q=tile.queries,
+            BLOCK_S=tile.columns,
             PRECISION=_precision(queries.dtype),
-            num_warps=warps,
-            num_stages=stages,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
             **self._launch,
         )
         return seen
@@ -295,11 +352,6 @@ def vector_blocks(n_out: int, n_in: int, gated: bool) -> tuple[int, int, int]:
     if block_k > 1024:
         return 4, block_k, 4
     return 8, block_k, 4 if n_out <= 1024 else 8
-
-
-def attention_blocks(n_queries: int, itemsize: int) -> tuple[int, int, int, int]:
-    """Tile sizes (queries, columns), warps and pipeline stages of the attention of so many queries of one key head."""
-    return 16, 64 if itemsize == 2 else 32, 4, 2
 
 
 def _precision(dtype: torch.dtype) -> str:

@@ -25,8 +25,9 @@ from padrec.decoding import (
     TransformersRunner,
     session,
 )
+from padrec.decoding.attention_tiles import AttentionTile
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
-from padrec.decoding.linear_tiles import linear_tile, streamed_tile
+from padrec.decoding.linear_tiles import LinearTile, linear_tile, streamed_tile
 from padrec.decoding.top_k import top_k
 from padrec.targets import build_backbone, to_precision
 from tests.stubs import random_catalog, random_network_draft, random_prompts
@@ -42,10 +43,15 @@ _WIDTHS = [1, 2, 7, 16, 17, 64, 65, 128, 129, 200]
 _COLUMNS = 512
 
 
+def split_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> LinearTile:
+    """Programs share the inputs of all maps that are sums."""
+    return LinearTile(64, 32, 128 // itemsize, 4, 3, 1 if gated else 4)
+
+
 @pytest.fixture(
     scope="module",
-    params=[(False, streamed_tile), (True, streamed_tile), (True, linear_tile)],
-    ids=["in turn", "early", "early and held"],
+    params=[(False, streamed_tile), (True, streamed_tile), (True, linear_tile), (True, split_tile)],
+    ids=["in turn", "early", "early and held", "early and split"],
 )
 def fused(request: pytest.FixtureRequest) -> LayerOperations:
     early, tiles = request.param
@@ -197,6 +203,32 @@ def assert_rotates(
 def test_attention(fused: LayerOperations, heads: Heads, first: int, tree: bool, dtype: torch.dtype) -> None:
     for width in _WIDTHS:
         assert_attends(fused, heads, placement_of([40, 1, 130], width, first, tree), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@_PLACES
+@pytest.mark.parametrize("early", [False, True], ids=["in turn", "early"])
+@pytest.mark.parametrize(
+    "tile",
+    [
+        AttentionTile(16, 64, 4, 4),
+        AttentionTile(16, 128, 4, 2),
+        AttentionTile(16, 256, 4, 2),
+        AttentionTile(16, 256, 8, 2),
+        AttentionTile(32, 128, 8, 2),
+        AttentionTile(64, 64, 4, 4),
+    ],
+    ids=str,
+)
+def test_attention_of_other_tiles(tile: AttentionTile, early: bool, first: int, tree: bool, dtype: torch.dtype) -> None:
+    if early and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("needs a GPU that launches kernels early")
+    triton_operations = pytest.importorskip("padrec.decoding.triton_operations")
+    operations = triton_operations.TritonOperations(early, attention_tiles=lambda *sizes: tile)
+    for lengths in ([40, 1, 130], [64, 256, 300]):
+        for width in (1, 2, 10, 17, 64, 200):
+            placement = placement_of(lengths, width, first, tree)
+            assert_attends(operations, Heads(4, 2, 64, 0.125), placement, dtype)
 
 
 def assert_attends(fused: LayerOperations, heads: Heads, placement: Placement, dtype: torch.dtype) -> None:

@@ -1,10 +1,10 @@
-"""Which tiles of the linear maps make passes of few tokens fastest on a GPU.
+"""Which tiles of linear maps and of attention make passes of few tokens fastest on a GPU.
 
-From the repository's root: python -m experiments.speed.linear_tiles --output runs/speed/tiles
+From the repository's root: python -m experiments.speed.tiles --output runs/speed/tiles
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from experiments.speed.study import check_positive, chosen_device, circumstances
 from experiments.speed.timing import Timing, Work, interleaved_seconds
 from padrec import InputError, SemanticIDVocabulary
 from padrec.decoding import Placement, Recording
+from padrec.decoding.attention_tiles import AttentionTile, AttentionTileChoice, attention_tile
 from padrec.decoding.cached_layers import FusedLayers
-from padrec.decoding.linear_tiles import HeldTile, Tile, TileChoice, held_tile, linear_tile, streamed_tile
+from padrec.decoding.linear_tiles import LinearTile, Tile, TileChoice, linear_tile, streamed_tile
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.targets import build_backbone
 
@@ -28,64 +29,73 @@ _CALLS = 10
 _MOST_DIFFERENCE = 0.1
 
 
-def _eight_warps(*sizes: Any) -> Tile:
-    tile = streamed_tile(*sizes)
-    return replace(tile, warps=8) if tile.tokens == 64 else tile
+@dataclass(frozen=True)
+class _Tiles:
+    """Choices for both kinds of kernels; what is not named is what decoding takes."""
+
+    linear: TileChoice = linear_tile
+    attention: AttentionTileChoice = attention_tile
 
 
-def _other_gate(*sizes: Any) -> Tile:
-    """Other programs for gated maps: of fewer outputs, streamed from 17 tokens on, then of more warps."""
-    tile = held_tile(*sizes)
-    n_tokens, _, _, gated, _ = sizes
-    if tile is None or (gated and n_tokens > 16):
-        return _eight_warps(*sizes)
-    return replace(tile, outputs=8) if gated else tile
+def _split(outputs: int, splits: int, least_inputs: int) -> TileChoice:
+    """From 33 tokens on, maps of at least so many inputs and few outputs by programs that share the inputs."""
+
+    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+        chosen = linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+        if gated or itemsize != 2 or n_tokens <= 32 or n_out > 1024 or n_in < least_inputs:
+            return chosen
+        return LinearTile(64, outputs, 128, 4, 4, splits)
+
+    return tile
 
 
-def _unspread(*sizes: Any) -> Tile:
-    tile = linear_tile(*sizes)
-    return replace(tile, spread=False) if isinstance(tile, HeldTile) else tile
+def _attention(columns: int, warps: int, stages: int, most_queries: int = 16) -> AttentionTileChoice:
+    """Programs of so many queries, where there are as many, in half precision."""
+
+    def tile(n_queries: int, size: int, itemsize: int) -> AttentionTile:
+        if itemsize != 2:
+            return attention_tile(n_queries, size, itemsize)
+        queries = min(most_queries, max(16, 1 << (n_queries - 1).bit_length()))
+        return AttentionTile(queries, columns, warps, stages)
+
+    return tile
 
 
-def _whole(*sizes: Any) -> Tile:
-    """Programs that hold all of their weights, though fewer of them then have room beside the kernel before."""
-    tile = linear_tile(*sizes)
-    n_in = sizes[2]
-    return replace(tile, held=n_in // 256, registers=None) if isinstance(tile, HeldTile) else tile
-
-
-def _down_streamed(*sizes: Any) -> Tile:
-    """Maps of many inputs streamed, so that their programs leave registers to those of the next map."""
-    _, n_out, n_in, _, _ = sizes
-    return streamed_tile(*sizes) if n_in > 2 * n_out else _whole(*sizes)
-
-
-CHOICES: Mapping[str, TileChoice] = {
-    "streamed": streamed_tile,
-    "chosen": linear_tile,
-    "other gate": _other_gate,
-    "unspread": _unspread,
-    "whole": _whole,
-    "down streamed": _down_streamed,
-    "eight warps": _eight_warps,
+# The keys and values of a usual prefix are under way at once in those of 256 columns and of 64 in four stages.
+CHOICES: Mapping[str, _Tiles] = {
+    "streamed": _Tiles(linear=streamed_tile),
+    "chosen": _Tiles(),
+    # Of 1,024 outputs they make 128 programs.
+    "down in 4": _Tiles(linear=_split(32, 4, 2048)),
+    "down in 8": _Tiles(linear=_split(64, 8, 2048)),
+    "down and out in 4": _Tiles(linear=_split(32, 4, 1024)),
+    "attention 64, 4 stages": _Tiles(attention=_attention(64, 4, 4)),
+    "attention 128": _Tiles(attention=_attention(128, 4, 2)),
+    "attention 256": _Tiles(attention=_attention(256, 4, 2)),
+    "attention 256, 8 warps": _Tiles(attention=_attention(256, 8, 2)),
+    "attention 128, 32 queries, 8 warps": _Tiles(attention=_attention(128, 8, 2, 32)),
+    "attention 64, 64 queries, 4 stages": _Tiles(attention=_attention(64, 4, 4, 64)),
 }
 
 
 class _Switch:
-    """A choice that can be changed between two recordings of the same layers."""
+    """Choices that can be changed between two recordings of the same layers."""
 
-    choice: TileChoice = staticmethod(streamed_tile)
+    tiles = _Tiles()
 
-    def __call__(self, n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
-        return self.choice(n_tokens, n_out, n_in, gated, itemsize)
+    def linear(self, *sizes: Any) -> Tile:
+        return self.tiles.linear(*sizes)
+
+    def attention(self, *sizes: Any) -> AttentionTile:
+        return self.tiles.attention(*sizes)
 
 
 def measure(
     output: Path,
     shape: str = "28x1024",
-    nodes: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128),
+    nodes: Sequence[int] = (1, 2, 8, 10, 16, 32, 64),
     choices: Sequence[str] = tuple(CHOICES),
-    prefix: int = 128,
+    prefix: int = 160,
     repeats: int = 15,
     device: str | None = None,
     seed: int = 0,
@@ -114,7 +124,7 @@ def measure(
     place, dtype = chosen_device(device)
     if place.type != "cuda":
         raise InputError("tiles are those of GPU kernels: needs a machine with a CUDA GPU")
-    content = circumstances("experiments.speed.linear_tiles", place, dtype, seed)
+    content = circumstances("experiments.speed.tiles", place, dtype, seed)
     with torch.inference_mode():
         passes = _passes(shape, nodes, choices, prefix, repeats, place, dtype, seed)
     content |= {"shape": shape, "prefix": prefix, "passes": passes}
@@ -148,7 +158,7 @@ def _passes(
         placement = Placement(start + prefix, positions, 0, ancestors)
         recordings, outputs = {}, {}
         for name in choices:
-            switch.choice = CHOICES[name]
+            switch.tiles = CHOICES[name]
             found = torch.empty_like(hidden)
             recordings[name] = Recording(partial(_read, layers, hidden, placement, found), device)
             recordings[name]()
@@ -171,7 +181,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 
 def _random_layers(
-    shape: str, tiles: TileChoice, device: torch.device, dtype: torch.dtype, seed: int
+    shape: str, switch: _Switch, device: torch.device, dtype: torch.dtype, seed: int
 ) -> tuple[FusedLayers, int]:
     # Triton comes with PyTorch's GPU builds only.
     from padrec.decoding.triton_operations import TritonOperations
@@ -180,23 +190,25 @@ def _random_layers(
     with drawn_on(device, dtype):
         model = build_backbone(backbone_of(shape), SemanticIDVocabulary([8]))
     base: Any = model.eval().requires_grad_(False).base_model
-    operations = TritonOperations(torch.cuda.get_device_capability(device) >= (9, 0), tiles)
+    early = torch.cuda.get_device_capability(device) >= (9, 0)
+    operations = TritonOperations(early, switch.linear, switch.attention)
     layers = FusedLayers(base.layers, model.config, base.rotary_emb, base.norm, operations)
     return layers, int(model.config.hidden_size)
 
 
 def _markdown(content: Mapping[str, Any], choices: Sequence[str]) -> str:
     found = {(row["nodes"], row["choice"]): row for row in content["passes"]}
-    counts = dict.fromkeys(count for count, _ in found)
+    counts = list(dict.fromkeys(count for count, _ in found))
     table = markdown_table(
-        ["nodes", *choices],
-        [[str(count), *(_cell(found[count, name]) for name in choices)] for count in counts],
+        ["choice", *map(str, counts)],
+        [[name, *(_cell(found[count, name]) for count in counts)] for name in choices],
     )
     about = (
-        f"Microseconds of the layers' pass behind {content['prefix']} tokens. An exclamation mark: outputs differ from "
-        f"those of {choices[0]} by more than {_MOST_DIFFERENCE:.0%} of the largest."
+        f"Microseconds of the layers' pass behind {content['prefix']} tokens, by its own tokens; where a choice names "
+        "one kind of kernel, the other is as chosen. An exclamation mark: outputs differ from those of "
+        f"{choices[0]} by more than {_MOST_DIFFERENCE:.0%} of the largest."
     )
-    title = f"# Tiles of linear maps, {content['shape']}"
+    title = f"# Tiles of linear maps and attention, {content['shape']}"
     return "\n\n".join([title, table, about, circumstances_markdown(content)]) + "\n"
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.speed.linear_tiles import CHOICES, main
+from experiments.speed.tiles import CHOICES, main
 from padrec.decoding.linear_tiles import HeldTile
 
 
@@ -34,7 +34,25 @@ def test_all_choices_are_timed_and_compute_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n_tokens", [2, 16, 64])
 @pytest.mark.parametrize(("n_out", "n_in", "gated"), [(2048, 1024, False), (3072, 1024, True), (1024, 3072, False)])
 def test_no_choice_holds_more_than_there_is(name: str, n_tokens: int, n_out: int, n_in: int, gated: bool) -> None:
-    tile = CHOICES[name](n_tokens, n_out, n_in, gated, 2)
+    tile = CHOICES[name].linear(n_tokens, n_out, n_in, gated, 2)
     assert n_out % tile.outputs == 0
     if isinstance(tile, HeldTile):
         assert 1 <= tile.held <= n_in // 256
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("n_queries", [2, 20, 128])
+@pytest.mark.parametrize("itemsize", [2, 4])
+def test_blocks_of_columns_fit_into_memory(name: str, n_queries: int, itemsize: int) -> None:
+    tile = CHOICES[name].attention(n_queries, 64, itemsize)
+    assert tile.queries == 16 or tile.queries < 2 * n_queries
+    assert (tile.queries + 2 * (tile.stages - 1) * tile.columns) * 64 * itemsize <= 200 * 1024
+
+
+@pytest.mark.parametrize("name", [name for name in CHOICES if " in " in name])
+def test_maps_of_few_outputs_are_split_from_33_tokens_on(name: str) -> None:
+    choice = CHOICES[name].linear
+    tile = choice(64, 1024, 3072, False, 2)
+    assert 1024 // tile.outputs * tile.splits == 128
+    assert choice(64, 1024, 1024, False, 2).splits == (tile.splits if "out" in name else 1)
+    assert choice(32, 1024, 3072, False, 2).splits == choice(64, 3072, 1024, True, 2).splits == 1
