@@ -64,6 +64,8 @@ def measure(
             "forced": AutoregressiveDecoder(forced_tokens=True),
             "speculative": SpeculativeDecoder(setting.draft, DynamicTree(nodes=TREE_NODES)),
         }
+        for decoder in decoders.values():
+            decoder.prepare(setting.runner, setting.vocabulary)
         content["rounds"] = [
             {"decoder": name, "batch": batch} | _round(setting, decoder.rounds, batch, profiled_rounds, repeats)
             for batch in batches
