@@ -23,7 +23,14 @@ from padrec.decoding import (
     check_logits,
 )
 from padrec.metrics import NDCG, Recall
-from padrec.targets.backbone import build_backbone, fingerprint, load_backbone, save_backbone, settings_of
+from padrec.targets.backbone import (
+    build_backbone,
+    fingerprint,
+    load_backbone,
+    save_backbone,
+    settings_of,
+    to_precision,
+)
 from padrec.targets.pretrained import extend_vocabulary, load_pretrained
 from padrec.targets.residual_dropout import add_residual_dropout
 from padrec.targets.training import TrainableModule
@@ -272,13 +279,22 @@ class TargetRecommender(TrainableModule):
         generator = torch.Generator().manual_seed(seed)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
         if self._writer is None:
-            # A copy, since decoders keep what they have prepared for a runner.
-            model = self.plain_backbone().eval()
-            self._writer = TransformersRunner(model, fingerprint(model)), deepcopy(self._decoder)
-            self._writer[1].prepare(self._writer[0], self.vocabulary)
+            self._writer = self._new_writer()
         runner, decoder = self._writer
         lists, _ = decoder.decode(runner, prompts, request, generator)
         return lists
+
+    def _new_writer(self) -> tuple[TransformersRunner, Decoder]:
+        model = self.plain_backbone().eval()
+        known_as = fingerprint(model)  # before a change of precision, as drafts know it
+        if torch.is_autocast_enabled(self.device.type):
+            # Layers compute in the precision of their weights: in that of the training steps they are much faster.
+            model = deepcopy(model).requires_grad_(False)
+            to_precision(model, torch.get_autocast_dtype(self.device.type))
+        # A copy, since decoders keep what they have prepared for a runner.
+        runner, decoder = TransformersRunner(model, known_as), deepcopy(self._decoder)
+        decoder.prepare(runner, self.vocabulary)
+        return runner, decoder
 
     def on_validation_end(self) -> None:
         """Give up what wrote the lists: it holds joined weights, which training changes."""

@@ -1,4 +1,5 @@
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,17 @@ from torch import Tensor
 
 from padrec.catalog import InputError
 from padrec.data import SemanticIDDataModule
-from padrec.decoding import BeamDecoder, ListRequest, Prompts, SpeculativeDecoder, TransformersRunner
+from padrec.decoding import (
+    AutoregressiveDecoder,
+    BeamDecoder,
+    ListRequest,
+    Prompts,
+    SpeculativeDecoder,
+    TransformersRunner,
+)
 from padrec.drafts import FeatureDraft
 from padrec.metrics import NDCG
-from padrec.targets import TargetRecommender
+from padrec.targets import TargetRecommender, to_precision
 from tests.reference import PlainTarget, leaf_tokens
 from tests.tiny_training import (
     first_prompts,
@@ -306,6 +314,22 @@ def test_prediction_writes_lists_at_its_temperature(data: SemanticIDDataModule) 
     assert not torch.equal(lists[0], lists[2])
     reseeded = tiny_recommender(data, temperature=3.0, seed=1)
     assert not torch.equal(lists[0], reseeded.predict_step(prompts, 0).leaves)
+
+
+def test_lists_are_written_in_the_precision_of_the_training_steps(data: SemanticIDDataModule) -> None:
+    target, prompts = tiny_recommender(data), first_prompts(data)
+    exact = deepcopy(target.backbone.state_dict())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = target.predict_step(prompts, 0)
+    half = deepcopy(target.backbone).eval()
+    to_precision(half, torch.bfloat16)
+    request = ListRequest.build(data.catalog, data.vocabulary, data.list_length)
+    inputs = Prompts(prompts.tokens, prompts.slots, prompts.lengths)
+    expected, _ = AutoregressiveDecoder().decode(TransformersRunner(half), inputs, request, torch.Generator())
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.log_probs, expected.log_probs)
+    # The weights that are trained stay as they are.
+    torch.testing.assert_close(target.backbone.state_dict(), exact, rtol=0, atol=0)
 
 
 def test_lists_need_the_catalog(data: SemanticIDDataModule) -> None:
