@@ -1,6 +1,6 @@
 """The target recommender: a causal language model over semantic-ID sequences."""
 
-from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +31,7 @@ from padrec.targets.backbone import (
     settings_of,
     to_precision,
 )
+from padrec.targets.compiled_layers import CompiledLayers
 from padrec.targets.pretrained import extend_vocabulary, load_pretrained
 from padrec.targets.residual_dropout import add_residual_dropout
 from padrec.targets.training import TrainableModule
@@ -68,7 +69,7 @@ class TargetRecommender(TrainableModule):
         label_smoothing: share of the truth that is spread evenly over the vocabulary, in [0, 1).
         initial_target: checkpoint or folder of a target of the same vocabulary whose weights to start from, those of
             `backbone` where that is given.
-        compile: compile the forward pass of training.
+        compile: compile the decoder layers for training; see `CompiledLayers`.
         decoder: what recommends in validation, test and prediction; None is `AutoregressiveDecoder`, which writes
             lists. A decoder that ranks, such as `BeamDecoder`, validates by its ranking.
         temperature: of the lists that `predict` writes; 0 is greedy.
@@ -117,9 +118,7 @@ class TargetRecommender(TrainableModule):
         check_logits(self.backbone.config)
         # Behind the adapters, which put another module in the place of the embeddings.
         add_residual_dropout(self.backbone, dropout)
-        # Never the module itself: as a second submodule it would be in every checkpoint twice.
-        forward = self.backbone.base_model.forward
-        self._features: Callable[..., Any] = torch.compile(forward, dynamic=True) if compile else forward
+        self._compiled = CompiledLayers(self.backbone) if compile else nullcontext()
         self.validation_metrics = ranking_metrics("val/")
         self.test_metrics = ranking_metrics("test/")
         self._requests: dict[Sampling, ListRequest] = {}
@@ -244,7 +243,8 @@ class TargetRecommender(TrainableModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the supervised tokens, in nats, to the smoothed truth."""
-        features = self._features(input_ids=batch.tokens, use_cache=False).last_hidden_state
+        with self._compiled:
+            features = self.backbone.base_model(input_ids=batch.tokens, use_cache=False).last_hidden_state
         supervised = batch.supervised[:, 1:]
         labels = batch.tokens[:, 1:][supervised]  # [M]
         # Of these tokens alone: with a vocabulary of text the logits of all would be what takes the most memory.
