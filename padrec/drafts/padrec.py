@@ -44,6 +44,7 @@ class PADRecDraft(TrainableModule):
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
         initial_draft: checkpoint or folder of a draft of the same target to start from. The position-aware part is the
             identity at first, so that PAD-Rec can start exactly where EAGLE or HASS ended.
+        compile: compile the target's layers, which compute the features; see `CompiledLayers`.
         seed: of the noise.
 
     Raises:
@@ -70,6 +71,7 @@ class PADRecDraft(TrainableModule):
         weight_decay: float = 0.0,
         warmup_steps: int = 100,
         initial_draft: str | None = None,
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
@@ -85,7 +87,7 @@ class PADRecDraft(TrainableModule):
         self.list_length = list_length
         recommender = TargetRecommender.load(target)
         vocabulary.check_same(recommender.vocabulary, f"the target {target}")
-        self.target = FrozenTarget(recommender.backbone, recommender.fingerprint())
+        self.target = FrozenTarget(recommender.backbone, recommender.fingerprint(), compile)
         self.settings = {
             "n_slot_states": vocabulary.n_slot_states,
             "n_steps": unrolled_steps,

@@ -1,10 +1,13 @@
 """A target that a draft is trained against."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Self
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from padrec.targets.compiled_layers import CompiledLayers
 
 
 class FrozenTarget(nn.Module):
@@ -16,12 +19,14 @@ class FrozenTarget(nn.Module):
     Args:
         model: the target.
         fingerprint: of the target's weights.
+        compile: compute features by compiled layers; see `CompiledLayers`.
     """
 
-    def __init__(self, model: PreTrainedModel, fingerprint: str) -> None:
+    def __init__(self, model: PreTrainedModel, fingerprint: str, compile: bool = False) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.fingerprint = fingerprint
+        self._compiled = CompiledLayers(model) if compile else nullcontext()
         self.register_state_dict_post_hook(_drop_weights)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_keep_weights)  # type: ignore[no-untyped-call]
         self.eval()
@@ -32,7 +37,8 @@ class FrozenTarget(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Features behind the final norm, `[B, T, d]`, of right-padded tokens `[B, T]`."""
-        features: Tensor = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        with self._compiled:
+            features: Tensor = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
         return features
 
     def embed(self, tokens: Tensor) -> Tensor:

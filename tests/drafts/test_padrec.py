@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,28 @@ def test_loss_is_that_of_drafting_with_own_predictions(
     weights = [step_weight**step for step in range(3)]
     total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True)) / sum(weights)
     assert float(logged["train/loss"]) == pytest.approx(total, rel=1e-4)
+
+
+def test_a_compiled_target_has_the_same_features(
+    data: SemanticIDDataModule, target_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compiling itself would take long here: what is compiled is called as it is, and counted.
+    calls: list[int] = []
+
+    def counted(forward: Callable[..., object], dynamic: bool) -> Callable[..., object]:
+        def call(*arguments: object, **named: object) -> object:
+            calls.append(1)
+            return forward(*arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", counted)
+    batch, losses = mixed_batch(data), []
+    for compile in (False, True):
+        draft = tiny_draft(data, target_folder, compile=compile)
+        losses.append(float(fitted(draft, tmp_path / str(compile), [batch]).callback_metrics["train/loss"]))
+        assert len(calls) == compile * draft.target.model.config.num_hidden_layers
+    assert losses[0] == losses[1]
 
 
 def test_agreement_is_logged_by_slot_and_by_step(
