@@ -9,7 +9,7 @@ from torch import Tensor
 if find_spec("triton") is not None:
     import triton
 
-    from padrec.decoding.triton_kernels import top_k_kernel
+    from padrec.decoding.kernels.top_k import top_k_kernel
 
 # The kernel takes one value after the other from a row that it holds in registers.
 _MOST_TAKEN = 32

@@ -7,18 +7,12 @@ import triton
 from torch import Tensor
 
 from padrec.decoding.attention_tiles import AttentionTileChoice, attention_tile
+from padrec.decoding.kernels.attention import attention_kernel, keep_kernel, rotate_kernel
+from padrec.decoding.kernels.held_linear import held_linear_kernel
+from padrec.decoding.kernels.linear import linear_kernel, sum_kernel, vector_kernel
+from padrec.decoding.kernels.norms import norm_kernel
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, Stream
 from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, Tile, TileChoice, linear_tile, streamed_tile
-from padrec.decoding.triton_kernels import (
-    attention_kernel,
-    held_linear_kernel,
-    keep_kernel,
-    linear_kernel,
-    norm_kernel,
-    rotate_kernel,
-    sum_kernel,
-    vector_kernel,
-)
 
 # Above this many tokens a pass is bound by arithmetic, and the vendor's matrix products are the better ones.
 _MOST_TOKENS = 128
