@@ -15,7 +15,7 @@ from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.network_draft import NetworkDraft
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
-from padrec.targets import FrozenTarget, TargetRecommender, TrainableModule, stored_vocabulary
+from padrec.targets import FrozenTarget, TargetRecommender, TrainableModule, in_step_precision, stored_vocabulary
 
 
 class PADRecDraft(TrainableModule):
@@ -199,8 +199,10 @@ class PADRecDraft(TrainableModule):
 
     def _validator(self) -> tuple[TransformersRunner, SpeculativeDecoder]:
         if self._decoding is None:
-            decoder = SpeculativeDecoder(NetworkDraft(self.network), DynamicTree())
-            runner = TransformersRunner(self.target.model, self.target.fingerprint)
+            network = in_step_precision(self.network, self.device.type)
+            decoder = SpeculativeDecoder(NetworkDraft(network), DynamicTree())
+            model = in_step_precision(self.target.model, self.device.type)
+            runner = TransformersRunner(model, self.target.fingerprint)
             decoder.prepare(runner, self.vocabulary)
             self._decoding = runner, decoder
         return self._decoding

@@ -1,6 +1,13 @@
 """Target recommenders: the models whose output is kept."""
 
-from padrec.targets.backbone import build_backbone, fingerprint, load_backbone, save_backbone, to_precision
+from padrec.targets.backbone import (
+    build_backbone,
+    fingerprint,
+    in_step_precision,
+    load_backbone,
+    save_backbone,
+    to_precision,
+)
 from padrec.targets.frozen import FrozenTarget
 from padrec.targets.recommender import TargetRecommender, ranking_metrics, read_checkpoint, stored_vocabulary
 from padrec.targets.training import TrainableModule
@@ -11,6 +18,7 @@ __all__ = [
     "TrainableModule",
     "build_backbone",
     "fingerprint",
+    "in_step_precision",
     "load_backbone",
     "ranking_metrics",
     "read_checkpoint",

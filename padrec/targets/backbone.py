@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +17,8 @@ from padrec.data.readers.files import read_json_object
 
 _VOCABULARY_FILE = "vocabulary.json"
 _SAMPLED_VALUES = 1024
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
@@ -80,6 +83,18 @@ def to_precision(module: nn.Module, dtype: torch.dtype) -> None:
     for name, buffer in exact.items():
         owner, _, attribute = name.rpartition(".")
         setattr(module.get_submodule(owner), attribute, buffer)
+
+
+def in_step_precision(module: M, device_type: str) -> M:
+    """The module, or under autocast a frozen copy in the precision that its steps compute in.
+
+    Decoding computes in the precision of the weights, and in half precision it is much faster.
+    """
+    if not torch.is_autocast_enabled(device_type):
+        return module
+    copied = deepcopy(module).requires_grad_(False)
+    to_precision(copied, torch.get_autocast_dtype(device_type))
+    return copied
 
 
 def save_backbone(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, folder: str | Path) -> None:

@@ -26,10 +26,10 @@ from padrec.metrics import NDCG, Recall
 from padrec.targets.backbone import (
     build_backbone,
     fingerprint,
+    in_step_precision,
     load_backbone,
     save_backbone,
     settings_of,
-    to_precision,
 )
 from padrec.targets.compiled_layers import CompiledLayers
 from padrec.targets.pretrained import extend_vocabulary, load_pretrained
@@ -287,12 +287,9 @@ class TargetRecommender(TrainableModule):
     def _new_writer(self) -> tuple[TransformersRunner, Decoder]:
         model = self.plain_backbone().eval()
         known_as = fingerprint(model)  # before a change of precision, as drafts know it
-        if torch.is_autocast_enabled(self.device.type):
-            # Layers compute in the precision of their weights: in that of the training steps they are much faster.
-            model = deepcopy(model).requires_grad_(False)
-            to_precision(model, torch.get_autocast_dtype(self.device.type))
+        runner = TransformersRunner(in_step_precision(model, self.device.type), known_as)
         # A copy, since decoders keep what they have prepared for a runner.
-        runner, decoder = TransformersRunner(model, known_as), deepcopy(self._decoder)
+        decoder = deepcopy(self._decoder)
         decoder.prepare(runner, self.vocabulary)
         return runner, decoder
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from torch import Tensor
 
 from padrec.catalog import InputError
 from padrec.data import PromptBatch, SemanticIDDataModule, SequenceBatch
-from padrec.drafts import DraftObjective, PADRecDraft, agreement_by_slot
-from padrec.targets import TargetRecommender
+from padrec.decoding import DynamicTree, ListRequest, Prompts, SpeculativeDecoder, TransformersRunner
+from padrec.drafts import DraftObjective, NetworkDraft, PADRecDraft, agreement_by_slot
+from padrec.metrics import AcceptanceLength
+from padrec.targets import TargetRecommender, to_precision
 from tests.drafts.reference_drafting import randomise, simulated_drafting
 from tests.reference import forward
 from tests.tiny_training import (
@@ -318,6 +321,28 @@ def test_a_draft_learns_the_lists_of_its_target(shared_codes: bool, tmp_path: Pa
     fitted(draft, tmp_path, [batch] * 100, limit_val_batches=0)
     assert loss() < 0.6 * loss_before
     assert acceptance_length() > untrained + 0.5
+
+
+def test_validation_decodes_in_the_precision_of_the_training_steps(
+    data: SemanticIDDataModule, target_folder: Path, tmp_path: Path
+) -> None:
+    draft = tiny_draft(data, target_folder)
+    randomise(draft.network)
+    trainer = quiet_trainer(tmp_path, precision="bf16-mixed")
+    found = trainer.validate(draft, datamodule=data, verbose=False)[0]["val/acceptance_length"]
+    model, network = deepcopy(draft.target.model), deepcopy(draft.network).eval()
+    to_precision(model, torch.bfloat16)
+    to_precision(network, torch.bfloat16)
+    runner, decoder = TransformersRunner(model), SpeculativeDecoder(NetworkDraft(network), DynamicTree())
+    decoder.prepare(runner, data.vocabulary)
+    request = ListRequest.build(data.catalog, data.vocabulary, data.list_length)
+    metric = AcceptanceLength()
+    for batch in data.val_dataloader():
+        prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
+        _, trace = decoder.decode(runner, prompts, request, torch.Generator())
+        metric.update(trace.tokens, trace.target_passes)
+    assert found == pytest.approx(float(metric.compute()))
+    assert {weight.dtype for weight in draft.network.parameters()} == {torch.float32}
 
 
 def test_validation_needs_the_catalog(data: SemanticIDDataModule, target_folder: Path) -> None:
