@@ -128,6 +128,22 @@ class SlowRecording:
         self._function()
 
 
+class CountedCompiler:
+    """Takes the place of `torch.compile`, which takes long: calls what it is given as it is, and counts the calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, forward: Callable[..., object], dynamic: bool) -> Callable[..., object]:
+        assert dynamic
+
+        def call(*arguments: object, **named: object) -> object:
+            self.calls += 1
+            return forward(*arguments, **named)
+
+        return call
+
+
 @dataclass(frozen=True)
 class GivenKeys(Sampling):
     """Sampling with request keys given in advance, as they follow a user from batch to batch."""

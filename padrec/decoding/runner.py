@@ -204,9 +204,7 @@ class TransformersRunner:
 
     def _reserve(self, batch: int, capacity: int) -> None:
         if self._window is not None and capacity > self._window:
-            whose = (
-                f"a model of type {self.model.config.model_type} whose layers attend to the last {self._window} tokens"
-            )
+            whose = f"a {self.model.config.model_type} model whose layers attend to the last {self._window} tokens"
             what = "the longest prompt with its list and the proposals of a round"
             raise InputError(f"{whose}: expected at least {capacity}, {what}")
         device = self.model.device

@@ -26,7 +26,7 @@ class FeatureDraft(NetworkDraft):
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Build the network for this target, once for all decoders that share the draft; see `Draft.prepare`."""
-        if self._prepared_for is not None and self._prepared_for[0] is runner and self._prepared_for[1] is vocabulary:
+        if self._prepared_for == (runner, vocabulary):
             return
         network = self._checkpoint.network(runner.model.config, runner.fingerprint, vocabulary)
         to_precision(network, runner.model.dtype)

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from padrec.metrics import AcceptanceLength
 from padrec.targets import TargetRecommender, to_precision
 from tests.drafts.reference_drafting import randomise, simulated_drafting
 from tests.reference import forward
+from tests.stubs import CountedCompiler
 from tests.tiny_training import (
     first_prompts,
     fitted,
@@ -78,22 +78,13 @@ def test_loss_is_that_of_drafting_with_own_predictions(
 def test_a_compiled_target_has_the_same_features(
     data: SemanticIDDataModule, target_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Compiling itself would take long here: what is compiled is called as it is, and counted.
-    calls: list[int] = []
-
-    def counted(forward: Callable[..., object], dynamic: bool) -> Callable[..., object]:
-        def call(*arguments: object, **named: object) -> object:
-            calls.append(1)
-            return forward(*arguments, **named)
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", counted)
+    compiler = CountedCompiler()
+    monkeypatch.setattr(torch, "compile", compiler)
     batch, losses = mixed_batch(data), []
     for compile in (False, True):
         draft = tiny_draft(data, target_folder, compile=compile)
         losses.append(float(fitted(draft, tmp_path / str(compile), [batch]).callback_metrics["train/loss"]))
-        assert len(calls) == compile * draft.target.model.config.num_hidden_layers
+        assert compiler.calls == compile * draft.target.model.config.num_hidden_layers
     assert losses[0] == losses[1]
 
 
