@@ -94,8 +94,8 @@ def same_batches(batches: list[SequenceBatch]) -> "DataLoader[SequenceBatch]":
 
 
 def fitted(module: LightningModule, folder: Path, batches: list[SequenceBatch], **arguments: Any) -> Trainer:
-    """One optimiser step for each batch."""
-    trainer = quiet_trainer(folder, **{"max_epochs": 1, **arguments})
+    """One optimiser step for each batch, all of them logged."""
+    trainer = quiet_trainer(folder, **{"max_epochs": 1, "log_every_n_steps": 1, **arguments})
     trainer.fit(module, same_batches(batches))
     return trainer
 

@@ -63,18 +63,21 @@ class DraftObjective:
         return loss
 
 
-def agreement_by_slot(draft_logits: Tensor, target_logits: Tensor, slots: Tensor, n_slot_states: int) -> Tensor:
+def agreement_by_slot(
+    draft_logits: Tensor, target_logits: Tensor, slots: Tensor, counted: Tensor, n_slot_states: int
+) -> Tensor:
     """How often the draft's best token is the target's.
 
     Args:
         draft_logits: `[M, V]`.
         target_logits: `[M, V]`.
         slots: slot of the predicted token, int64 `[M]`.
+        counted: which tokens count, bool `[M]`.
         n_slot_states: L + 2.
 
     Returns:
         Agreeing tokens and all tokens of each slot, float64 `[2, L + 2]`.
     """
-    agrees = (draft_logits.argmax(-1) == target_logits.argmax(-1)).double()
+    agrees = draft_logits.argmax(-1) == target_logits.argmax(-1)
     counts = torch.zeros(2, n_slot_states, dtype=torch.float64, device=slots.device)
-    return counts.index_add(1, slots, torch.stack([agrees, torch.ones_like(agrees)]))
+    return counts.index_add(1, slots, torch.stack([agrees & counted, counted]).double())

@@ -146,33 +146,34 @@ class PADRecDraft(TrainableModule):
         # the head predicts token t + 2: the supervised ones.
         batch = _at_least_three_wide(batch)
         supervised = batch.supervised[:, 2:]
+        rows = supervised.flatten().nonzero().squeeze(1)  # [M]; the one place where a step waits for the device
         with torch.no_grad():
             features = self.target(batch.tokens)
             embeddings = self.target.embed(batch.tokens[:, 1:-1])
-            wanted = features[:, 1:-1][supervised]  # [M, d]
+            wanted = _at(features[:, 1:-1], rows)  # [M, d]
             target_logits = self.target.logits(wanted)  # [M, V]
             noise = (torch.rand_like(features) * 2 - 1) * self._noise
         inputs = (features + noise)[:, :-2]
-        positions = torch.arange(supervised.shape[1], device=supervised.device).expand_as(supervised)[supervised]
-        slots = batch.slots[:, 2:][supervised]
+        positions = rows % supervised.shape[1]
+        slots = _at(batch.slots[:, 2:], rows)
         losses = []
         steps = unroll(self.network, embeddings, inputs, batch.slots[:, 1:-1], len(self._step_weights))
         for step, predicted in enumerate(steps):
-            ours = predicted[supervised]
+            ours = _at(predicted, rows)
             logits = self.target.logits(ours)
             valid = positions >= step  # before that, no draft can have come so far
             total = (self.objective(ours, wanted, logits, target_logits) * valid).sum()
             losses.append(self.mean_over_tokens(total, valid.sum()))
-            self._log_agreement(
-                agreement_by_slot(logits[valid], target_logits[valid], slots[valid], self.vocabulary.n_slot_states),
-                step,
-            )
+            if self.logs_are_due():
+                n_slots = self.vocabulary.n_slot_states
+                self._log_agreement(agreement_by_slot(logits, target_logits, slots, valid, n_slots), step)
         loss = torch.stack([w * loss for w, loss in zip(self._step_weights, losses, strict=True)]).sum()
         loss = loss / sum(self._step_weights)
         size = len(batch.tokens)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
-        for step, value in enumerate(losses, start=1):
-            self.log(f"train/loss_step_{step}", value, sync_dist=True, batch_size=size)
+        if self.logs_are_due():
+            for step, value in enumerate(losses, start=1):
+                self.log(f"train/loss_step_{step}", value, sync_dist=True, batch_size=size)
         return loss
 
     def _log_agreement(self, counts: Tensor, step: int) -> None:
@@ -217,6 +218,11 @@ class PADRecDraft(TrainableModule):
                 raise InputError("validation lists need the catalog: pass `catalog`, or link it from the datamodule")
             self._request = ListRequest.build(self.catalog, self.vocabulary, self.list_length, device=self.device)
         return self._request
+
+
+def _at(values: Tensor, rows: Tensor) -> Tensor:
+    """Of values `[B, T, *]` those at `b T + t` for each of the rows: `[M, *]`, without a boolean mask's wait."""
+    return values.flatten(0, 1).index_select(0, rows)
 
 
 def _at_least_three_wide(batch: SequenceBatch) -> SequenceBatch:

@@ -43,7 +43,3 @@ class CompiledLayers:
     ) -> None:
         for layer in self._layers:
             del layer.forward  # the class's own method is there again
-
-
-def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(forward, dynamic=True)

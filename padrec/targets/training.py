@@ -71,6 +71,11 @@ class TrainableModule(L.LightningModule):
         """Tie the noise of each step to its number, so that a resumed fit repeats an uninterrupted one."""
         torch.manual_seed((self._seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
 
+    def logs_are_due(self) -> bool:
+        """Whether the logger takes what this step logs: numbers for it alone need not be computed otherwise."""
+        every = self.trainer.log_every_n_steps
+        return every > 0 and (self.global_step + 1) % every == 0
+
     def mean_over_tokens(self, total: Tensor, count: Tensor) -> Tensor:
         """The mean whose gradient, averaged over processes, is that of the whole global batch.
 

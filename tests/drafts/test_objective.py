@@ -79,12 +79,15 @@ def test_an_objective_without_meaning_is_refused(arguments: dict[str, Any]) -> N
 def test_agreement_counts_best_tokens_by_slot() -> None:
     _, _, draft_logits, target_logits = random_predictions()
     draft_logits[:3] = 3 * target_logits[:3]
+    draft_logits[4] = 3 * target_logits[4]
     slots = torch.tensor([0, 1, 1, 3, 3, 0])
-    counts = agreement_by_slot(draft_logits, target_logits, slots, 5)
+    counted = torch.tensor([True, True, True, True, False, True])
+    counts = agreement_by_slot(draft_logits, target_logits, slots, counted, 5)
     expected = torch.zeros(2, 5, dtype=torch.float64)
-    for ours, theirs, slot in zip(draft_logits.tolist(), target_logits.tolist(), slots.tolist(), strict=True):
-        expected[0, slot] += ours.index(max(ours)) == theirs.index(max(theirs))
-        expected[1, slot] += 1
+    tokens = zip(draft_logits.tolist(), target_logits.tolist(), slots.tolist(), counted.tolist(), strict=True)
+    for ours, theirs, slot, counts_here in tokens:
+        expected[0, slot] += counts_here and ours.index(max(ours)) == theirs.index(max(theirs))
+        expected[1, slot] += counts_here
     assert torch.equal(counts, expected)
     assert counts[0].sum() >= 3
-    assert torch.equal(counts[1], torch.tensor([2.0, 2.0, 0.0, 2.0, 0.0], dtype=torch.float64))
+    assert torch.equal(counts[1], torch.tensor([2.0, 2.0, 0.0, 1.0, 0.0], dtype=torch.float64))

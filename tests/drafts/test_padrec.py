@@ -95,7 +95,7 @@ def test_agreement_is_logged_by_slot_and_by_step(
     batch = mixed_batch(data)
     with torch.no_grad():
         expected = [Predictions(draft.eval(), batch, step) for step in range(3)]
-    counts = [agreement_by_slot(p.logits, p.target_logits, p.slots, 5) for p in expected]
+    counts = [agreement_by_slot(p.logits, p.target_logits, p.slots, p.slots >= 0, 5) for p in expected]
     logged = fitted(draft, tmp_path, [batch]).callback_metrics
     for number, by_slot in enumerate(counts, start=1):
         agrees, tokens = by_slot.sum(1).tolist()
