@@ -49,6 +49,26 @@ def _split(outputs: int, splits: int, least_inputs: int) -> TileChoice:
     return tile
 
 
+def _shared(down_splits: int = 1, gate_outputs: int = 32) -> TileChoice:
+    """From 33 tokens on, two programs of 32 tokens each for the same outputs.
+
+    What bounds these maps is what the busiest multiprocessor reads, weights and inputs of its programs. Inputs of 64
+    tokens are most of it, and half the multiprocessors have no program: with half the tokens, all have one.
+    """
+
+    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+        chosen = linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+        if itemsize != 2 or n_tokens <= 32 or n_out > 4096:
+            return chosen
+        if gated:
+            return LinearTile(64, gate_outputs, 128, 4, 4)
+        if n_in > 2 * n_out and down_splits > 1:
+            return LinearTile(64, 32, 128, 4, 4, down_splits)
+        return LinearTile(32, 16 if n_out <= 1024 else 32, 256 if n_out <= 1024 else 128, 4, 4)
+
+    return tile
+
+
 def _attention(columns: int, warps: int, stages: int, most_queries: int = 16) -> AttentionTileChoice:
     """Programs of so many queries, where there are as many, in half precision."""
 
@@ -69,6 +89,9 @@ CHOICES: Mapping[str, _Tiles] = {
     "down in 4": _Tiles(linear=_split(32, 4, 2048)),
     "down in 8": _Tiles(linear=_split(64, 8, 2048)),
     "down and out in 4": _Tiles(linear=_split(32, 4, 1024)),
+    "32 tokens": _Tiles(linear=_shared()),
+    "32 tokens, down in 4": _Tiles(linear=_shared(down_splits=4)),
+    "32 tokens, gate 16": _Tiles(linear=_shared(gate_outputs=16)),
     "attention 64, 4 stages": _Tiles(attention=_attention(64, 4, 4)),
     "attention 128": _Tiles(attention=_attention(128, 4, 2)),
     "attention 256": _Tiles(attention=_attention(256, 4, 2)),
