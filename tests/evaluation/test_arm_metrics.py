@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 from torchmetrics import Metric
 
 from padrec.catalog import Catalog
@@ -17,6 +18,7 @@ from padrec.decoding import (
 )
 from padrec.evaluation import ArmMetrics
 from padrec.evaluation.evaluator import models_of_comparison
+from padrec.metrics import NDCG, Recall
 from padrec.metrics.exact_metric import ExactMetric
 
 _CATALOG = Catalog(torch.tensor([[0, 0], [0, 1], [1, 0]]), ["a", "b", "c"])
@@ -27,22 +29,49 @@ def recommend(*lists: list[int]) -> Recommendations:
     return Recommendations(tokens, tokens, -tokens.float())
 
 
+def users_with(relevant: Tensor) -> PromptBatch:
+    users = torch.arange(len(relevant))
+    return PromptBatch(
+        tokens=torch.ones(len(users), 1, dtype=torch.long),
+        slots=torch.full((len(users), 1), 3),
+        lengths=torch.ones_like(users),
+        users=users,
+        counted=torch.ones_like(users, dtype=torch.bool),
+        history=users[:, None],
+        relevant=relevant,
+        relevant_items=relevant,
+    )
+
+
+def trace_of(batch: PromptBatch) -> DecodingTrace:
+    none = torch.zeros(4, 0)
+    return DecodingTrace(0.1, 0.2, batch.users, batch.users, batch.users + 2, none, none, batch.users[:1])
+
+
 def updated(sequential: bool, expected: Recommendations | None) -> ArmMetrics:
     metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, sequential=sequential)
-    users = torch.arange(2)
-    batch = PromptBatch(
-        tokens=torch.ones(2, 1, dtype=torch.long),
-        slots=torch.full((2, 1), 3),
-        lengths=torch.ones(2, dtype=torch.long),
-        users=users,
-        counted=torch.ones(2, dtype=torch.bool),
-        history=users[:, None],
-        relevant=users[:, None],
-        relevant_items=users[:, None],
-    )
-    trace = DecodingTrace(0.1, 0.2, users, users, users + 2, torch.zeros(4, 0), torch.zeros(4, 0), users[:1])
-    metrics.update(batch, recommend([0, 1], [1, 2]), trace, expected, trace)
+    batch = users_with(torch.arange(2)[:, None])
+    metrics.update(batch, recommend([0, 1], [1, 2]), trace_of(batch), expected, trace_of(batch))
     return metrics
+
+
+def test_rankings_of_many_batches_are_those_of_one_after_the_other() -> None:
+    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0)
+    expected: dict[str, Metric] = {"ndcg@5": NDCG(5), "recall@10": Recall(10)}
+    generator = torch.Generator().manual_seed(0)
+    for number in range(200):
+        # Batches differ in their users' most relevant items, users in how many of them are there.
+        relevant = torch.stack([torch.randperm(3, generator=generator)[: 1 + number % 3] for _ in range(3)])
+        relevant[0, 1:] = -1
+        batch = users_with(relevant)
+        lists = Recommendations(*(torch.randint(-1, 3, (3, 2), generator=generator),) * 2, torch.zeros(3, 2))
+        metrics.update(batch, lists, trace_of(batch), None, trace_of(batch))
+        for metric in expected.values():
+            metric.update(lists.leaves, relevant)
+    found = metrics.result("arm", is_reference=False).metrics
+    for name, metric in expected.items():
+        assert found[name] == pytest.approx(float(metric.compute()), rel=1e-12)
+        assert found[f"item_{name}"] == pytest.approx(found[name], rel=1e-12)  # every item has an ID of its own here
 
 
 @pytest.mark.parametrize("sequential", [True, False])
