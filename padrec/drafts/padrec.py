@@ -15,7 +15,15 @@ from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.network_draft import NetworkDraft
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
-from padrec.targets import FrozenTarget, TargetRecommender, TrainableModule, in_step_precision, stored_vocabulary
+from padrec.targets import (
+    FrozenTarget,
+    TargetRecommender,
+    TrainableModule,
+    in_step_precision,
+    picked,
+    rows_of,
+    stored_vocabulary,
+)
 
 
 class PADRecDraft(TrainableModule):
@@ -146,20 +154,20 @@ class PADRecDraft(TrainableModule):
         # the head predicts token t + 2: the supervised ones.
         batch = _at_least_three_wide(batch)
         supervised = batch.supervised[:, 2:]
-        rows = supervised.flatten().nonzero().squeeze(1)  # [M]; the one place where a step waits for the device
+        rows = rows_of(supervised)  # [M]
         with torch.no_grad():
             features = self.target(batch.tokens)
             embeddings = self.target.embed(batch.tokens[:, 1:-1])
-            wanted = _at(features[:, 1:-1], rows)  # [M, d]
+            wanted = picked(features[:, 1:-1], rows)  # [M, d]
             target_logits = self.target.logits(wanted)  # [M, V]
             noise = (torch.rand_like(features) * 2 - 1) * self._noise
         inputs = (features + noise)[:, :-2]
         positions = rows % supervised.shape[1]
-        slots = _at(batch.slots[:, 2:], rows)
+        slots = picked(batch.slots[:, 2:], rows)
         losses = []
         steps = unroll(self.network, embeddings, inputs, batch.slots[:, 1:-1], len(self._step_weights))
         for step, predicted in enumerate(steps):
-            ours = _at(predicted, rows)
+            ours = picked(predicted, rows)
             logits = self.target.logits(ours)
             valid = positions >= step  # before that, no draft can have come so far
             total = (self.objective(ours, wanted, logits, target_logits) * valid).sum()
@@ -218,11 +226,6 @@ class PADRecDraft(TrainableModule):
                 raise InputError("validation lists need the catalog: pass `catalog`, or link it from the datamodule")
             self._request = ListRequest.build(self.catalog, self.vocabulary, self.list_length, device=self.device)
         return self._request
-
-
-def _at(values: Tensor, rows: Tensor) -> Tensor:
-    """Of values `[B, T, *]` those at `b T + t` for each of the rows: `[M, *]`, without a boolean mask's wait."""
-    return values.flatten(0, 1).index_select(0, rows)
 
 
 def _at_least_three_wide(batch: SequenceBatch) -> SequenceBatch:

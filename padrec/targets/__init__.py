@@ -10,7 +10,7 @@ from padrec.targets.backbone import (
 )
 from padrec.targets.frozen import FrozenTarget
 from padrec.targets.recommender import TargetRecommender, ranking_metrics, read_checkpoint, stored_vocabulary
-from padrec.targets.training import TrainableModule
+from padrec.targets.training import TrainableModule, picked, rows_of
 
 __all__ = [
     "FrozenTarget",
@@ -20,8 +20,10 @@ __all__ = [
     "fingerprint",
     "in_step_precision",
     "load_backbone",
+    "picked",
     "ranking_metrics",
     "read_checkpoint",
+    "rows_of",
     "save_backbone",
     "stored_vocabulary",
     "to_precision",

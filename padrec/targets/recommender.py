@@ -34,7 +34,7 @@ from padrec.targets.backbone import (
 from padrec.targets.compiled_layers import CompiledLayers
 from padrec.targets.pretrained import extend_vocabulary, load_pretrained
 from padrec.targets.residual_dropout import add_residual_dropout
-from padrec.targets.training import TrainableModule
+from padrec.targets.training import TrainableModule, picked, rows_of
 
 if TYPE_CHECKING:
     from padrec.targets.low_rank import LowRankAdapters
@@ -243,12 +243,13 @@ class TargetRecommender(TrainableModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the supervised tokens, in nats, to the smoothed truth."""
+        supervised = batch.supervised[:, 1:]
+        rows = rows_of(supervised)  # [M]
+        labels = picked(batch.tokens[:, 1:], rows)  # [M]
         with self._compiled:
             features = self.backbone.base_model(input_ids=batch.tokens, use_cache=False).last_hidden_state
-        supervised = batch.supervised[:, 1:]
-        labels = batch.tokens[:, 1:][supervised]  # [M]
         # Of these tokens alone: with a vocabulary of text the logits of all would be what takes the most memory.
-        logits = self.backbone.get_output_embeddings()(features[:, :-1][supervised])  # [M, V]
+        logits = self.backbone.get_output_embeddings()(picked(features[:, :-1], rows))  # [M, V]
         total = nn.functional.cross_entropy(
             logits.float(), labels, reduction="sum", label_smoothing=self._label_smoothing
         )

@@ -73,7 +73,7 @@ class TrainableModule(L.LightningModule):
 
     def logs_are_due(self) -> bool:
         """Whether the logger takes what this step logs: numbers for it alone need not be computed otherwise."""
-        every = self.trainer.log_every_n_steps
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # the trainer does not declare it
         return every > 0 and (self.global_step + 1) % every == 0
 
     def mean_over_tokens(self, total: Tensor, count: Tensor) -> Tensor:
@@ -85,3 +85,16 @@ class TrainableModule(L.LightningModule):
         """
         all_tokens = self.trainer.strategy.reduce(count.detach().float(), reduce_op="sum")
         return total * self.trainer.world_size / torch.as_tensor(all_tokens).clamp(min=1)
+
+
+def rows_of(mask: Tensor) -> Tensor:
+    """The places of True in a mask `[B, T]`, row by row: `b T + t`, int64 `[M]`.
+
+    It waits for the device, which every indexing by a mask does. So a step asks once, before there is much to wait for.
+    """
+    return mask.flatten().nonzero().squeeze(1)
+
+
+def picked(values: Tensor, rows: Tensor) -> Tensor:
+    """Of values `[B, T, *]` those at the places that `rows_of` found: `[M, *]`."""
+    return values.flatten(0, 1).index_select(0, rows)

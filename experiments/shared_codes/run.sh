@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# What positions are worth where a token does not tell its own: the quickstart's job with one set of code tokens for all
+# slots; HASS, PAD-Rec and PAD-Rec with either half alone, three seeds each. Needs the `padrec` command on the PATH.
+#
+# What is finished is not done again; remove runs/shared-codes to start over.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+configs=experiments/quickstart results=runs/shared-codes
+
+fit() { # name, then arguments
+  local checkpoint=$results/$1/checkpoints/last.ckpt
+  [ ! -e "$results/$1/finished" ] || return 0
+  padrec fit "${@:2}" --data.init_args.shared_codes true --trainer.logger.init_args.save_dir $results \
+    --trainer.logger.init_args.name "$1" $([ ! -e "$checkpoint" ] || echo "--ckpt_path $checkpoint")
+  touch "$results/$1/finished"
+}
+
+draft() { # name, then arguments
+  fit "$1" --config $configs/draft.yaml "${@:2}" --model.init_args.target $results/target/checkpoints/last.ckpt
+}
+
+fit target --config $configs/target.yaml
+draft base --config $configs/base.yaml
+for seed in 0 1 2; do
+  while read -r name slots steps; do
+    draft "$name-$seed" --seed_everything $seed --data.init_args.seed $seed \
+      --model.init_args.slot_embeddings "$slots" --model.init_args.step_embeddings "$steps" \
+      --model.init_args.initial_draft $results/base/checkpoints/last.ckpt </dev/null
+  done <<<"hass false false
+slots true false
+steps false true
+padrec true true"
+done
+padrec test --config $configs/evaluate.yaml --config experiments/shared_codes/evaluate.yaml
+cat $results/evaluate/report.md
