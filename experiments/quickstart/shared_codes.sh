@@ -31,5 +31,5 @@ slots true false
 steps false true
 padrec true true"
 done
-padrec test --config $configs/evaluate.yaml --config experiments/shared_codes/evaluate.yaml
+padrec test --config $configs/evaluate.yaml --config $configs/shared_codes.yaml
 cat $results/evaluate/report.md

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Is a draft better trained by few steps of many rows or by many steps of few? Three fits of 15,360 rows each, on a CPU.
-# Needs the `padrec` command on the PATH, and the target that the part `lists` of ../run.sh trains.
+# Needs the `padrec` command on the PATH, and the target that the part `lists` of ../quality/run.sh trains.
 set -euo pipefail
-cd "$(dirname "$0")/../../.."
-configs=experiments/quality/draft_batches results=runs/quality/draft-batches
+cd "$(dirname "$0")/../.."
+configs=experiments/draft_batches results=runs/draft-batches
 target=runs/quality/list-marker-true/checkpoints/best.ckpt
 
 lists() { # name, temperature
