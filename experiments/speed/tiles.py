@@ -37,67 +37,54 @@ class _Tiles:
     attention: AttentionTileChoice = attention_tile
 
 
-def _split(outputs: int, splits: int, least_inputs: int) -> TileChoice:
-    """From 33 tokens on, maps of at least so many inputs and few outputs by programs that share the inputs."""
+# Of 33 to 64 tokens and 1,024 outputs: by programs that read all inputs, and by 128 programs that share them.
+_WHOLE = LinearTile(64, 32, 128, 4, 6)
+_IN_4 = LinearTile(64, 32, 128, 4, 4, splits=4)
+_IN_8 = LinearTile(64, 64, 128, 4, 4, splits=8)
+
+
+def _few_outputs(of_many_inputs: LinearTile, of_few: LinearTile) -> TileChoice:
+    """From 33 tokens on, tiles for maps of few outputs: of many inputs, as a layer's last one, and of few inputs."""
 
     def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
-        chosen = linear_tile(n_tokens, n_out, n_in, gated, itemsize)
-        if gated or itemsize != 2 or n_tokens <= 32 or n_out > 1024 or n_in < least_inputs:
-            return chosen
-        return LinearTile(64, outputs, 128, 4, 4, splits)
+        if gated or itemsize != 2 or n_tokens <= 32 or n_out > 1024:
+            return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+        return of_many_inputs if n_in > 2 * n_out else of_few
 
     return tile
 
 
-def _shared(down_splits: int = 1, gate_outputs: int = 32) -> TileChoice:
-    """From 33 tokens on, two programs of 32 tokens each for the same outputs.
-
-    What bounds these maps is what the busiest multiprocessor reads, weights and inputs of its programs. Inputs of 64
-    tokens are most of it, and half the multiprocessors have no program: with half the tokens, all have one.
-    """
-
-    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
-        chosen = linear_tile(n_tokens, n_out, n_in, gated, itemsize)
-        if itemsize != 2 or n_tokens <= 32 or n_out > 4096:
-            return chosen
-        if gated:
-            return LinearTile(64, gate_outputs, 128, 4, 4)
-        if n_in > 2 * n_out and down_splits > 1:
-            return LinearTile(64, 32, 128, 4, 4, down_splits)
-        return LinearTile(32, 16 if n_out <= 1024 else 32, 256 if n_out <= 1024 else 128, 4, 4)
-
-    return tile
+def _half_the_tokens(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+    """From 33 tokens on, twice as many programs, of 32 tokens each, which read half as many inputs."""
+    chosen = linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+    if gated or itemsize != 2 or n_tokens <= 32 or n_out > 4096:
+        return chosen
+    return LinearTile(32, 16, 256, 4, 4) if n_out <= 1024 else LinearTile(32, 32, 128, 4, 4)
 
 
-def _attention(columns: int, warps: int, stages: int, most_queries: int = 16) -> AttentionTileChoice:
-    """Programs of so many queries, where there are as many, in half precision."""
+def _attention(columns: int, warps: int, stages: int) -> AttentionTileChoice:
+    """Programs of 16 queries, in half precision."""
 
     def tile(n_queries: int, size: int, itemsize: int) -> AttentionTile:
         if itemsize != 2:
             return attention_tile(n_queries, size, itemsize)
-        queries = min(most_queries, max(16, 1 << (n_queries - 1).bit_length()))
-        return AttentionTile(queries, columns, warps, stages)
+        return AttentionTile(16, columns, warps, stages)
 
     return tile
 
 
-# The keys and values of a usual prefix are under way at once in those of 256 columns and of 64 in four stages.
 CHOICES: Mapping[str, _Tiles] = {
-    "streamed": _Tiles(linear=streamed_tile),
     "chosen": _Tiles(),
-    # Of 1,024 outputs they make 128 programs.
-    "down in 4": _Tiles(linear=_split(32, 4, 2048)),
-    "down in 8": _Tiles(linear=_split(64, 8, 2048)),
-    "down and out in 4": _Tiles(linear=_split(32, 4, 1024)),
-    "32 tokens": _Tiles(linear=_shared()),
-    "32 tokens, down in 4": _Tiles(linear=_shared(down_splits=4)),
-    "32 tokens, gate 16": _Tiles(linear=_shared(gate_outputs=16)),
-    "attention 64, 4 stages": _Tiles(attention=_attention(64, 4, 4)),
-    "attention 128": _Tiles(attention=_attention(128, 4, 2)),
-    "attention 256": _Tiles(attention=_attention(256, 4, 2)),
-    "attention 256, 8 warps": _Tiles(attention=_attention(256, 8, 2)),
-    "attention 128, 32 queries, 8 warps": _Tiles(attention=_attention(128, 8, 2, 32)),
-    "attention 64, 64 queries, 4 stages": _Tiles(attention=_attention(64, 4, 4, 64)),
+    "streamed": _Tiles(linear=streamed_tile),
+    "down and out whole": _Tiles(linear=_few_outputs(LinearTile(64, 16, 256, 4, 3), _WHOLE)),
+    "down in 4, out whole": _Tiles(linear=_few_outputs(_IN_4, _WHOLE)),
+    "down in 8, out in 4": _Tiles(linear=_few_outputs(_IN_8, _IN_4)),
+    "32 tokens": _Tiles(linear=_half_the_tokens),
+    "attention 64": _Tiles(attention=_attention(64, 4, 2)),
+    "attention 128, 8 warps": _Tiles(attention=_attention(128, 8, 2)),
+    "attention 256, 4 warps": _Tiles(attention=_attention(256, 4, 2)),
+    "attention 256, 16 warps": _Tiles(attention=_attention(256, 16, 2)),
+    "attention 512, 16 warps": _Tiles(attention=_attention(512, 16, 2)),
 }
 
 
@@ -116,7 +103,7 @@ class _Switch:
 def measure(
     output: Path,
     shape: str = "28x1024",
-    nodes: Sequence[int] = (1, 2, 8, 10, 16, 32, 64),
+    nodes: Sequence[int] = (1, 10, 16, 32, 64, 128),
     choices: Sequence[str] = tuple(CHOICES),
     prefix: int = 160,
     repeats: int = 15,

@@ -21,7 +21,7 @@ def test_without_a_gpu_there_are_no_tiles_to_time(
 def test_unknown_choices_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([f"--output={tmp_path}/report", "--choices=[streamed,other]"])
-    assert "expected some of ['streamed'" in capsys.readouterr().err
+    assert "expected some of ['chosen'" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -49,10 +49,12 @@ def test_blocks_of_columns_fit_into_memory(name: str, n_queries: int, itemsize: 
     assert (tile.queries + 2 * (tile.stages - 1) * tile.columns) * 64 * itemsize <= 200 * 1024
 
 
-@pytest.mark.parametrize("name", [name for name in CHOICES if " in " in name])
-def test_maps_of_few_outputs_are_split_from_33_tokens_on(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "down", "out"),
+    [("chosen", 4, 4), ("down and out whole", 1, 1), ("down in 4, out whole", 4, 1), ("down in 8, out in 4", 8, 4)],
+)
+def test_maps_of_few_outputs_are_split_from_33_tokens_on(name: str, down: int, out: int) -> None:
     choice = CHOICES[name].linear
-    tile = choice(64, 1024, 3072, False, 2)
-    assert 1024 // tile.outputs * tile.splits == 128
-    assert choice(64, 1024, 1024, False, 2).splits == (tile.splits if "out" in name else 1)
+    assert choice(64, 1024, 3072, False, 2).splits == down
+    assert choice(64, 1024, 1024, False, 2).splits == out
     assert choice(32, 1024, 3072, False, 2).splits == choice(64, 3072, 1024, True, 2).splits == 1
