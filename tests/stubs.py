@@ -12,6 +12,7 @@ from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.decoding import (
     Choice,
     Constraint,
+    Continuations,
     Draft,
     DraftContext,
     DraftSteps,
@@ -247,6 +248,9 @@ class Unbound:
     @property
     def longest_run(self) -> int:
         return self._constraint.longest_run
+
+    def continuations(self, state: ListState) -> Continuations | None:
+        return None
 
     def allowed(self, state: ListState) -> Tensor | None:
         return None

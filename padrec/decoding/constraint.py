@@ -61,6 +61,28 @@ def concatenate(states: list[S]) -> S:
     return replace(states[0], **joined)
 
 
+@dataclass(frozen=True)
+class Continuations:
+    """All tokens that may follow, among others that may not; far fewer than the vocabulary has.
+
+    Attributes:
+        tokens: int64 `[*, C]`; those that are free differ from one another.
+        free: whether each may follow, bool `[*, C]`.
+    """
+
+    tokens: Tensor
+    free: Tensor
+
+    def mask(self, vocabulary_size: int) -> Tensor:
+        """Whether each token of the vocabulary may follow, bool `[*, V]`."""
+        shape = (*self.tokens.shape[:-1], vocabulary_size + 1)
+        counts = torch.zeros(shape, dtype=torch.int32, device=self.tokens.device)
+        # What is not free is written to one column too many, which is cut off again. Not with truth values, for which
+        # the compiler has no kernel of its own.
+        places = torch.where(self.free, self.tokens, vocabulary_size)
+        return counts.scatter(-1, places, self.free.int())[..., :vocabulary_size] > 0
+
+
 class Constraint(Protocol[S]):
     """Decides which tokens may follow; one object serves every decoder and, in trees, every node."""
 
@@ -76,8 +98,12 @@ class Constraint(Protocol[S]):
         """States `[batch]` of lists that have not begun."""
         ...
 
+    def continuations(self, state: S) -> Continuations | None:
+        """Tokens that may follow, `[*]`; None where all may."""
+        ...
+
     def allowed(self, state: S) -> Tensor | None:
-        """Tokens that may follow, bool `[*, V]`; None where all may."""
+        """The same for every token of the vocabulary, bool `[*, V]`; None where all may follow."""
         ...
 
     def forced(self, state: S) -> Tensor:
@@ -107,6 +133,10 @@ class FreeDecoding:
     def initial(self, batch: int, device: torch.device) -> ListState:
         """States `[batch]` of lists that have not begun."""
         return ListState(slot=torch.full((batch,), self.vocabulary.other_slot, device=device))
+
+    def continuations(self, state: ListState) -> Continuations | None:
+        """Always None: every token may follow."""
+        return None
 
     def allowed(self, state: ListState) -> Tensor | None:
         """Always None: every token may follow."""
@@ -180,22 +210,23 @@ class CatalogConstraint:
         used = torch.full((batch, self.list_length), self.trie.n_leaves, device=device)
         return CatalogState(slot=zeros + self.vocabulary.other_slot, node=zeros, used=used, count=zeros)
 
-    def allowed(self, state: CatalogState) -> Tensor:
-        """Tokens that may follow, bool `[*, V]`."""
+    def continuations(self, state: CatalogState) -> Continuations:
+        """Tokens that may follow: the trie's children, and the separator where there is one."""
         tokens, nodes, present = self.trie.children(state.node)  # [*, C]
         low, high = self.trie.low[nodes], self.trie.high[nodes]
         used = state.used[..., None, :]
         used_below = ((used >= low[..., None]) & (used < high[..., None])).sum(-1)  # [*, C]
         unfinished = state.count < self.list_length
         free = present & (high - low > used_below) & unfinished[..., None]
-        # Absent children are written to one column too many, which is cut off again.
-        size = self.vocabulary.size
-        counts = torch.zeros(*state.node.shape, size + 1, dtype=torch.int32, device=state.node.device)
-        # Not with truth values, for which the compiler has no kernel of its own.
-        mask = counts.scatter(-1, torch.where(present, tokens, size), free.int())[..., :size] > 0
         if self.vocabulary.separator:
-            mask[..., self.vocabulary.separator_token] = self.trie.is_leaf(state.node) & unfinished
-        return mask
+            due = self.trie.is_leaf(state.node) & unfinished
+            tokens = torch.cat([tokens, torch.full_like(tokens[..., :1], self.vocabulary.separator_token)], -1)
+            free = torch.cat([free, due[..., None]], -1)
+        return Continuations(tokens, free)
+
+    def allowed(self, state: CatalogState) -> Tensor:
+        """Tokens that may follow, bool `[*, V]`."""
+        return self.continuations(state).mask(self.vocabulary.size)
 
     def forced(self, state: CatalogState) -> Tensor:
         """The only token in the trie behind each state, int64 `[*]`, or -1.

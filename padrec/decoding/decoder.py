@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import CatalogConstraint, Constraint, FreeDecoding, ListState
 from padrec.decoding.recommendations import DecodingTrace, Recommendations
 from padrec.decoding.row_copy import RowCopy
@@ -118,7 +119,7 @@ class ListBuffer:
     """
 
     def __init__(self, request: ListRequest, batch: int, device: torch.device) -> None:
-        self._request = request
+        self.request = request
         self.keys = torch.zeros(batch, dtype=torch.long, device=device)
         self.lengths = torch.zeros_like(self.keys)  # [B] tokens written
         self.finished = torch.zeros(batch, dtype=torch.bool, device=device)  # [B]
@@ -137,16 +138,15 @@ class ListBuffer:
             logits: target logits behind the prompts, `[B, V]`.
             keys: one random key for each list, int64 `[B]`.
         """
+        _begin(logits, keys, self)
+
+    def clear(self, keys: Tensor) -> None:
+        """Empty all lists; see `begin`."""
         self.keys.copy_(keys)
         self.lengths.zero_()
         self.finished.zero_()
-        self._tokens.fill_(self._request.vocabulary.pad_token)
+        self._tokens.fill_(self.request.vocabulary.pad_token)
         self._log_probs.zero_()
-        state = self._request.constraint.initial(len(keys), keys.device).unsqueeze()
-        chosen, log_prob = self.choose(logits[:, None], state, torch.zeros_like(keys)[:, None], self.choice(0))
-        self.append(chosen, log_prob, torch.ones_like(keys))
-        self.last.copy_(chosen[:, 0])
-        self.state.copy_(self._request.constraint.advance(state, chosen).squeeze())
 
     def remaining(self) -> int:
         """The most tokens that a list still lacks; waits for the device."""
@@ -154,7 +154,7 @@ class ListBuffer:
 
     def missing(self) -> list[int]:
         """The tokens that each list still lacks at most, 0 for finished ones; waits for the device."""
-        missing: list[int] = (self._request.n_tokens - self.lengths).masked_fill(self.finished, 0).tolist()
+        missing: list[int] = (self.request.n_tokens - self.lengths).masked_fill(self.finished, 0).tolist()
         return missing
 
     def copy_rows(self, source: "ListBuffer", rows: RowCopy) -> None:
@@ -165,11 +165,11 @@ class ListBuffer:
 
     def choice(self, max_depth: int) -> Choice:
         """What decides the tokens of a round that is `max_depth` deep, behind what is written."""
-        return self._request.sampling.choice(self.keys, self.lengths, max_depth, self._request.vocabulary.size)
+        return self.request.sampling.choice(self.keys, self.lengths, max_depth, self.request.vocabulary.size)
 
     def choose(self, logits: Tensor, states: ListState, depths: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
         """The target's token at every node and its log-probability, both `[B, N]`."""
-        log_probs = masked_log_softmax(logits, self._request.constraint.allowed(states))
+        log_probs = masked_log_softmax(logits, self.request.constraint.allowed(states))
         chosen = choice.choose(log_probs, depths)
         return chosen, log_probs.gather(-1, chosen[..., None])[..., 0]
 
@@ -180,9 +180,9 @@ class ListBuffer:
             How many tokens were written, int64 `[B]`; 0 for finished rows.
         """
         place = torch.arange(tokens.shape[1], device=tokens.device)
-        end = self._request.n_tokens
+        end = self.request.n_tokens
         count = torch.minimum(count, end - self.lengths).masked_fill(self.finished, 0)
-        is_eos = tokens == self._request.vocabulary.eos_token
+        is_eos = tokens == self.request.vocabulary.eos_token
         behind_eos = is_eos.cumsum(1) - is_eos.long() > 0
         written = (place < count[:, None]) & ~behind_eos
         column = torch.where(written, self.lengths[:, None] + place, end)
@@ -195,9 +195,21 @@ class ListBuffer:
 
     def recommendations(self) -> Recommendations:
         """The lists as items of the catalog, in tensors that the next batch does not change."""
-        request = self._request
+        request = self.request
         tokens, log_probs = self._tokens[:, :-1].clone(), self._log_probs[:, :-1].clone()
         return Recommendations.from_tokens(tokens, log_probs, request.catalog, request.vocabulary, request.list_length)
+
+
+@compiled
+def _begin(logits: Tensor, keys: Tensor, lists: ListBuffer) -> None:
+    """See `ListBuffer.begin`."""
+    lists.clear(keys)
+    constraint = lists.request.constraint
+    state = constraint.initial(len(keys), keys.device).unsqueeze()
+    chosen, log_prob = lists.choose(logits[:, None], state, torch.zeros_like(keys)[:, None], lists.choice(0))
+    lists.append(chosen, log_prob, torch.ones_like(keys))
+    lists.last.copy_(chosen[:, 0])
+    lists.state.copy_(constraint.advance(state, chosen).squeeze())
 
 
 class Stopwatch:

@@ -10,9 +10,9 @@ from padrec.catalog import InputError
 from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import Constraint, ListState, concatenate
 from padrec.decoding.draft import DraftSteps
-from padrec.decoding.sampling import Choice, log_chances, masked_log_softmax
+from padrec.decoding.sampling import Choice, Guess
 from padrec.decoding.token_tree import TokenTree
-from padrec.decoding.top_k import top_k
+from padrec.decoding.tree_growth import Frontier, best_tokens, frontier_of
 
 
 class DynamicTree:
@@ -57,14 +57,14 @@ class DynamicTree:
         states = state.unsqueeze()
         scores = torch.zeros(len(root), 1, device=root.device)
         logits = steps.root_logits()[:, None]
+        guess = Guess.of(choice.sampling, self.greedy_temperature)
         levels: list[_Level] = []
         for depth in range(self.depth):
             if depth > 0:
-                logits = steps.extend(levels[-1].frontier, levels[-1].parents, states.slot, depth)
+                logits = steps.extend(levels[-1].frontier.tokens, levels[-1].frontier.parents, states.slot, depth)
             noise = None if choice.noise is None else choice.noise[:, depth]
-            temperatures = (choice.sampling.temperature, self.greedy_temperature)
-            levels.append(_grow(logits, scores, states, constraint, temperatures, noise, self.width))
-            scores, states = levels[-1].frontier_scores, levels[-1].states
+            levels.append(_grow(logits, scores, states, constraint, guess, noise, self.width))
+            scores, states = levels[-1].frontier.scores, levels[-1].states
         return _assemble(root, state, levels, constraint, self.nodes)
 
 
@@ -74,20 +74,12 @@ class _Level:
 
     Attributes:
         tokens: children of every frontier node, best first, int64 `[B, k * width]`.
-        scores: log-probabilities of the paths to them, float32 `[B, k * width]`.
-        best: the children that are the next frontier, int64 `[B, width]`.
-        parents: their parents in the frontier, int64 `[B, width]`.
-        frontier: their tokens, int64 `[B, width]`.
-        frontier_scores: their scores, `[B, width]`.
-        states: list states behind them, `[B, width]`.
+        frontier: the best of them, which are the next frontier, `[B, width]`.
+        states: list states behind those, `[B, width]`.
     """
 
     tokens: Tensor
-    scores: Tensor
-    best: Tensor
-    parents: Tensor
-    frontier: Tensor
-    frontier_scores: Tensor
+    frontier: Frontier
     states: ListState
 
 
@@ -97,7 +89,7 @@ def _grow(
     scores: Tensor,
     states: ListState,
     constraint: Constraint[ListState],
-    temperatures: tuple[float, float],
+    guess: Guess,
     noise: Tensor | None,
     width: int,
 ) -> _Level:
@@ -108,22 +100,15 @@ def _grow(
         scores: of the frontier nodes, `[B, k]`.
         states: list states behind them, `[B, k]`.
         constraint: what lists may continue with.
-        temperatures: of the sampling, and of the draft's guess where decoding is greedy.
+        guess: how the draft guesses the target's choices.
         noise: of the tokens chosen behind this frontier, `[B, V]`; None for greedy decoding.
         width: children of each node, and nodes of the next frontier.
     """
-    temperature, greedy_temperature = temperatures
-    log_probs = masked_log_softmax(logits, constraint.allowed(states))
-    log_probs = log_chances(log_probs, temperature, noise, greedy_temperature)
-    width = min(width, log_probs.shape[-1])
-    gains, tokens = top_k(log_probs, width)  # [B, k, width]
-    tokens = tokens.flatten(1)
+    gains, tokens = best_tokens(logits, constraint.continuations(states), guess, noise, width)  # [B, k, width]
     # Log-probabilities are at most 0, so that no child ever outscores its parent.
-    scores = (scores[..., None] + gains.float()).flatten(1)
-    frontier_scores, best = top_k(scores, width)
-    parents, frontier = best // width, tokens.gather(1, best)
-    after = constraint.advance(states.gather(parents), frontier)
-    return _Level(tokens, scores, best, parents, frontier, frontier_scores, after)
+    frontier = frontier_of(scores, gains, tokens, width)
+    after = constraint.advance(states.gather(frontier.parents), frontier.tokens)
+    return _Level(tokens.flatten(1), frontier, after)
 
 
 @compiled
@@ -141,15 +126,16 @@ def _assemble(
         children = level.tokens.shape[1] // frontier.shape[1]
         reader = n_readers + torch.arange(frontier.shape[1], device=root.device)
         tokens.append(level.tokens)
-        scores.append(level.scores)
+        scores.append(level.frontier.child_scores)
         parents.append(frontier.repeat_interleave(children, dim=1))
         readers.append(reader.repeat_interleave(children).expand(len(root), -1))
         n_readers += frontier.shape[1]
-        frontier = created + level.best
+        frontier = created + level.frontier.best
         created += level.tokens.shape[1]
     all_tokens, all_scores, all_parents, all_readers = (torch.cat(v, 1) for v in (tokens, scores, parents, readers))
     # Equal scores are frequent, as every forced token has log-probability 0. The stable sort then prefers the older
-    # node, so that a kept node's parent is always kept; sorting the kept nodes puts it before its child.
+    # node, so that a kept node's parent is always kept; sorting the kept nodes puts it before its child. What may not
+    # follow, and what stands behind it, fills trees up.
     order = all_scores.sort(dim=1, descending=True, stable=True).indices[:, :n_nodes]
     kept = order.sort(1).values  # [B, N], the root first
     tree_tokens = all_tokens.gather(1, kept)
@@ -157,4 +143,7 @@ def _assemble(
     before = concatenate([state.unsqueeze(), *(level.states for level in levels[:-1])])
     behind = constraint.advance(before.gather(all_readers.gather(1, kept)[:, 1:]), tree_tokens[:, 1:])
     states = concatenate([state.unsqueeze(), behind])
-    return TokenTree.from_parents(tree_tokens, tree_parents, states, len(levels), all_scores.gather(1, kept))
+    tree_scores = all_scores.gather(1, kept)
+    return TokenTree.from_parents(
+        tree_tokens, tree_parents, states, len(levels), tree_scores, present=tree_scores > -torch.inf
+    )

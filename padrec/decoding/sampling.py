@@ -144,17 +144,36 @@ class Choice:
         Returns:
             Log-probabilities `[B, k, V]`, at most 0; the draft's own where decoding is greedy and its temperature 1.
         """
-        noise = None if self.noise is None else self.noise[:, depth]
-        log_probs = masked_log_softmax(logits, allowed)
-        return log_chances(log_probs, self.sampling.temperature, noise, greedy_temperature)
+        noise = None if self.noise is None else self.noise[:, depth, None]
+        guess = Guess.of(self.sampling, greedy_temperature)
+        return guess.log_chances(masked_log_softmax(logits, allowed), noise)
 
 
-def log_chances(log_probs: Tensor, temperature: float, noise: Tensor | None, greedy_temperature: float = 1.0) -> Tensor:
-    """See `Choice.log_chances`; from log-probabilities `[B, k, V]` and noise `[B, V]`."""
-    if noise is None:
-        return log_probs if greedy_temperature == 1 else (log_probs / greedy_temperature).log_softmax(-1)
-    noisy = log_probs / temperature + noise[:, None].to(log_probs.dtype)
-    return (noisy / _GUESS_TEMPERATURE).log_softmax(-1)
+@dataclass(frozen=True)
+class Guess:
+    """How a draft's logits say what the target will choose: the softmax of both, scaled and added up.
+
+    Attributes:
+        logit_scale: of the logits, or of log-probabilities, which differ from them by what the softmax takes out.
+        noise_scale: of the noise.
+    """
+
+    logit_scale: float
+    noise_scale: float
+
+    @classmethod
+    def of(cls, sampling: Sampling, greedy_temperature: float) -> "Guess":
+        """See `Choice.log_chances`."""
+        if sampling.temperature == 0:
+            return cls(1 / greedy_temperature, 0.0)
+        return cls(1 / (sampling.temperature * _GUESS_TEMPERATURE), 1 / _GUESS_TEMPERATURE)
+
+    def log_chances(self, log_probs: Tensor, noise: Tensor | None) -> Tensor:
+        """From the draft's log-probabilities `[*]` and noise that has, or expands to, their shape; None is greedy."""
+        if noise is None:
+            return log_probs if self.logit_scale == 1 else (log_probs * self.logit_scale).log_softmax(-1)
+        noisy = log_probs * self.logit_scale + noise.to(log_probs.dtype) * self.noise_scale
+        return noisy.log_softmax(-1)
 
 
 def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary_size: int) -> Tensor:

@@ -37,11 +37,17 @@ class TokenTree:
 
     @classmethod
     def from_parents(
-        cls, tokens: Tensor, parents: Tensor, states: ListState, max_depth: int, scores: Tensor | None = None
+        cls,
+        tokens: Tensor,
+        parents: Tensor,
+        states: ListState,
+        max_depth: int,
+        scores: Tensor | None = None,
+        present: Tensor | None = None,
     ) -> "TokenTree":
         """Build depths and ancestors by following the parents `max_depth` times.
 
-        Without `scores` no node is more promising than another; all nodes are present.
+        Without `scores` no node is more promising than another; without `present` all are present.
         """
         n_nodes = tokens.shape[1]
         nodes = torch.arange(n_nodes, device=tokens.device)
@@ -53,7 +59,8 @@ class TokenTree:
         depths = ancestors.sum(-1) - 1
         if scores is None:
             scores = torch.zeros(tokens.shape, device=tokens.device)
-        present = torch.ones_like(tokens, dtype=torch.bool)
+        if present is None:
+            present = torch.ones_like(tokens, dtype=torch.bool)
         return cls(tokens, parents, depths, ancestors, states, scores, present, max_depth)
 
     @classmethod

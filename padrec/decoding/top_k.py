@@ -26,11 +26,16 @@ def top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
         k: at most n.
     """
     n = values.shape[-1]
-    if values.is_cuda and values.dtype == torch.float32 and k <= _MOST_TAKEN and n <= _LONGEST_ROW:
+    if values.is_cuda and values.dtype == torch.float32 and fits_a_row(n, k):
         best, indices = _short_top_k(values.reshape(-1, n), k)
         return best.view(*values.shape[:-1], k), indices.view(*values.shape[:-1], k)
     found = values.topk(k)
     return found.values, found.indices
+
+
+def fits_a_row(n: int, k: int) -> bool:
+    """Whether a kernel can take the k largest of n values from registers."""
+    return k <= _MOST_TAKEN and n <= _LONGEST_ROW
 
 
 # An operation of its own, so that the compiler takes it as it is.

@@ -75,6 +75,7 @@ class NetworkDraft:
         self._places: Tensor  # [tree rows] all rows of a tree in order
         self._parent_features: Tensor  # [B, k, d] outputs of the last call
         self._parent_mask: Tensor  # [B, k, tree rows] ancestors of its nodes
+        self._parent_positions: Tensor  # [B, k]
         self._rows_used = 0
 
     @property
@@ -101,9 +102,7 @@ class NetworkDraft:
         self._reserve(len(prompts.tokens), context)
         tree_rows = max(1, context.expansion.draft_rows)
         self._places = torch.arange(tree_rows, device=prompts.tokens.device)
-        last = prompts.lengths[:, None] - 1
-        tokens = prompts.tokens.roll(-1, 1).scatter(1, last, context.first[:, None])
-        slots = prompts.slots.roll(-1, 1).scatter(1, last, context.first_slot[:, None])
+        tokens, slots = _shifted(prompts.tokens, prompts.slots, prompts.lengths, context.first, context.first_slot)
         self._memory.lengths.zero_()
         self._memory.kept.count.zero_()
         self._read(Observation(context.features, tokens, slots, prompts.lengths))
@@ -131,6 +130,8 @@ class NetworkDraft:
             self._read(self._memory.kept)
         self._parent_features = self._memory.root
         self._parent_mask = torch.zeros(len(root), 1, len(self._places), dtype=torch.bool, device=root.device)
+        # Inputs are shifted by one: the root's own input would stand before what is read.
+        self._parent_positions = (self._memory.lengths - 1)[:, None]
         self._rows_used = 0
         return expansion.expand(root, state, constraint, choice, self)
 
@@ -153,12 +154,12 @@ class NetworkDraft:
     def _extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         n_nodes = tokens.shape[1]
         own = self._places[self._rows_used : self._rows_used + n_nodes]
-        features, mask = _below(self._parent_features, self._parent_mask, parents, own, self._places)
-        positions = (self._memory.lengths[:, None] + (depth - 1)).expand_as(tokens)
+        above = (self._parent_features, self._parent_mask, self._parent_positions)
+        features, mask, positions = _below(*above, parents, own, self._places)
         hidden = self._fusion(tokens, features, slots, depth)
         placement = Placement(self._memory.lengths, positions, self._rows_used, mask)
         self._parent_features = self._layers(hidden, placement)
-        self._parent_mask = mask
+        self._parent_mask, self._parent_positions = mask, positions
         self._rows_used += n_nodes
         logits: Tensor = self._head(self._parent_features)
         return logits
@@ -186,16 +187,34 @@ def _remember_last(output: Tensor, count: Tensor, root: Tensor, lengths: Tensor)
 
 
 @compiled
-def _below(features: Tensor, mask: Tensor, parents: Tensor, own: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Features of the nodes' parents, `[B, k, d]`, and the rows of the tree that the nodes see, `[B, k, rows]`.
+def _shifted(
+    tokens: Tensor, slots: Tensor, lengths: Tensor, first: Tensor, first_slot: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tokens and slots `[B, P]` of prompts moved one to the left, the first ones of the lists behind them."""
+    last = lengths[:, None] - 1
+    return (
+        tokens.roll(-1, 1).scatter(1, last, first[:, None]),
+        slots.roll(-1, 1).scatter(1, last, first_slot[:, None]),
+    )
+
+
+@compiled
+def _below(
+    features: Tensor, mask: Tensor, positions: Tensor, parents: Tensor, own: Tensor, places: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is known of the nodes of one depth by their parents.
 
     Args:
         features: behind the nodes of the last call, `[B, p, d]`.
         mask: rows that those see, bool `[B, p, rows]`.
+        positions: of those, all the same, int64 `[B, p]`.
         parents: each node's parent among them, int64 `[B, k]`.
         own: the row of each node, int64 `[k]`.
         places: all rows in order, int64 `[rows]`.
+
+    Returns:
+        Features of the parents, `[B, k, d]`, the rows that the nodes see, `[B, k, rows]`, and positions, `[B, k]`.
     """
     above = mask.gather(1, parents[..., None].expand(-1, -1, mask.shape[2]))
     below = features.gather(1, parents[..., None].expand(-1, -1, features.shape[2]))
-    return below, above | (own[:, None] == places)
+    return below, above | (own[:, None] == places), positions.gather(1, parents) + 1

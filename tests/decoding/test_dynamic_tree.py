@@ -147,34 +147,19 @@ def test_the_kept_nodes_are_those_of_the_reference(
     assert int(tree.depths.max()) <= depth
     assert int(tree.is_childless.sum(1).max()) <= expansion.leaves
     for row in range(batch):
-        paths = paths_of(tree, row)
-        assert len(set(paths)) == len(paths), "siblings carry different tokens"
+        present = tree.present[row].tolist()
+        # The rest of the nodes are proposals that the constraint forbids.
+        paths = {path: node for node, path in enumerate(paths_of(tree, row)) if present[node]}
+        assert len(paths) == sum(present), "siblings carry different tokens"
         expected = reference_tree(expansion, steps, row, constraint, choice, constraint.initial(1, _CPU))
-        if name == "free":
-            assert set(paths) == set(expected)
-        else:  # the rest of the nodes are proposals that the constraint forbids
-            assert set(paths) >= set(expected)
-            assert len(expected) == len(paths) or all(is_forbidden(constraint, p) for p in set(paths) - set(expected))
-        for node, path in enumerate(paths):
-            if path in expected:
-                assert float(tree.scores[row, node]) == pytest.approx(float(expected[path]), abs=1e-5)
-                state = walk(constraint, constraint.initial(1, _CPU), path)
-                for field, value in vars(state).items():
-                    assert torch.equal(getattr(tree.states, field)[row, node], value[0])
+        assert paths.keys() == expected.keys()
+        for path, node in paths.items():
+            assert float(tree.scores[row, node]) == pytest.approx(float(expected[path]), abs=1e-5)
+            state = walk(constraint, constraint.initial(1, _CPU), path)
+            for field, value in vars(state).items():
+                assert torch.equal(getattr(tree.states, field)[row, node], value[0])
     assert sum(n_nodes for _, n_nodes, _ in steps.calls) <= expansion.draft_rows
     assert len(steps.calls) == expansion.draft_passes - 1 == depth - 1
-
-
-def is_forbidden(constraint: Constraint[ListState], path: Path) -> bool:
-    state = constraint.initial(1, _CPU)
-    for token in path:
-        allowed = constraint.allowed(state)
-        if allowed is None or not bool(allowed.any()):
-            return False  # behind the list's end nothing is forbidden any more
-        if not bool(allowed[0, token]):
-            return True
-        state = constraint.advance(state, torch.tensor([token]))
-    return False
 
 
 @given(seed=st.integers(0, 10_000), levels=st.integers(1, 3), nodes=st.integers(2, 30), width=st.integers(1, 6))
@@ -186,7 +171,9 @@ def test_equal_scores_keep_parents_with_their_children(seed: int, levels: int, n
     tree = expansion.expand(torch.tensor([1, 1, 1]), constraint.initial(3, _CPU), constraint, choice, steps)
     for row in range(3):
         paths = paths_of(tree, row)
-        assert len(set(paths)) == len(paths)
+        present = [path for path, is_present in zip(paths, tree.present[row].tolist(), strict=True) if is_present]
+        assert len(set(present)) == len(present)
+        assert all(path[:-1] in present for path in present if path)
         assert all(path[:-1] in paths for path in paths)
         assert tree.depths[row].tolist() == [len(path) for path in paths]
 

@@ -122,11 +122,11 @@ def assert_runs(
     runs = {
         node: forced_run(leaves, request.vocabulary, written + paths[node], request.n_tokens, length)
         for node in range(n_nodes)
-        if node not in parents[1:n_nodes] and possible(paths[node])
+        if tree.present[row, node] and node not in parents[1:n_nodes] and possible(paths[node])
     }
     present = [node for node in range(n_nodes, len(parents)) if tree.present[row, node]]
-    possible_paths = [paths[node] for node in [*range(n_nodes), *present]]
-    assert len(set(possible_paths)) == len(possible_paths), "siblings carry different tokens"
+    present_paths = [path for path, is_present in zip(paths, tree.present[row].tolist(), strict=True) if is_present]
+    assert len(set(present_paths)) == len(present_paths), "siblings carry different tokens"
     continued = [node for node in runs if any(parents[new] == node for new in present)]
     for node in continued:
         own = {paths[new] for new in present if paths[new][: len(paths[node])] == paths[node]}

@@ -14,6 +14,7 @@ from padrec.decoding import (
     AutoregressiveDecoder,
     BeamDecoder,
     Chain,
+    Continuations,
     Decoder,
     DynamicTree,
     ListRequest,
@@ -28,7 +29,9 @@ from padrec.decoding import (
 from padrec.decoding.attention_tiles import AttentionTile
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
 from padrec.decoding.linear_tiles import LinearTile, linear_tile, streamed_tile
+from padrec.decoding.sampling import Guess
 from padrec.decoding.top_k import top_k
+from padrec.decoding.tree_growth import best_tokens, frontier_of
 from padrec.targets import build_backbone, to_precision
 from tests.stubs import random_catalog, random_network_draft, random_prompts
 
@@ -274,6 +277,34 @@ def test_the_largest_values_of_a_row(shape: tuple[int, ...], k: int, compiled: b
     assert torch.equal(best, values.topk(k).values)
     assert torch.equal(best, values.gather(-1, indices))
     assert all(len(set(row)) == k for row in indices.reshape(-1, k).tolist()), "no value is taken twice"
+
+
+@pytest.mark.parametrize("width", [1, 10, 32])
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_best_tokens_and_the_frontier(width: int, listed: bool, noisy: bool, dtype: torch.dtype) -> None:
+    batch, n_nodes, n_tokens, n_listed = 2, 10, 1200, 300
+    logits = random_tensor(batch, n_nodes, n_tokens, dtype=dtype, seed=0)
+    noise = random_tensor(batch, 7, n_tokens, dtype=torch.float32, seed=1)[:, 3] if noisy else None
+    listing = random_tensor(batch, n_nodes, n_tokens, dtype=torch.float32, seed=2).argsort(-1)[..., :n_listed]
+    free = random_tensor(batch, n_nodes, n_listed, dtype=torch.float32, seed=3) < -1
+    # Nodes behind which nothing may follow, and fewer tokens than are asked for.
+    free[0, 0], free[0, 1, 3:] = False, False
+    continuations = Continuations(listing, free) if listed else None
+    guess = Guess(0.5, 2.0 if noisy else 0.0)
+    # In double precision the plain operations run on a GPU too.
+    expected, _ = best_tokens(logits.double(), continuations, guess, noise, width)
+    gains, tokens = best_tokens(logits, continuations, guess, noise, width)
+    torch.testing.assert_close(gains, expected.float(), atol=1e-5, rtol=1e-5)
+    assert all(len(set(row)) == width for row in tokens.view(-1, width).tolist()), "no token is taken twice"
+    scores = -random_tensor(batch, n_nodes, dtype=torch.float32, seed=4).abs()
+    found, plain = (frontier_of(s, g, tokens, width) for s, g in ((scores, gains), (scores.double(), gains.double())))
+    torch.testing.assert_close(found.child_scores, plain.child_scores.float())
+    torch.testing.assert_close(found.scores, plain.scores.float())
+    assert torch.equal(found.scores, found.child_scores.gather(1, found.best))
+    assert torch.equal(found.tokens, tokens.flatten(1).gather(1, found.best))
+    assert torch.equal(found.parents, found.best // width)
 
 
 _SIZES, _K = (5, 6, 4), 3
