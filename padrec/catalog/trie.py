@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from padrec.catalog.catalog import Catalog
-from padrec.catalog.node_table import NodeTable
 from padrec.catalog.vocabulary import SemanticIDVocabulary
 
 
@@ -46,8 +45,9 @@ class CatalogTrie:
         self.low, self.high = self._ranges(node_low)
         self.only_token = self._only_tokens(degree, vocabulary)
         self._vocabulary_size = vocabulary.size
-        keys = edge_parent * vocabulary.size + edge_token
-        self._nodes = NodeTable(keys, torch.arange(1, self.n_nodes), self.sink)
+        # Sorted, since parents rise and tokens rise within each. The last key is no edge: every search ends inside.
+        last = edge_token.new_full((1,), torch.iinfo(torch.long).max)
+        self._edge_keys = torch.cat([edge_parent * vocabulary.size + edge_token, last])
 
     def _ranges(self, node_low: Tensor) -> tuple[Tensor, Tensor]:
         high = torch.full_like(node_low, self.n_leaves)
@@ -84,8 +84,7 @@ class CatalogTrie:
     @property
     def n_bytes(self) -> int:
         """Memory of all tensors, in bytes."""
-        own = sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
-        return own + self._nodes.n_bytes
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -94,7 +93,6 @@ class CatalogTrie:
         """Move all tensors to `device`, in place."""
         for name, tensor in self._tensors().items():
             setattr(self, name, tensor.to(device))
-        self._nodes.to(device)
         return self
 
     def is_leaf(self, node: Tensor) -> Tensor:
@@ -107,7 +105,11 @@ class CatalogTrie:
 
     def child(self, node: Tensor, token: Tensor) -> Tensor:
         """The node reached from `node` by `token` (int64, one shape); the sink where the catalog has no such step."""
-        return self._nodes.find(torch.add(token, node, alpha=self._vocabulary_size))
+        # One search over all edges is a single operation on the device; halving the node's own range would be a dozen
+        # for each bit of its size, which is slower by far.
+        key = torch.add(token, node, alpha=self._vocabulary_size)
+        edge = torch.searchsorted(self._edge_keys, key.contiguous())
+        return torch.where(self._edge_keys[edge] == key, edge + 1, self.sink)
 
     def token(self, node: Tensor) -> Tensor:
         """The token that leads to each node (int64, any shape); arbitrary for the root and the sink."""

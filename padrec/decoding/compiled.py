@@ -19,7 +19,9 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
 
     On the CPU the function runs as it is: compiling takes longer there than an evaluation that it would speed up.
     """
-    fused = torch.compile(function, dynamic=False, fullgraph=True)
+    # Few rows are not padded to what matrix units like: that costs a kernel, and whether it is faster would be timed
+    # while compiling, by chance beside other work.
+    fused = torch.compile(function, dynamic=False, fullgraph=True, options={"shape_padding": False})
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:

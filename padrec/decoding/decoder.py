@@ -138,7 +138,9 @@ class ListBuffer:
             logits: target logits behind the prompts, `[B, V]`.
             keys: one random key for each list, int64 `[B]`.
         """
-        _begin(logits, keys, self)
+        # Made outside of what is compiled, since it is compiled by itself.
+        choice = self.request.sampling.choice(keys, torch.zeros_like(keys), 0, self.request.vocabulary.size)
+        _begin(logits, keys, choice, self)
 
     def clear(self, keys: Tensor) -> None:
         """Empty all lists; see `begin`."""
@@ -201,12 +203,12 @@ class ListBuffer:
 
 
 @compiled
-def _begin(logits: Tensor, keys: Tensor, lists: ListBuffer) -> None:
+def _begin(logits: Tensor, keys: Tensor, choice: Choice, lists: ListBuffer) -> None:
     """See `ListBuffer.begin`."""
     lists.clear(keys)
     constraint = lists.request.constraint
     state = constraint.initial(len(keys), keys.device).unsqueeze()
-    chosen, log_prob = lists.choose(logits[:, None], state, torch.zeros_like(keys)[:, None], lists.choice(0))
+    chosen, log_prob = lists.choose(logits[:, None], state, torch.zeros_like(keys)[:, None], choice)
     lists.append(chosen, log_prob, torch.ones_like(keys))
     lists.last.copy_(chosen[:, 0])
     lists.state.copy_(constraint.advance(state, chosen).squeeze())

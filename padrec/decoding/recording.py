@@ -1,6 +1,8 @@
 """Work of fixed shape, launched as a whole."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -38,6 +40,18 @@ def _record(function: Callable[[], None], device: torch.device) -> Callable[[], 
             function()
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph), _without_garbage_collection():
         function()
     return graph.replay
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """What is collected meanwhile may free memory of the device, by which the recording that is under way is lost."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
