@@ -62,14 +62,13 @@ def _half_the_tokens(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize
     return LinearTile(32, 16, 256, 4, 4) if n_out <= 1024 else LinearTile(32, 32, 128, 4, 4)
 
 
-def _all_tokens(warps: int, inputs: int, stages: int, splits: int = 1) -> TileChoice:
-    """From 65 to 128 tokens, programs of all tokens, so that weights are read once."""
+def _all_tokens(splits: int) -> TileChoice:
+    """From 65 to 128 tokens, programs of all tokens, so that weights are read once; those of few outputs share inputs."""
 
     def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
         if itemsize != 2 or not 64 < n_tokens <= 128 or n_out > 4096:
             return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
-        split = splits if n_out <= 1024 and not gated else 1
-        return LinearTile(128, 32, inputs, warps, stages, split)
+        return LinearTile(128, 32, 128, 4, 3, splits if n_out <= 1024 and not gated else 1)
 
     return tile
 
@@ -92,10 +91,8 @@ CHOICES: Mapping[str, _Tiles] = {
     "down in 4, out whole": _Tiles(linear=_few_outputs(_IN_4, _WHOLE)),
     "down in 8, out in 4": _Tiles(linear=_few_outputs(_IN_8, _IN_4)),
     "32 tokens": _Tiles(linear=_half_the_tokens),
-    "128 tokens": _Tiles(linear=_all_tokens(4, 128, 3)),
-    "128 tokens, in 4": _Tiles(linear=_all_tokens(4, 128, 3, 4)),
-    "128 tokens, in 4, 8 warps": _Tiles(linear=_all_tokens(8, 128, 3, 4)),
-    "128 tokens, in 4, 64 inputs": _Tiles(linear=_all_tokens(4, 64, 5, 4)),
+    "128 tokens": _Tiles(linear=_all_tokens(1)),
+    "128 tokens, in 4": _Tiles(linear=_all_tokens(4)),
     "attention 64": _Tiles(attention=_attention(64, 4, 2)),
     "attention 128, 8 warps": _Tiles(attention=_attention(128, 8, 2)),
     "attention 256, 4 warps": _Tiles(attention=_attention(256, 4, 2)),
