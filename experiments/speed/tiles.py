@@ -63,7 +63,7 @@ def _half_the_tokens(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize
 
 
 def _all_tokens(splits: int) -> TileChoice:
-    """From 65 to 128 tokens, programs of all tokens, so that weights are read once; those of few outputs share inputs."""
+    """From 65 to 128 tokens, programs of all tokens, which read weights once; those of few outputs share inputs."""
 
     def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
         if itemsize != 2 or not 64 < n_tokens <= 128 or n_out > 4096:
