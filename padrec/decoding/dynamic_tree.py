@@ -106,7 +106,7 @@ def _grow(
     """
     gains, tokens = best_tokens(logits, constraint.continuations(states), guess, noise, width)  # [B, k, width]
     # Log-probabilities are at most 0, so that no child ever outscores its parent.
-    frontier = frontier_of(scores, gains, tokens, width)
+    frontier = frontier_of(scores, gains, tokens)
     after = constraint.advance(states.gather(frontier.parents), frontier.tokens)
     return _Level(tokens.flatten(1), frontier, after)
 

@@ -63,10 +63,10 @@ class Frontier:
 
     Attributes:
         child_scores: of all children, one node's behind the other's, float32 `[B, k * width]`.
-        scores: of the best ones, `[B, n]`, best first.
-        best: their places among all children, int64 `[B, n]`.
-        parents: their parents' places among the nodes, int64 `[B, n]`.
-        tokens: int64 `[B, n]`.
+        scores: of the best ones, `[B, width]`, best first.
+        best: their places among all children, int64 `[B, width]`.
+        parents: their parents' places among the nodes, int64 `[B, width]`.
+        tokens: int64 `[B, width]`.
     """
 
     child_scores: Tensor
@@ -76,20 +76,19 @@ class Frontier:
     tokens: Tensor
 
 
-def frontier_of(scores: Tensor, gains: Tensor, tokens: Tensor, most: int) -> Frontier:
-    """Choose the best children.
+def frontier_of(scores: Tensor, gains: Tensor, tokens: Tensor) -> Frontier:
+    """Choose the best children, as many as a node has.
 
     Args:
         scores: of the nodes, float32 `[B, k]`.
         gains: of their children, at most 0, `[B, k, width]`.
         tokens: of their children, int64 `[B, k, width]`.
-        most: n, children to choose, at most k * width.
     """
     width = gains.shape[-1]
-    if gains.is_cuda and gains.dtype == torch.float32 and fits_a_row(scores.shape[1] * width, most):
-        return Frontier(*_frontier(scores, gains, tokens, most))
+    if gains.is_cuda and gains.dtype == torch.float32 and fits_a_row(scores.shape[1] * width, width):
+        return Frontier(*_frontier(scores, gains, tokens))
     child_scores = (scores[..., None] + gains.float()).flatten(1)
-    best_scores, best = top_k(child_scores, most)
+    best_scores, best = top_k(child_scores, width)
     return Frontier(child_scores, best_scores, best, best // width, tokens.flatten(1).gather(1, best))
 
 
@@ -149,10 +148,8 @@ def _guesses_like(logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("padrec::frontier", mutates_args=())
-def _frontier(
-    scores: Tensor, gains: Tensor, tokens: Tensor, most: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    found = _frontier_like(gains, most)
+def _frontier(scores: Tensor, gains: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    found = _frontier_like(gains)
     n = gains.shape[1] * gains.shape[2]
     frontier_kernel[(len(gains),)](
         scores.contiguous(),
@@ -161,7 +158,6 @@ def _frontier(
         *found,
         n,
         WIDTH=gains.shape[2],
-        K=most,
         BLOCK=triton.next_power_of_2(n),
         num_warps=4,
     )
@@ -169,11 +165,11 @@ def _frontier(
 
 
 @_frontier.register_fake
-def _(scores: Tensor, gains: Tensor, tokens: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _frontier_like(gains, most)
+def _(scores: Tensor, gains: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _frontier_like(gains)
 
 
-def _frontier_like(gains: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    batch, n = len(gains), gains.shape[1] * gains.shape[2]
-    best, parents, tokens = (gains.new_empty(batch, most, dtype=torch.long) for _ in range(3))
-    return gains.new_empty(batch, n), gains.new_empty(batch, most), best, parents, tokens
+def _frontier_like(gains: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, n_nodes, width = gains.shape
+    best, parents, tokens = (gains.new_empty(batch, width, dtype=torch.long) for _ in range(3))
+    return gains.new_empty(batch, n_nodes * width), gains.new_empty(batch, width), best, parents, tokens

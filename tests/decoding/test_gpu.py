@@ -299,7 +299,7 @@ def test_the_best_tokens_and_the_frontier(width: int, listed: bool, noisy: bool,
     torch.testing.assert_close(gains, expected.float(), atol=1e-5, rtol=1e-5)
     assert all(len(set(row)) == width for row in tokens.view(-1, width).tolist()), "no token is taken twice"
     scores = -random_tensor(batch, n_nodes, dtype=torch.float32, seed=4).abs()
-    found, plain = (frontier_of(s, g, tokens, width) for s, g in ((scores, gains), (scores.double(), gains.double())))
+    found, plain = (frontier_of(s, g, tokens) for s, g in ((scores, gains), (scores.double(), gains.double())))
     torch.testing.assert_close(found.child_scores, plain.child_scores.float())
     torch.testing.assert_close(found.scores, plain.scores.float())
     assert torch.equal(found.scores, found.child_scores.gather(1, found.best))

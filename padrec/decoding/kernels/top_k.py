@@ -90,7 +90,6 @@ def frontier_kernel(
     frontier,
     n,
     WIDTH: tl.constexpr,
-    K: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     # One program for a row, whose n children are WIDTH of each node.
@@ -101,9 +100,9 @@ def frontier_kernel(
     score += tl.load(gains + row * n + place, inside, 0.0)
     tl.store(child_scores + row * n + place, score, inside)
     rest = _ordered(score, place, inside, BLOCK)
-    for rank in tl.static_range(K):
+    for rank in tl.static_range(WIDTH):
         number, index, rest = _greatest(rest, BLOCK)
-        tl.store(best_scores + row * K + rank, number)
-        tl.store(best + row * K + rank, index)
-        tl.store(parents + row * K + rank, index // WIDTH)
-        tl.store(frontier + row * K + rank, tl.load(tokens + row * n + index))
+        tl.store(best_scores + row * WIDTH + rank, number)
+        tl.store(best + row * WIDTH + rank, index)
+        tl.store(parents + row * WIDTH + rank, index // WIDTH)
+        tl.store(frontier + row * WIDTH + rank, tl.load(tokens + row * n + index))
