@@ -61,7 +61,7 @@ class CatalogTrie:
         first = self.child_token[self.first_child[:-1].clamp(max=len(self.child_token) - 1)]
         only = torch.where(degree == 1, first, -1)
         if vocabulary.separator:
-            only[self.n_nodes - self.n_leaves : self.n_nodes] = vocabulary.separator_token
+            only[self.first_leaf : self.n_nodes] = vocabulary.separator_token
         return only
 
     def forced_run_lengths(self) -> Tensor:
@@ -82,6 +82,11 @@ class CatalogTrie:
         return self.n_nodes
 
     @property
+    def first_leaf(self) -> int:
+        """The first of the last `n_leaves` nodes."""
+        return self.n_nodes - self.n_leaves
+
+    @property
     def n_bytes(self) -> int:
         """Memory of all tensors, in bytes."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
@@ -97,11 +102,11 @@ class CatalogTrie:
 
     def is_leaf(self, node: Tensor) -> Tensor:
         """Whether each node (int64, any shape) is a whole semantic ID."""
-        return (node >= self.n_nodes - self.n_leaves) & (node < self.n_nodes)
+        return (node >= self.first_leaf) & (node < self.n_nodes)
 
     def leaf(self, node: Tensor) -> Tensor:
         """The leaf of each node that `is_leaf`; meaningless elsewhere."""
-        return node - (self.n_nodes - self.n_leaves)
+        return node - self.first_leaf
 
     def child(self, node: Tensor, token: Tensor) -> Tensor:
         """The node reached from `node` by `token` (int64, one shape); the sink where the catalog has no such step."""

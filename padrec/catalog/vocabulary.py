@@ -53,7 +53,7 @@ class SemanticIDVocabulary:
         self.tokenizer = tokenizer
         specials = range(text_tokens, text_tokens + len(_SPECIAL_NAMES))
         self.pad_token, self.bos_token, self.eos_token, self.separator_token = specials
-        self._first_code = specials.stop
+        self.first_code = specials.stop
         self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
         self.separator = separator
         self.shared_codes = shared_codes
@@ -63,10 +63,10 @@ class SemanticIDVocabulary:
         self.n_slot_states = self.n_slots + 2
         self.item_length = self.n_slots + int(separator)
         if shared_codes:
-            self._offsets = torch.full((self.n_slots,), self._first_code)
-            self.size = self._first_code + max(self.codebook_sizes)
+            self._offsets = torch.full((self.n_slots,), self.first_code)
+            self.size = self.first_code + max(self.codebook_sizes)
         else:
-            sizes = torch.tensor((self._first_code, *self.codebook_sizes))
+            sizes = torch.tensor((self.first_code, *self.codebook_sizes))
             self._offsets = sizes.cumsum(0)[:-1]
             self.size = int(sizes.sum())
         self._sizes = torch.tensor(self.codebook_sizes)
@@ -173,7 +173,7 @@ class SemanticIDVocabulary:
         following = torch.where(slot < self.n_slots, slot + 1, 0)
         end = self.other_slot if self.separator else 0
         following = torch.where(slot == self.n_slots - 1, end, following)
-        is_code = token >= self._first_code
+        is_code = token >= self.first_code
         other = torch.where(token == self.separator_token, self.separator_slot, self.other_slot)
         return torch.where(is_code, following, other)
 
@@ -210,10 +210,10 @@ class SemanticIDVocabulary:
         """
         if token < self.text_tokens:
             return f"<text_{token}>"
-        if token < self._first_code:
+        if token < self.first_code:
             name = _SPECIAL_NAMES[token - self.text_tokens]
             return name if self.text_tokens == 0 else f"<list_{name[1:]}"
         if self.shared_codes:
-            return f"<{token - self._first_code}>"
+            return f"<{token - self.first_code}>"
         slot = int((self._offsets <= token).sum()) - 1
         return f"<{chr(ord('a') + slot)}_{token - int(self._offsets[slot])}>"

@@ -1,7 +1,6 @@
 """The dynamic tree of EAGLE-2: the most probable proposals, whatever their shape."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from padrec.decoding.constraint import Constraint, ListState, concatenate
 from padrec.decoding.draft import DraftSteps
 from padrec.decoding.sampling import Choice, Guess
 from padrec.decoding.token_tree import TokenTree
-from padrec.decoding.tree_growth import Frontier, best_tokens, frontier_of
+from padrec.decoding.tree_growth import Level, grow
 
 
 class DynamicTree:
@@ -58,62 +57,19 @@ class DynamicTree:
         scores = torch.zeros(len(root), 1, device=root.device)
         logits = steps.root_logits()[:, None]
         guess = Guess.of(choice.sampling, self.greedy_temperature)
-        levels: list[_Level] = []
+        levels: list[Level] = []
         for depth in range(self.depth):
             if depth > 0:
-                logits = steps.extend(levels[-1].frontier.tokens, levels[-1].frontier.parents, states.slot, depth)
+                logits = steps.extend(levels[-1].frontier, levels[-1].parents, states.slot, depth)
             noise = None if choice.noise is None else choice.noise[:, depth]
-            levels.append(_grow(logits, scores, states, constraint, guess, noise, self.width))
-            scores, states = levels[-1].frontier.scores, levels[-1].states
+            levels.append(grow(logits, scores, states, constraint, guess, noise, self.width))
+            scores, states = levels[-1].scores, levels[-1].states
         return _assemble(root, state, levels, constraint, self.nodes)
-
-
-@dataclass(frozen=True)
-class _Level:
-    """What grew from the *frontier* of one depth, the k nodes that the draft read there.
-
-    Attributes:
-        tokens: children of every frontier node, best first, int64 `[B, k * width]`.
-        frontier: the best of them, which are the next frontier, `[B, width]`.
-        states: list states behind those, `[B, width]`.
-    """
-
-    tokens: Tensor
-    frontier: Frontier
-    states: ListState
-
-
-@compiled
-def _grow(
-    logits: Tensor,
-    scores: Tensor,
-    states: ListState,
-    constraint: Constraint[ListState],
-    guess: Guess,
-    noise: Tensor | None,
-    width: int,
-) -> _Level:
-    """Grow the children of a frontier.
-
-    Args:
-        logits: of the draft behind every frontier node, `[B, k, V]`.
-        scores: of the frontier nodes, `[B, k]`.
-        states: list states behind them, `[B, k]`.
-        constraint: what lists may continue with.
-        guess: how the draft guesses the target's choices.
-        noise: of the tokens chosen behind this frontier, `[B, V]`; None for greedy decoding.
-        width: children of each node, and nodes of the next frontier.
-    """
-    gains, tokens = best_tokens(logits, constraint.continuations(states), guess, noise, width)  # [B, k, width]
-    # Log-probabilities are at most 0, so that no child ever outscores its parent.
-    frontier = frontier_of(scores, gains, tokens)
-    after = constraint.advance(states.gather(frontier.parents), frontier.tokens)
-    return _Level(tokens.flatten(1), frontier, after)
 
 
 @compiled
 def _assemble(
-    root: Tensor, state: ListState, levels: list[_Level], constraint: Constraint[ListState], n_nodes: int
+    root: Tensor, state: ListState, levels: list[Level], constraint: Constraint[ListState], n_nodes: int
 ) -> TokenTree:
     """The tree of the root, int64 `[B]`, and the best other nodes of all levels, `n_nodes` together."""
     first = root.new_zeros(len(root), 1)
@@ -126,11 +82,11 @@ def _assemble(
         children = level.tokens.shape[1] // frontier.shape[1]
         reader = n_readers + torch.arange(frontier.shape[1], device=root.device)
         tokens.append(level.tokens)
-        scores.append(level.frontier.child_scores)
+        scores.append(level.child_scores)
         parents.append(frontier.repeat_interleave(children, dim=1))
         readers.append(reader.repeat_interleave(children).expand(len(root), -1))
         n_readers += frontier.shape[1]
-        frontier = created + level.frontier.best
+        frontier = created + level.best
         created += level.tokens.shape[1]
     all_tokens, all_scores, all_parents, all_readers = (torch.cat(v, 1) for v in (tokens, scores, parents, readers))
     # Equal scores are frequent, as every forced token has log-probability 0. The stable sort then prefers the older

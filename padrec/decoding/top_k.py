@@ -44,7 +44,9 @@ def _short_top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     values = values.contiguous()
     rows, n = values.shape
     best, indices = values.new_empty(rows, k), torch.empty(rows, k, dtype=torch.long, device=values.device)
-    top_k_kernel[(rows,)](values, best, indices, n, K=k, BLOCK=triton.next_power_of_2(n), num_warps=4)
+    top_k_kernel[(rows,)](
+        values, best, indices, n, K=k, BLOCK=triton.next_power_of_2(n), BLOCK_K=triton.next_power_of_2(k), num_warps=4
+    )
     return best, indices
 
 

@@ -1,7 +1,9 @@
 """What runs on a GPU alone: fused kernels against plain PyTorch, recorded decoding against eager decoding."""
 
+import copy
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -9,15 +11,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from padrec.catalog import SemanticIDVocabulary
+from padrec.catalog import CatalogTrie, SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
     BeamDecoder,
+    CatalogConstraint,
     Chain,
-    Continuations,
+    Constraint,
     Decoder,
     DynamicTree,
+    FreeDecoding,
     ListRequest,
+    ListState,
     Placement,
     Prompts,
     Recording,
@@ -27,11 +32,12 @@ from padrec.decoding import (
     session,
 )
 from padrec.decoding.attention_tiles import AttentionTile
+from padrec.decoding.constraint import CatalogState, concatenate
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
 from padrec.decoding.linear_tiles import LinearTile, linear_tile, streamed_tile
 from padrec.decoding.sampling import Guess
 from padrec.decoding.top_k import top_k
-from padrec.decoding.tree_growth import best_tokens, frontier_of
+from padrec.decoding.tree_growth import grow
 from padrec.targets import build_backbone, to_precision
 from tests.stubs import random_catalog, random_network_draft, random_prompts
 
@@ -279,32 +285,65 @@ def test_the_largest_values_of_a_row(shape: tuple[int, ...], k: int, compiled: b
     assert all(len(set(row)) == k for row in indices.reshape(-1, k).tolist()), "no value is taken twice"
 
 
-@pytest.mark.parametrize("width", [1, 10, 32])
-@pytest.mark.parametrize("listed", [False, True])
+def states_of_a_walk(constraint: Constraint[ListState], batch: int, n_nodes: int) -> ListState:
+    """States `[batch, n_nodes]` behind allowed tokens, more of them from node to node, until lists are finished."""
+    shape = (batch, 1)
+    state = constraint.initial(batch, torch.device("cpu")).unsqueeze()
+    seen = [state]
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(n_nodes - 1):
+        allowed = constraint.allowed(state)
+        chances = torch.ones(*shape, 40) if allowed is None else allowed.double()
+        chances = torch.where(chances.sum(-1, keepdim=True) > 0, chances, 1.0)
+        token = torch.multinomial(chances.flatten(0, 1), 1, generator=generator).view(shape)
+        state = constraint.advance(state, token)
+        seen.append(state)
+    return concatenate(seen)
+
+
+def moved(constraint: CatalogConstraint | FreeDecoding) -> CatalogConstraint | FreeDecoding:
+    copied = copy.deepcopy(constraint)
+    if isinstance(copied, CatalogConstraint):
+        copied.trie.to(_DEVICE)
+    return copied
+
+
+@pytest.mark.parametrize("width", [1, 3, 10, 32])
+@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("vocabulary", [{}, {"separator": False}, {"shared_codes": True}], ids=str)
 @pytest.mark.parametrize("noisy", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_best_tokens_and_the_frontier(width: int, listed: bool, noisy: bool, dtype: torch.dtype) -> None:
-    batch, n_nodes, n_tokens, n_listed = 2, 10, 1200, 300
-    logits = random_tensor(batch, n_nodes, n_tokens, dtype=dtype, seed=0)
-    noise = random_tensor(batch, 7, n_tokens, dtype=torch.float32, seed=1)[:, 3] if noisy else None
-    listing = random_tensor(batch, n_nodes, n_tokens, dtype=torch.float32, seed=2).argsort(-1)[..., :n_listed]
-    free = random_tensor(batch, n_nodes, n_listed, dtype=torch.float32, seed=3) < -1
-    # Nodes behind which nothing may follow, and fewer tokens than are asked for.
-    free[0, 0], free[0, 1, 3:] = False, False
-    continuations = Continuations(listing, free) if listed else None
-    guess = Guess(0.5, 2.0 if noisy else 0.0)
-    # In double precision the plain operations run on a GPU too.
-    expected, _ = best_tokens(logits.double(), continuations, guess, noise, width)
-    gains, tokens = best_tokens(logits, continuations, guess, noise, width)
-    torch.testing.assert_close(gains, expected.float(), atol=1e-5, rtol=1e-5)
-    assert all(len(set(row)) == width for row in tokens.view(-1, width).tolist()), "no token is taken twice"
+def test_a_depth_of_a_tree(
+    width: int, constrained: bool, vocabulary: dict[str, bool], noisy: bool, dtype: torch.dtype
+) -> None:
+    batch, n_nodes = 2, 14
+    tokens = SemanticIDVocabulary((12, 20, 9), **vocabulary)
+    catalog = CatalogConstraint(CatalogTrie(random_catalog((12, 20, 9), 60), tokens), tokens, 3)
+    constraint = catalog if constrained else FreeDecoding(tokens)
+    states = states_of_a_walk(constraint, batch, n_nodes)
+    logits = random_tensor(batch, n_nodes, tokens.size, dtype=dtype, seed=0)
+    noise = random_tensor(batch, 7, tokens.size, dtype=torch.float32, seed=1)[:, 3] if noisy else None
     scores = -random_tensor(batch, n_nodes, dtype=torch.float32, seed=4).abs()
-    found, plain = (frontier_of(s, g, tokens) for s, g in ((scores, gains), (scores.double(), gains.double())))
-    torch.testing.assert_close(found.child_scores, plain.child_scores.float())
-    torch.testing.assert_close(found.scores, plain.scores.float())
+    guess = Guess(0.5, 2.0 if noisy else 0.0)
+    known = None if noise is None else noise.cpu()
+    plain = grow(logits.double().cpu(), scores.cpu(), states, constraint, guess, known, width)
+    there = replace(states, **{field.name: getattr(states, field.name).to(_DEVICE) for field in fields(states)})
+    found = grow(logits, scores, there, moved(constraint), guess, noise, width)
+    # Behind a finished list nothing may follow, and whatever is found there is never used.
+    over = states.count == 3 if isinstance(states, CatalogState) else torch.zeros_like(states.slot, dtype=torch.bool)
+    behind = found.child_scores.cpu().view(batch, n_nodes, width)
+    expected = plain.child_scores.view(batch, n_nodes, width).float()
+    torch.testing.assert_close(behind[~over], expected[~over], atol=1e-5, rtol=1e-5)
     assert torch.equal(found.scores, found.child_scores.gather(1, found.best))
-    assert torch.equal(found.tokens, tokens.flatten(1).gather(1, found.best))
+    assert torch.equal(found.frontier, found.tokens.gather(1, found.best))
     assert torch.equal(found.parents, found.best // width)
+    assert torch.equal(found.scores, found.child_scores.sort(descending=True).values[:, :width])
+    parents = found.parents.cpu()
+    usable = (found.scores.cpu() > -torch.inf) & ~over.gather(1, parents)
+    after = constraint.advance(states.gather(parents), found.frontier.cpu())
+    for field in fields(after):
+        value = getattr(found.states, field.name).cpu()
+        assert torch.equal(value[usable], getattr(after, field.name)[usable]), field.name
 
 
 _SIZES, _K = (5, 6, 4), 3
