@@ -14,7 +14,7 @@ from padrec.decoding.top_k import fits_a_row, top_k
 
 # Triton comes with PyTorch's GPU builds only.
 if find_spec("triton") is not None:
-    from padrec.decoding.kernel_growth import grow_by_kernels
+    from padrec.decoding.triton_growth import grow_by_kernels
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,29 @@ from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
 
 class Fusion(Protocol):
-    """The input of a draft's decoder layer."""
+    """The input of a draft's decoder layer, in two parts: what features alone decide, and the token behind them."""
 
-    def __call__(self, tokens: Tensor, features: Tensor, slots: Tensor, step: int) -> Tensor:
-        """ũ, `[B, T, d]`, from tokens and slots `[B, T]` and features `[B, T, d]`."""
+    def read(self, features: Tensor) -> Tensor:
+        """What the input needs of features `[B, p, d]`, whichever token follows: `[B, p, *]`."""
+        ...
+
+    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the token behind features `[B, p, d]`, `[B, p, V]`, and what `read` makes of them."""
+        ...
+
+    def __call__(self, tokens: Tensor, read: Tensor, slots: Tensor, step: int, parents: Tensor | None = None) -> Tensor:
+        """ũ, the input.
+
+        Args:
+            tokens: int64 `[B, T]`.
+            read: of the features before them, `[B, p, *]`.
+            slots: int64 `[B, T]`.
+            step: number of draft-made features behind these inputs.
+            parents: which of the features stands before each token, int64 `[B, T]`; None where p is T, in order.
+
+        Returns:
+            `[B, T, d]`.
+        """
         ...
 
 
@@ -24,16 +43,30 @@ class TrackedFusion:
     Args:
         network: the draft.
         embedding: the target's token embedding.
+        head: the target's head.
     """
 
-    def __init__(self, network: FeatureDraftNetwork, embedding: nn.Module) -> None:
+    def __init__(self, network: FeatureDraftNetwork, embedding: nn.Module, head: nn.Module) -> None:
         self._network = network
         self._embedding = embedding
+        self._head = head
 
-    def __call__(self, tokens: Tensor, features: Tensor, slots: Tensor, step: int) -> Tensor:
-        """See `Fusion`."""
-        fused = self._network.fusion(torch.cat([self._embedding(tokens), features], dim=-1))
+    def read(self, features: Tensor) -> Tensor:
+        """The features themselves; see `Fusion.read`."""
+        return features
+
+    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Fusion.look`."""
+        return self._head(features), features
+
+    def __call__(self, tokens: Tensor, read: Tensor, slots: Tensor, step: int, parents: Tensor | None = None) -> Tensor:
+        """See `Fusion.__call__`."""
+        fused = self._network.fusion(torch.cat([self._embedding(tokens), _before(read, parents)], dim=-1))
         return self._network.position_aware(fused, slots, step)  # type: ignore[no-any-return]
+
+
+# Of a head, to be held twice: at most as many as semantic IDs have tokens, not those of a language.
+_MOST_JOINED_ROWS = 16_384
 
 
 class FoldedFusion:
@@ -42,15 +75,19 @@ class FoldedFusion:
         W [e; f] + b + α P[slot] = W_f f + T[token],   T[v] = W_e e(v) + b + α P[slot(v)]
 
     The gate reads the fused input without the slot term, so that the table's share of it is taken off again:
-    `w · u + c = w · (W_f f + T[v]) + c[v]` with `c[v] = c - α w · P[slot(v)]`.
+    `w · u + c = w · (W_f f + T[v]) + c[v]` with `c[v] = c - α w · P[slot(v)]`. Head and `W_f` read the same features:
+    where the vocabulary is small they are one product.
 
     Args:
         network: the draft.
         embedding: the target's token embedding.
+        head: the target's head.
         token_slots: slot of each token, int64 `[V]`.
     """
 
-    def __init__(self, network: FeatureDraftNetwork, embedding: nn.Module, token_slots: Tensor) -> None:
+    def __init__(
+        self, network: FeatureDraftNetwork, embedding: nn.Module, head: nn.Module, token_slots: Tensor
+    ) -> None:
         weight, bias = network.fusion.weight, network.fusion.bias
         dtype, device = weight.dtype, weight.device
         d = network.hidden_size
@@ -67,28 +104,42 @@ class FoldedFusion:
         if gate is not None:
             offset = gate.bias.to(exact) - nn.functional.linear(by_token, gate.weight.to(exact))
             self._gate_offset = offset.to(dtype).detach()  # [V, 1]
+        self._head = head
+        self._joined = _joined(head, self._feature_weight)
 
-    def __call__(self, tokens: Tensor, features: Tensor, slots: Tensor, step: int) -> Tensor:
-        """See `Fusion`; the slots are not looked at."""
+    def read(self, features: Tensor) -> Tensor:
+        """W_f f, `[B, p, d]`; see `Fusion.read`."""
+        return nn.functional.linear(features, self._feature_weight)
+
+    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Fusion.look`."""
+        if self._joined is None:
+            return self._head(features), self.read(features)
+        both = nn.functional.linear(features, self._joined)
+        d = len(self._feature_weight)
+        return both[..., :-d], both[..., -d:]
+
+    def __call__(self, tokens: Tensor, read: Tensor, slots: Tensor, step: int, parents: Tensor | None = None) -> Tensor:
+        """See `Fusion.__call__`; the slots are not looked at."""
         position = self._position
         gate_weight = gate_offset = step_embedding = None
         if position.step_embedding is not None and position.gate is not None and step > 0:
             gate_weight, gate_offset = position.gate.weight, self._gate_offset
             step_embedding = position.step_embedding[min(step, position.n_steps - 1) - 1]
-        return _fuse(features, tokens, self._feature_weight, self._table, gate_weight, gate_offset, step_embedding)
+        return _fuse(read, parents, tokens, self._table, gate_weight, gate_offset, step_embedding)
 
 
 @compiled
 def _fuse(
-    features: Tensor,
+    read: Tensor,
+    parents: Tensor | None,
     tokens: Tensor,
-    feature_weight: Tensor,
     table: Tensor,
     gate_weight: Tensor | None,
     gate_offset: Tensor | None,
     step_embedding: Tensor | None,
 ) -> Tensor:
-    fused = nn.functional.linear(features, feature_weight) + table[tokens]
+    fused = _before(read, parents) + table[tokens]
     if gate_weight is None or gate_offset is None or step_embedding is None:
         return fused
     # A product with a single row, summed in the kernel that needs it.
@@ -98,9 +149,27 @@ def _fuse(
     return fused + gate * step_embedding
 
 
-def fusion_for(network: FeatureDraftNetwork, embedding: nn.Module, vocabulary: SemanticIDVocabulary) -> Fusion:
+def _before(read: Tensor, parents: Tensor | None) -> Tensor:
+    """What was read before each token, `[B, T, *]`; see `Fusion.__call__`."""
+    return read if parents is None else read.gather(1, parents[..., None].expand(-1, -1, read.shape[-1]))
+
+
+def _joined(head: nn.Module, weight: Tensor) -> Tensor | None:
+    """The rows of a head and of a map of the same features, `[V + m, d]`; None where they stay apart."""
+    if not isinstance(head, nn.Linear) or head.bias is not None or head.weight.dtype != weight.dtype:
+        return None
+    if len(head.weight) > _MOST_JOINED_ROWS:
+        return None
+    # Not an inference tensor, though this may happen in a validation.
+    with torch.inference_mode(False), torch.no_grad():
+        return torch.cat([head.weight.detach(), weight])
+
+
+def fusion_for(
+    network: FeatureDraftNetwork, embedding: nn.Module, head: nn.Module, vocabulary: SemanticIDVocabulary
+) -> Fusion:
     """The folded fusion where the vocabulary allows it, else the tracked one."""
     token_slots = vocabulary.token_slots
     if token_slots is None:
-        return TrackedFusion(network, embedding)
-    return FoldedFusion(network, embedding, token_slots)
+        return TrackedFusion(network, embedding, head)
+    return FoldedFusion(network, embedding, head, token_slots)

@@ -68,14 +68,15 @@ class NetworkDraft:
     def __init__(self, network: FeatureDraftNetwork | None = None) -> None:
         self._network = network
         self._fusion: Fusion
-        self._head: torch.nn.Module
         self._layers: CachedLayers
         self._memories: dict[tuple[int, int], _Memory] = {}  # by batch size and most tokens kept
         self._memory: _Memory
-        self._places: Tensor  # [tree rows] all rows of a tree in order
-        self._parent_features: Tensor  # [B, k, d] outputs of the last call
+        self._columns: Tensor  # 0, 1, …: as many as a prompt, a kept path or a tree's rows need
+        self._tree_rows: int
+        self._positions: Tensor  # [B, ≥ D] of the nodes of depth 1, 2, …
+        self._root_logits: Tensor  # [B, 1, V]
+        self._parent_read: Tensor  # [B, k, *] of the outputs of the last call, what the fusion reads
         self._parent_mask: Tensor  # [B, k, tree rows] ancestors of its nodes
-        self._parent_positions: Tensor  # [B, k]
         self._rows_used = 0
 
     @property
@@ -87,8 +88,8 @@ class NetworkDraft:
 
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Share the target's embedding and head; see `Draft.prepare`."""
-        self._head = runner.model.get_output_embeddings()
-        self._fusion = fusion_for(self.network, runner.model.get_input_embeddings(), vocabulary)
+        model = runner.model
+        self._fusion = fusion_for(self.network, model.get_input_embeddings(), model.get_output_embeddings(), vocabulary)
         network = self.network
         self._memories = {}
         if can_fuse(network.config):
@@ -100,8 +101,9 @@ class NetworkDraft:
         """Read the prompts, each shifted by one: token i + 1 beside the target's feature of token i."""
         prompts = context.prompts
         self._reserve(len(prompts.tokens), context)
-        tree_rows = max(1, context.expansion.draft_rows)
-        self._places = torch.arange(tree_rows, device=prompts.tokens.device)
+        self._tree_rows = max(1, context.expansion.draft_rows)
+        most = max(self._tree_rows, context.max_depth + 1, prompts.tokens.shape[1])
+        self._columns = torch.arange(most, device=prompts.tokens.device)
         tokens, slots = _shifted(prompts.tokens, prompts.slots, prompts.lengths, context.first, context.first_slot)
         self._memory.lengths.zero_()
         self._memory.kept.count.zero_()
@@ -128,10 +130,10 @@ class NetworkDraft:
         """Grow a tree behind what the target has kept; see `Draft.propose`."""
         with Phase.DRAFT_PASSES.named():
             self._read(self._memory.kept)
-        self._parent_features = self._memory.root
-        self._parent_mask = torch.zeros(len(root), 1, len(self._places), dtype=torch.bool, device=root.device)
-        # Inputs are shifted by one: the root's own input would stand before what is read.
-        self._parent_positions = (self._memory.lengths - 1)[:, None]
+            self._root_logits, self._parent_read = self._fusion.look(self._memory.root)
+        # Inputs are shifted by one: the root's own input would stand before what is read, its children's behind it.
+        self._positions = self._memory.lengths[:, None] + self._columns
+        self._parent_mask = torch.zeros(len(root), 1, self._tree_rows, dtype=torch.bool, device=root.device)
         self._rows_used = 0
         return expansion.expand(root, state, constraint, choice, self)
 
@@ -142,9 +144,7 @@ class NetworkDraft:
 
     def root_logits(self) -> Tensor:
         """Logits of the token behind the root; see `DraftSteps`."""
-        with Phase.DRAFT_PASSES.named():
-            logits: Tensor = self._head(self._memory.root[:, 0])
-        return logits
+        return self._root_logits[:, 0]
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         """Read the nodes of one depth; see `DraftSteps`."""
@@ -153,15 +153,13 @@ class NetworkDraft:
 
     def _extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         n_nodes = tokens.shape[1]
-        own = self._places[self._rows_used : self._rows_used + n_nodes]
-        above = (self._parent_features, self._parent_mask, self._parent_positions)
-        features, mask, positions = _below(*above, parents, own, self._places)
-        hidden = self._fusion(tokens, features, slots, depth)
-        placement = Placement(self._memory.lengths, positions, self._rows_used, mask)
-        self._parent_features = self._layers(hidden, placement)
-        self._parent_mask, self._parent_positions = mask, positions
+        rows = self._columns[: self._tree_rows]
+        self._parent_mask = _ancestors(self._parent_mask, parents, rows[self._rows_used :][:n_nodes], rows)
+        hidden = self._fusion(tokens, self._parent_read, slots, depth, parents)
+        positions = self._positions[:, depth - 1 : depth].expand(-1, n_nodes)
+        features = self._layers(hidden, Placement(self._memory.lengths, positions, self._rows_used, self._parent_mask))
         self._rows_used += n_nodes
-        logits: Tensor = self._head(self._parent_features)
+        logits, self._parent_read = self._fusion.look(features)
         return logits
 
     def _reserve(self, batch: int, context: DraftContext) -> None:
@@ -172,9 +170,9 @@ class NetworkDraft:
         self._memory = self._memories[key]
 
     def _read(self, seen: Observation) -> None:
-        place = torch.arange(seen.tokens.shape[1], device=seen.tokens.device)
-        hidden = self._fusion(seen.tokens, seen.features, seen.slots, 0)
-        output = self._layers(hidden, Placement(self._memory.lengths, self._memory.lengths[:, None] + place))
+        hidden = self._fusion(seen.tokens, self._fusion.read(seen.features), seen.slots, 0)
+        positions = self._memory.lengths[:, None] + self._columns[: seen.tokens.shape[1]]
+        output = self._layers(hidden, Placement(self._memory.lengths, positions))
         _remember_last(output, seen.count, self._memory.root, self._memory.lengths)
 
 
@@ -199,22 +197,14 @@ def _shifted(
 
 
 @compiled
-def _below(
-    features: Tensor, mask: Tensor, positions: Tensor, parents: Tensor, own: Tensor, places: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What is known of the nodes of one depth by their parents.
+def _ancestors(mask: Tensor, parents: Tensor, own: Tensor, rows: Tensor) -> Tensor:
+    """The rows that the nodes of one depth see, bool `[B, k, rows]`.
 
     Args:
-        features: behind the nodes of the last call, `[B, p, d]`.
-        mask: rows that those see, bool `[B, p, rows]`.
-        positions: of those, all the same, int64 `[B, p]`.
-        parents: each node's parent among them, int64 `[B, k]`.
+        mask: rows that the nodes of the depth above see, bool `[B, p, rows]`.
+        parents: each node's parent among those, int64 `[B, k]`.
         own: the row of each node, int64 `[k]`.
-        places: all rows in order, int64 `[rows]`.
-
-    Returns:
-        Features of the parents, `[B, k, d]`, the rows that the nodes see, `[B, k, rows]`, and positions, `[B, k]`.
+        rows: all rows in order, int64 `[rows]`.
     """
     above = mask.gather(1, parents[..., None].expand(-1, -1, mask.shape[2]))
-    below = features.gather(1, parents[..., None].expand(-1, -1, features.shape[2]))
-    return below, above | (own[:, None] == places), positions.gather(1, parents) + 1
+    return above | (own[:, None] == rows)

@@ -285,7 +285,7 @@ def test_the_largest_values_of_a_row(shape: tuple[int, ...], k: int, compiled: b
     assert all(len(set(row)) == k for row in indices.reshape(-1, k).tolist()), "no value is taken twice"
 
 
-def states_of_a_walk(constraint: Constraint[ListState], batch: int, n_nodes: int) -> ListState:
+def states_of_a_walk(constraint: Constraint[Any], batch: int, n_nodes: int) -> ListState:
     """States `[batch, n_nodes]` behind allowed tokens, more of them from node to node, until lists are finished."""
     shape = (batch, 1)
     state = constraint.initial(batch, torch.device("cpu")).unsqueeze()
@@ -298,10 +298,11 @@ def states_of_a_walk(constraint: Constraint[ListState], batch: int, n_nodes: int
         token = torch.multinomial(chances.flatten(0, 1), 1, generator=generator).view(shape)
         state = constraint.advance(state, token)
         seen.append(state)
-    return concatenate(seen)
+    states: ListState = concatenate(seen)
+    return states
 
 
-def moved(constraint: CatalogConstraint | FreeDecoding) -> CatalogConstraint | FreeDecoding:
+def moved(constraint: Constraint[Any]) -> Constraint[Any]:
     copied = copy.deepcopy(constraint)
     if isinstance(copied, CatalogConstraint):
         copied.trie.to(_DEVICE)
@@ -314,14 +315,16 @@ def moved(constraint: CatalogConstraint | FreeDecoding) -> CatalogConstraint | F
 @pytest.mark.parametrize("noisy", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_depth_of_a_tree(
-    width: int, constrained: bool, vocabulary: dict[str, bool], noisy: bool, dtype: torch.dtype
+    width: int, constrained: bool, vocabulary: dict[str, Any], noisy: bool, dtype: torch.dtype
 ) -> None:
     batch, n_nodes = 2, 14
     tokens = SemanticIDVocabulary((12, 20, 9), **vocabulary)
-    catalog = CatalogConstraint(CatalogTrie(random_catalog((12, 20, 9), 60), tokens), tokens, 3)
-    constraint = catalog if constrained else FreeDecoding(tokens)
+    constraint: Constraint[Any] = FreeDecoding(tokens)
+    if constrained:
+        constraint = CatalogConstraint(CatalogTrie(random_catalog((12, 20, 9), 60), tokens), tokens, 3)
     states = states_of_a_walk(constraint, batch, n_nodes)
-    logits = random_tensor(batch, n_nodes, tokens.size, dtype=dtype, seed=0)
+    # A part of a wider product, as head and fusion are.
+    logits = random_tensor(batch, n_nodes, tokens.size + 5, dtype=dtype, seed=0)[..., : tokens.size]
     noise = random_tensor(batch, 7, tokens.size, dtype=torch.float32, seed=1)[:, 3] if noisy else None
     scores = -random_tensor(batch, n_nodes, dtype=torch.float32, seed=4).abs()
     guess = Guess(0.5, 2.0 if noisy else 0.0)

@@ -35,21 +35,30 @@ def test_folded_fusion_equals_the_fusion_as_trained(slot_embeddings: bool, step_
     model, network = target_and_draft(torch.float64, slot_embeddings, step_embeddings)
     embedding = model.get_input_embeddings()
     tokens, slots, features = every_token(torch.float64)
-    tracked = TrackedFusion(network, embedding)(tokens, features, slots, step)
-    token_slots = slots[0]
-    folded = FoldedFusion(network, embedding, token_slots)(tokens, features, torch.full_like(slots, -1), step)
-    torch.testing.assert_close(folded, tracked, rtol=0, atol=1e-10)
+    head = model.get_output_embeddings()
+    tracked = TrackedFusion(network, embedding, head)(tokens, features, slots, step)
+    fusion = FoldedFusion(network, embedding, head, slots[0])
+    unknown = torch.full_like(slots, -1)
+    torch.testing.assert_close(fusion(tokens, fusion.read(features), unknown, step), tracked, rtol=0, atol=1e-10)
+    # The same features in another order.
+    parents = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(1))[None]
+    logits, read = fusion.look(features[:, parents[0].argsort()])
+    torch.testing.assert_close(fusion(tokens, read, unknown, step, parents), tracked, rtol=0, atol=1e-10)
+    torch.testing.assert_close(logits[:, parents[0]], head(features), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("step", range(4))
 def test_folding_costs_no_accuracy_in_bfloat16(step: int) -> None:
     model, network = target_and_draft(torch.bfloat16)
     tokens, slots, features = every_token(torch.bfloat16)
-    tracked = TrackedFusion(network, model.get_input_embeddings())(tokens, features, slots, step)
-    folded = FoldedFusion(network, model.get_input_embeddings(), slots[0])(tokens, features, slots, step)
+    maps = model.get_input_embeddings(), model.get_output_embeddings()
+    tracked = TrackedFusion(network, *maps)(tokens, features, slots, step)
+    fusion = FoldedFusion(network, *maps, slots[0])
+    folded = fusion(tokens, fusion.read(features), slots, step)
     assert folded.dtype == torch.bfloat16
     # The same weights, already rounded, without rounding in between.
-    exact = TrackedFusion(network.double(), model.double().get_input_embeddings())(
+    exactly = model.double()
+    exact = TrackedFusion(network.double(), exactly.get_input_embeddings(), exactly.get_output_embeddings())(
         tokens, features.double(), slots, step
     )
     assert (folded - exact).abs().mean() <= 1.2 * (tracked - exact).abs().mean()
@@ -60,7 +69,7 @@ def test_slots_are_tracked_where_code_tokens_are_shared() -> None:
     shared = SemanticIDVocabulary((5, 6, 7), shared_codes=True)
     model = tiny_target(shared)
     network = random_network(model, shared.n_slot_states)
-    fusion = fusion_for(network, model.get_input_embeddings(), shared)
+    fusion = fusion_for(network, model.get_input_embeddings(), model.get_output_embeddings(), shared)
     tokens, features = torch.full((1, 2), 5), torch.randn(1, 1, 32, dtype=torch.float64).expand(-1, 2, -1)
     one, other = fusion(tokens, features, torch.tensor([[0, 1]]), 1)[0]
     assert not torch.allclose(one, other)
@@ -68,4 +77,16 @@ def test_slots_are_tracked_where_code_tokens_are_shared() -> None:
 
 def test_slots_are_folded_where_a_token_gives_its_slot_away() -> None:
     model, network = target_and_draft(torch.float64)
-    assert isinstance(fusion_for(network, model.get_input_embeddings(), _VOCABULARY), FoldedFusion)
+    maps = model.get_input_embeddings(), model.get_output_embeddings()
+    assert isinstance(fusion_for(network, *maps, _VOCABULARY), FoldedFusion)
+
+
+def test_a_language_model_s_head_is_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("padrec.drafts.folded_fusion._MOST_JOINED_ROWS", 8)
+    model, network = target_and_draft(torch.float64)
+    _, slots, features = every_token(torch.float64)
+    head = model.get_output_embeddings()
+    fusion = FoldedFusion(network, model.get_input_embeddings(), head, slots[0])
+    logits, read = fusion.look(features)
+    torch.testing.assert_close(logits, head(features))
+    torch.testing.assert_close(read, fusion.read(features))

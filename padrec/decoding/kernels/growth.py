@@ -20,6 +20,7 @@ def guess_kernel(
     guesses,
     n_nodes,
     n_tokens,
+    logit_stride,
     noise_stride,
     logit_scale,
     noise_scale,
@@ -33,7 +34,7 @@ def guess_kernel(
     token = tl.arange(0, BLOCK)
     rank = tl.arange(0, BLOCK_K)
     inside = token < n_tokens
-    score = tl.load(logits + row * n_tokens + token, inside, 0.0).to(tl.float32) * logit_scale
+    score = tl.load(logits + row * logit_stride + token, inside, 0.0).to(tl.float32) * logit_scale
     if NOISY:
         score += tl.load(noise + row // n_nodes * noise_stride + token, inside, 0.0) * noise_scale
     score = _log_softmax(tl.where(inside, score, float("-inf")))
@@ -75,6 +76,7 @@ def catalog_guess_kernel(
     children,
     n_nodes,
     n_tokens,
+    logit_stride,
     noise_stride,
     logit_scale,
     noise_scale,
@@ -105,7 +107,7 @@ def catalog_guess_kernel(
     free = exists & (left > 0) & (tl.load(count + row) < list_length)
     # Where nothing may follow, as behind the end of a list, whatever is chosen is never used.
     usable = free | (tl.max(free.to(tl.int32), 0) == 0)
-    score = tl.load(logits + row * n_tokens + token).to(tl.float32) * logit_scale
+    score = tl.load(logits + row * logit_stride + token).to(tl.float32) * logit_scale
     if NOISY:
         score += tl.load(noise + row // n_nodes * noise_stride + token) * noise_scale
     score = _log_softmax(tl.where(usable, score, float("-inf")))

@@ -26,6 +26,9 @@ def grow_by_kernels(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, ListState]:
     """The attributes of a `Level`, in their order; the constraint is the catalog's, or none."""
     batch, n_nodes, n_tokens = logits.shape
+    rows = logits.flatten(0, 1)  # often a part of a wider product, whose rows are further apart
+    if rows.stride(1) != 1:
+        rows = rows.contiguous()
     gains = logits.new_empty(batch, n_nodes, width, dtype=torch.float32)
     tokens = torch.empty_like(gains, dtype=torch.long)
     options: dict[str, Any] = {
@@ -34,13 +37,20 @@ def grow_by_kernels(
         "BLOCK_K": triton.next_power_of_2(width),
         "num_warps": _WARPS,
     }
-    numbers = (n_nodes, n_tokens, 0 if noise is None else noise.stride(0), guess.logit_scale, guess.noise_scale)
+    numbers = (
+        n_nodes,
+        n_tokens,
+        rows.stride(0),
+        0 if noise is None else noise.stride(0),
+        guess.logit_scale,
+        guess.noise_scale,
+    )
     children = None
     if isinstance(constraint, CatalogConstraint):
         assert isinstance(states, CatalogState)
         children, trie, vocabulary = torch.empty_like(tokens), constraint.trie, constraint.vocabulary
         catalog_guess_kernel[(batch * n_nodes,)](
-            logits.contiguous(),
+            rows,
             noise,
             states.node.contiguous(),
             states.used.contiguous(),
@@ -64,7 +74,7 @@ def grow_by_kernels(
         )
     else:
         block = triton.next_power_of_2(max(n_tokens, width))
-        guess_kernel[(batch * n_nodes,)](logits.contiguous(), noise, gains, tokens, *numbers, BLOCK=block, **options)
+        guess_kernel[(batch * n_nodes,)](rows, noise, gains, tokens, *numbers, BLOCK=block, **options)
     return _frontier(scores, gains, tokens, children, states, constraint)
 
 
