@@ -1,16 +1,21 @@
 """Forced tokens: where the constraint leaves one token, nobody needs to guess it."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from padrec.decoding.compiled import compiled
-from padrec.decoding.constraint import Constraint, ListState
+from padrec.decoding.constraint import CatalogConstraint, Constraint, ListState
 from padrec.decoding.draft import DraftSteps, TreeExpansion
 from padrec.decoding.sampling import Choice
-from padrec.decoding.token_tree import TokenTree
+from padrec.decoding.token_tree import MOST_NODES_OF_KERNELS, TokenTree
 from padrec.decoding.top_k import top_k
+
+# Triton comes with PyTorch's GPU builds only.
+if find_spec("triton") is not None:
+    from padrec.decoding.triton_growth import with_forced_runs
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,12 @@ class ForcedRuns:
 
     def extend(self, tree: TokenTree, constraint: Constraint[ListState]) -> TokenTree:
         """The tree with `length` nodes behind each of `leaves` nodes; those that are not forced are not present."""
-        return tree if self.length == 0 else _with_forced_runs(tree.tokens, tree, constraint, self.leaves, self.length)
+        if self.length == 0:
+            return tree
+        fits = tree.tokens.shape[1] + self.nodes <= MOST_NODES_OF_KERNELS
+        if tree.tokens.is_cuda and fits and isinstance(constraint, CatalogConstraint):
+            return with_forced_runs(tree, constraint, self.leaves, self.length)
+        return _with_forced_runs(tree.tokens, tree, constraint, self.leaves, self.length)
 
 
 @compiled

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from padrec.decoding.constraint import ListState, concatenate
 
+# The kernels that make trees hold what each node sees of all others in registers.
+MOST_NODES_OF_KERNELS = 256
+
 
 @dataclass(frozen=True)
 class TokenTree:

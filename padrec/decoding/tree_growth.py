@@ -1,30 +1,137 @@
-"""One depth of a dynamic tree: the best children of the nodes that the draft has read, and the best of all children."""
+"""How a dynamic tree grows: depth by depth the best children of what the draft has read, in the end the best of all."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from padrec.decoding.compiled import compiled
-from padrec.decoding.constraint import CatalogConstraint, Constraint, Continuations, FreeDecoding, ListState
+from padrec.decoding.constraint import (
+    CatalogConstraint,
+    Constraint,
+    Continuations,
+    FreeDecoding,
+    ListState,
+    concatenate,
+)
 from padrec.decoding.sampling import Guess, masked_log_softmax
+from padrec.decoding.token_tree import MOST_NODES_OF_KERNELS, TokenTree
 from padrec.decoding.top_k import fits_a_row, top_k
 
 # Triton comes with PyTorch's GPU builds only.
 if find_spec("triton") is not None:
-    from padrec.decoding.triton_growth import grow_by_kernels
+    from padrec.decoding.triton_growth import TritonGrowth
+
+
+class Growth(Protocol):
+    """A tree while it grows.
+
+    Attributes:
+        frontier: tokens of the nodes that the draft reads next, int64 `[B, width]`.
+        parents: of those, their places among the nodes that it has read last, int64 `[B, width]`.
+    """
+
+    frontier: Tensor
+    parents: Tensor
+
+    @property
+    def slots(self) -> Tensor:
+        """Of the frontier, int64 `[B, width]`."""
+        ...
+
+    def grow(self, logits: Tensor, noise: Tensor | None) -> None:
+        """Grow the children of the frontier, at first of the root, and make the best of them the next frontier.
+
+        Children that may not follow score minus infinity.
+
+        Args:
+            logits: of the draft behind every node of the frontier, `[B, k, V]`.
+            noise: of the tokens chosen behind these nodes, `[B, V]`; None for greedy decoding.
+        """
+        ...
+
+    def tree(self) -> TokenTree:
+        """The best of all that has grown."""
+        ...
+
+
+def growth_of(
+    root: Tensor,
+    state: ListState,
+    constraint: Constraint[ListState],
+    guess: Guess,
+    width: int,
+    depth: int,
+    nodes: int,
+) -> Growth:
+    """Begin a tree for each row.
+
+    Args:
+        root: last token of each row, int64 `[B]`.
+        state: list states behind it, `[B]`.
+        constraint: what lists may continue with.
+        guess: how the draft guesses the target's choices.
+        width: children of each node, and nodes of a frontier.
+        depth: how often the tree grows.
+        nodes: of the tree, the root included; at most as many as grow.
+    """
+    most = 1 + width + (depth - 1) * width * width
+    if root.is_cuda and nodes <= MOST_NODES_OF_KERNELS:
+        if isinstance(constraint, CatalogConstraint) and fits_a_row(max(most, constraint.trie.max_children), width):
+            return TritonGrowth(root, state, constraint, guess, width, depth, nodes)
+        if isinstance(constraint, FreeDecoding) and fits_a_row(max(most, constraint.vocabulary.size), width):
+            return TritonGrowth(root, state, constraint, guess, width, depth, nodes)
+    return TreeGrowth(root, state, constraint, guess, width, nodes)
+
+
+class TreeGrowth:
+    """See `Growth` and `growth_of`; in plain PyTorch, for every constraint."""
+
+    def __init__(
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        guess: Guess,
+        width: int,
+        nodes: int,
+    ) -> None:
+        self._root, self._state, self._constraint, self._guess = root, state, constraint, guess
+        self._width, self._nodes = width, nodes
+        self._levels: list[_Level] = []
+        self._states = state.unsqueeze()
+        self._scores = torch.zeros(len(root), 1, device=root.device)
+        self.frontier: Tensor
+        self.parents: Tensor
+
+    @property
+    def slots(self) -> Tensor:
+        """See `Growth.slots`."""
+        return self._states.slot
+
+    def grow(self, logits: Tensor, noise: Tensor | None) -> None:
+        """See `Growth.grow`."""
+        level = _grow(logits, self._scores, self._states, self._constraint, self._guess, noise, self._width)
+        self._levels.append(level)
+        self.frontier, self.parents = level.frontier, level.parents
+        self._scores, self._states = level.scores, level.states
+
+    def tree(self) -> TokenTree:
+        """See `Growth.tree`."""
+        return _assemble(self._root, self._state, self._levels, self._constraint, self._nodes)
 
 
 @dataclass(frozen=True)
-class Level:
+class _Level:
     """What grew from k nodes.
 
     Attributes:
         tokens: children of all nodes, one node's behind the other's, best first, int64 `[B, k * width]`.
         child_scores: of those, float32 `[B, k * width]`.
-        best: places of the best ones among them, best first, int64 `[B, width]`: the next nodes to be read.
+        best: places of the best ones among them, best first, int64 `[B, width]`: the next frontier.
         parents: of those, their places among the nodes, int64 `[B, width]`.
         frontier: tokens of those, int64 `[B, width]`.
         scores: of those, `[B, width]`.
@@ -40,41 +147,6 @@ class Level:
     states: ListState
 
 
-def grow(
-    logits: Tensor,
-    scores: Tensor,
-    states: ListState,
-    constraint: Constraint[ListState],
-    guess: Guess,
-    noise: Tensor | None,
-    width: int,
-) -> Level:
-    """Grow the children of some nodes, and choose the best of all, as many as each node has.
-
-    Children that may not follow score minus infinity.
-
-    Args:
-        logits: of the draft behind every node, `[B, k, V]`.
-        scores: of the nodes, float32 `[B, k]`.
-        states: list states behind them, `[B, k]`.
-        constraint: what lists may continue with.
-        guess: how the draft guesses the target's choices.
-        noise: of the tokens chosen behind these nodes, `[B, V]`; None for greedy decoding.
-        width: children of each node.
-    """
-    if _has_kernels(logits, constraint, width):
-        return Level(*grow_by_kernels(logits, scores, states, constraint, guess, noise, width))
-    return _grow(logits, scores, states, constraint, guess, noise, width)
-
-
-def _has_kernels(logits: Tensor, constraint: Constraint[ListState], width: int) -> bool:
-    if not logits.is_cuda or logits.dtype == torch.float64:
-        return False
-    if isinstance(constraint, CatalogConstraint):
-        return fits_a_row(constraint.trie.max_children, width)
-    return isinstance(constraint, FreeDecoding) and fits_a_row(logits.shape[-1], width)
-
-
 @compiled
 def _grow(
     logits: Tensor,
@@ -84,7 +156,7 @@ def _grow(
     guess: Guess,
     noise: Tensor | None,
     width: int,
-) -> Level:
+) -> _Level:
     gains, tokens = _best_tokens(logits, constraint.continuations(states), guess, noise, width)
     # Log-probabilities are at most 0, so that no child ever outscores its parent.
     child_scores = (scores[..., None] + gains.float()).flatten(1)
@@ -93,7 +165,7 @@ def _grow(
     tokens = tokens.flatten(1)
     frontier = tokens.gather(1, best)
     after = constraint.advance(states.gather(parents), frontier)
-    return Level(tokens, child_scores, best, parents, frontier, best_scores, after)
+    return _Level(tokens, child_scores, best, parents, frontier, best_scores, after)
 
 
 def _best_tokens(
@@ -110,3 +182,41 @@ def _best_tokens(
     tokens = at if continuations is None else continuations.tokens.gather(-1, at)
     fill = (0, max(0, width - listed.shape[-1]))
     return functional.pad(gains, fill, value=-torch.inf), functional.pad(tokens, fill)
+
+
+@compiled
+def _assemble(
+    root: Tensor, state: ListState, levels: list[_Level], constraint: Constraint[ListState], n_nodes: int
+) -> TokenTree:
+    """The tree of the root, int64 `[B]`, and the best other nodes of all levels, `n_nodes` together."""
+    first = root.new_zeros(len(root), 1)
+    tokens, scores = [root[:, None]], [torch.zeros(first.shape, device=root.device)]
+    parents, readers = [first], [first]
+    # All nodes in the order of their creation; *readers* are those that the draft read, the root first. Only readers
+    # have children.
+    frontier, created, n_readers = first, 1, 0
+    for level in levels:
+        children = level.tokens.shape[1] // frontier.shape[1]
+        reader = n_readers + torch.arange(frontier.shape[1], device=root.device)
+        tokens.append(level.tokens)
+        scores.append(level.child_scores)
+        parents.append(frontier.repeat_interleave(children, dim=1))
+        readers.append(reader.repeat_interleave(children).expand(len(root), -1))
+        n_readers += frontier.shape[1]
+        frontier = created + level.best
+        created += level.tokens.shape[1]
+    all_tokens, all_scores, all_parents, all_readers = (torch.cat(v, 1) for v in (tokens, scores, parents, readers))
+    # Equal scores are frequent, as every forced token has log-probability 0. The stable sort then prefers the older
+    # node, so that a kept node's parent is always kept; sorting the kept nodes puts it before its child. What may not
+    # follow, and what stands behind it, fills trees up.
+    order = all_scores.sort(dim=1, descending=True, stable=True).indices[:, :n_nodes]
+    kept = order.sort(1).values  # [B, N], the root first
+    tree_tokens = all_tokens.gather(1, kept)
+    tree_parents = torch.searchsorted(kept, all_parents.gather(1, kept))
+    before = concatenate([state.unsqueeze(), *(level.states for level in levels[:-1])])
+    behind = constraint.advance(before.gather(all_readers.gather(1, kept)[:, 1:]), tree_tokens[:, 1:])
+    states = concatenate([state.unsqueeze(), behind])
+    tree_scores = all_scores.gather(1, kept)
+    return TokenTree.from_parents(
+        tree_tokens, tree_parents, states, len(levels), tree_scores, present=tree_scores > -torch.inf
+    )

@@ -1,131 +1,249 @@
-"""What a tree grows by, as two launches for a depth: see `tree_growth.grow`."""
+"""Trees that grow by fused GPU kernels: two launches for a depth, one for the tree, one for its forced tokens."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from padrec.decoding.constraint import CatalogConstraint, CatalogState, Constraint, FreeDecoding, ListState
-from padrec.decoding.kernels.growth import catalog_guess_kernel, frontier_kernel, guess_kernel
+from padrec.decoding.constraint import CatalogConstraint, FreeDecoding, ListState
+from padrec.decoding.kernels.forced import forced_kernel
+from padrec.decoding.kernels.growth import catalog_guess_kernel, frontier_kernel, guess_kernel, tree_kernel
 from padrec.decoding.sampling import Guess
+from padrec.decoding.token_tree import TokenTree
 
-# Of a program, which takes one number after the other from all that its warps hold: fewer agree sooner.
-_WARPS = 2
+# Of a program that puts a tree together.
+_TREE_WARPS = 8
 
 
-def grow_by_kernels(
-    logits: Tensor,
-    scores: Tensor,
-    states: ListState,
-    constraint: Constraint[ListState],
-    guess: Guess,
-    noise: Tensor | None,
-    width: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, ListState]:
-    """The attributes of a `Level`, in their order; the constraint is the catalog's, or none."""
-    batch, n_nodes, n_tokens = logits.shape
-    rows = logits.flatten(0, 1)  # often a part of a wider product, whose rows are further apart
-    if rows.stride(1) != 1:
-        rows = rows.contiguous()
-    gains = logits.new_empty(batch, n_nodes, width, dtype=torch.float32)
-    tokens = torch.empty_like(gains, dtype=torch.long)
-    options: dict[str, Any] = {
-        "NOISY": noise is not None,
-        "K": width,
-        "BLOCK_K": triton.next_power_of_2(width),
-        "num_warps": _WARPS,
-    }
-    numbers = (
-        n_nodes,
-        n_tokens,
-        rows.stride(0),
-        0 if noise is None else noise.stride(0),
-        guess.logit_scale,
-        guess.noise_scale,
-    )
-    children = None
-    if isinstance(constraint, CatalogConstraint):
-        assert isinstance(states, CatalogState)
-        children, trie, vocabulary = torch.empty_like(tokens), constraint.trie, constraint.vocabulary
+class TritonGrowth:
+    """See `TreeGrowth`, whose arguments these are; the constraint is the catalog's, or none.
+
+    All candidates are written side by side as they grow, so that nothing needs to be put together in the end.
+    """
+
+    def __init__(
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: CatalogConstraint | FreeDecoding,
+        guess: Guess,
+        width: int,
+        depth: int,
+        nodes: int,
+    ) -> None:
+        self._root, self._state, self._constraint, self._guess = root, state, constraint, guess
+        self._width, self._depth, self._nodes = width, depth, nodes
+        batch = len(root)
+        n_candidates = width + (depth - 1) * width * width
+        self._tokens = root.new_empty(batch, n_candidates)
+        self._children = torch.empty_like(self._tokens)  # trie nodes
+        self._child_scores = root.new_empty(batch, n_candidates, dtype=torch.float32)
+        # Of the frontier of every depth.
+        self._best = root.new_empty(batch, depth, width)
+        self._scores = self._best.new_empty(self._best.shape, dtype=torch.float32)
+        self._states = {
+            f.name: root.new_empty(batch, depth, width, *getattr(state, f.name).shape[1:]) for f in fields(state)
+        }
+        self._grown = 0
+        self._offset = 0
+        self.frontier: Tensor
+        self.parents: Tensor
+
+    @property
+    def slots(self) -> Tensor:
+        """See `TreeGrowth`."""
+        return self._states["slot"][:, self._grown - 1]
+
+    def grow(self, logits: Tensor, noise: Tensor | None) -> None:
+        """See `TreeGrowth.grow`."""
+        batch, n_nodes, _ = logits.shape
+        gains = logits.new_empty(batch, n_nodes, self._width, dtype=torch.float32)
+        # States and scores of the nodes, and how far the rows of these stand apart, in nodes.
+        before = {f.name: getattr(self._state, f.name).contiguous() for f in fields(self._state)}
+        scores, apart = None, 1
+        if self._grown > 0:
+            before = {name: value[:, self._grown - 1] for name, value in self._states.items()}
+            scores, apart = self._scores[:, self._grown - 1], self._depth * self._width
+        self._guess_tokens(logits, noise, gains, before, apart)
+        self._choose_frontier(scores, gains, before, apart)
+        self._grown += 1
+        self._offset += n_nodes * self._width
+
+    def _guess_tokens(
+        self, logits: Tensor, noise: Tensor | None, gains: Tensor, before: dict[str, Tensor], apart: int
+    ) -> None:
+        batch, n_nodes, n_tokens = logits.shape
+        rows = logits.flatten(0, 1)  # often a part of a wider product, whose rows are further apart
+        if rows.stride(1) != 1:
+            rows = rows.contiguous()
+        width, guess, tokens = self._width, self._guess, self._tokens[:, self._offset :]
+        strides = (rows.stride(0), 0 if noise is None else noise.stride(0), tokens.stride(0))
+        numbers = (n_nodes, n_tokens, *strides, guess.logit_scale, guess.noise_scale)
+        options: dict[str, Any] = {
+            "NOISY": noise is not None,
+            "K": width,
+            "BLOCK_K": _block(width),
+        }
+        if isinstance(self._constraint, FreeDecoding):
+            options |= _taking(max(n_tokens, width))
+            guess_kernel[(batch * n_nodes,)](rows, noise, gains, tokens, *numbers, **options)
+            return
+        trie = self._constraint.trie
+        options |= _taking(max(trie.max_children, width))
         catalog_guess_kernel[(batch * n_nodes,)](
             rows,
             noise,
-            states.node.contiguous(),
-            states.used.contiguous(),
-            states.count.contiguous(),
+            *(before[name] for name in ("node", "used", "count")),
             trie.first_child,
             trie.child_token,
             trie.low,
             trie.high,
             gains,
             tokens,
-            children,
+            self._children[:, self._offset :],
             *numbers,
-            constraint.list_length,
+            apart,
+            self._constraint.list_length,
             len(trie.child_token),
             trie.first_leaf,
             trie.sink,
-            vocabulary.separator_token,
-            SEPARATED=vocabulary.separator,
-            BLOCK=triton.next_power_of_2(max(trie.max_children, width)),
+            self._constraint.vocabulary.separator_token,
+            SEPARATED=self._constraint.vocabulary.separator,
             **options,
         )
-    else:
-        block = triton.next_power_of_2(max(n_tokens, width))
-        guess_kernel[(batch * n_nodes,)](rows, noise, gains, tokens, *numbers, BLOCK=block, **options)
-    return _frontier(scores, gains, tokens, children, states, constraint)
+
+    def _choose_frontier(self, scores: Tensor | None, gains: Tensor, before: dict[str, Tensor], apart: int) -> None:
+        batch, n_nodes, width = gains.shape
+        after = {name: value[:, self._grown] for name, value in self._states.items()}
+        self.parents, self.frontier = (self._root.new_empty(batch, width) for _ in range(2))
+        frontier_kernel[(batch,)](
+            scores,
+            gains,
+            self._tokens[:, self._offset :],
+            self._children[:, self._offset :],
+            *(before.get(name) for name in ("slot", "used", "count")),
+            self._child_scores[:, self._offset :],
+            self._best[:, self._grown],
+            self.parents,
+            self.frontier,
+            self._scores[:, self._grown],
+            *(after.get(name) for name in ("slot", "node", "used", "count")),
+            n_nodes,
+            self._tokens.shape[1],
+            apart,
+            apart,
+            self._depth * width,
+            *_numbers(self._constraint),
+            **_kinds(self._constraint),
+            IN_CATALOG=isinstance(self._constraint, CatalogConstraint),
+            WIDTH=width,
+            **_taking(n_nodes * width),
+            BLOCK_K=_block(width),
+        )
+
+    def tree(self) -> TokenTree:
+        """See `TreeGrowth.tree`."""
+        batch, n_candidates = self._tokens.shape
+        tree = _empty_tree(self._state.unsqueeze(), self._nodes, self._depth)
+        tree_kernel[(batch,)](
+            self._root.contiguous(),
+            *(None if (of := getattr(self._state, name, None)) is None else of.contiguous() for name in _STATES),
+            self._tokens,
+            self._children,
+            self._child_scores,
+            self._best,
+            *(self._states.get(name) for name in ("slot", "used", "count")),
+            self._root.new_empty(batch, n_candidates + self._nodes, dtype=torch.int32),
+            *_arrays(tree),
+            n_candidates,
+            self._nodes,
+            self._depth,
+            *_numbers(self._constraint),
+            **_kinds(self._constraint),
+            IN_CATALOG=isinstance(self._constraint, CatalogConstraint),
+            WIDTH=self._width,
+            BLOCK=_block(n_candidates),
+            BLOCK_N=_block(self._nodes),
+            num_warps=_TREE_WARPS,
+        )
+        return tree
 
 
-def _frontier(
-    scores: Tensor,
-    gains: Tensor,
-    tokens: Tensor,
-    children: Tensor | None,
-    states: ListState,
-    constraint: Constraint[ListState],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, ListState]:
-    """Choose among the children, whose trie nodes are `children`, `[B, k, width]`; see `grow_by_kernels`."""
-    assert isinstance(constraint, CatalogConstraint | FreeDecoding)
-    batch, n_nodes, width = gains.shape
-    vocabulary = constraint.vocabulary
-    child_scores, best_scores = gains.new_empty(batch, n_nodes * width), gains.new_empty(batch, width)
-    best, parents, frontier = (tokens.new_empty(batch, width) for _ in range(3))
-    kept = {f.name: getattr(states, f.name).contiguous() for f in fields(states)}
-    after = type(states)(**{name: value.new_empty(batch, width, *value.shape[2:]) for name, value in kept.items()})
-    in_catalog = isinstance(constraint, CatalogConstraint)
-    list_length, first_leaf, sink = 1, 0, 0
-    if isinstance(constraint, CatalogConstraint):
-        list_length, first_leaf, sink = constraint.list_length, constraint.trie.first_leaf, constraint.trie.sink
-    frontier_kernel[(batch,)](
-        scores.contiguous(),
-        gains,
-        tokens,
-        child_scores,
-        best_scores,
-        best,
-        parents,
-        frontier,
-        children,
-        kept["slot"],
-        kept.get("used"),
-        kept.get("count"),
-        after.slot,
-        *(getattr(after, name, None) for name in ("node", "used", "count")),
-        n_nodes,
-        list_length,
-        first_leaf,
-        sink,
-        vocabulary.n_slots,
-        vocabulary.first_code,
-        vocabulary.separator_token,
-        SEPARATED=vocabulary.separator,
-        IN_CATALOG=in_catalog,
-        WIDTH=width,
-        BLOCK=triton.next_power_of_2(n_nodes * width),
-        BLOCK_K=triton.next_power_of_2(width),
-        BLOCK_L=triton.next_power_of_2(list_length),
-        num_warps=_WARPS,
+def with_forced_runs(tree: TokenTree, constraint: CatalogConstraint, leaves: int, length: int) -> TokenTree:
+    """See `ForcedRuns.extend`."""
+    batch, n_old = tree.tokens.shape
+    n_new = n_old + leaves * length
+    grown = _empty_tree(tree.states, n_new, tree.max_depth + length)
+    forced_kernel[(batch,)](
+        *_arrays(tree),
+        *_arrays(grown),
+        constraint.trie.only_token,
+        constraint.trie.first_child,
+        n_old,
+        *_numbers(constraint),
+        **_kinds(constraint),
+        LEAVES=leaves,
+        LENGTH=length,
+        BLOCK_E=_block(leaves),
+        BLOCK_N=_block(n_old),
+        BLOCK_M=_block(n_new),
+        num_warps=_TREE_WARPS,
     )
-    return tokens.flatten(1), child_scores, best, parents, frontier, best_scores, after
+    return grown
+
+
+# States as kernels take them; without a catalog there are slots alone.
+_STATES = ("slot", "node", "used", "count")
+
+
+def _arrays(tree: TokenTree) -> list[Tensor | None]:
+    """What a tree consists of, as kernels take it."""
+    states = (getattr(tree.states, name, None) for name in _STATES)
+    of_nodes = (tree.tokens, tree.parents, tree.depths, tree.ancestors, tree.scores, tree.present)
+    bytes_for_bools = (
+        x.view(torch.uint8) if x is not None and x.dtype == torch.bool else x for x in (*of_nodes, *states)
+    )
+    return [None if x is None else x.contiguous() for x in bytes_for_bools]
+
+
+def _empty_tree(like: ListState, n_nodes: int, max_depth: int) -> TokenTree:
+    """A tree to be filled in, whose states are such as `like`, `[B, *]`."""
+    kinds = {f.name: getattr(like, f.name) for f in fields(like)}
+    batch = len(like.slot)
+    tokens, parents, depths = (like.slot.new_empty(batch, n_nodes) for _ in range(3))
+    return TokenTree(
+        tokens,
+        parents,
+        depths,
+        ancestors=tokens.new_empty(batch, n_nodes, n_nodes, dtype=torch.bool),
+        states=replace(like, **{name: x.new_empty(batch, n_nodes, *x.shape[2:]) for name, x in kinds.items()}),
+        scores=tokens.new_empty(batch, n_nodes, dtype=torch.float32),
+        present=tokens.new_empty(batch, n_nodes, dtype=torch.bool),
+        max_depth=max_depth,
+    )
+
+
+def _numbers(constraint: CatalogConstraint | FreeDecoding) -> tuple[int, ...]:
+    """Of lists, trie and tokens, as kernels take them."""
+    vocabulary = constraint.vocabulary
+    of_tokens = (vocabulary.n_slots, vocabulary.first_code, vocabulary.separator_token)
+    if isinstance(constraint, FreeDecoding):
+        return (0, 0, 0, *of_tokens)
+    return (constraint.list_length, constraint.trie.first_leaf, constraint.trie.sink, *of_tokens)
+
+
+def _kinds(constraint: CatalogConstraint | FreeDecoding) -> dict[str, Any]:
+    """What kernels are compiled for."""
+    list_length = 1 if isinstance(constraint, FreeDecoding) else constraint.list_length
+    return {"SEPARATED": constraint.vocabulary.separator, "BLOCK_L": _block(list_length)}
+
+
+def _taking(n: int) -> dict[str, Any]:
+    """Sizes of a program that takes the best of n numbers one by one: the fewer warps have to agree, the sooner."""
+    return {"BLOCK": _block(n), "num_warps": max(1, min(8, _block(n) // 256))}
+
+
+def _block(n: int) -> int:
+    return max(2, int(triton.next_power_of_2(n)))

@@ -1,9 +1,13 @@
-"""What a tree grows by: the best tokens behind a node, and the best of all children of a depth."""
+"""What a dynamic tree grows by: the best tokens behind a node, the best children of a depth, and the tree of the best.
+
+States are those of `CatalogConstraint`: slot, trie node, leaves used by the list, items completed. Without a catalog
+there are slots alone.
+"""
 
 import triton
 import triton.language as tl
 
-from padrec.decoding.kernels.top_k import largest
+from padrec.decoding.kernels.top_k import in_order, largest
 
 
 @triton.jit
@@ -22,6 +26,7 @@ def guess_kernel(
     n_tokens,
     logit_stride,
     noise_stride,
+    guess_stride,
     logit_scale,
     noise_scale,
     NOISY: tl.constexpr,
@@ -30,18 +35,19 @@ def guess_kernel(
     BLOCK_K: tl.constexpr,
 ):
     # One program for a node, behind which every token may follow.
-    row = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0).to(tl.int64)
+    row, node = program // n_nodes, program % n_nodes
     token = tl.arange(0, BLOCK)
-    rank = tl.arange(0, BLOCK_K)
     inside = token < n_tokens
-    score = tl.load(logits + row * logit_stride + token, inside, 0.0).to(tl.float32) * logit_scale
+    score = tl.load(logits + program * logit_stride + token, inside, 0.0).to(tl.float32) * logit_scale
     if NOISY:
-        score += tl.load(noise + row // n_nodes * noise_stride + token, inside, 0.0) * noise_scale
+        score += tl.load(noise + row * noise_stride + token, inside, 0.0) * noise_scale
     score = _log_softmax(tl.where(inside, score, float("-inf")))
     # Where more children are asked for than there are tokens, some that may not follow fill them up.
     number, guess = largest(score, token < BLOCK, K, BLOCK, BLOCK_K)
-    tl.store(gains + row * K + rank, number, rank < K)
-    tl.store(guesses + row * K + rank, tl.where(guess < n_tokens, guess, 0), rank < K)
+    rank = tl.arange(0, BLOCK_K)
+    tl.store(gains + program * K + rank, number, rank < K)
+    tl.store(guesses + row * guess_stride + node * K + rank, tl.where(guess < n_tokens, guess, 0), rank < K)
 
 
 @triton.jit
@@ -64,9 +70,9 @@ def _steps(place, start, end, is_leaf, child_token, n_edges, sink, separator, SE
 def catalog_guess_kernel(
     logits,
     noise,
-    node,
-    used,
-    count,
+    state_node,
+    state_used,
+    state_count,
     first_child,
     child_token,
     low,
@@ -78,8 +84,10 @@ def catalog_guess_kernel(
     n_tokens,
     logit_stride,
     noise_stride,
+    guess_stride,
     logit_scale,
     noise_scale,
+    state_stride,
     list_length,
     n_edges,
     first_leaf,
@@ -92,9 +100,11 @@ def catalog_guess_kernel(
     BLOCK_K: tl.constexpr,
 ):
     # One program for a node, behind which the catalog says what may follow: see `CatalogConstraint.continuations`.
-    row = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0).to(tl.int64)
+    row, node = program // n_nodes, program % n_nodes
+    state = row * state_stride + node
     place = tl.arange(0, BLOCK)
-    at = tl.load(node + row)
+    at = tl.load(state_node + state)
     start, end = tl.load(first_child + at), tl.load(first_child + at + 1)
     is_leaf = (at >= first_leaf) & (at < sink)
     token, child, exists = _steps(place, start, end, is_leaf, child_token, n_edges, sink, separator, SEPARATED)
@@ -102,21 +112,38 @@ def catalog_guess_kernel(
     first, last = tl.load(low + child), tl.load(high + child)
     left = last - first
     for item in range(list_length):
-        leaf = tl.load(used + row * list_length + item)
+        leaf = tl.load(state_used + state * list_length + item)
         left -= ((leaf >= first) & (leaf < last)).to(tl.int64)
-    free = exists & (left > 0) & (tl.load(count + row) < list_length)
+    free = exists & (left > 0) & (tl.load(state_count + state) < list_length)
     # Where nothing may follow, as behind the end of a list, whatever is chosen is never used.
     usable = free | (tl.max(free.to(tl.int32), 0) == 0)
-    score = tl.load(logits + row * logit_stride + token).to(tl.float32) * logit_scale
+    score = tl.load(logits + program * logit_stride + token).to(tl.float32) * logit_scale
     if NOISY:
-        score += tl.load(noise + row // n_nodes * noise_stride + token) * noise_scale
+        score += tl.load(noise + row * noise_stride + token) * noise_scale
     score = _log_softmax(tl.where(usable, score, float("-inf")))
     number, index = largest(score, place < BLOCK, K, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
     token, child, exists = _steps(index, start, end, is_leaf, child_token, n_edges, sink, separator, SEPARATED)
-    tl.store(gains + row * K + rank, number, rank < K)
-    tl.store(guesses + row * K + rank, token, rank < K)
-    tl.store(children + row * K + rank, child, rank < K)
+    to = row * guess_stride + node * K + rank
+    tl.store(gains + program * K + rank, number, rank < K)
+    tl.store(guesses + to, token, rank < K)
+    tl.store(children + to, child, rank < K)
+
+
+@triton.jit
+def slot_behind(before, token, n_slots, first_code, separator, SEPARATED: tl.constexpr):
+    """See `SemanticIDVocabulary.next_slot`."""
+    code = tl.where(before < n_slots - 1, before + 1, 0)
+    if SEPARATED:
+        code = tl.where(before == n_slots - 1, n_slots + 1, code)
+    return tl.where(token >= first_code, code, tl.where(token == separator, n_slots, n_slots + 1))
+
+
+@triton.jit
+def used_behind(leaves, items, child, completed, first_leaf, BLOCK_L: tl.constexpr):
+    """Leaves `[*, BLOCK_L]` that lists have used, those just completed among them."""
+    is_new = completed[:, None] & (tl.arange(0, BLOCK_L)[None, :] == items[:, None])
+    return tl.where(is_new, (child - first_leaf)[:, None], leaves)
 
 
 @triton.jit
@@ -124,20 +151,24 @@ def frontier_kernel(
     scores,
     gains,
     tokens,
+    children,
+    state_slot,
+    state_used,
+    state_count,
     child_scores,
-    best_scores,
     best,
     parents,
     frontier,
-    children,
-    slot,
-    used,
-    count,
+    best_scores,
     next_slot,
     next_node,
     next_used,
     next_count,
     n_nodes,
+    child_stride,
+    state_stride,
+    score_stride,
+    next_stride,
     list_length,
     first_leaf,
     sink,
@@ -156,37 +187,157 @@ def frontier_kernel(
     place = tl.arange(0, BLOCK)
     n = n_nodes * WIDTH
     inside = place < n
-    score = tl.load(scores + row * n_nodes + place // WIDTH, inside, 0.0)
-    score += tl.load(gains + row * n + place, inside, 0.0)
-    tl.store(child_scores + row * n + place, score, inside)
+    score = tl.load(gains + row * n + place, inside, 0.0)
+    if scores is not None:
+        score += tl.load(scores + row * score_stride + place // WIDTH, inside, 0.0)
+    tl.store(child_scores + row * child_stride + place, score, inside)
     number, index = largest(score, inside, WIDTH, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
     taken = rank < WIDTH
-    to = row * WIDTH + rank
-    token = tl.load(tokens + row * n + index, taken, 0)
-    tl.store(best_scores + to, number, taken)
+    to = row * next_stride + rank
+    token = tl.load(tokens + row * child_stride + index, taken, 0)
     tl.store(best + to, index, taken)
-    tl.store(parents + to, index // WIDTH, taken)
-    tl.store(frontier + to, token, taken)
+    tl.store(best_scores + to, number, taken)
+    tl.store(parents + row * WIDTH + rank, index // WIDTH, taken)
+    tl.store(frontier + row * WIDTH + rank, token, taken)
     # States behind the tokens: see `Constraint.advance`.
-    parent = row * n_nodes + index // WIDTH
-    before = tl.load(slot + parent, taken, 0)
-    after = tl.where(before < n_slots - 1, before + 1, 0)
-    if SEPARATED:
-        after = tl.where(before == n_slots - 1, n_slots + 1, after)
-    other = tl.where(token == separator, n_slots, n_slots + 1)
-    tl.store(next_slot + to, tl.where(token >= first_code, after, other), taken)
+    parent = row * state_stride + index // WIDTH
+    before = tl.load(state_slot + parent, taken, 0)
+    tl.store(next_slot + to, slot_behind(before, token, n_slots, first_code, separator, SEPARATED), taken)
     if IN_CATALOG:
-        child = tl.load(children + row * n + index, taken, 0)
-        items = tl.load(count + parent, taken, 0)
+        child = tl.load(children + row * child_stride + index, taken, 0)
+        items = tl.load(state_count + parent, taken, 0)
         completed = (child >= first_leaf) & (child < sink) & (items < list_length)
-        item = tl.arange(0, BLOCK_L)
-        in_list = taken[:, None] & (item < list_length)[None, :]
-        leaves = tl.load(used + parent[:, None] * list_length + item[None, :], in_list, 0)
-        is_new = completed[:, None] & (item[None, :] == items[:, None])
-        leaves = tl.where(is_new, (child - first_leaf)[:, None], leaves)
-        tl.store(next_used + to[:, None] * list_length + item[None, :], leaves, in_list)
+        item = tl.arange(0, BLOCK_L)[None, :]
+        in_list = taken[:, None] & (item < list_length)
+        leaves = tl.load(state_used + parent[:, None] * list_length + item, in_list, 0)
+        leaves = used_behind(leaves, items, child, completed, first_leaf, BLOCK_L)
+        tl.store(next_used + to[:, None] * list_length + item, leaves, in_list)
         tl.store(next_count + to, items + completed.to(tl.int64), taken)
         if not SEPARATED:
             child = tl.where(completed, 0, child)
         tl.store(next_node + to, child, taken)
+
+
+@triton.jit
+def _kept(scores, inside, n_kept, BLOCK: tl.constexpr):
+    """Which scores are the `n_kept` best; of equal ones the first."""
+    order = in_order(scores).to(tl.int64) + 0x80000000
+    # The greatest number that so many scores reach, bit by bit.
+    least = tl.zeros([1], tl.int64)
+    for bit in tl.static_range(32):
+        tried = least | (1 << (31 - bit))
+        reached = tl.sum((inside & (order >= tried)).to(tl.int32), 0)
+        least = tl.where(reached >= n_kept, tried, least)
+    above = inside & (order > least)
+    equal = (inside & (order == least)).to(tl.int32)
+    return above | ((equal > 0) & (tl.cumsum(equal, 0) <= n_kept - tl.sum(above.to(tl.int32), 0)))
+
+
+@triton.jit
+def tree_kernel(
+    root,
+    root_slot,
+    root_node,
+    root_used,
+    root_count,
+    tokens,
+    children,
+    child_scores,
+    best,
+    state_slot,
+    state_used,
+    state_count,
+    tree_places,
+    tree_tokens,
+    tree_parents,
+    tree_depths,
+    tree_ancestors,
+    tree_scores,
+    tree_present,
+    tree_slot,
+    tree_node,
+    tree_used,
+    tree_count,
+    n_candidates,
+    n_tree,
+    max_depth,
+    list_length,
+    first_leaf,
+    sink,
+    n_slots,
+    first_code,
+    separator,
+    SEPARATED: tl.constexpr,
+    IN_CATALOG: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
+    # One program for a row. No child outscores its parent, which is older, so that all that is kept hangs together.
+    row = tl.program_id(0).to(tl.int64)
+    candidate = tl.arange(0, BLOCK)
+    inside = candidate < n_candidates
+    score = tl.load(child_scores + row * n_candidates + candidate, inside, 0.0)
+    kept = _kept(score, inside, n_tree - 1, BLOCK)
+    place = tl.cumsum(kept.to(tl.int32), 0)
+    # Where each candidate stands in the tree, and which candidate each node is, for lack of another way to look it up.
+    places = tree_places + row * (n_candidates + n_tree)
+    ids = places + n_candidates
+    tl.store(places + candidate, place, inside)
+    tl.store(ids + place, candidate, kept)
+    tl.debug_barrier()
+    node = tl.arange(0, BLOCK_N)
+    in_tree = node < n_tree
+    is_root = node == 0
+    grown = in_tree & (node > 0)
+    of = tl.load(ids + node, grown, 0)
+    # Of each level: WIDTH children of the root, then WIDTH of each of WIDTH nodes.
+    level = tl.where(of < WIDTH, 0, 1 + (of - WIDTH) // (WIDTH * WIDTH))
+    reader = tl.where(of < WIDTH, 0, (of - WIDTH) % (WIDTH * WIDTH) // WIDTH)
+    behind_root = grown & (level == 0)
+    deeper = grown & (level > 0)
+    above = row * max_depth * WIDTH + (level - 1) * WIDTH + reader  # the node that the draft read
+    first = tl.where(level == 1, 0, WIDTH + (level - 2) * WIDTH * WIDTH)  # of the parents' level
+    parent_of = first + tl.load(best + above, deeper, 0)
+    parent = tl.load(places + parent_of, deeper, 0)
+    to = row * n_tree + node
+    tl.store(tree_parents + to, parent.to(tl.int64), in_tree)
+    tl.debug_barrier()
+    token = tl.load(tokens + row * n_candidates + of, grown, 0)
+    token = tl.where(is_root, tl.load(root + row), token)
+    tl.store(tree_tokens + to, token, in_tree)
+    tl.store(tree_depths + to, tl.where(is_root, 0, level + 1).to(tl.int64), in_tree)
+    number = tl.load(child_scores + row * n_candidates + of, grown, 0.0)
+    tl.store(tree_scores + to, number, in_tree)
+    tl.store(tree_present + to, (number > float("-inf")).to(tl.uint8), in_tree)
+    # States behind the tokens, as in `frontier_kernel`.
+    before = tl.load(state_slot + above, deeper, 0)
+    of_root = tl.load(root_slot + row)
+    before = tl.where(behind_root, of_root, before)
+    slot = slot_behind(before, token, n_slots, first_code, separator, SEPARATED)
+    tl.store(tree_slot + to, tl.where(is_root, of_root, slot), in_tree)
+    if IN_CATALOG:
+        child = tl.load(children + row * n_candidates + of, grown, 0)
+        items = tl.load(state_count + above, deeper, 0)
+        items = tl.where(deeper, items, tl.load(root_count + row))
+        completed = grown & (child >= first_leaf) & (child < sink) & (items < list_length)
+        item = tl.arange(0, BLOCK_L)[None, :]
+        in_list = item < list_length
+        leaves = tl.load(state_used + above[:, None] * list_length + item, deeper[:, None] & in_list, 0)
+        leaves = tl.where(deeper[:, None], leaves, tl.load(root_used + row * list_length + item, in_list, 0))
+        leaves = used_behind(leaves, items, child, completed, first_leaf, BLOCK_L)
+        tl.store(tree_used + to[:, None] * list_length + item, leaves, in_tree[:, None] & in_list)
+        tl.store(tree_count + to, items + completed.to(tl.int64), in_tree)
+        if not SEPARATED:
+            child = tl.where(completed, 0, child)
+        tl.store(tree_node + to, tl.where(is_root, tl.load(root_node + row), child), in_tree)
+    # Up from every node, until all have come to the root.
+    sees = node[:, None] == node[None, :]
+    at = parent.to(tl.int64)
+    for _ in range(max_depth):
+        sees = sees | (at[:, None] == node[None, :])
+        at = tl.load(tree_parents + row * n_tree + at, in_tree, 0)
+    both = in_tree[:, None] & in_tree[None, :]
+    tl.store(tree_ancestors + to[:, None] * n_tree + node[None, :], sees.to(tl.uint8), both)

@@ -5,11 +5,10 @@ import triton.language as tl
 
 
 @triton.jit
-def _ordered(numbers, place, inside, BLOCK: tl.constexpr):
-    """Integers in the order of float32 numbers. With the place behind them all differ, the first the greatest."""
+def in_order(numbers):
+    """Integers of 32 bits in the order of float32 numbers."""
     bits = numbers.to(tl.int32, bitcast=True)
-    order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
-    return tl.where(inside, (order << 32) | (BLOCK - 1 - place), -0x8000000000000000)
+    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 
 @triton.jit
@@ -20,7 +19,8 @@ def largest(numbers, inside, K: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.c
     """
     place = tl.arange(0, BLOCK)
     rank = tl.arange(0, BLOCK_K)
-    rest = _ordered(numbers, place, inside, BLOCK)
+    # With the place behind it every number differs from all others, the first of equal ones the greatest.
+    rest = tl.where(inside, (in_order(numbers).to(tl.int64) << 32) | (BLOCK - 1 - place), -0x8000000000000000)
     found = tl.zeros([BLOCK_K], tl.int64)
     for taken in tl.static_range(K):
         top = tl.max(rest, 0)
