@@ -102,27 +102,31 @@ class AdaptiveDecoder(FastestDecoder):
 
     Args:
         draft: proposes tokens.
-        expansions: trees to choose from; None takes dynamic trees of 116, 52, 16 and 10 nodes and chains of three and
-            one: with their forced tokens the larger ones fill whole tiles of a GPU.
+        expansions: trees to choose from; None takes dynamic trees of 116, 52, 16 and 12 nodes and chains of eight, five
+            and two: with their forced tokens the larger ones fill whole tiles of a GPU.
+        rows: decode larger batches in so many rows, see `SpeculativeDecoder`; the choice is then made for so many.
 
     Raises:
-        InputError: no expansion.
+        InputError: no expansion, or fewer than two rows.
     """
 
-    def __init__(self, draft: Draft, expansions: Sequence[TreeExpansion] | None = None) -> None:
+    def __init__(
+        self, draft: Draft, expansions: Sequence[TreeExpansion] | None = None, rows: int | None = None
+    ) -> None:
         if expansions is None:
-            sizes = ((8, 16, 116), (6, 10, 52), (5, 6, 16), (4, 3, 10))
-            expansions = [*(DynamicTree(*size) for size in sizes), Chain(3), Chain(1)]
+            sizes = ((10, 10, 116), (10, 8, 52), (5, 6, 16), (8, 2, 12))
+            expansions = [*(DynamicTree(*size) for size in sizes), *(Chain(depth) for depth in (8, 5, 2))]
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
         self._with_forced: dict[str, SpeculativeDecoder] = {}
         self._without_forced: dict[str, SpeculativeDecoder] = {}
         for expansion in expansions:
             name = f"{type(expansion).__name__} of {expansion.nodes} nodes"
-            self._with_forced[f"{name} and forced tokens"] = SpeculativeDecoder(draft, expansion)
-            self._without_forced[name] = SpeculativeDecoder(draft, expansion, forced_tokens=False)
-        self._forced_alone = {"forced tokens alone": AutoregressiveDecoder(forced_tokens=True)}
-        self._plain = {"no speculation": AutoregressiveDecoder()}
+            self._with_forced[f"{name} and forced tokens"] = SpeculativeDecoder(draft, expansion, rows=rows)
+            self._without_forced[name] = SpeculativeDecoder(draft, expansion, forced_tokens=False, rows=rows)
+        self._forced_alone = {"forced tokens alone": AutoregressiveDecoder(forced_tokens=True, rows=rows)}
+        self._plain = {"no speculation": AutoregressiveDecoder(rows=rows)}
+        self._rows = rows
         super().__init__({**self._with_forced, **self._without_forced, **self._forced_alone, **self._plain})
 
     def candidates(self, request: ListRequest, batch: int) -> Mapping[str, Decoder]:
@@ -132,5 +136,6 @@ class AdaptiveDecoder(FastestDecoder):
         # Large trees hardly notice their forced tokens; where nothing is forced there is nothing to try with them.
         bare = {name: tree for name, tree in self._without_forced.items() if not (forces and name in large)}
         trees = {**self._with_forced, **bare} if forces else bare
-        kept = {name: tree for name, tree in trees.items() if tree.nodes(request) * batch <= _MOST_TOKENS}
+        rows = min(batch, self._rows or batch)
+        kept = {name: tree for name, tree in trees.items() if tree.nodes(request) * rows <= _MOST_TOKENS}
         return {**kept, **(self._forced_alone if forces else {}), **self._plain}

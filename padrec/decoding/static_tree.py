@@ -49,7 +49,7 @@ class StaticTree:
     ) -> TokenTree:
         """Fill the shape for each row; see `TreeExpansion.expand`."""
         level_states, level_tokens = state.unsqueeze(), root[:, None]
-        level_scores = torch.zeros(level_tokens.shape, device=root.device)
+        level_scores = torch.zeros(level_tokens.shape, dtype=torch.float32, device=root.device)
         tokens, states, scores = [level_tokens], [level_states], [level_scores]
         for depth, level in enumerate(self._levels, start=1):
             readers = self._readers[depth - 1]

@@ -61,7 +61,8 @@ class TokenTree:
             current = parents.gather(1, current)
         depths = ancestors.sum(-1) - 1
         if scores is None:
-            scores = torch.zeros(tokens.shape, device=tokens.device)
+            # Whatever the precision of the model, which may be the default one.
+            scores = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
         if present is None:
             present = torch.ones_like(tokens, dtype=torch.bool)
         return cls(tokens, parents, depths, ancestors, states, scores, present, max_depth)

@@ -103,7 +103,7 @@ class TreeGrowth:
         self._width, self._nodes = width, nodes
         self._levels: list[_Level] = []
         self._states = state.unsqueeze()
-        self._scores = torch.zeros(len(root), 1, device=root.device)
+        self._scores = torch.zeros(len(root), 1, dtype=torch.float32, device=root.device)
         self.frontier: Tensor
         self.parents: Tensor
 
@@ -190,7 +190,7 @@ def _assemble(
 ) -> TokenTree:
     """The tree of the root, int64 `[B]`, and the best other nodes of all levels, `n_nodes` together."""
     first = root.new_zeros(len(root), 1)
-    tokens, scores = [root[:, None]], [torch.zeros(first.shape, device=root.device)]
+    tokens, scores = [root[:, None]], [torch.zeros(first.shape, dtype=torch.float32, device=root.device)]
     parents, readers = [first], [first]
     # All nodes in the order of their creation; *readers* are those that the draft read, the root first. Only readers
     # have children.

@@ -69,12 +69,13 @@ def test_what_the_choice_costs_is_reported_once_and_apart() -> None:
     assert [trace.recording_seconds for trace in traces] == [3 * (2 + 1) + 3 * (5 + 1) + 1, 1]
 
 
+@pytest.mark.parametrize("rows", [None, 2])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_adaptive_lists_are_those_of_the_reference(temperature: float) -> None:
+def test_adaptive_lists_are_those_of_the_reference(temperature: float, rows: int | None) -> None:
     runner, request = TransformersRunner(tiny_target(_VOCABULARY)), request_for(temperature)
     decoders: list[Decoder] = [
         AutoregressiveDecoder(),
-        AdaptiveDecoder(RandomDraft(_VOCABULARY), [DynamicTree(3, 2, 8), Chain(2)]),
+        AdaptiveDecoder(RandomDraft(_VOCABULARY), [DynamicTree(3, 2, 8), Chain(2)], rows),
     ]
     for decoder in decoders:
         decoder.prepare(runner, _VOCABULARY)
@@ -96,6 +97,8 @@ def test_adaptive_tries_what_could_pay_for_the_batch() -> None:
     assert set(decoder.candidates(request, 64)) == always | chain | forced_chain
     assert set(decoder.candidates(request, 128)) == always | chain
     assert set(decoder.candidates(request, 1000)) == always
+    in_rows = AdaptiveDecoder(RandomDraft(_VOCABULARY), [DynamicTree(6, 10, 60), Chain(3)], rows=64)
+    assert set(in_rows.candidates(request, 1000)) == always | chain | forced_chain
     free = ListRequest.build(_CATALOG, _VOCABULARY, 3, constrained=False)
     assert set(decoder.candidates(free, 1)) == {"no speculation", "DynamicTree of 60 nodes"} | chain
 
