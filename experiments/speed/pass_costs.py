@@ -14,12 +14,15 @@ from padrec.decoding import Choice, Constraint, DraftSteps, ListState, Recording
 from padrec.decoding.runner import roomy
 
 ROUND_PREFIX = 128
-# Of the tree of a round: with forced tokens 64, as many as a GPU reads for the price of one.
-TREE_NODES = 52
-# Room in the cache behind prompt and list: for such a tree.
-TREE_ROOM = 66
+# Room in the cache behind prompt and list: for a round's tree, and for what the draft reads of it.
+TREE_ROOM = 88
 # Rounds behind a start that are timed together: so many a list of ten items has left even if half of them are drafted.
 ROUNDS = 6
+
+
+def round_tree() -> DynamicTree:
+    """The tree of a round: with forced tokens 64 nodes, which fill a GPU's tile."""
+    return DynamicTree(depth=10, width=8, nodes=52)
 
 
 def target_passes(
@@ -43,7 +46,7 @@ def target_passes(
 
 def round_cost(setting: Setting, batch: int, repeats: int) -> dict[str, Any]:
     """A round beside the passes of target and draft that it holds, all of them on the same cache."""
-    device, runner, request, expansion = setting.device, setting.runner, setting.request, DynamicTree(nodes=TREE_NODES)
+    device, runner, request, expansion = setting.device, setting.runner, setting.request, round_tree()
     capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
     rounds = SpeculativeDecoder(setting.draft, expansion).rounds(runner, request, batch, capacity)
     keys = torch.zeros(batch, dtype=torch.long, device=device)

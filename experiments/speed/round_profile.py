@@ -15,11 +15,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 from torch.utils.tensorboard import SummaryWriter
 
-from experiments.speed.pass_costs import ROUND_PREFIX, ROUNDS, TREE_NODES, TREE_ROOM
+from experiments.speed.pass_costs import ROUND_PREFIX, ROUNDS, TREE_ROOM, round_tree
 from experiments.speed.setting import Setting, backbone_of
 from experiments.speed.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from experiments.speed.timing import Timing, Work, interleaved_seconds
-from padrec import AutoregressiveDecoder, DynamicTree, ListRequest, SpeculativeDecoder
+from padrec import AutoregressiveDecoder, ListRequest, SpeculativeDecoder
 from padrec.decoding import FreeDecoding, Phase, Recording, Rounds
 from padrec.decoding.runner import roomy
 from padrec.evaluation.report import check_writable, markdown_table, write_report
@@ -62,7 +62,7 @@ def measure(
         decoders: dict[str, AutoregressiveDecoder | SpeculativeDecoder] = {
             "autoregressive": AutoregressiveDecoder(),
             "forced": AutoregressiveDecoder(forced_tokens=True),
-            "speculative": SpeculativeDecoder(setting.draft, DynamicTree(nodes=TREE_NODES)),
+            "speculative": SpeculativeDecoder(setting.draft, round_tree()),
         }
         for decoder in decoders.values():
             decoder.prepare(setting.runner, setting.vocabulary)
