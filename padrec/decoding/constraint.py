@@ -1,7 +1,7 @@
 """What a list may continue with: the catalog constraint as a state on the device."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -251,3 +251,13 @@ class CatalogConstraint:
             used=used,
             count=state.count + completed,
         )
+
+
+C = TypeVar("C", CatalogConstraint, FreeDecoding)
+
+
+def is_plain(constraint: object, kind: type[C], *methods: str) -> TypeGuard[C]:
+    """Whether a constraint is of this kind and overrides none of these methods: kernels may then stand in for them."""
+    return isinstance(constraint, kind) and all(
+        getattr(type(constraint), method) is getattr(kind, method) for method in methods
+    )

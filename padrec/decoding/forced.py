@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.compiled import compiled
-from padrec.decoding.constraint import CatalogConstraint, Constraint, ListState
+from padrec.decoding.constraint import CatalogConstraint, Constraint, ListState, is_plain
 from padrec.decoding.draft import DraftSteps, TreeExpansion
 from padrec.decoding.sampling import Choice
 from padrec.decoding.token_tree import MOST_NODES_OF_KERNELS, TokenTree
@@ -40,7 +40,7 @@ class ForcedRuns:
         if self.length == 0:
             return tree
         fits = tree.tokens.shape[1] + self.nodes <= MOST_NODES_OF_KERNELS
-        if tree.tokens.is_cuda and fits and isinstance(constraint, CatalogConstraint):
+        if tree.tokens.is_cuda and fits and is_plain(constraint, CatalogConstraint, "forced", "advance"):
             return with_forced_runs(tree, constraint, self.leaves, self.length)
         return _with_forced_runs(tree.tokens, tree, constraint, self.leaves, self.length)
 

@@ -16,6 +16,7 @@ from padrec.decoding.constraint import (
     FreeDecoding,
     ListState,
     concatenate,
+    is_plain,
 )
 from padrec.decoding.sampling import Guess, masked_log_softmax
 from padrec.decoding.token_tree import MOST_NODES_OF_KERNELS, TokenTree
@@ -24,6 +25,10 @@ from padrec.decoding.top_k import fits_a_row, top_k
 # Triton comes with PyTorch's GPU builds only.
 if find_spec("triton") is not None:
     from padrec.decoding.triton_growth import TritonGrowth
+
+
+# What the kernels compute of a constraint.
+_IN_KERNELS = ("continuations", "advance")
 
 
 class Growth(Protocol):
@@ -80,9 +85,12 @@ def growth_of(
     """
     most = 1 + width + (depth - 1) * width * width
     if root.is_cuda and nodes <= MOST_NODES_OF_KERNELS:
-        if isinstance(constraint, CatalogConstraint) and fits_a_row(max(most, constraint.trie.max_children), width):
-            return TritonGrowth(root, state, constraint, guess, width, depth, nodes)
-        if isinstance(constraint, FreeDecoding) and fits_a_row(max(most, constraint.vocabulary.size), width):
+        if is_plain(constraint, CatalogConstraint, *_IN_KERNELS):
+            if fits_a_row(max(most, constraint.trie.max_children), width):
+                return TritonGrowth(root, state, constraint, guess, width, depth, nodes)
+        elif is_plain(constraint, FreeDecoding, *_IN_KERNELS) and fits_a_row(
+            max(most, constraint.vocabulary.size), width
+        ):
             return TritonGrowth(root, state, constraint, guess, width, depth, nodes)
     return TreeGrowth(root, state, constraint, guess, width, nodes)
 
