@@ -209,7 +209,7 @@ def test_kernels_stand_in_for_no_constraint_that_decides_otherwise() -> None:
 
     vocabulary = SemanticIDVocabulary((3, 4))
     plain = [
-        [is_plain(constraint, kind, "continuations", "advance") for kind in (FreeDecoding, CatalogConstraint)]
-        for constraint in (FreeDecoding(vocabulary), Longer(vocabulary), Other(vocabulary))
+        (is_plain(c, FreeDecoding, "continuations", "advance"), is_plain(c, CatalogConstraint, "continuations"))
+        for c in (FreeDecoding(vocabulary), Longer(vocabulary), Other(vocabulary))
     ]
-    assert plain == [[True, False], [True, False], [False, False]]
+    assert plain == [(True, False), (True, False), (False, False)]
