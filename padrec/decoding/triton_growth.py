@@ -16,9 +16,12 @@ from padrec.decoding.token_tree import TokenTree
 # Of a program that puts a tree together.
 _TREE_WARPS = 8
 
+# States as kernels take them; without a catalog there are slots alone.
+_STATES = ("slot", "node", "used", "count")
+
 
 class TritonGrowth:
-    """See `TreeGrowth`, whose arguments these are; the constraint is the catalog's, or none.
+    """See `Growth` and `growth_of`; the constraint is the catalog's, or none.
 
     All candidates are written side by side as they grow, so that nothing needs to be put together in the end.
     """
@@ -53,17 +56,18 @@ class TritonGrowth:
 
     @property
     def slots(self) -> Tensor:
-        """See `TreeGrowth`."""
+        """See `Growth.slots`."""
         return self._states["slot"][:, self._grown - 1]
 
     def grow(self, logits: Tensor, noise: Tensor | None) -> None:
-        """See `TreeGrowth.grow`."""
+        """See `Growth.grow`."""
         batch, n_nodes, _ = logits.shape
         gains = logits.new_empty(batch, n_nodes, self._width, dtype=torch.float32)
         # States and scores of the nodes, and how far the rows of these stand apart, in nodes.
-        before = {f.name: getattr(self._state, f.name).contiguous() for f in fields(self._state)}
-        scores, apart = None, 1
-        if self._grown > 0:
+        if self._grown == 0:
+            before = {f.name: getattr(self._state, f.name).contiguous() for f in fields(self._state)}
+            scores, apart = None, 1
+        else:
             before = {name: value[:, self._grown - 1] for name, value in self._states.items()}
             scores, apart = self._scores[:, self._grown - 1], self._depth * self._width
         self._guess_tokens(logits, noise, gains, before, apart)
@@ -129,22 +133,20 @@ class TritonGrowth:
             self.parents,
             self.frontier,
             self._scores[:, self._grown],
-            *(after.get(name) for name in ("slot", "node", "used", "count")),
+            *(after.get(name) for name in _STATES),
             n_nodes,
             self._tokens.shape[1],
-            apart,
             apart,
             self._depth * width,
             *_numbers(self._constraint),
             **_kinds(self._constraint),
-            IN_CATALOG=isinstance(self._constraint, CatalogConstraint),
             WIDTH=width,
             **_taking(n_nodes * width),
             BLOCK_K=_block(width),
         )
 
     def tree(self) -> TokenTree:
-        """See `TreeGrowth.tree`."""
+        """See `Growth.tree`."""
         batch, n_candidates = self._tokens.shape
         tree = _empty_tree(self._state.unsqueeze(), self._nodes, self._depth)
         tree_kernel[(batch,)](
@@ -162,7 +164,6 @@ class TritonGrowth:
             self._depth,
             *_numbers(self._constraint),
             **_kinds(self._constraint),
-            IN_CATALOG=isinstance(self._constraint, CatalogConstraint),
             WIDTH=self._width,
             BLOCK=_block(n_candidates),
             BLOCK_N=_block(self._nodes),
@@ -192,10 +193,6 @@ def with_forced_runs(tree: TokenTree, constraint: CatalogConstraint, leaves: int
         num_warps=_TREE_WARPS,
     )
     return grown
-
-
-# States as kernels take them; without a catalog there are slots alone.
-_STATES = ("slot", "node", "used", "count")
 
 
 def _arrays(tree: TokenTree) -> list[Tensor | None]:

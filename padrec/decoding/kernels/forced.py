@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from padrec.decoding.kernels.growth import slot_behind, used_behind
+from padrec.decoding.kernels.growth import item_behind, slot_behind
 from padrec.decoding.kernels.top_k import largest
 
 
@@ -95,11 +95,7 @@ def forced_kernel(
         # Where one token follows it leads to the only child, or from a leaf back to the root.
         is_leaf = (at >= first_leaf) & (at < sink)
         at = tl.where(runs_on, tl.where(is_leaf, 0, tl.load(first_child + at) + 1), sink)
-        completed = (at >= first_leaf) & (at < sink) & (items < list_length)
-        leaves = used_behind(leaves, items, at, completed, first_leaf, BLOCK_L)
-        items += completed.to(tl.int64)
-        if not SEPARATED:
-            at = tl.where(completed, 0, at)
+        at, items, leaves = item_behind(at, items, leaves, list_length, first_leaf, sink, SEPARATED, BLOCK_L)
         place = slot_behind(place, token, n_slots, first_code, separator, SEPARATED)
         behind = n_old + step * LEAVES + run
         to = row * n_new + behind

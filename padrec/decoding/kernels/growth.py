@@ -140,10 +140,17 @@ def slot_behind(before, token, n_slots, first_code, separator, SEPARATED: tl.con
 
 
 @triton.jit
-def used_behind(leaves, items, child, completed, first_leaf, BLOCK_L: tl.constexpr):
-    """Leaves `[*, BLOCK_L]` that lists have used, those just completed among them."""
+def item_behind(child, items, leaves, list_length, first_leaf, sink, SEPARATED: tl.constexpr, BLOCK_L: tl.constexpr):
+    """Trie nodes `[*]` behind steps to `child`, items completed `[*]`, and leaves used `[*, BLOCK_L]`.
+
+    See `CatalogConstraint.advance`.
+    """
+    completed = (child >= first_leaf) & (child < sink) & (items < list_length)
     is_new = completed[:, None] & (tl.arange(0, BLOCK_L)[None, :] == items[:, None])
-    return tl.where(is_new, (child - first_leaf)[:, None], leaves)
+    leaves = tl.where(is_new, (child - first_leaf)[:, None], leaves)
+    if not SEPARATED:
+        child = tl.where(completed, 0, child)
+    return child, items + completed.to(tl.int64), leaves
 
 
 @triton.jit
@@ -167,7 +174,6 @@ def frontier_kernel(
     n_nodes,
     child_stride,
     state_stride,
-    score_stride,
     next_stride,
     list_length,
     first_leaf,
@@ -176,7 +182,6 @@ def frontier_kernel(
     first_code,
     separator,
     SEPARATED: tl.constexpr,
-    IN_CATALOG: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -189,7 +194,7 @@ def frontier_kernel(
     inside = place < n
     score = tl.load(gains + row * n + place, inside, 0.0)
     if scores is not None:
-        score += tl.load(scores + row * score_stride + place // WIDTH, inside, 0.0)
+        score += tl.load(scores + row * state_stride + place // WIDTH, inside, 0.0)
     tl.store(child_scores + row * child_stride + place, score, inside)
     number, index = largest(score, inside, WIDTH, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
@@ -204,18 +209,15 @@ def frontier_kernel(
     parent = row * state_stride + index // WIDTH
     before = tl.load(state_slot + parent, taken, 0)
     tl.store(next_slot + to, slot_behind(before, token, n_slots, first_code, separator, SEPARATED), taken)
-    if IN_CATALOG:
+    if state_used is not None:
         child = tl.load(children + row * child_stride + index, taken, 0)
         items = tl.load(state_count + parent, taken, 0)
-        completed = (child >= first_leaf) & (child < sink) & (items < list_length)
         item = tl.arange(0, BLOCK_L)[None, :]
         in_list = taken[:, None] & (item < list_length)
         leaves = tl.load(state_used + parent[:, None] * list_length + item, in_list, 0)
-        leaves = used_behind(leaves, items, child, completed, first_leaf, BLOCK_L)
+        child, items, leaves = item_behind(child, items, leaves, list_length, first_leaf, sink, SEPARATED, BLOCK_L)
         tl.store(next_used + to[:, None] * list_length + item, leaves, in_list)
-        tl.store(next_count + to, items + completed.to(tl.int64), taken)
-        if not SEPARATED:
-            child = tl.where(completed, 0, child)
+        tl.store(next_count + to, items, taken)
         tl.store(next_node + to, child, taken)
 
 
@@ -269,7 +271,6 @@ def tree_kernel(
     first_code,
     separator,
     SEPARATED: tl.constexpr,
-    IN_CATALOG: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -318,20 +319,18 @@ def tree_kernel(
     before = tl.where(behind_root, of_root, before)
     slot = slot_behind(before, token, n_slots, first_code, separator, SEPARATED)
     tl.store(tree_slot + to, tl.where(is_root, of_root, slot), in_tree)
-    if IN_CATALOG:
+    if state_used is not None:
         child = tl.load(children + row * n_candidates + of, grown, 0)
         items = tl.load(state_count + above, deeper, 0)
         items = tl.where(deeper, items, tl.load(root_count + row))
-        completed = grown & (child >= first_leaf) & (child < sink) & (items < list_length)
         item = tl.arange(0, BLOCK_L)[None, :]
         in_list = item < list_length
         leaves = tl.load(state_used + above[:, None] * list_length + item, deeper[:, None] & in_list, 0)
         leaves = tl.where(deeper[:, None], leaves, tl.load(root_used + row * list_length + item, in_list, 0))
-        leaves = used_behind(leaves, items, child, completed, first_leaf, BLOCK_L)
+        # The root's own state is left as it is: its `child` here is the trie's root, which completes nothing.
+        child, items, leaves = item_behind(child, items, leaves, list_length, first_leaf, sink, SEPARATED, BLOCK_L)
         tl.store(tree_used + to[:, None] * list_length + item, leaves, in_tree[:, None] & in_list)
-        tl.store(tree_count + to, items + completed.to(tl.int64), in_tree)
-        if not SEPARATED:
-            child = tl.where(completed, 0, child)
+        tl.store(tree_count + to, items, in_tree)
         tl.store(tree_node + to, tl.where(is_root, tl.load(root_node + row), child), in_tree)
     # Up from every node, until all have come to the root.
     sees = node[:, None] == node[None, :]

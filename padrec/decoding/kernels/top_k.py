@@ -5,10 +5,15 @@ import triton.language as tl
 
 
 @triton.jit
+def _turned(bits):
+    """Makes the bits of float32 numbers integers in their order, and the other way round."""
+    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+
+
+@triton.jit
 def in_order(numbers):
     """Integers of 32 bits in the order of float32 numbers."""
-    bits = numbers.to(tl.int32, bitcast=True)
-    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return _turned(numbers.to(tl.int32, bitcast=True))
 
 
 @triton.jit
@@ -26,8 +31,7 @@ def largest(numbers, inside, K: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.c
         top = tl.max(rest, 0)
         rest = tl.where(rest == top, -0x8000000000000000, rest)
         found = tl.where(rank == taken, top, found)
-    order = (found >> 32).to(tl.int32)
-    number = tl.where(order < 0, order ^ 0x7FFFFFFF, order).to(tl.float32, bitcast=True)
+    number = _turned((found >> 32).to(tl.int32)).to(tl.float32, bitcast=True)
     return number, BLOCK - 1 - (found & 0xFFFFFFFF)
 
 
