@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from padrec.decoding.early_launch import launches_early
 from padrec.decoding.kv_cache import PreallocatedCache, additive_mask
 from padrec.decoding.layer_operations import (
     Heads,
@@ -114,6 +115,9 @@ class FusedLayers:
         rotary: the model's rotary embedding.
         norm: the norm behind the last layer, if there is one.
         operations: compute the steps; by default those for the layers' device.
+
+    Attributes:
+        operations: see above; maps of what the layers give out may be left to them as well.
     """
 
     def __init__(
@@ -131,7 +135,7 @@ class FusedLayers:
         self._rotary_module = rotary
         weight = self._layers[0].out
         self._dtype, self._device = weight.dtype, weight.device
-        self._operations = operations or operations_for(self._heads, self._dtype, self._device)
+        self.operations = operations or operations_for(self._heads, self._dtype, self._device)
         self._buffers: dict[tuple[int, int], _Buffers] = {}
         self._current: _Buffers | None = None
 
@@ -156,7 +160,7 @@ class FusedLayers:
             return self._read(hidden.to(self._dtype), placement)
 
     def _read(self, hidden: Tensor, placement: Placement) -> Tensor:
-        compute, heads, buffers = self._operations, self._heads, self._reserved()
+        compute, heads, buffers = self.operations, self._heads, self._reserved()
         norms = [*(layer.input_norm for layer in self._layers), self._norm]
         stream = Stream(hidden.flatten(0, 1).contiguous(), norms[0])
         for layer, keys, values, next_norm in zip(self._layers, buffers.keys, buffers.values, norms[1:], strict=True):
@@ -172,7 +176,7 @@ class FusedLayers:
     def keep(self, lengths: Tensor, path: Tensor) -> None:
         """See `CachedLayers.keep`."""
         buffers = self._reserved()
-        self._operations.keep(buffers.keys, buffers.values, lengths, path)
+        self.operations.keep(buffers.keys, buffers.values, lengths, path)
 
     def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
         """See `CachedLayers.refill`."""
@@ -248,7 +252,7 @@ def operations_for(heads: Heads, dtype: torch.dtype, device: torch.device) -> La
         from padrec.decoding.triton_operations import TritonOperations, supports
 
         if supports(heads):
-            return TritonOperations(early=torch.cuda.get_device_capability(device) >= (9, 0))
+            return TritonOperations(early=launches_early(device))
     return LayerOperations()
 
 

@@ -96,7 +96,14 @@ class LayerCache:
 class LayerOperations:
     """The steps in plain PyTorch: on the CPU, and wherever no fused kernel is at hand."""
 
-    def linear(self, stream: Stream, weight: Tensor, bias: Tensor | None = None, gated: bool = False) -> Tensor:
+    def linear(
+        self,
+        stream: Stream,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        gated: bool = False,
+        ordered: bool = False,
+    ) -> Tensor:
         """A linear map of the stream behind its norm.
 
         Args:
@@ -104,6 +111,8 @@ class LayerOperations:
             weight: `[m, n]`.
             bias: `[m]`.
             gated: the result's first half, through SiLU, times its second half.
+            ordered: a kernel that is launched while this one runs finds all that was written before it. Maps whose
+                result leaves the layers need it.
 
         Returns:
             `[T, m]`, or `[T, m / 2]` where gated.

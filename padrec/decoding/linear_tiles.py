@@ -49,7 +49,7 @@ class HeldTile:
     """A program of `held_linear_kernel`, whose weights are in registers before its inputs are there.
 
     Attributes:
-        tokens: of a program, 8, 16 or 32: all tokens of a pass.
+        tokens: of a program, 8, 16 or 32: all tokens of a pass, or half of them.
         outputs: of a program, a multiple of 8 and a power of two.
         held: steps whose weights are held; those of the others are read with the inputs. A step is of `HELD_STEP`
             inputs of each warp.
@@ -89,7 +89,7 @@ def held_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) 
     if itemsize != 2 or n_in % (HELD_WARPS * HELD_STEP) or not 1 <= steps <= _MOST_STEPS:
         return None
     if n_tokens > _MOST_HELD_TOKENS:
-        return None
+        return None if gated else _held_in_halves(n_tokens, n_out, steps)
     tokens = max(8, 1 << (n_tokens - 1).bit_length())
     # As few as make no more programs than multiprocessors, so that the weights are spread over all of them.
     spread = (size for size in (8, 16) if n_out <= _PROGRAMS * size)
@@ -99,6 +99,14 @@ def held_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) 
     if n_out > 2 * _PROGRAMS * outputs or rows * steps > 192:
         return None
     return _held_beside_others(tokens, outputs, steps, rows)
+
+
+def _held_in_halves(n_tokens: int, n_out: int, steps: int) -> HeldTile | None:
+    """Two programs share the tokens of up to twice as many, where each can ask for all its inputs at once."""
+    tile = _held_beside_others(_MOST_HELD_TOKENS, 16, steps, 16)
+    if n_tokens > 2 * tile.tokens or tile.batch < steps or 2 * n_out > _PROGRAMS * tile.outputs:
+        return None
+    return tile
 
 
 def _held_beside_others(tokens: int, outputs: int, steps: int, rows: int) -> HeldTile:

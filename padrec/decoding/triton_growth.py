@@ -8,6 +8,7 @@ import triton
 from torch import Tensor
 
 from padrec.decoding.constraint import CatalogConstraint, FreeDecoding, ListState
+from padrec.decoding.early_launch import launch_options, launches_early
 from padrec.decoding.kernels.forced import forced_kernel
 from padrec.decoding.kernels.growth import catalog_guess_kernel, frontier_kernel, guess_kernel, tree_kernel
 from padrec.decoding.sampling import Guess
@@ -38,6 +39,7 @@ class TritonGrowth:
     ) -> None:
         self._root, self._state, self._constraint, self._guess = root, state, constraint, guess
         self._width, self._depth, self._nodes = width, depth, nodes
+        self._launch = launch_options(launches_early(root.device))
         batch = len(root)
         n_candidates = width + (depth - 1) * width * width
         self._tokens = root.new_empty(batch, n_candidates)
@@ -89,6 +91,7 @@ class TritonGrowth:
             "NOISY": noise is not None,
             "K": width,
             "BLOCK_K": _block(width),
+            **self._launch,
         }
         if isinstance(self._constraint, FreeDecoding):
             options |= _taking(max(n_tokens, width))
@@ -143,6 +146,7 @@ class TritonGrowth:
             WIDTH=width,
             **_taking(n_nodes * width),
             BLOCK_K=_block(width),
+            **self._launch,
         )
 
     def tree(self) -> TokenTree:
@@ -168,6 +172,7 @@ class TritonGrowth:
             BLOCK=_block(n_candidates),
             BLOCK_N=_block(self._nodes),
             num_warps=_TREE_WARPS,
+            **self._launch,
         )
         return tree
 
@@ -191,6 +196,7 @@ def with_forced_runs(tree: TokenTree, constraint: CatalogConstraint, leaves: int
         BLOCK_N=_block(n_old),
         BLOCK_M=_block(n_new),
         num_warps=_TREE_WARPS,
+        **launch_options(launches_early(tree.tokens.device)),
     )
     return grown
 

@@ -7,6 +7,7 @@ import triton
 from torch import Tensor
 
 from padrec.decoding.attention_tiles import AttentionTileChoice, attention_tile
+from padrec.decoding.early_launch import launch_options
 from padrec.decoding.kernels.attention import attention_kernel, keep_kernel, rotate_kernel
 from padrec.decoding.kernels.held_linear import held_linear_kernel
 from padrec.decoding.kernels.linear import linear_kernel, sum_kernel, vector_kernel
@@ -38,21 +39,27 @@ class TritonOperations(LayerOperations):
     ) -> None:
         self._tiles = tiles or (linear_tile if early else streamed_tile)
         self._attention_tiles = attention_tiles
-        # As the launcher and as the kernel know it.
-        self._launch = {"EARLY": early, "launch_pdl": early}
+        self._launch = launch_options(early)
 
-    def linear(self, stream: Stream, weight: Tensor, bias: Tensor | None = None, gated: bool = False) -> Tensor:
+    def linear(
+        self,
+        stream: Stream,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        gated: bool = False,
+        ordered: bool = False,
+    ) -> Tensor:
         """See `LayerOperations.linear`."""
         n_tokens = len(stream.values)
         if n_tokens > _MOST_TOKENS:
             return super().linear(stream, weight, bias, gated)
         y = stream.values.new_empty(n_tokens, weight.shape[0] // 2 if gated else weight.shape[0])
         if n_tokens == 1:
-            self._map_vector(stream.values, weight, bias, y, norm=stream.norm, gated=gated)
+            self._map_vector(stream.values, weight, bias, y, norm=stream.norm, gated=gated, ordered=ordered)
         elif stream.scaled is not None:
-            self._map(stream.scaled, weight, bias, y, incoming=stream, gated=gated)
+            self._map(stream.scaled, weight, bias, y, incoming=stream, gated=gated, ordered=ordered)
         else:
-            self._map(self.normed(stream), weight, bias, y, gated=gated)
+            self._map(self.normed(stream), weight, bias, y, gated=gated, ordered=ordered)
         return y
 
     def add(
@@ -99,6 +106,7 @@ class TritonOperations(LayerOperations):
         residual: Tensor | None = None,
         outgoing: Stream | None = None,
         gated: bool = False,
+        ordered: bool = False,
     ) -> None:
         """A linear map of several tokens, `x` `[T, n]` to `y`.
 
@@ -112,14 +120,15 @@ class TritonOperations(LayerOperations):
             residual: added to the result, like `y`.
             outgoing: the stream whose values `y` is, and whose other parts are to be filled in.
             gated: see `linear`.
+            ordered: see `linear`.
         """
         tile = self._tiles(len(x), y.shape[1], x.shape[1], gated, x.itemsize)
         if tile.splits == 1:
-            self._multiply(tile, x, weight, bias, y, incoming, residual, outgoing, gated)
+            self._multiply(tile, x, weight, bias, y, incoming, residual, outgoing, gated, ordered)
             return
         splits = torch.empty(tile.splits, *y.shape, dtype=torch.float32, device=y.device)
         self._multiply(tile, x, weight, None, splits, incoming)
-        self._sum(splits, bias, y, residual, outgoing)
+        self._sum(splits, bias, y, residual, outgoing, ordered)
 
     def _multiply(
         self,
@@ -132,6 +141,7 @@ class TritonOperations(LayerOperations):
         residual: Tensor | None = None,
         outgoing: Stream | None = None,
         gated: bool = False,
+        ordered: bool = False,
     ) -> None:
         """See `_map`; where the tile splits the inputs, `y` are as many results, float32 `[splits, T, m]`."""
         (n_tokens, n_in), n_out = x.shape, y.shape[-1]
@@ -142,6 +152,7 @@ class TritonOperations(LayerOperations):
             "HAS_RESIDUAL": residual is not None,
             "SCALES": outgoing is not None,
             "GATED": gated,
+            "ORDERED": ordered,
             "BLOCK_P": 1 if factors is None else triton.next_power_of_2(factors.shape[1]),
             "BLOCK_T": tile.tokens,
             "BLOCK_N": tile.outputs,
@@ -185,7 +196,13 @@ class TritonOperations(LayerOperations):
         )
 
     def _sum(
-        self, splits: Tensor, bias: Tensor | None, y: Tensor, residual: Tensor | None, outgoing: Stream | None
+        self,
+        splits: Tensor,
+        bias: Tensor | None,
+        y: Tensor,
+        residual: Tensor | None,
+        outgoing: Stream | None,
+        ordered: bool,
     ) -> None:
         """Add up results, `[splits, T, m]`, to `y`; see `_map`."""
         n_tokens, n_out = y.shape
@@ -204,6 +221,7 @@ class TritonOperations(LayerOperations):
             SCALES=outgoing is not None,
             SPLITS=len(splits),
             BLOCK_N=_SUM_OUTPUTS,
+            ORDERED=ordered,
             num_warps=2,
             **self._launch,
         )
@@ -218,6 +236,7 @@ class TritonOperations(LayerOperations):
         norm: RMSNorm | None = None,
         residual: Tensor | None = None,
         gated: bool = False,
+        ordered: bool = False,
     ) -> None:
         """A linear map of one token, through a norm; see `_map`."""
         n_out, n_in = y.shape[1], x.shape[1]
@@ -236,6 +255,7 @@ class TritonOperations(LayerOperations):
             HAS_NORM=norm is not None,
             HAS_RESIDUAL=residual is not None,
             GATED=gated,
+            ORDERED=ordered,
             BLOCK_N=block_n,
             BLOCK_K=block_k,
             num_warps=warps,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding import compiled
+from padrec.decoding.layer_operations import LayerOperations, Stream
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
 
@@ -33,6 +33,34 @@ class Fusion(Protocol):
 
         Returns:
             `[B, T, d]`.
+        """
+        ...
+
+    def extend(
+        self,
+        tokens: Tensor,
+        read: Tensor,
+        slots: Tensor,
+        step: int,
+        parents: Tensor,
+        above: Tensor | None,
+        rows: Tensor,
+        first: int,
+    ) -> tuple[Tensor, Tensor]:
+        """ũ of the nodes of one depth of a tree, and which nodes each of them sees.
+
+        Args:
+            tokens: int64 `[B, k]`.
+            read: of their parents' features, `[B, p, *]`.
+            slots: int64 `[B, k]`.
+            step: see `__call__`.
+            parents: each node's parent among those, int64 `[B, k]`.
+            above: nodes that the parents see, bool `[B, p, R]`; None where the parent is the root, none of them.
+            rows: 0 … R - 1 on the device, numbers of all nodes of the tree.
+            first: number of the first node of this depth.
+
+        Returns:
+            `[B, k, d]` and bool `[B, k, R]`.
         """
         ...
 
@@ -64,6 +92,20 @@ class TrackedFusion:
         fused = self._network.fusion(torch.cat([self._embedding(tokens), _before(read, parents)], dim=-1))
         return self._network.position_aware(fused, slots, step)  # type: ignore[no-any-return]
 
+    def extend(
+        self,
+        tokens: Tensor,
+        read: Tensor,
+        slots: Tensor,
+        step: int,
+        parents: Tensor,
+        above: Tensor | None,
+        rows: Tensor,
+        first: int,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Fusion.extend`."""
+        return self(tokens, read, slots, step, parents), _seen(parents, above, rows, first)
+
 
 # Of a head, to be held twice: at most as many as semantic IDs have tokens, not those of a language.
 _MOST_JOINED_ROWS = 16_384
@@ -83,10 +125,16 @@ class FoldedFusion:
         embedding: the target's token embedding.
         head: the target's head.
         token_slots: slot of each token, int64 `[V]`.
+        operations: compute the maps; None is plain PyTorch.
     """
 
     def __init__(
-        self, network: FeatureDraftNetwork, embedding: nn.Module, head: nn.Module, token_slots: Tensor
+        self,
+        network: FeatureDraftNetwork,
+        embedding: nn.Module,
+        head: nn.Module,
+        token_slots: Tensor,
+        operations: LayerOperations | None = None,
     ) -> None:
         weight, bias = network.fusion.weight, network.fusion.bias
         dtype, device = weight.dtype, weight.device
@@ -106,52 +154,75 @@ class FoldedFusion:
             self._gate_offset = offset.to(dtype).detach()  # [V, 1]
         self._head = head
         self._joined = _joined(head, self._feature_weight)
+        self._operations = operations or LayerOperations()
+        # Triton comes with PyTorch's GPU builds only; its kernels compute in float32.
+        self._in_kernel = device.type == "cuda" and dtype != torch.float64
 
     def read(self, features: Tensor) -> Tensor:
         """W_f f, `[B, p, d]`; see `Fusion.read`."""
-        return nn.functional.linear(features, self._feature_weight)
+        return self._map(features, self._feature_weight)
+
+    def _map(self, features: Tensor, weight: Tensor) -> Tensor:
+        flat = features.to(weight.dtype).flatten(0, 1).contiguous()
+        return self._operations.linear(Stream(flat), weight, ordered=True).view(*features.shape[:2], len(weight))
 
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """See `Fusion.look`."""
         if self._joined is None:
             return self._head(features), self.read(features)
-        both = nn.functional.linear(features, self._joined)
+        both = self._map(features, self._joined)
         d = len(self._feature_weight)
         return both[..., :-d], both[..., -d:]
 
     def __call__(self, tokens: Tensor, read: Tensor, slots: Tensor, step: int, parents: Tensor | None = None) -> Tensor:
         """See `Fusion.__call__`; the slots are not looked at."""
+        if self._in_kernel:
+            from padrec.drafts.triton_fusion import fuse
+
+            return fuse(tokens, read, parents, self._table, self._gate(step))
+        fused = _before(read, parents) + self._table[tokens]
+        gate = self._gate(step)
+        if gate is None:
+            return fused
+        weight, offset, step_embedding = gate
+        score = nn.functional.linear(fused, weight) + offset[tokens]
+        return fused + score.sigmoid() * step_embedding
+
+    def extend(
+        self,
+        tokens: Tensor,
+        read: Tensor,
+        slots: Tensor,
+        step: int,
+        parents: Tensor,
+        above: Tensor | None,
+        rows: Tensor,
+        first: int,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Fusion.extend`; the slots are not looked at."""
+        if self._in_kernel:
+            from padrec.drafts.triton_fusion import fuse_in_tree
+
+            return fuse_in_tree(tokens, read, parents, self._table, self._gate(step), above, first, len(rows))
+        return self(tokens, read, slots, step, parents), _seen(parents, above, rows, first)
+
+    def _gate(self, step: int) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The gate's weight `[1, d]`, what it adds by token `[V, 1]`, and what it lets through, `[d]`."""
         position = self._position
-        gate_weight = gate_offset = step_embedding = None
-        if position.step_embedding is not None and position.gate is not None and step > 0:
-            gate_weight, gate_offset = position.gate.weight, self._gate_offset
-            step_embedding = position.step_embedding[min(step, position.n_steps - 1) - 1]
-        return _fuse(read, parents, tokens, self._table, gate_weight, gate_offset, step_embedding)
-
-
-@compiled
-def _fuse(
-    read: Tensor,
-    parents: Tensor | None,
-    tokens: Tensor,
-    table: Tensor,
-    gate_weight: Tensor | None,
-    gate_offset: Tensor | None,
-    step_embedding: Tensor | None,
-) -> Tensor:
-    fused = _before(read, parents) + table[tokens]
-    if gate_weight is None or gate_offset is None or step_embedding is None:
-        return fused
-    # A product with a single row, summed in the kernel that needs it.
-    exact = torch.promote_types(fused.dtype, torch.float32)
-    score = (fused.to(exact) * gate_weight.to(exact)).sum(-1, keepdim=True)
-    gate = (score.to(fused.dtype) + gate_offset[tokens]).sigmoid()
-    return fused + gate * step_embedding
+        if position.step_embedding is None or position.gate is None or step == 0:
+            return None
+        return position.gate.weight, self._gate_offset, position.step_embedding[min(step, position.n_steps - 1) - 1]
 
 
 def _before(read: Tensor, parents: Tensor | None) -> Tensor:
     """What was read before each token, `[B, T, *]`; see `Fusion.__call__`."""
     return read if parents is None else read.gather(1, parents[..., None].expand(-1, -1, read.shape[-1]))
+
+
+def _seen(parents: Tensor, above: Tensor | None, rows: Tensor, first: int) -> Tensor:
+    """Which nodes the nodes of one depth see, bool `[B, k, R]`; see `Fusion.extend`."""
+    own = (rows[first:][: parents.shape[1], None] == rows).expand(len(parents), -1, -1)
+    return own if above is None else own | above.gather(1, parents[..., None].expand(-1, -1, len(rows)))
 
 
 def _joined(head: nn.Module, weight: Tensor) -> Tensor | None:
@@ -166,10 +237,14 @@ def _joined(head: nn.Module, weight: Tensor) -> Tensor | None:
 
 
 def fusion_for(
-    network: FeatureDraftNetwork, embedding: nn.Module, head: nn.Module, vocabulary: SemanticIDVocabulary
+    network: FeatureDraftNetwork,
+    embedding: nn.Module,
+    head: nn.Module,
+    vocabulary: SemanticIDVocabulary,
+    operations: LayerOperations | None = None,
 ) -> Fusion:
-    """The folded fusion where the vocabulary allows it, else the tracked one."""
+    """The folded fusion, with these operations, where the vocabulary allows it, else the tracked one."""
     token_slots = vocabulary.token_slots
     if token_slots is None:
         return TrackedFusion(network, embedding, head)
-    return FoldedFusion(network, embedding, head, token_slots)
+    return FoldedFusion(network, embedding, head, token_slots, operations)

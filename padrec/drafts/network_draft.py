@@ -76,7 +76,7 @@ class NetworkDraft:
         self._positions: Tensor  # [B, ≥ D] of the nodes of depth 1, 2, …
         self._root_logits: Tensor  # [B, 1, V]
         self._parent_read: Tensor  # [B, k, *] of the outputs of the last call, what the fusion reads
-        self._parent_mask: Tensor  # [B, k, tree rows] ancestors of its nodes
+        self._parent_mask: Tensor | None = None  # [B, k, tree rows] what its nodes see; None behind the root
         self._rows_used = 0
 
     @property
@@ -89,13 +89,16 @@ class NetworkDraft:
     def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
         """Share the target's embedding and head; see `Draft.prepare`."""
         model = runner.model
-        self._fusion = fusion_for(self.network, model.get_input_embeddings(), model.get_output_embeddings(), vocabulary)
         network = self.network
         self._memories = {}
+        operations = None
         if can_fuse(network.config):
-            self._layers = FusedLayers([network.layer], network.config, network.rotary)
+            self._layers = fused = FusedLayers([network.layer], network.config, network.rotary)
+            operations = fused.operations
         else:
             self._layers = TransformersLayers(network.attend, n_layers=1)
+        maps = model.get_input_embeddings(), model.get_output_embeddings()
+        self._fusion = fusion_for(network, *maps, vocabulary, operations)
 
     def begin(self, context: DraftContext) -> None:
         """Read the prompts, each shifted by one: token i + 1 beside the target's feature of token i."""
@@ -133,7 +136,7 @@ class NetworkDraft:
             self._root_logits, self._parent_read = self._fusion.look(self._memory.root)
         # Inputs are shifted by one: the root's own input would stand before what is read, its children's behind it.
         self._positions = self._memory.lengths[:, None] + self._columns
-        self._parent_mask = torch.zeros(len(root), 1, self._tree_rows, dtype=torch.bool, device=root.device)
+        self._parent_mask = None
         self._rows_used = 0
         return expansion.expand(root, state, constraint, choice, self)
 
@@ -154,10 +157,11 @@ class NetworkDraft:
     def _extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         n_nodes = tokens.shape[1]
         rows = self._columns[: self._tree_rows]
-        self._parent_mask = _ancestors(self._parent_mask, parents, rows[self._rows_used :][:n_nodes], rows)
-        hidden = self._fusion(tokens, self._parent_read, slots, depth, parents)
+        above, first = self._parent_mask, self._rows_used
+        read = self._parent_read
+        hidden, self._parent_mask = self._fusion.extend(tokens, read, slots, depth, parents, above, rows, first)
         positions = self._positions[:, depth - 1 : depth].expand(-1, n_nodes)
-        features = self._layers(hidden, Placement(self._memory.lengths, positions, self._rows_used, self._parent_mask))
+        features = self._layers(hidden, Placement(self._memory.lengths, positions, first, self._parent_mask))
         self._rows_used += n_nodes
         logits, self._parent_read = self._fusion.look(features)
         return logits
@@ -194,17 +198,3 @@ def _shifted(
         tokens.roll(-1, 1).scatter(1, last, first[:, None]),
         slots.roll(-1, 1).scatter(1, last, first_slot[:, None]),
     )
-
-
-@compiled
-def _ancestors(mask: Tensor, parents: Tensor, own: Tensor, rows: Tensor) -> Tensor:
-    """The rows that the nodes of one depth see, bool `[B, k, rows]`.
-
-    Args:
-        mask: rows that the nodes of the depth above see, bool `[B, p, rows]`.
-        parents: each node's parent among those, int64 `[B, k]`.
-        own: the row of each node, int64 `[k]`.
-        rows: all rows in order, int64 `[rows]`.
-    """
-    above = mask.gather(1, parents[..., None].expand(-1, -1, mask.shape[2]))
-    return above | (own[:, None] == rows)

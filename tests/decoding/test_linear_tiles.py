@@ -30,16 +30,37 @@ def test_weights_of_few_tokens_are_held_by_programs_that_are_all_resident(
         (2, 1024, 200, False, 2),
         (2, 1024, 8192, False, 2),
         (2, 16384, 1024, False, 2),
-        (33, 1024, 1024, False, 2),
+        (65, 1024, 1024, False, 2),
+        (33, 2048, 1024, False, 2),
+        (33, 1024, 3072, False, 2),
         (33, 3072, 1024, True, 2),
         (8, 8192, 2048, True, 2),
     ],
-    ids=["float32", "odd size", "many inputs", "many outputs", "many tokens", "many gated tokens", "wide gate"],
+    ids=[
+        "float32",
+        "odd size",
+        "many inputs",
+        "many outputs",
+        "many tokens",
+        "halves of many outputs",
+        "of many inputs",
+        "many gated tokens",
+        "wide gate",
+    ],
 )
 def test_other_maps_are_streamed(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> None:
     tile = linear_tile(n_tokens, n_out, n_in, gated, itemsize)
     assert isinstance(tile, LinearTile)
     assert tile == streamed_tile(n_tokens, n_out, n_in, gated, itemsize)
+
+
+@pytest.mark.parametrize("n_tokens", [33, 64])
+def test_two_programs_share_more_tokens_whose_inputs_they_ask_for_at_once(n_tokens: int) -> None:
+    tile = linear_tile(n_tokens, 1024, 1024, False, 2)
+    assert isinstance(tile, HeldTile)
+    assert n_tokens <= 2 * tile.tokens
+    assert tile.batch == tile.held == 1024 // (HELD_WARPS * HELD_STEP)
+    assert _PROGRAMS * tile.outputs >= 2 * 1024
 
 
 @pytest.mark.parametrize("n_tokens", [2, 64, 128])

@@ -47,6 +47,23 @@ def test_folded_fusion_equals_the_fusion_as_trained(slot_embeddings: bool, step_
     torch.testing.assert_close(logits[:, parents[0]], head(features), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("folded", [True, False])
+def test_the_nodes_of_a_depth_see_themselves_and_what_their_parents_see(folded: bool) -> None:
+    model, network = target_and_draft(torch.float64)
+    maps = model.get_input_embeddings(), model.get_output_embeddings()
+    tokens, slots, features = every_token(torch.float64)
+    fusion = FoldedFusion(network, *maps, slots[0]) if folded else TrackedFusion(network, *maps)
+    read, rows = fusion.read(features[:, :3]), torch.arange(6)
+    level, of = tokens[:, 4:7], slots[:, 4:7]
+    root, parents = torch.zeros(1, 3, dtype=torch.long), torch.tensor([[2, 0, 2]])
+    fused, seen = fusion.extend(level, read, of, 1, root, None, rows, 0)
+    assert torch.equal(fused, fusion(level, read, of, 1, root))
+    assert torch.equal(seen[0], torch.eye(6).bool()[:3])
+    fused, seen = fusion.extend(level, read, of, 2, parents, seen, rows, 3)
+    assert torch.equal(fused, fusion(level, read, of, 2, parents))
+    assert [row.nonzero()[:, 0].tolist() for row in seen[0]] == [[2, 3], [0, 4], [2, 5]]
+
+
 @pytest.mark.parametrize("step", range(4))
 def test_folding_costs_no_accuracy_in_bfloat16(step: int) -> None:
     model, network = target_and_draft(torch.bfloat16)

@@ -3,6 +3,9 @@
 Where the device can (`EARLY`), a kernel is launched before the one whose results it reads has ended: it then asks for
 weights, and moves what it will read besides into the L2 cache, while it waits. Weights alone are read before the wait,
 since nothing changes them; moving a line to the L2 cache changes no value, whatever is written to it meanwhile.
+
+The kernel behind one that lets it start only after its own wait (`ORDERED`) knows more: all that was written before
+that one is there. It may read this too before it waits.
 """
 
 import triton
@@ -11,15 +14,18 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
-def let_next_start(EARLY: tl.constexpr):
-    if EARLY:
+def let_next_start(EARLY: tl.constexpr, ORDERED: tl.constexpr = False):
+    """To be called first; where `ORDERED`, it is `wait_for_input` that lets the next kernel start."""
+    if EARLY and not ORDERED:
         gdc_launch_dependents()
 
 
 @triton.jit
-def wait_for_input(EARLY: tl.constexpr):
+def wait_for_input(EARLY: tl.constexpr, ORDERED: tl.constexpr = False):
     if EARLY:
         gdc_wait()
+        if ORDERED:
+            gdc_launch_dependents()
 
 
 @triton.jit

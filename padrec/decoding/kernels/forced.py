@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from padrec.decoding.kernels.early_launch import let_next_start, wait_for_input
 from padrec.decoding.kernels.growth import item_behind, slot_behind
 from padrec.decoding.kernels.top_k import largest
 
@@ -45,8 +46,11 @@ def forced_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_L: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     # One program for a row: see `ForcedRuns.extend`.
+    let_next_start(EARLY)
+    wait_for_input(EARLY)
     row = tl.program_id(0).to(tl.int64)
     n_new = n_old + LENGTH * LEAVES
     here = tl.arange(0, BLOCK_N)

@@ -7,6 +7,7 @@ there are slots alone.
 import triton
 import triton.language as tl
 
+from padrec.decoding.kernels.early_launch import let_next_start, wait_for_input
 from padrec.decoding.kernels.top_k import in_order, largest
 
 
@@ -33,15 +34,20 @@ def guess_kernel(
     K: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     # One program for a node, behind which every token may follow.
+    let_next_start(EARLY, True)
     program = tl.program_id(0).to(tl.int64)
     row, node = program // n_nodes, program % n_nodes
     token = tl.arange(0, BLOCK)
     inside = token < n_tokens
+    if NOISY:
+        added = tl.load(noise + row * noise_stride + token, inside, 0.0) * noise_scale
+    wait_for_input(EARLY, True)
     score = tl.load(logits + program * logit_stride + token, inside, 0.0).to(tl.float32) * logit_scale
     if NOISY:
-        score += tl.load(noise + row * noise_stride + token, inside, 0.0) * noise_scale
+        score += added
     score = _log_softmax(tl.where(inside, score, float("-inf")))
     # Where more children are asked for than there are tokens, some that may not follow fill them up.
     number, guess = largest(score, token < BLOCK, K, BLOCK, BLOCK_K)
@@ -98,8 +104,11 @@ def catalog_guess_kernel(
     K: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     # One program for a node, behind which the catalog says what may follow: see `CatalogConstraint.continuations`.
+    # The kernel that computes the logits lets this one start when all else is there.
+    let_next_start(EARLY, True)
     program = tl.program_id(0).to(tl.int64)
     row, node = program // n_nodes, program % n_nodes
     state = row * state_stride + node
@@ -117,9 +126,12 @@ def catalog_guess_kernel(
     free = exists & (left > 0) & (tl.load(state_count + state) < list_length)
     # Where nothing may follow, as behind the end of a list, whatever is chosen is never used.
     usable = free | (tl.max(free.to(tl.int32), 0) == 0)
+    if NOISY:
+        added = tl.load(noise + row * noise_stride + token) * noise_scale
+    wait_for_input(EARLY, True)
     score = tl.load(logits + program * logit_stride + token).to(tl.float32) * logit_scale
     if NOISY:
-        score += tl.load(noise + row * noise_stride + token) * noise_scale
+        score += added
     score = _log_softmax(tl.where(usable, score, float("-inf")))
     number, index = largest(score, place < BLOCK, K, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
@@ -186,15 +198,19 @@ def frontier_kernel(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_L: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     # One program for a row, whose children are WIDTH of each node.
+    let_next_start(EARLY, True)
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
     n = n_nodes * WIDTH
     inside = place < n
-    score = tl.load(gains + row * n + place, inside, 0.0)
+    score = tl.zeros([BLOCK], tl.float32)
     if scores is not None:
-        score += tl.load(scores + row * state_stride + place // WIDTH, inside, 0.0)
+        score = tl.load(scores + row * state_stride + place // WIDTH, inside, 0.0)
+    wait_for_input(EARLY, True)
+    score += tl.load(gains + row * n + place, inside, 0.0)
     tl.store(child_scores + row * child_stride + place, score, inside)
     number, index = largest(score, inside, WIDTH, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
@@ -224,13 +240,15 @@ def frontier_kernel(
 @triton.jit
 def _kept(scores, inside, n_kept, BLOCK: tl.constexpr):
     """Which scores are the `n_kept` best; of equal ones the first."""
-    order = in_order(scores).to(tl.int64) + 0x80000000
-    # The greatest number that so many scores reach, bit by bit.
-    least = tl.zeros([1], tl.int64)
-    for bit in tl.static_range(32):
-        tried = least | (1 << (31 - bit))
-        reached = tl.sum((inside & (order >= tried)).to(tl.int32), 0)
-        least = tl.where(reached >= n_kept, tried, least)
+    order = in_order(scores)
+    # The greatest number that so many scores reach, four bits at a time: that many numbers are tried together.
+    digit = tl.arange(0, 16)
+    least = tl.full([1], -0x80000000, tl.int32)
+    for step in tl.static_range(8):
+        tried = least + (digit << (28 - 4 * step))
+        reached = tl.sum((inside[:, None] & (order[:, None] >= tried[None, :])).to(tl.int32), 0)
+        # The first one is always reached.
+        least += (tl.sum((reached >= n_kept).to(tl.int32), 0) - 1) << (28 - 4 * step)
     above = inside & (order > least)
     equal = (inside & (order == least)).to(tl.int32)
     return above | ((equal > 0) & (tl.cumsum(equal, 0) <= n_kept - tl.sum(above.to(tl.int32), 0)))
@@ -275,7 +293,10 @@ def tree_kernel(
     BLOCK: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_L: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    let_next_start(EARLY)
+    wait_for_input(EARLY)
     # One program for a row. No child outscores its parent, which is older, so that all that is kept hangs together.
     row = tl.program_id(0).to(tl.int64)
     candidate = tl.arange(0, BLOCK)
@@ -305,7 +326,6 @@ def tree_kernel(
     parent = tl.load(places + parent_of, deeper, 0)
     to = row * n_tree + node
     tl.store(tree_parents + to, parent.to(tl.int64), in_tree)
-    tl.debug_barrier()
     token = tl.load(tokens + row * n_candidates + of, grown, 0)
     token = tl.where(is_root, tl.load(root + row), token)
     tl.store(tree_tokens + to, token, in_tree)
@@ -334,9 +354,9 @@ def tree_kernel(
         tl.store(tree_node + to, tl.where(is_root, tl.load(root_node + row), child), in_tree)
     # Up from every node, until all have come to the root.
     sees = node[:, None] == node[None, :]
-    at = parent.to(tl.int64)
+    at = parent
     for _ in range(max_depth):
         sees = sees | (at[:, None] == node[None, :])
-        at = tl.load(tree_parents + row * n_tree + at, in_tree, 0)
+        at = tl.gather(parent, at, 0)
     both = in_tree[:, None] & in_tree[None, :]
     tl.store(tree_ancestors + to[:, None] * n_tree + node[None, :], sees.to(tl.uint8), both)

@@ -54,12 +54,13 @@ def held_linear_kernel(
     HELD: tl.constexpr,
     BATCH: tl.constexpr,
     SPREAD: tl.constexpr,
+    ORDERED: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     # What `linear_kernel` computes, for few tokens: then time goes by in waiting for memory, not in multiplying. All
     # weights are in registers, or on their way, before the input is there. Each of the 8 warps takes an eighth of the
     # inputs by itself (a batched product to Triton), so that no register holds what another one holds too.
-    let_next_start(EARLY)
+    let_next_start(EARLY, ORDERED)
     WARPS: tl.constexpr = 8
     STEP: tl.constexpr = 32
     HALVES: tl.constexpr = 2 if GATED else 1
@@ -92,7 +93,7 @@ def held_linear_kernel(
             lines += (other - tl.program_id(0)).to(tl.int64) * (BLOCK_N * n_in)
             for step in tl.static_range(0, STEPS, 2):
                 move_to_l2(lines + step * STEP)
-        wait_for_input(EARLY)
+        wait_for_input(EARLY, ORDERED)
     inputs = x + (_rows_by_eight(token, BLOCK_T).to(tl.int64) * n_in + column)
     input_mask = _rows_by_eight(token_mask, BLOCK_T)
     place = token.to(tl.int64)[:, None] * n_out + out[None, :]

@@ -34,9 +34,10 @@ def linear_kernel(
     BLOCK_K: tl.constexpr,
     SPLITS: tl.constexpr,
     PRECISION: tl.constexpr,
+    ORDERED: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    let_next_start(EARLY)
+    let_next_start(EARLY, ORDERED)
     out = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     token = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
     out_mask, token_mask = out < n_out, token < n_tokens
@@ -51,7 +52,7 @@ def linear_kernel(
     if EARLY:
         if tl.program_id(1) == 0:
             move_weights_to_l2(weight, out, n_out, first, last, n_in, GATED, BLOCK_K)
-        wait_for_input(EARLY)
+        wait_for_input(EARLY, ORDERED)
     place = token.to(tl.int64)[:, None] * n_out + out[None, :]
     mask = token_mask[:, None] & out_mask[None, :]
     # What the result needs besides is read before the loop, so that nothing is waited for behind it.
@@ -106,10 +107,11 @@ def sum_kernel(
     SCALES: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    ORDERED: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     # Always in the same order, so that a result does not depend on which program was the first.
-    let_next_start(EARLY)
+    let_next_start(EARLY, ORDERED)
     out = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     token = tl.program_id(1) + tl.arange(0, 1)
     token_mask = token < n_tokens
@@ -119,7 +121,7 @@ def sum_kernel(
         shift = tl.load(bias + out, out < n_out, 0.0).to(tl.float32)
     if SCALES:
         scale = tl.load(next_norm + out, out < n_out, 0.0)
-    wait_for_input(EARLY)
+    wait_for_input(EARLY, ORDERED)
     total = tl.zeros([1, BLOCK_N], tl.float32)
     for split in tl.static_range(SPLITS):
         total += tl.load(splits + split * n_tokens.to(tl.int64) * n_out + place, mask, 0.0)
@@ -150,10 +152,11 @@ def vector_kernel(
     GATED: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    ORDERED: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     # One token: its products with the weights are summed as they are read, which no matrix unit would speed up.
-    let_next_start(EARLY)
+    let_next_start(EARLY, ORDERED)
     out = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     out_mask = out < n_out
     place = weight + out.to(tl.int64)[:, None] * n_in
@@ -169,7 +172,7 @@ def vector_kernel(
         up = tl.load(place_up + column[None, :], mask, 0.0)
     if EARLY:
         move_weights_to_l2(weight, out, n_out, BLOCK_K, n_in, n_in, GATED, BLOCK_K)
-        wait_for_input(EARLY)
+        wait_for_input(EARLY, ORDERED)
     for start in range(0, n_in, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)
         inside = column < n_in
