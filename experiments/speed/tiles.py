@@ -20,7 +20,7 @@ from padrec.decoding import Placement, Recording
 from padrec.decoding.attention_tiles import AttentionTile, AttentionTileChoice, attention_tile
 from padrec.decoding.cached_layers import FusedLayers
 from padrec.decoding.early_launch import launches_early
-from padrec.decoding.linear_tiles import LinearTile, Tile, TileChoice, linear_tile, streamed_tile
+from padrec.decoding.linear_tiles import HeldTile, LinearTile, Tile, TileChoice, linear_tile, streamed_tile
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.targets import build_backbone
 
@@ -51,27 +51,31 @@ def _out_in_4(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) 
     return _IN_4
 
 
-def _as_of_64(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
-    """From 17 to 32 tokens what 64 tokens have."""
-    return linear_tile(64 if 16 < n_tokens <= 32 else n_tokens, n_out, n_in, gated, itemsize)
+def _streamed_32(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+    """From 17 to 32 tokens tiles of so many, not of 64."""
+    return (
+        streamed_tile(n_tokens, n_out, n_in, gated, itemsize)
+        if 16 < n_tokens <= 32
+        else linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+    )
 
 
-def _gated(tile: LinearTile, least: int, most: int) -> TileChoice:
-    """A tile for the gated maps of some numbers of tokens."""
+def _gated(tile: LinearTile) -> TileChoice:
+    """From 65 tokens on a tile for gated maps."""
 
     def choose(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
-        if gated and itemsize == 2 and least <= n_tokens <= most:
+        if gated and itemsize == 2 and n_tokens > 64:
             return tile
         return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
 
     return choose
 
 
-def _down(tile: LinearTile, least: int, most: int) -> TileChoice:
-    """A tile for a layer's last map, of few outputs and many inputs."""
+def _out_above_64(tile: Tile) -> TileChoice:
+    """From 65 tokens on a tile for attention's last map, of 1,024 inputs."""
 
     def choose(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
-        if not gated and itemsize == 2 and n_in > 2 * n_out and least <= n_tokens <= most:
+        if not gated and itemsize == 2 and n_tokens > 64 and n_in == n_out == 1024:
             return tile
         return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
 
@@ -126,17 +130,12 @@ CHOICES: Mapping[str, _Tiles] = {
     "down in 4, out whole": _Tiles(linear=_few_outputs(_IN_4, _WHOLE)),
     "down in 8, out in 4": _Tiles(linear=_few_outputs(_IN_8, _IN_4)),
     "out in 4": _Tiles(linear=_out_in_4),
-    "17 to 32 as 64": _Tiles(linear=_as_of_64),
-    "down in 6": _Tiles(linear=_down(LinearTile(64, 32, 128, 4, 4, splits=6), 33, 64)),
-    "down in 3": _Tiles(linear=_down(LinearTile(64, 32, 256, 4, 3, splits=3), 33, 64)),
-    "down in 4 of 256": _Tiles(linear=_down(LinearTile(64, 32, 256, 4, 3, splits=4), 33, 64)),
-    "down in 4 above 64": _Tiles(linear=_down(LinearTile(64, 32, 128, 4, 4, splits=4), 65, 128)),
-    "down in 2 above 64": _Tiles(linear=_down(LinearTile(64, 32, 128, 4, 4, splits=2), 65, 128)),
-    "gate in 3 stages above 64": _Tiles(linear=_gated(LinearTile(64, 32, 128, 4, 3), 65, 128)),
-    "gate of 64 above 64": _Tiles(linear=_gated(LinearTile(64, 64, 128, 8, 3), 65, 128)),
-    "gate of 128 tokens": _Tiles(linear=_gated(LinearTile(128, 32, 128, 8, 3), 65, 128)),
-    "gate in 3 stages": _Tiles(linear=_gated(LinearTile(64, 32, 128, 4, 3), 33, 64)),
-    "gate, 8 warps": _Tiles(linear=_gated(LinearTile(64, 32, 128, 8, 4), 33, 64)),
+    "17 to 32 streamed": _Tiles(linear=_streamed_32),
+    "gate in 4 stages": _Tiles(linear=_gated(LinearTile(64, 32, 128, 4, 4))),
+    "gate in 2 stages": _Tiles(linear=_gated(LinearTile(64, 32, 128, 4, 2))),
+    "gate of 64 inputs": _Tiles(linear=_gated(LinearTile(64, 32, 64, 4, 6))),
+    "out of 16": _Tiles(linear=_out_above_64(LinearTile(64, 16, 256, 4, 3))),
+    "out held": _Tiles(linear=_out_above_64(HeldTile(32, 16, 4, 4, 128))),
     "32 tokens": _Tiles(linear=_half_the_tokens),
     "128 tokens": _Tiles(linear=_all_tokens(1)),
     "128 tokens, in 4": _Tiles(linear=_all_tokens(4)),

@@ -14,8 +14,8 @@ from padrec.decoding.kernels.growth import catalog_guess_kernel, frontier_kernel
 from padrec.decoding.sampling import Guess
 from padrec.decoding.token_tree import TokenTree
 
-# Of a program that puts a tree together.
-_TREE_WARPS = 8
+# Of programs that put a tree together, and its forced tokens: more warps have less code each.
+_TREE_WARPS, _FORCED_WARPS = 8, 16
 
 # States as kernels take them; without a catalog there are slots alone.
 _STATES = ("slot", "node", "used", "count")
@@ -163,12 +163,11 @@ class TritonGrowth:
             *(self._states.get(name) for name in ("slot", "used", "count")),
             self._root.new_empty(batch, n_candidates + self._nodes, dtype=torch.int32),
             *_arrays(tree),
-            n_candidates,
-            self._nodes,
-            self._depth,
             *_numbers(self._constraint),
             **_kinds(self._constraint),
             WIDTH=self._width,
+            DEPTH=self._depth,
+            N_NODES=self._nodes,
             BLOCK=_block(n_candidates),
             BLOCK_N=_block(self._nodes),
             num_warps=_TREE_WARPS,
@@ -187,15 +186,15 @@ def with_forced_runs(tree: TokenTree, constraint: CatalogConstraint, leaves: int
         *_arrays(grown),
         constraint.trie.only_token,
         constraint.trie.first_child,
-        n_old,
         *_numbers(constraint),
         **_kinds(constraint),
+        N_OLD=n_old,
         LEAVES=leaves,
         LENGTH=length,
         BLOCK_E=_block(leaves),
         BLOCK_N=_block(n_old),
         BLOCK_M=_block(n_new),
-        num_warps=_TREE_WARPS,
+        num_warps=_FORCED_WARPS,
         **launch_options(launches_early(tree.tokens.device)),
     )
     return grown

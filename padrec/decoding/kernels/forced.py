@@ -32,7 +32,6 @@ def forced_kernel(
     count,
     only_token,
     first_child,
-    n_old,
     list_length,
     first_leaf,
     sink,
@@ -40,6 +39,7 @@ def forced_kernel(
     first_code,
     separator,
     SEPARATED: tl.constexpr,
+    N_OLD: tl.constexpr,
     LEAVES: tl.constexpr,
     LENGTH: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -52,14 +52,14 @@ def forced_kernel(
     let_next_start(EARLY)
     wait_for_input(EARLY)
     row = tl.program_id(0).to(tl.int64)
-    n_new = n_old + LENGTH * LEAVES
+    N_NEW: tl.constexpr = N_OLD + LENGTH * LEAVES
     here = tl.arange(0, BLOCK_N)
-    old = here < n_old
-    come = row * n_old + here
+    old = here < N_OLD
+    come = row * N_OLD + here
     item = tl.arange(0, BLOCK_L)[None, :]
     in_list = item < list_length
     # What was there stays as it is.
-    to = row * n_new + here
+    to = row * N_NEW + here
     parent = tl.load(old_parents + come, old, 0)
     score = tl.load(old_scores + come, old, 0.0)
     counts = tl.load(old_present + come, old, 0)
@@ -85,7 +85,7 @@ def forced_kernel(
     # What follows them.
     run = tl.arange(0, BLOCK_E)
     mask = run < LEAVES
-    leaf = row * n_old + tl.where(mask, leaf, 0)
+    leaf = row * N_OLD + tl.where(mask, leaf, 0)
     runs_on = mask & (number > float("-inf"))
     at = tl.load(old_node + leaf)
     items = tl.load(old_count + leaf)
@@ -93,35 +93,35 @@ def forced_kernel(
     depth = tl.load(old_depths + leaf)
     number = tl.load(old_scores + leaf)
     leaves = tl.load(old_used + leaf[:, None] * list_length + item, mask[:, None] & in_list, 0)
-    before = leaf - row * n_old
-    for step in tl.static_range(LENGTH):
+    before = leaf - row * N_OLD
+    for step in range(LENGTH):
         token = tl.where(runs_on, tl.load(only_token + at), 0)
         # Where one token follows it leads to the only child, or from a leaf back to the root.
         is_leaf = (at >= first_leaf) & (at < sink)
         at = tl.where(runs_on, tl.where(is_leaf, 0, tl.load(first_child + at) + 1), sink)
         at, items, leaves = item_behind(at, items, leaves, list_length, first_leaf, sink, SEPARATED, BLOCK_L)
         place = slot_behind(place, token, n_slots, first_code, separator, SEPARATED)
-        behind = n_old + step * LEAVES + run
-        to = row * n_new + behind
-        tl.store(tokens + to, token, mask)
-        tl.store(parents + to, before, mask)
-        tl.store(depths + to, depth + step + 1, mask)
-        tl.store(scores + to, number, mask)
-        tl.store(present + to, runs_on.to(tl.uint8), mask)
-        tl.store(slot + to, place, mask)
-        tl.store(node + to, at, mask)
-        tl.store(count + to, items, mask)
-        tl.store(used + to[:, None] * list_length + item, leaves, mask[:, None] & in_list)
+        behind = N_OLD + step * LEAVES + run
+        new = row * N_NEW + behind
+        tl.store(tokens + new, token, mask)
+        tl.store(parents + new, before, mask)
+        tl.store(depths + new, depth + step + 1, mask)
+        tl.store(scores + new, number, mask)
+        tl.store(present + new, runs_on.to(tl.uint8), mask)
+        tl.store(slot + new, place, mask)
+        tl.store(node + new, at, mask)
+        tl.store(count + new, items, mask)
+        tl.store(used + new[:, None] * list_length + item, leaves, mask[:, None] & in_list)
         before = behind.to(tl.int64)
         runs_on = runs_on & (items < list_length) & (tl.load(only_token + at) >= 0)
     tl.debug_barrier()
     # A run sees what its leaf sees, and what of it stands before.
     seeing = tl.arange(0, BLOCK_M)[:, None]
     seen = tl.arange(0, BLOCK_M)[None, :]
-    chain = tl.where(seeing < n_old, 0, (seeing - n_old) % LEAVES)
-    first = tl.load(parents + row * n_new + n_old + chain)
-    source = tl.where(seeing < n_old, seeing, first)
-    inside = (seeing < n_new) & (seen < n_new)
-    above = tl.load(old_ancestors + (row * n_old + source) * n_old + seen, inside & (seen < n_old), 0)
-    own = (seeing >= n_old) & (seen >= n_old) & (seen <= seeing) & ((seen - n_old) % LEAVES == chain)
-    tl.store(ancestors + (row * n_new + seeing) * n_new + seen, above | own.to(tl.uint8), inside)
+    chain = tl.where(seeing < N_OLD, 0, (seeing - N_OLD) % LEAVES)
+    first = tl.load(parents + row * N_NEW + N_OLD + chain)
+    source = tl.where(seeing < N_OLD, seeing, first)
+    inside = (seeing < N_NEW) & (seen < N_NEW)
+    above = tl.load(old_ancestors + (row * N_OLD + source) * N_OLD + seen, inside & (seen < N_OLD), 0)
+    own = (seeing >= N_OLD) & (seen >= N_OLD) & (seen <= seeing) & ((seen - N_OLD) % LEAVES == chain)
+    tl.store(ancestors + (row * N_NEW + seeing) * N_NEW + seen, above | own.to(tl.uint8), inside)

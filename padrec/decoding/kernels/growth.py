@@ -244,7 +244,9 @@ def _kept(scores, inside, n_kept, BLOCK: tl.constexpr):
     # The greatest number that so many scores reach, four bits at a time: that many numbers are tried together.
     digit = tl.arange(0, 16)
     least = tl.full([1], -0x80000000, tl.int32)
-    for step in tl.static_range(8):
+    # In a loop, as all loops of these kernels: their code comes from memory in every round, and would take longer to
+    # read than to run.
+    for step in range(8):
         tried = least + (digit << (28 - 4 * step))
         reached = tl.sum((inside[:, None] & (order[:, None] >= tried[None, :])).to(tl.int32), 0)
         # The first one is always reached.
@@ -279,9 +281,6 @@ def tree_kernel(
     tree_node,
     tree_used,
     tree_count,
-    n_candidates,
-    n_tree,
-    max_depth,
     list_length,
     first_leaf,
     sink,
@@ -290,6 +289,8 @@ def tree_kernel(
     separator,
     SEPARATED: tl.constexpr,
     WIDTH: tl.constexpr,
+    DEPTH: tl.constexpr,
+    N_NODES: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_L: tl.constexpr,
@@ -297,21 +298,22 @@ def tree_kernel(
 ):
     let_next_start(EARLY)
     wait_for_input(EARLY)
+    N_CANDIDATES: tl.constexpr = WIDTH + (DEPTH - 1) * WIDTH * WIDTH
     # One program for a row. No child outscores its parent, which is older, so that all that is kept hangs together.
     row = tl.program_id(0).to(tl.int64)
     candidate = tl.arange(0, BLOCK)
-    inside = candidate < n_candidates
-    score = tl.load(child_scores + row * n_candidates + candidate, inside, 0.0)
-    kept = _kept(score, inside, n_tree - 1, BLOCK)
+    inside = candidate < N_CANDIDATES
+    score = tl.load(child_scores + row * N_CANDIDATES + candidate, inside, 0.0)
+    kept = _kept(score, inside, N_NODES - 1, BLOCK)
     place = tl.cumsum(kept.to(tl.int32), 0)
     # Where each candidate stands in the tree, and which candidate each node is, for lack of another way to look it up.
-    places = tree_places + row * (n_candidates + n_tree)
-    ids = places + n_candidates
+    places = tree_places + row * (N_CANDIDATES + N_NODES)
+    ids = places + N_CANDIDATES
     tl.store(places + candidate, place, inside)
     tl.store(ids + place, candidate, kept)
     tl.debug_barrier()
     node = tl.arange(0, BLOCK_N)
-    in_tree = node < n_tree
+    in_tree = node < N_NODES
     is_root = node == 0
     grown = in_tree & (node > 0)
     of = tl.load(ids + node, grown, 0)
@@ -320,17 +322,17 @@ def tree_kernel(
     reader = tl.where(of < WIDTH, 0, (of - WIDTH) % (WIDTH * WIDTH) // WIDTH)
     behind_root = grown & (level == 0)
     deeper = grown & (level > 0)
-    above = row * max_depth * WIDTH + (level - 1) * WIDTH + reader  # the node that the draft read
+    above = row * DEPTH * WIDTH + (level - 1) * WIDTH + reader  # the node that the draft read
     first = tl.where(level == 1, 0, WIDTH + (level - 2) * WIDTH * WIDTH)  # of the parents' level
     parent_of = first + tl.load(best + above, deeper, 0)
     parent = tl.load(places + parent_of, deeper, 0)
-    to = row * n_tree + node
+    to = row * N_NODES + node
     tl.store(tree_parents + to, parent.to(tl.int64), in_tree)
-    token = tl.load(tokens + row * n_candidates + of, grown, 0)
+    token = tl.load(tokens + row * N_CANDIDATES + of, grown, 0)
     token = tl.where(is_root, tl.load(root + row), token)
     tl.store(tree_tokens + to, token, in_tree)
     tl.store(tree_depths + to, tl.where(is_root, 0, level + 1).to(tl.int64), in_tree)
-    number = tl.load(child_scores + row * n_candidates + of, grown, 0.0)
+    number = tl.load(child_scores + row * N_CANDIDATES + of, grown, 0.0)
     tl.store(tree_scores + to, number, in_tree)
     tl.store(tree_present + to, (number > float("-inf")).to(tl.uint8), in_tree)
     # States behind the tokens, as in `frontier_kernel`.
@@ -340,7 +342,7 @@ def tree_kernel(
     slot = slot_behind(before, token, n_slots, first_code, separator, SEPARATED)
     tl.store(tree_slot + to, tl.where(is_root, of_root, slot), in_tree)
     if state_used is not None:
-        child = tl.load(children + row * n_candidates + of, grown, 0)
+        child = tl.load(children + row * N_CANDIDATES + of, grown, 0)
         items = tl.load(state_count + above, deeper, 0)
         items = tl.where(deeper, items, tl.load(root_count + row))
         item = tl.arange(0, BLOCK_L)[None, :]
@@ -355,8 +357,8 @@ def tree_kernel(
     # Up from every node, until all have come to the root.
     sees = node[:, None] == node[None, :]
     at = parent
-    for _ in range(max_depth):
+    for _ in range(DEPTH):
         sees = sees | (at[:, None] == node[None, :])
         at = tl.gather(parent, at, 0)
     both = in_tree[:, None] & in_tree[None, :]
-    tl.store(tree_ancestors + to[:, None] * n_tree + node[None, :], sees.to(tl.uint8), both)
+    tl.store(tree_ancestors + to[:, None] * N_NODES + node[None, :], sees.to(tl.uint8), both)

@@ -27,7 +27,7 @@ def largest(numbers, inside, K: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.c
     # With the place behind it every number differs from all others, the first of equal ones the greatest.
     rest = tl.where(inside, (in_order(numbers).to(tl.int64) << 32) | (BLOCK - 1 - place), -0x8000000000000000)
     found = tl.zeros([BLOCK_K], tl.int64)
-    for taken in tl.static_range(K):
+    for taken in range(K):
         top = tl.max(rest, 0)
         rest = tl.where(rest == top, -0x8000000000000000, rest)
         found = tl.where(rank == taken, top, found)
