@@ -124,7 +124,7 @@ class RoundStatistics:
 
     def reset(self) -> None:
         """Forget all counts."""
-        for counts in (self._attempted, self._accepted, self._lengths, self._target_passes, self._draft_passes):
+        for counts in self.counts:
             counts.zero_()
 
     def for_rows(self, batch: int) -> "RoundStatistics":
@@ -138,6 +138,11 @@ class RoundStatistics:
         """Take over the passes of some rows."""
         rows(source._target_passes, self._target_passes)
         rows(source._draft_passes, self._draft_passes)
+
+    @property
+    def counts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Attempted and accepted proposals, rounds by their kept tokens, passes of the target and of the draft."""
+        return self._attempted, self._accepted, self._lengths, self._target_passes, self._draft_passes
 
     def add_round(self, active: Tensor, draft_passes: int) -> None:
         """Count one pass of the target for the rows that are still `active`, bool `[B]`."""

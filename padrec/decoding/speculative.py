@@ -4,20 +4,18 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.compiled import compiled
+from padrec.decoding.chosen_tokens import choose_tokens
 from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
-from padrec.decoding.draft import Draft, DraftContext, Observation, TreeExpansion
+from padrec.decoding.draft import Draft, DraftContext, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.forced import ForcedRuns
 from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Prompts, TargetRunner
-from padrec.decoding.sampling import Choice
 from padrec.decoding.session import Rounds
 from padrec.decoding.sessions import Sessions, check_rows
-from padrec.decoding.token_tree import TokenTree
-from padrec.decoding.verification import verify
+from padrec.decoding.settling import settle
 
 # A round continues this many leaves of its tree by forced tokens.
 _FORCED_LEAVES = 4
@@ -143,46 +141,13 @@ class _SpeculativeRounds:
         with Phase.TARGET_PASS.named():
             logits, features = self._runner.verify(tree)
         with Phase.SETTLING.named():
-            expansion = self._expansion
-            path, seen = _settle(logits, features, tree, choice, self._request, lists, self.statistics, expansion)
+            chosen = choose_tokens(logits, tree.states, tree.depths, choice, constraint)
+            settled = settle(tree, chosen, lists, self.statistics, self._expansion)
         with Phase.KEEPING.named():
-            self._runner.commit(path, seen.count)
-            self._draft.observe(seen)
+            self._runner.commit(settled.path, settled.count)
+            self._draft.observe(settled.observation(features))
 
     def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
         """See `Rounds.refill`."""
         self._runner.refill(rows, batch, capacity)
         self._draft.refill(rows, batch, capacity)
-
-
-@compiled
-def _settle(
-    logits: Tensor,
-    features: Tensor,
-    tree: TokenTree,
-    choice: Choice,
-    request: ListRequest,
-    lists: ListBuffer,
-    statistics: RoundStatistics,
-    expansion: TreeExpansion,
-) -> tuple[Tensor, Observation]:
-    """Add what the target keeps of a tree to the lists; returns the path kept `[B, D + 1]` and what a draft learns."""
-    active = ~lists.finished
-    statistics.add_round(active, expansion.draft_passes)
-    chosen, log_probs = lists.choose(logits, tree.states, tree.depths, choice)
-    outcome = verify(tree, chosen)
-    count = lists.append(outcome.emitted, log_probs.gather(1, outcome.path), outcome.count + 1)
-    # Move the lists behind their new last token.
-    states = request.constraint.advance(tree.states.gather(outcome.path), outcome.emitted)
-    last = (count - 1).clamp(min=0)[:, None]
-    lists.last.copy_(torch.where(count > 0, outcome.emitted.gather(1, last)[:, 0], lists.last))
-    # Rows that have ended are never read again, so their states may be anything.
-    lists.state.copy_(states.gather(last).squeeze())
-    kept = torch.minimum(outcome.count, count)
-    # Where the walk ended for want of the right proposal, that depth was missed, be it that the tree held other
-    # tokens there or none: a tree that prunes must not look better than one that guesses. Deeper than the draft
-    # could go nothing is missed.
-    missed = (count > outcome.count) & (outcome.count < expansion.depth)
-    statistics.add_proposals(states.slot[:, :-1], kept, kept + missed, active)
-    at = outcome.path[..., None].expand(-1, -1, features.shape[-1])
-    return outcome.path, Observation(features.gather(1, at), outcome.emitted, states.slot, count)

@@ -4,7 +4,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from padrec.decoding.constraint import CatalogConstraint, FreeDecoding, ListState
@@ -13,12 +12,10 @@ from padrec.decoding.kernels.forced import forced_kernel
 from padrec.decoding.kernels.growth import catalog_guess_kernel, frontier_kernel, guess_kernel, tree_kernel
 from padrec.decoding.sampling import Guess
 from padrec.decoding.token_tree import TokenTree
+from padrec.decoding.triton_arguments import STATES, block, in_bytes, list_kinds, list_numbers, taking
 
 # Of programs that put a tree together, and its forced tokens: more warps have less code each.
 _TREE_WARPS, _FORCED_WARPS = 8, 16
-
-# States as kernels take them; without a catalog there are slots alone.
-_STATES = ("slot", "node", "used", "count")
 
 
 class TritonGrowth:
@@ -90,15 +87,15 @@ class TritonGrowth:
         options: dict[str, Any] = {
             "NOISY": noise is not None,
             "K": width,
-            "BLOCK_K": _block(width),
+            "BLOCK_K": block(width),
             **self._launch,
         }
         if isinstance(self._constraint, FreeDecoding):
-            options |= _taking(max(n_tokens, width))
+            options |= taking(max(n_tokens, width))
             guess_kernel[(batch * n_nodes,)](rows, noise, gains, tokens, *numbers, **options)
             return
         trie = self._constraint.trie
-        options |= _taking(max(trie.max_children, width))
+        options |= taking(max(trie.max_children, width))
         catalog_guess_kernel[(batch * n_nodes,)](
             rows,
             noise,
@@ -136,16 +133,16 @@ class TritonGrowth:
             self.parents,
             self.frontier,
             self._scores[:, self._grown],
-            *(after.get(name) for name in _STATES),
+            *(after.get(name) for name in STATES),
             n_nodes,
             self._tokens.shape[1],
             apart,
             self._depth * width,
-            *_numbers(self._constraint),
-            **_kinds(self._constraint),
+            *list_numbers(self._constraint),
+            **list_kinds(self._constraint),
             WIDTH=width,
-            **_taking(n_nodes * width),
-            BLOCK_K=_block(width),
+            **taking(n_nodes * width),
+            BLOCK_K=block(width),
             **self._launch,
         )
 
@@ -155,7 +152,7 @@ class TritonGrowth:
         tree = _empty_tree(self._state.unsqueeze(), self._nodes, self._depth)
         tree_kernel[(batch,)](
             self._root.contiguous(),
-            *(None if (of := getattr(self._state, name, None)) is None else of.contiguous() for name in _STATES),
+            *(None if (of := getattr(self._state, name, None)) is None else of.contiguous() for name in STATES),
             self._tokens,
             self._children,
             self._child_scores,
@@ -163,13 +160,13 @@ class TritonGrowth:
             *(self._states.get(name) for name in ("slot", "used", "count")),
             self._root.new_empty(batch, n_candidates + self._nodes, dtype=torch.int32),
             *_arrays(tree),
-            *_numbers(self._constraint),
-            **_kinds(self._constraint),
+            *list_numbers(self._constraint),
+            **list_kinds(self._constraint),
             WIDTH=self._width,
             DEPTH=self._depth,
             N_NODES=self._nodes,
-            BLOCK=_block(n_candidates),
-            BLOCK_N=_block(self._nodes),
+            BLOCK=block(n_candidates),
+            BLOCK_N=block(self._nodes),
             num_warps=_TREE_WARPS,
             **self._launch,
         )
@@ -186,14 +183,14 @@ def with_forced_runs(tree: TokenTree, constraint: CatalogConstraint, leaves: int
         *_arrays(grown),
         constraint.trie.only_token,
         constraint.trie.first_child,
-        *_numbers(constraint),
-        **_kinds(constraint),
+        *list_numbers(constraint),
+        **list_kinds(constraint),
         N_OLD=n_old,
         LEAVES=leaves,
         LENGTH=length,
-        BLOCK_E=_block(leaves),
-        BLOCK_N=_block(n_old),
-        BLOCK_M=_block(n_new),
+        BLOCK_E=block(leaves),
+        BLOCK_N=block(n_old),
+        BLOCK_M=block(n_new),
         num_warps=_FORCED_WARPS,
         **launch_options(launches_early(tree.tokens.device)),
     )
@@ -202,12 +199,9 @@ def with_forced_runs(tree: TokenTree, constraint: CatalogConstraint, leaves: int
 
 def _arrays(tree: TokenTree) -> list[Tensor | None]:
     """What a tree consists of, as kernels take it."""
-    states = (getattr(tree.states, name, None) for name in _STATES)
+    states = (getattr(tree.states, name, None) for name in STATES)
     of_nodes = (tree.tokens, tree.parents, tree.depths, tree.ancestors, tree.scores, tree.present)
-    bytes_for_bools = (
-        x.view(torch.uint8) if x is not None and x.dtype == torch.bool else x for x in (*of_nodes, *states)
-    )
-    return [None if x is None else x.contiguous() for x in bytes_for_bools]
+    return [None if x is None else in_bytes(x) for x in (*of_nodes, *states)]
 
 
 def _empty_tree(like: ListState, n_nodes: int, max_depth: int) -> TokenTree:
@@ -225,27 +219,3 @@ def _empty_tree(like: ListState, n_nodes: int, max_depth: int) -> TokenTree:
         present=tokens.new_empty(batch, n_nodes, dtype=torch.bool),
         max_depth=max_depth,
     )
-
-
-def _numbers(constraint: CatalogConstraint | FreeDecoding) -> tuple[int, ...]:
-    """Of lists, trie and tokens, as kernels take them."""
-    vocabulary = constraint.vocabulary
-    of_tokens = (vocabulary.n_slots, vocabulary.first_code, vocabulary.separator_token)
-    if isinstance(constraint, FreeDecoding):
-        return (0, 0, 0, *of_tokens)
-    return (constraint.list_length, constraint.trie.first_leaf, constraint.trie.sink, *of_tokens)
-
-
-def _kinds(constraint: CatalogConstraint | FreeDecoding) -> dict[str, Any]:
-    """What kernels are compiled for."""
-    list_length = 1 if isinstance(constraint, FreeDecoding) else constraint.list_length
-    return {"SEPARATED": constraint.vocabulary.separator, "BLOCK_L": _block(list_length)}
-
-
-def _taking(n: int) -> dict[str, Any]:
-    """Sizes of a program that takes the best of n numbers one by one: the fewer warps have to agree, the sooner."""
-    return {"BLOCK": _block(n), "num_warps": max(1, min(8, _block(n) // 256))}
-
-
-def _block(n: int) -> int:
-    return max(2, int(triton.next_power_of_2(n)))

@@ -17,10 +17,12 @@ from padrec.decoding import (
     BeamDecoder,
     CatalogConstraint,
     Chain,
+    Choice,
     Constraint,
     Decoder,
     DynamicTree,
     FreeDecoding,
+    ListBuffer,
     ListRequest,
     ListState,
     Placement,
@@ -30,14 +32,18 @@ from padrec.decoding import (
     SpeculativeDecoder,
     TokenTree,
     TransformersRunner,
+    chosen_tokens,
     session,
 )
 from padrec.decoding.attention_tiles import AttentionTile
+from padrec.decoding.chosen_tokens import ChosenTokens, choose_tokens
 from padrec.decoding.constraint import concatenate
 from padrec.decoding.forced import ForcedRuns
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
 from padrec.decoding.linear_tiles import LinearTile, linear_tile, streamed_tile
+from padrec.decoding.recommendations import RoundStatistics
 from padrec.decoding.sampling import Guess
+from padrec.decoding.settling import settle
 from padrec.decoding.top_k import top_k
 from padrec.decoding.tree_growth import TreeGrowth, growth_of
 from padrec.targets import build_backbone, to_precision
@@ -363,6 +369,130 @@ def test_a_tree_grows_as_in_plain_pytorch(
         assert_same_tree(runs.extend(trees[0], there), runs.extend(trees[1], constraint))
 
 
+@pytest.mark.parametrize("vocabulary", [{}, {"separator": False}, {"shared_codes": True}], ids=str)
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 0.3])
+@pytest.mark.parametrize("dtype", _DTYPES, ids=str)
+@pytest.mark.parametrize("sizes", [(4, 5, 3), (300, 5, 3)], ids=str)
+def test_the_target_chooses_as_in_plain_pytorch(
+    sizes: tuple[int, ...],
+    dtype: torch.dtype,
+    temperature: float,
+    vocabulary: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = SemanticIDVocabulary(sizes, **vocabulary)
+    trie = CatalogTrie(random_catalog(sizes, 40), tokens)
+    # Lists of all items, so that more and more of what the trie holds is used up.
+    n_items = trie.n_leaves
+    constraint: Any = CatalogConstraint(trie, tokens, n_items)
+    there: Any = CatalogConstraint(copy.deepcopy(trie).to(_DEVICE), tokens, n_items)
+    end = tokens.list_tokens(n_items)
+    flat = walked(constraint, [0, 1, 2, 3, 4, end // 3, end // 2, end - 9, end - 3, end - 2, end - 1, end])
+    states = replace(flat, **{field.name: getattr(flat, field.name).unflatten(0, (3, 4)) for field in fields(flat)})
+    depths = torch.tensor([[0, 1, 1, 2], [0, 2, 1, 1], [2, 1, 0, 0]])
+    sampling = Sampling(temperature)
+    choice = sampling.choice(torch.tensor([5, -7, 11]), torch.tensor([0, 3, 60]), 2, tokens.size)
+    known = Choice(sampling, None if choice.noise is None else choice.noise.to(_DEVICE))
+    logits = random_tensor(3, 4, tokens.size + 5, dtype=dtype, seed=0)[..., : tokens.size]
+    logits[:, 1] = 0  # of equal logits the first is chosen, where there is no noise
+    expected = choose_tokens(logits.double().cpu(), states, depths, choice, constraint)
+    monkeypatch.setattr(chosen_tokens, "_choose_tokens", None)
+    found = choose_tokens(logits, on_device(states), depths.to(_DEVICE), known, there)
+    is_open = constraint.allowed(states).any(-1)
+    assert is_open.sum() == 11
+    assert torch.equal(found.tokens.cpu()[is_open], expected.tokens[is_open])
+    assert ((found.tokens >= 0) & (found.tokens < tokens.size)).all()
+    assert found.log_probs.dtype == torch.float32
+    log_probs = found.log_probs.cpu()[is_open].double(), expected.log_probs[is_open]
+    torch.testing.assert_close(*log_probs, atol=1e-5, rtol=1e-5)
+    assert_same_states(found.states, expected.states, is_open)
+    # Beside no other node the choice is the very same.
+    for row, node in ((0, 0), (1, 3), (2, 2)):
+        part = slice(row, row + 1), slice(node, node + 1)
+        state = replace(states, **{field.name: getattr(states, field.name)[part] for field in fields(states)})
+        noise = Choice(sampling, None if known.noise is None else known.noise[part[0]])
+        alone = choose_tokens(logits[part], on_device(state), depths[part].to(_DEVICE), noise, there)
+        assert torch.equal(alone.tokens, found.tokens[part])
+        assert torch.equal(alone.log_probs, found.log_probs[part])
+
+
+def chosen_of(tree: TokenTree, constraint: Constraint[Any], n_tokens: int, agrees: float, seed: int) -> ChosenTokens:
+    """What a target may choose at every node, so often the token of one of its children."""
+    generator = torch.Generator().manual_seed(seed)
+    allowed = constraint.allowed(tree.states)
+    if allowed is None:
+        allowed = torch.ones(*tree.tokens.shape, n_tokens, dtype=torch.bool)
+    # Behind the end of a list anything is chosen.
+    chances = (allowed | ~allowed.any(-1, keepdim=True)).flatten(0, 1).float()
+    tokens = torch.multinomial(chances, 1, generator=generator).view(tree.tokens.shape)
+    agreed = torch.rand(tree.tokens.shape, generator=generator) < agrees
+    for row, node in (agreed & tree.present).nonzero().tolist():
+        if node > 0:
+            tokens[row, tree.parents[row, node]] = tree.tokens[row, node]
+    log_probs = torch.randn(tokens.shape, generator=generator)
+    return ChosenTokens(tokens, log_probs, constraint.advance(tree.states, tokens))
+
+
+def lists_at(request: ListRequest, lengths: list[int], device: torch.device) -> ListBuffer:
+    """Lists of which so much is written; the last one is finished."""
+    lists = ListBuffer(request, len(lengths), device)
+    lists.clear(torch.zeros_like(lists.keys))
+    lists.lengths.copy_(torch.tensor(lengths))
+    lists.finished[-1] = True
+    return lists
+
+
+@pytest.mark.parametrize("agrees", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("shape", [(1, 2, 3), (3, 4, 12), (4, 9, 64)], ids=str)
+def test_a_round_is_settled_as_in_plain_pytorch(shape: tuple[int, int, int], constrained: bool, agrees: float) -> None:
+    width, depth, nodes = shape
+    vocabulary, catalog = SemanticIDVocabulary((12, 20, 9)), random_catalog((12, 20, 9), 60)
+    request, there = (
+        ListRequest.build(catalog, vocabulary, 6, constrained=constrained, device=device) for device in ("cpu", _DEVICE)
+    )
+    constraint, steps = request.constraint, [0, 3, 8, 17, 4]
+    state = walked(constraint, steps)
+    growth = TreeGrowth(torch.tensor([1, 5, 6, 7, 8]), state, constraint, Guess(0.5, 0.0), width, nodes)
+    for level in range(depth):
+        growth.grow(torch.randn(5, 1 if level == 0 else width, vocabulary.size), None)
+    tree = ForcedRuns(2, 2 if constrained else 0).extend(growth.tree(), constraint)
+    expansion = DynamicTree(depth, width, nodes)
+    written = [0, 3, 8, request.n_tokens - 2, 4]
+    chosen = chosen_of(tree, constraint, vocabulary.size, agrees, seed=depth)
+    if not constrained:
+        chosen.tokens[2, 0] = vocabulary.eos_token
+    found_lists, lists = lists_at(there, written, _DEVICE), lists_at(request, written, torch.device("cpu"))
+    counts, found_counts = (
+        RoundStatistics(5, vocabulary.n_slot_states, tree.max_depth, x.lengths.device) for x in (lists, found_lists)
+    )
+    expected = settle(tree, chosen, lists, counts, expansion)
+    found = settle(tree_on_device(tree), chosen_on_device(chosen), found_lists, found_counts, expansion)
+    assert torch.equal(found.path.cpu(), expected.path)
+    assert torch.equal(found.count.cpu(), expected.count)
+    kept = torch.arange(tree.max_depth + 1) < expected.count[:, None]
+    assert torch.equal(found.emitted.cpu()[kept], expected.emitted[kept])
+    assert torch.equal(found.slots.cpu()[kept], expected.slots[kept])
+    for name in ("lengths", "finished", "last"):
+        assert torch.equal(getattr(found_lists, name).cpu(), getattr(lists, name)), name
+    # What stands behind a list is never read.
+    assert torch.equal(found_lists.tokens.cpu()[:, :-1], lists.tokens[:, :-1])
+    assert torch.equal(found_lists.log_probs.cpu()[:, :-1], lists.log_probs[:, :-1])
+    assert_same_states(found_lists.state, lists.state, ~lists.finished)
+    for one, other in zip(found_counts.counts, counts.counts, strict=True):
+        assert torch.equal(one.cpu(), other)
+
+
+def tree_on_device(tree: TokenTree) -> TokenTree:
+    moved = {name: getattr(tree, name).to(_DEVICE) for name in _OF_NODES}
+    return replace(tree, **moved, states=on_device(tree.states))
+
+
+def chosen_on_device(chosen: ChosenTokens) -> ChosenTokens:
+    return ChosenTokens(chosen.tokens.to(_DEVICE), chosen.log_probs.to(_DEVICE), on_device(chosen.states))
+
+
+_OF_NODES = ("tokens", "parents", "depths", "ancestors", "scores", "present")
 _SIZES, _K = (5, 6, 4), 3
 _CATALOG = random_catalog(_SIZES, 30)
 _VOCABULARY = SemanticIDVocabulary(_SIZES)
