@@ -34,12 +34,14 @@ class Stream:
         scaled: the values times the norm's weight, `[T, n]`, where an operation had them at hand; `squares` is then
             given too.
         squares: sums of parts of each token's squared values, float32 `[T, P]`.
+        normed: the values behind the norm, `[T, n]`, where an operation had them at hand.
     """
 
     values: Tensor
     norm: RMSNorm | None = None
     scaled: Tensor | None = None
     squares: Tensor | None = None
+    normed: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ class LayerOperations:
 
     def normed(self, stream: Stream) -> Tensor:
         """What a map reads of the stream, `[T, n]`."""
+        if stream.normed is not None:
+            return stream.normed
         return stream.values if stream.norm is None else stream.norm(stream.values)
 
     def rotate_and_store(

@@ -5,12 +5,14 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+from torch.nn import functional as F
 
 from padrec.decoding.attention_tiles import AttentionTileChoice, attention_tile
 from padrec.decoding.kernels.attention import attention_kernel, keep_kernel, rotate_kernel
+from padrec.decoding.kernels.gate import gate_kernel
 from padrec.decoding.kernels.held_linear import held_linear_kernel
 from padrec.decoding.kernels.linear import linear_kernel, sum_kernel, vector_kernel
-from padrec.decoding.kernels.norms import norm_kernel
+from padrec.decoding.kernels.norms import add_norm_kernel, norm_kernel
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, Stream
 from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, Tile, TileChoice, linear_tile, streamed_tile
 
@@ -18,6 +20,8 @@ from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, Tile, 
 _MOST_TOKENS = 128
 # Of a program that adds up what was multiplied in parts.
 _SUM_OUTPUTS = 256
+# Of a program that applies gates to what the vendor's product has left.
+_GATE_OUTPUTS = 1024
 
 
 class TritonOperations(LayerOperations):
@@ -45,7 +49,8 @@ class TritonOperations(LayerOperations):
         """See `LayerOperations.linear`."""
         n_tokens = len(stream.values)
         if n_tokens > _MOST_TOKENS:
-            return super().linear(stream, weight, bias, gated)
+            y = F.linear(self.normed(stream), weight, bias)
+            return self._gate(y) if gated else y
         y = stream.values.new_empty(n_tokens, weight.shape[0] // 2 if gated else weight.shape[0])
         if n_tokens == 1:
             self._map_vector(stream.values, weight, bias, y, norm=stream.norm, gated=gated)
@@ -61,7 +66,7 @@ class TritonOperations(LayerOperations):
         """See `LayerOperations.add`."""
         n_tokens = len(x)
         if n_tokens > _MOST_TOKENS:
-            return super().add(stream, x, weight, bias, norm)
+            return self._add_to(stream, F.linear(x, weight, bias), norm)
         y = torch.empty_like(stream.values)
         if n_tokens == 1:
             self._map_vector(x, weight, bias, y, residual=stream.values)
@@ -82,11 +87,32 @@ class TritonOperations(LayerOperations):
         x, norm = stream.values, stream.norm
         if norm is None:
             return x
+        if stream.normed is not None:
+            return stream.normed
         y = torch.empty_like(x)
         n = x.shape[1]
         block = triton.next_power_of_2(n)
         norm_kernel[(len(x),)](x, norm.weight, y, n, norm.eps, BLOCK=block, num_warps=4, **self._launch)
         return y
+
+    def _gate(self, both: Tensor) -> Tensor:
+        """Gates `[T, m]`, through SiLU, times the values beside them; `both` is `[T, 2 m]`."""
+        n_tokens, n = len(both), both.shape[1] // 2
+        y = both.new_empty(n_tokens, n)
+        grid = (n_tokens, triton.cdiv(n, _GATE_OUTPUTS))
+        gate_kernel[grid](both, y, n, BLOCK=_GATE_OUTPUTS, num_warps=4, **self._launch)
+        return y
+
+    def _add_to(self, stream: Stream, added: Tensor, norm: RMSNorm | None) -> Stream:
+        """The stream with `added`, `[T, m]`, and what the next map reads of it through `norm`."""
+        if norm is None:
+            return Stream(stream.values + added)
+        y, normed = torch.empty_like(added), torch.empty_like(added)
+        n = y.shape[1]
+        block = triton.next_power_of_2(n)
+        arguments = (stream.values, added, norm.weight, y, normed, n, norm.eps)
+        add_norm_kernel[(len(y),)](*arguments, BLOCK=block, num_warps=4, **self._launch)
+        return Stream(y, norm, normed=normed)
 
     def _map(
         self,
