@@ -278,9 +278,10 @@ class TritonOperations(LayerOperations):
         cache: LayerCache,
     ) -> Tensor:
         """See `LayerOperations.rotate_and_store`."""
-        batch, width = placement.positions.shape
-        queries = torch.empty(batch, width, heads.queries, heads.size, dtype=qkv.dtype, device=qkv.device)
-        rotate_kernel[(batch * width, heads.queries + 2 * heads.keys)](
+        (batch, width), packing = placement.positions.shape, placement.packing
+        shape = (batch, width) if packing is None else (len(qkv),)
+        queries = torch.empty(*shape, heads.queries, heads.size, dtype=qkv.dtype, device=qkv.device)
+        rotate_kernel[(len(qkv), heads.queries + 2 * heads.keys)](
             qkv,
             None if norms is None else norms[0].weight,
             None if norms is None else norms[1].weight,
@@ -288,9 +289,12 @@ class TritonOperations(LayerOperations):
             rotary[1],
             placement.positions,
             placement.lengths,
+            None if packing is None else packing.places,
+            None if packing is None else packing.starts,
             queries,
             cache.keys,
             cache.values,
+            batch,
             width,
             placement.first,
             placement.positions.stride(0),
@@ -299,6 +303,7 @@ class TritonOperations(LayerOperations):
             cache.keys.stride(1),
             0.0 if norms is None else norms[0].eps,
             HAS_NORM=norms is not None,
+            PACKED=packing is not None,
             N_QUERIES=heads.queries,
             N_KEYS=heads.keys,
             SIZE=heads.size,
@@ -309,8 +314,9 @@ class TritonOperations(LayerOperations):
 
     def attention(self, queries: Tensor, heads: Heads, placement: Placement, cache: LayerCache) -> Tensor:
         """See `LayerOperations.attention`."""
-        batch, width = placement.positions.shape
-        seen = torch.empty(batch * width, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
+        (batch, width), packing = placement.positions.shape, placement.packing
+        n_tokens = batch * width if packing is None else len(queries)
+        seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
         tile = self._attention_tiles(width * group, heads.size, queries.itemsize)
         ancestors = None if placement.ancestors is None else placement.ancestors.view(torch.uint8)
@@ -320,6 +326,7 @@ class TritonOperations(LayerOperations):
             cache.values,
             placement.lengths,
             ancestors,
+            None if packing is None else packing.starts,
             seen,
             width,
             placement.first,
@@ -329,6 +336,7 @@ class TritonOperations(LayerOperations):
             cache.keys.stride(1),
             heads.scale,
             CHAIN=ancestors is None,
+            PACKED=packing is not None,
             N_KEYS=heads.keys,
             GROUP=group,
             SIZE=heads.size,
