@@ -288,7 +288,7 @@ def test_packed_rows_are_stored_and_attended_to(
     qkv = random_tensor(n_tokens + spare, (heads.queries + 2 * heads.keys) * heads.size, dtype=dtype, seed=0)
     qkv[n_tokens:] = torch.nan
     norms = random_norm(heads.size, dtype, 1), random_norm(heads.size, dtype, 2)
-    exact_norms = tuple(RMSNorm(norm.weight.double(), norm.eps) for norm in norms)
+    exact_norms = RMSNorm(norms[0].weight.double(), 1e-6), RMSNorm(norms[1].weight.double(), 1e-6)
     angles = random_tensor(_COLUMNS, heads.size // 2, dtype=torch.float32, seed=3).repeat(1, 2)
     rotary = (angles.cos(), angles.sin())
     cache = cache_of(3, heads, dtype)
