@@ -21,6 +21,7 @@ from padrec.decoding.fastest import AdaptiveDecoder, FastestDecoder
 from padrec.decoding.forced import ForcedRuns, RootOnly
 from padrec.decoding.kv_cache import PreallocatedCache, additive_mask
 from padrec.decoding.layer_operations import Placement
+from padrec.decoding.packing import Packing
 from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.recording import Recording
@@ -67,6 +68,7 @@ __all__ = [
     "ListRequest",
     "ListState",
     "Observation",
+    "Packing",
     "Phase",
     "Placement",
     "PreallocatedCache",

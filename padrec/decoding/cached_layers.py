@@ -44,7 +44,7 @@ class CachedLayers(Protocol):
             placement: where the tokens stand.
 
         Returns:
-            The layers' outputs, `[B, M, d]`.
+            The layers' outputs, `[B, M, d]`; where the placement has a packing, those of padding are anything finite.
         """
         ...
 
@@ -162,7 +162,8 @@ class FusedLayers:
     def _read(self, hidden: Tensor, placement: Placement) -> Tensor:
         compute, heads, buffers = self.operations, self._heads, self._reserved()
         norms = [*(layer.input_norm for layer in self._layers), self._norm]
-        stream = Stream(hidden.flatten(0, 1).contiguous(), norms[0])
+        packing, tokens = placement.packing, hidden.flatten(0, 1)
+        stream = Stream(tokens.contiguous() if packing is None else packing.pack(tokens), norms[0])
         for layer, keys, values, next_norm in zip(self._layers, buffers.keys, buffers.values, norms[1:], strict=True):
             cache = LayerCache(keys, values)
             qkv = compute.linear(stream, layer.qkv, layer.qkv_bias)
@@ -171,7 +172,8 @@ class FusedLayers:
             stream = compute.add(stream, seen, layer.out, layer.out_bias, layer.middle_norm)
             inner = compute.linear(stream, layer.gate_up, gated=True)
             stream = compute.add(stream, inner, layer.down, norm=next_norm)
-        return compute.normed(stream).view(hidden.shape)
+        outputs = compute.normed(stream)
+        return (outputs if packing is None else packing.unpack(outputs)).view(hidden.shape)
 
     def keep(self, lengths: Tensor, path: Tensor) -> None:
         """See `CachedLayers.keep`."""

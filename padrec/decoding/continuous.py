@@ -14,7 +14,7 @@ from padrec.decoding.recommendations import DecodingTrace, Recommendations
 from padrec.decoding.recording import Recording
 from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Prompts
-from padrec.decoding.session import Rounds, Start, recorded_width
+from padrec.decoding.session import PromptShape, Rounds, Start
 
 # One row in so many is replaced at a time: rows that wait for more to finish are idle, and a prefill reads all
 # weights however few its prompts. On a CPU an eighth took fewer passes than a quarter, and a sixteenth was no faster.
@@ -29,11 +29,13 @@ class _Group:
         prompts: padded no more than they need; where too few are left, the first one stands in for those that lack.
         keys: their random keys, int64 `[R]`.
         members: which prompts of the decode they are, without those that stand in.
+        shape: in which they are recorded.
     """
 
     prompts: Prompts
     keys: Tensor
     members: list[int]
+    shape: PromptShape
 
 
 class ContinuousSession:
@@ -67,7 +69,7 @@ class ContinuousSession:
         self._device = device
         place = torch.zeros(self._n_newcomers, dtype=torch.long, device=device)
         self._replaced = RowCopy(place, place.clone())
-        self._starts: dict[tuple[int, int], Start] = {}  # by number and width of the prompts
+        self._starts: dict[PromptShape, Start] = {}
         self._round: Recording | None = None
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
@@ -86,7 +88,7 @@ class ContinuousSession:
         watch = Stopwatch(self._device)
         first, *waiting = groups
         owners = list(first.members)  # the prompt of each row
-        self._start_of(first).run(first.prompts, first.keys)
+        self._starts[first.shape].run(first.prompts, first.keys)
         prefill_seconds, decode_seconds = watch.lap(), 0.0
         for group in waiting:
             rows = self._free_rows(len(group.members))
@@ -107,32 +109,25 @@ class ContinuousSession:
         groups = []
         for low, high in pairwise(bounds):
             size = self._batch if low == 0 else self._n_newcomers
-            chosen = torch.tensor([*range(low, high), *[low] * (size - (high - low))], device=self._device)
-            width = max(lengths[low:high])
+            rows = [*range(low, high), *[low] * (size - (high - low))]
+            chosen, width = torch.tensor(rows, device=self._device), max(lengths[low:high])
             tokens, slots = prompts.tokens[chosen, :width], prompts.slots[chosen, :width]
-            members = list(range(low, high))
-            groups.append(_Group(Prompts(tokens, slots, prompts.lengths[chosen]), keys[chosen], members))
+            begun = Prompts(tokens, slots, prompts.lengths[chosen])
+            shape = PromptShape.of(begun, sum(lengths[row] for row in rows))
+            groups.append(_Group(begun, keys[chosen], list(range(low, high)), shape))
         return groups
 
     def _record(self, groups: list[_Group]) -> float:
         """Record what the groups need for the first time, before any of them begins; returns the seconds it took."""
         before = time.perf_counter()
         for group in groups:
-            n_prompts, width = self._shape(group)
-            if (n_prompts, width) not in self._starts:
-                begin = self._rounds.start if n_prompts == self._batch else self._begin_newcomers
-                self._starts[n_prompts, width] = Start(begin, group.prompts, group.keys, width)
+            if group.shape not in self._starts:
+                begin = self._rounds.start if group.shape.batch == self._batch else self._begin_newcomers
+                self._starts[group.shape] = Start(begin, group.prompts, group.keys, group.shape)
             # Behind the first start, when target and draft are at work on all rows.
             if self._round is None:
                 self._round = Recording(self._rounds.round, self._device)
         return time.perf_counter() - before
-
-    def _shape(self, group: _Group) -> tuple[int, int]:
-        n_prompts, width = group.prompts.tokens.shape
-        return n_prompts, recorded_width(width, self._device)
-
-    def _start_of(self, group: _Group) -> Start:
-        return self._starts[self._shape(group)]
 
     def _begin_newcomers(self, prompts: Prompts, keys: Tensor) -> None:
         self._newcomers.start(prompts, keys)
@@ -147,7 +142,7 @@ class ContinuousSession:
         replaced = RowCopy.of([*range(len(rows)), *[0] * missing], [*rows, *rows[:1] * missing], self._device)
         self._replaced.take.copy_(replaced.take)
         self._replaced.put.copy_(replaced.put)
-        self._start_of(group).run(group.prompts, group.keys)
+        self._starts[group.shape].run(group.prompts, group.keys)
 
     def _free_rows(self, count: int) -> list[int]:
         """Run rounds until `count` rows are finished, and name as many."""

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from padrec.decoding.packing import Packing
+
 
 @dataclass(frozen=True)
 class RMSNorm:
@@ -34,12 +36,14 @@ class Stream:
         scaled: the values times the norm's weight, `[T, n]`, where an operation had them at hand; `squares` is then
             given too.
         squares: sums of parts of each token's squared values, float32 `[T, P]`.
+        normed: the values behind the norm, `[T, n]`, where an operation had them at hand.
     """
 
     values: Tensor
     norm: RMSNorm | None = None
     scaled: Tensor | None = None
     squares: Tensor | None = None
+    normed: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,15 @@ class Placement:
         first: columns behind the past that earlier passes of this tree have filled.
         ancestors: bool `[B, M, R]`, R at least `first + M`; `[b, i, j]` says that token i sees column
             `lengths[b] + j`. None where the tokens are a chain, each of which sees all before it; `first` is then 0.
+        packing: of the rows, where they are not equally long. Only tokens of the rows are then read, and only their
+            results count; N packed tokens stand for the `B M` ones of linear maps.
     """
 
     lengths: Tensor
     positions: Tensor
     first: int = 0
     ancestors: Tensor | None = None
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,8 @@ class LayerOperations:
 
     def normed(self, stream: Stream) -> Tensor:
         """What a map reads of the stream, `[T, n]`."""
+        if stream.normed is not None:
+            return stream.normed
         return stream.values if stream.norm is None else stream.norm(stream.values)
 
     def rotate_and_store(
@@ -153,7 +162,7 @@ class LayerOperations:
         """Rotate queries and keys to their positions, and write keys and values to the cache.
 
         Args:
-            qkv: queries, keys and values of all heads, `[B M, (H + 2 G) n]`.
+            qkv: queries, keys and values of all heads, `[B M, (H + 2 G) n]`; `[N, (H + 2 G) n]` if packed.
             heads: their numbers.
             norms: applied to each query and each key before the rotation (Qwen3).
             rotary: cosines and sines by position, each float32 `[positions, n]`.
@@ -161,8 +170,10 @@ class LayerOperations:
             cache: written to.
 
         Returns:
-            Queries `[B, M, H, n]`.
+            Queries `[B, M, H, n]`; if packed, as `attention` of the same operations reads them.
         """
+        if placement.packing is not None:
+            qkv = placement.packing.unpack(qkv)
         batch, width = placement.positions.shape
         states = qkv.view(batch, width, heads.queries + 2 * heads.keys, heads.size)
         q, k, v = states.split([heads.queries, heads.keys, heads.keys], dim=2)
@@ -181,13 +192,13 @@ class LayerOperations:
         """What each token makes of the columns it sees.
 
         Args:
-            queries: `[B, M, H, n]`.
+            queries: what `rotate_and_store` returned.
             heads: their numbers.
             placement: of the tokens.
             cache: holds keys and values of the past and of the tokens themselves.
 
         Returns:
-            `[B M, H n]`.
+            `[B M, H n]`; `[N, H n]` if packed.
         """
         batch, width = placement.positions.shape
         group = heads.queries // heads.keys
@@ -196,7 +207,8 @@ class LayerOperations:
         mask = visible_columns(placement, cache.keys.shape[2])[:, None].repeat(1, 1, group, 1)  # [B, 1, group M, S]
         seen = F.scaled_dot_product_attention(q, cache.keys, cache.values, mask, scale=heads.scale)
         seen = seen.view(batch, heads.keys, group, width, heads.size).permute(0, 3, 1, 2, 4)
-        return seen.reshape(batch * width, heads.queries * heads.size)
+        seen = seen.reshape(batch * width, heads.queries * heads.size)
+        return seen if placement.packing is None else placement.packing.pack(seen)
 
     def keep(self, keys: Tensor, values: Tensor, lengths: Tensor, path: Tensor) -> None:
         """Move the columns of a tree path together, right behind the past, in place.

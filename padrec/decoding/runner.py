@@ -12,6 +12,7 @@ from padrec.catalog import InputError
 from padrec.decoding.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
 from padrec.decoding.kv_cache import PreallocatedCache
 from padrec.decoding.layer_operations import Placement
+from padrec.decoding.packing import Packing
 from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.supported_models import attention_window, check_logits
 from padrec.decoding.token_tree import TokenTree
@@ -25,11 +26,21 @@ class Prompts:
         tokens: int64 `[B, P]`, padded on the right.
         slots: slot of each token, int64 `[B, P]`.
         lengths: tokens of each row, int64 `[B]`, at least 1.
+        packed: the tokens of all rows together, or more, but fewer than `B P`: rows are then read without their padding
+            where the layers can. None reads them as they are padded.
     """
 
     tokens: Tensor
     slots: Tensor
     lengths: Tensor
+    packed: int | None = None
+
+    def packing(self, behind: int = 0) -> Packing | None:
+        """How the rows are packed, each with so many tokens `behind` its prompt."""
+        if self.packed is None:
+            return None
+        batch, width = self.tokens.shape
+        return Packing.of(self.lengths + behind, width + behind, self.packed + batch * behind)
 
 
 @dataclass(frozen=True)
@@ -118,13 +129,14 @@ class TransformersRunner:
             extra: tokens to leave room for behind the longest prompt: the list and one tree.
 
         Returns:
-            Logits behind each prompt's last token, `[B, V]`, and features of all its tokens, `[B, P, d]`.
+            Logits behind each prompt's last token, `[B, V]`, and features of all its tokens, `[B, P, d]`; those of
+            padding may be anything finite.
         """
         batch, width = prompts.tokens.shape
         self._reserve(batch, width + extra)
         # Padding stands on the right, so that no token that counts sees it.
         columns = torch.arange(width, device=prompts.tokens.device).expand(batch, -1)
-        placement = Placement(torch.zeros_like(prompts.lengths), columns)
+        placement = Placement(torch.zeros_like(prompts.lengths), columns, packing=prompts.packing())
         features = self._layers(self._embed(prompts.tokens), placement)
         self._lengths.copy_(prompts.lengths)
         last = features[torch.arange(batch, device=features.device), prompts.lengths - 1]
@@ -243,7 +255,7 @@ def _behind_prompts(prompts: Prompts, branches: Branches) -> tuple[Tensor, Place
     seen = seen.gather(2, at[:, None].expand(-1, len(column), -1))  # [B, P + N, P + N]
     is_branch = ((behind >= 0) & (behind < n_branches))[:, None]
     visible = torch.where(in_prompt[..., None], before, in_prompt[:, None] | (seen & is_branch))
-    return tokens, Placement(torch.zeros_like(prompts.lengths), positions, 0, visible)
+    return tokens, Placement(torch.zeros_like(prompts.lengths), positions, 0, visible, prompts.packing(n_branches))
 
 
 def _layers_of(model: PreTrainedModel) -> CachedLayers:

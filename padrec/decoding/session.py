@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,6 +17,10 @@ from padrec.decoding.runner import Prompts, roomy
 
 # Prompts are padded to a multiple of this on a GPU, so that few widths have to be recorded.
 _WIDTH_STEP = 32
+# Packed prompts to a multiple of this, for the same reason. A pass of fewer costs hardly less: it reads all weights.
+_PACKED_STEP = 256
+# More tokens are rounded up by at most this share of them, on every device.
+_PACKED_SHARE = 16
 
 
 class Rounds(Protocol):
@@ -82,7 +87,7 @@ class Session:
 
 
 class Recordings:
-    """What is recorded for batches of one size: a start for each width of prompts, and one round.
+    """What is recorded for batches of one size: a start for each shape of prompts, and one round.
 
     Args:
         start: begins a batch, see `Rounds.start`.
@@ -96,30 +101,27 @@ class Recordings:
         self._start_function = start
         self._round_function = round_
         self._device = device
-        self._starts: dict[int, Start] = {}  # by width of the prompts
+        self._starts: dict[PromptShape, Start] = {}
         self._round: Recording | None = None
 
     def record(self, prompts: Prompts, keys: Tensor) -> float:
         """Record what is needed for a batch and is not recorded yet; returns the seconds it took."""
         before = time.perf_counter()
-        width = self._width(prompts)
-        if width not in self._starts:
-            self._starts[width] = Start(self._start_function, prompts, keys, width)
+        shape = PromptShape.of(prompts)
+        if shape not in self._starts:
+            self._starts[shape] = Start(self._start_function, prompts, keys, shape)
         if self._round is None:
             self._round = Recording(self._round_function, self._device)
         return time.perf_counter() - before
 
     def start(self, prompts: Prompts, keys: Tensor) -> None:
         """Start a batch for which `record` has been called."""
-        self._starts[self._width(prompts)].run(prompts, keys)
+        self._starts[PromptShape.of(prompts)].run(prompts, keys)
 
     def round(self) -> None:
         """Run a round of the batch that was started last."""
         assert self._round is not None
         self._round()
-
-    def _width(self, prompts: Prompts) -> int:
-        return recorded_width(prompts.tokens.shape[1], self._device)
 
 
 def room_for(prompts: Prompts, behind: int) -> int:
@@ -133,20 +135,65 @@ def recorded_width(width: int, device: torch.device) -> int:
     return math.ceil(width / _WIDTH_STEP) * _WIDTH_STEP if device.type == "cuda" else width
 
 
+def packed_size(n_tokens: int, batch: int, width: int, device: torch.device) -> int | None:
+    """The size to which prompts are packed on a device, in tokens; None where they are read as they are padded.
+
+    Args:
+        n_tokens: of all prompts together.
+        batch: their number.
+        width: to which they are padded.
+        device: where.
+    """
+    # A power of two, a sixteenth of the tokens at most.
+    step = 1 << max(0, (n_tokens // _PACKED_SHARE).bit_length() - 1)
+    if device.type == "cuda":
+        step = max(_PACKED_STEP, step)
+    size = math.ceil(n_tokens / step) * step
+    return size if size < batch * width else None
+
+
+@dataclass(frozen=True)
+class PromptShape:
+    """The shape in which the prompts of a batch are recorded.
+
+    Attributes:
+        batch: their number.
+        width: to which they are padded, in tokens.
+        packed: see `Prompts`.
+    """
+
+    batch: int
+    width: int
+    packed: int | None
+
+    @classmethod
+    def of(cls, prompts: Prompts, n_tokens: int | None = None) -> "PromptShape":
+        """The shape of prompts that have so many tokens together; where None, the device is asked if it matters."""
+        (batch, width), device = prompts.tokens.shape, prompts.tokens.device
+        width = recorded_width(width, device)
+        if batch == 1:
+            return cls(batch, width, None)
+        if n_tokens is None:
+            n_tokens = int(prompts.lengths.sum())
+        return cls(batch, width, packed_size(n_tokens, batch, width, device))
+
+
 class Start:
-    """The start of batches whose prompts have one width.
+    """The start of batches whose prompts have one shape.
 
     Args:
         begin: what is recorded: begins lists for prompts and keys that stay in their tensors.
         prompts: of the first batch, which is not begun yet.
         keys: its random keys, int64 `[B]`.
-        width: of the prompts, as `recorded_width` has it.
+        shape: of the prompts.
     """
 
-    def __init__(self, begin: Callable[[Prompts, Tensor], None], prompts: Prompts, keys: Tensor, width: int) -> None:
-        batch, device = len(prompts.tokens), keys.device
-        tokens = torch.zeros(batch, width, dtype=torch.long, device=device)
-        self._prompts = Prompts(tokens, tokens.clone(), torch.zeros_like(keys))
+    def __init__(
+        self, begin: Callable[[Prompts, Tensor], None], prompts: Prompts, keys: Tensor, shape: PromptShape
+    ) -> None:
+        device = keys.device
+        tokens = torch.zeros(shape.batch, shape.width, dtype=torch.long, device=device)
+        self._prompts = Prompts(tokens, tokens.clone(), torch.zeros_like(keys), shape.packed)
         self._keys = torch.zeros_like(keys)
         self._fill(prompts, keys)
         self._recording = Recording(lambda: begin(self._prompts, self._keys), device)

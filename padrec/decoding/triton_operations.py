@@ -5,13 +5,15 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+from torch.nn import functional as F
 
 from padrec.decoding.attention_tiles import AttentionTileChoice, attention_tile
 from padrec.decoding.early_launch import launch_options
 from padrec.decoding.kernels.attention import attention_kernel, keep_kernel, rotate_kernel
+from padrec.decoding.kernels.gate import gate_kernel
 from padrec.decoding.kernels.held_linear import held_linear_kernel
 from padrec.decoding.kernels.linear import linear_kernel, sum_kernel, vector_kernel
-from padrec.decoding.kernels.norms import norm_kernel
+from padrec.decoding.kernels.norms import add_norm_kernel, norm_kernel
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, Stream
 from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, Tile, TileChoice, linear_tile, streamed_tile
 
@@ -19,6 +21,8 @@ from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, Tile, 
 _MOST_TOKENS = 128
 # Of a program that adds up what was multiplied in parts.
 _SUM_OUTPUTS = 256
+# Of a program that applies gates to what the vendor's product has left.
+_GATE_OUTPUTS = 1024
 
 
 class TritonOperations(LayerOperations):
@@ -52,7 +56,8 @@ class TritonOperations(LayerOperations):
         """See `LayerOperations.linear`."""
         n_tokens = len(stream.values)
         if n_tokens > _MOST_TOKENS:
-            return super().linear(stream, weight, bias, gated)
+            y = F.linear(self.normed(stream), weight, bias)
+            return self._gate(y) if gated else y
         y = stream.values.new_empty(n_tokens, weight.shape[0] // 2 if gated else weight.shape[0])
         if n_tokens == 1:
             self._map_vector(stream.values, weight, bias, y, norm=stream.norm, gated=gated, ordered=ordered)
@@ -68,7 +73,7 @@ class TritonOperations(LayerOperations):
         """See `LayerOperations.add`."""
         n_tokens = len(x)
         if n_tokens > _MOST_TOKENS:
-            return super().add(stream, x, weight, bias, norm)
+            return self._add_to(stream, F.linear(x, weight, bias), norm)
         y = torch.empty_like(stream.values)
         if n_tokens == 1:
             self._map_vector(x, weight, bias, y, residual=stream.values)
@@ -89,11 +94,32 @@ class TritonOperations(LayerOperations):
         x, norm = stream.values, stream.norm
         if norm is None:
             return x
+        if stream.normed is not None:
+            return stream.normed
         y = torch.empty_like(x)
         n = x.shape[1]
         block = triton.next_power_of_2(n)
         norm_kernel[(len(x),)](x, norm.weight, y, n, norm.eps, BLOCK=block, num_warps=4, **self._launch)
         return y
+
+    def _gate(self, both: Tensor) -> Tensor:
+        """Gates `[T, m]`, through SiLU, times the values beside them; `both` is `[T, 2 m]`."""
+        n_tokens, n = len(both), both.shape[1] // 2
+        y = both.new_empty(n_tokens, n)
+        grid = (n_tokens, triton.cdiv(n, _GATE_OUTPUTS))
+        gate_kernel[grid](both, y, n, BLOCK=_GATE_OUTPUTS, num_warps=4, **self._launch)
+        return y
+
+    def _add_to(self, stream: Stream, added: Tensor, norm: RMSNorm | None) -> Stream:
+        """The stream with `added`, `[T, m]`, and what the next map reads of it through `norm`."""
+        if norm is None:
+            return Stream(stream.values + added)
+        y, normed = torch.empty_like(added), torch.empty_like(added)
+        n = y.shape[1]
+        block = triton.next_power_of_2(n)
+        arguments = (stream.values, added, norm.weight, y, normed, n, norm.eps)
+        add_norm_kernel[(len(y),)](*arguments, BLOCK=block, num_warps=4, **self._launch)
+        return Stream(y, norm, normed=normed)
 
     def _map(
         self,
@@ -272,9 +298,10 @@ class TritonOperations(LayerOperations):
         cache: LayerCache,
     ) -> Tensor:
         """See `LayerOperations.rotate_and_store`."""
-        batch, width = placement.positions.shape
-        queries = torch.empty(batch, width, heads.queries, heads.size, dtype=qkv.dtype, device=qkv.device)
-        rotate_kernel[(batch * width, heads.queries + 2 * heads.keys)](
+        (batch, width), packing = placement.positions.shape, placement.packing
+        shape = (batch, width) if packing is None else (len(qkv),)
+        queries = torch.empty(*shape, heads.queries, heads.size, dtype=qkv.dtype, device=qkv.device)
+        rotate_kernel[(len(qkv), heads.queries + 2 * heads.keys)](
             qkv,
             None if norms is None else norms[0].weight,
             None if norms is None else norms[1].weight,
@@ -282,9 +309,12 @@ class TritonOperations(LayerOperations):
             rotary[1],
             placement.positions,
             placement.lengths,
+            None if packing is None else packing.places,
+            None if packing is None else packing.starts,
             queries,
             cache.keys,
             cache.values,
+            batch,
             width,
             placement.first,
             placement.positions.stride(0),
@@ -293,6 +323,7 @@ class TritonOperations(LayerOperations):
             cache.keys.stride(1),
             0.0 if norms is None else norms[0].eps,
             HAS_NORM=norms is not None,
+            PACKED=packing is not None,
             N_QUERIES=heads.queries,
             N_KEYS=heads.keys,
             SIZE=heads.size,
@@ -303,8 +334,9 @@ class TritonOperations(LayerOperations):
 
     def attention(self, queries: Tensor, heads: Heads, placement: Placement, cache: LayerCache) -> Tensor:
         """See `LayerOperations.attention`."""
-        batch, width = placement.positions.shape
-        seen = torch.empty(batch * width, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
+        (batch, width), packing = placement.positions.shape, placement.packing
+        n_tokens = batch * width if packing is None else len(queries)
+        seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
         tile = self._attention_tiles(width * group, heads.size, queries.itemsize)
         ancestors = None if placement.ancestors is None else placement.ancestors.view(torch.uint8)
@@ -314,6 +346,7 @@ class TritonOperations(LayerOperations):
             cache.values,
             placement.lengths,
             ancestors,
+            None if packing is None else packing.starts,
             seen,
             width,
             placement.first,
@@ -323,6 +356,7 @@ class TritonOperations(LayerOperations):
             cache.keys.stride(1),
             heads.scale,
             CHAIN=ancestors is None,
+            PACKED=packing is not None,
             N_KEYS=heads.keys,
             GROUP=group,
             SIZE=heads.size,

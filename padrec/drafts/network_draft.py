@@ -14,6 +14,7 @@ from padrec.decoding import (
     FusedLayers,
     ListState,
     Observation,
+    Packing,
     Phase,
     Placement,
     RowCopy,
@@ -110,7 +111,7 @@ class NetworkDraft:
         tokens, slots = _shifted(prompts.tokens, prompts.slots, prompts.lengths, context.first, context.first_slot)
         self._memory.lengths.zero_()
         self._memory.kept.count.zero_()
-        self._read(Observation(context.features, tokens, slots, prompts.lengths))
+        self._read(Observation(context.features, tokens, slots, prompts.lengths), prompts.packing())
 
     def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
         """Go on with another batch; see `Draft.refill`."""
@@ -173,10 +174,10 @@ class NetworkDraft:
             self._memories[key] = _Memory.empty(*key, context.features)
         self._memory = self._memories[key]
 
-    def _read(self, seen: Observation) -> None:
+    def _read(self, seen: Observation, packing: Packing | None = None) -> None:
         hidden = self._fusion(seen.tokens, self._fusion.read(seen.features), seen.slots, 0)
         positions = self._memory.lengths[:, None] + self._columns[: seen.tokens.shape[1]]
-        output = self._layers(hidden, Placement(self._memory.lengths, positions))
+        output = self._layers(hidden, Placement(self._memory.lengths, positions, packing=packing))
         _remember_last(output, seen.count, self._memory.root, self._memory.lengths)
 
 

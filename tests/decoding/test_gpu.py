@@ -25,6 +25,7 @@ from padrec.decoding import (
     ListBuffer,
     ListRequest,
     ListState,
+    Packing,
     Placement,
     Prompts,
     Recording,
@@ -263,6 +264,56 @@ def assert_attends(fused: LayerOperations, heads: Heads, placement: Placement, d
     )
     expected = _PLAIN.attention(queries.double(), heads, placement, exact_cache(cache))
     assert_close(found, expected)
+
+
+# Rows' lengths, and packed tokens behind them.
+_PACKED = pytest.mark.parametrize(
+    ("lengths", "spare"),
+    [([9, 1, 33], 5), ([130, 1, 17], 60), ([7, 7, 7], 0), ([1, 1, 200], 56)],
+    ids=["short", "long", "equal", "one long row"],
+)
+
+
+@pytest.mark.parametrize("dtype", _DTYPES, ids=str)
+@pytest.mark.parametrize("past", [[0, 0, 0], [40, 1, 130]], ids=["prompts", "behind a past"])
+@pytest.mark.parametrize("tree", [False, True], ids=["chain", "tree"])
+@_PACKED
+@_HEADS
+def test_packed_rows_are_stored_and_attended_to(
+    fused: LayerOperations,
+    heads: Heads,
+    lengths: list[int],
+    spare: int,
+    tree: bool,
+    past: list[int],
+    dtype: torch.dtype,
+) -> None:
+    n_tokens, count = sum(lengths), torch.tensor(lengths, device=_DEVICE)
+    packing = Packing.of(count, max(lengths), n_tokens + spare)
+    placement = replace(placement_of(past, max(lengths), 0, tree), packing=packing)
+    qkv = random_tensor(n_tokens + spare, (heads.queries + 2 * heads.keys) * heads.size, dtype=dtype, seed=0)
+    qkv[n_tokens:] = torch.nan
+    norms = random_norm(heads.size, dtype, 1), random_norm(heads.size, dtype, 2)
+    exact_norms = RMSNorm(norms[0].weight.double(), 1e-6), RMSNorm(norms[1].weight.double(), 1e-6)
+    angles = random_tensor(_COLUMNS, heads.size // 2, dtype=torch.float32, seed=3).repeat(1, 2)
+    rotary = (angles.cos(), angles.sin())
+    cache = cache_of(3, heads, dtype)
+    expected_cache = exact_cache(cache)
+    # What the rows do not fill may hold anything, and keeps it.
+    column = torch.arange(_COLUMNS, device=_DEVICE) - placement.lengths[:, None]
+    for buffer in (cache.keys, cache.values):
+        buffer.masked_fill_((column >= count[:, None])[:, None, :, None], torch.nan)
+    before = cache.keys.nan_to_num(7.0)
+    queries = fused.rotate_and_store(qkv, heads, norms, rotary, placement, cache)
+    exact_queries = _PLAIN.rotate_and_store(qkv.double(), heads, exact_norms, rotary, placement, expected_cache)
+    written = (column >= 0) & (column < count[:, None])
+    assert torch.equal((cache.keys.nan_to_num(7.0) != before).any(-1).any(1), written), "nothing else is touched"
+    for found, expected in ((cache.keys, expected_cache.keys), (cache.values, expected_cache.values)):
+        assert_close(found.transpose(1, 2)[written], expected.transpose(1, 2)[written])
+    seen = fused.attention(queries, heads, placement, cache)
+    assert seen.shape[0] == n_tokens + spare
+    expected = _PLAIN.attention(exact_queries, heads, placement, expected_cache)
+    assert_close(seen[:n_tokens], expected[:n_tokens])
 
 
 @pytest.mark.parametrize("dtype", _DTYPES, ids=str)
@@ -631,6 +682,25 @@ def test_recorded_speculation_equals_autoregression(name: str, sampling: Samplin
     for batch in range(len(_BATCHES)):
         found, expected = (lists_of(arm, runner, request, batch)[0] for arm in (decoder, reference))
         assert found == expected
+
+
+@pytest.mark.parametrize("head_size", [8, 16], ids=["plain operations", "kernels"])
+@pytest.mark.parametrize("name", [*_DECODERS, "beam"])
+@pytest.mark.usefixtures("uncompiled")
+def test_packed_prompts_get_the_lists_of_padded_ones(
+    name: str, head_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = target(head_size, torch.float32)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=_DEVICE)
+    results = []
+    for step in (8, 1 << 20):  # so small that these batches are packed, and so large that they are not
+        monkeypatch.setattr(session, "_PACKED_STEP", step)
+        runner = TransformersRunner(model)
+        decoder = BeamDecoder(5) if name == "beam" else _DECODERS[name](model)
+        decoder.prepare(runner, _VOCABULARY)
+        # The second time everything is replayed.
+        results += [[lists_of(decoder, runner, request, at)[0] for at in range(len(_BATCHES))] for _ in range(2)]
+    assert all(lists == results[0] for lists in results)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])

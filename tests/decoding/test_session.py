@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
@@ -24,6 +26,7 @@ from padrec.decoding import (
     TransformersRunner,
     session,
 )
+from padrec.decoding.session import PromptShape, packed_size
 from tests.stubs import (
     ContraryDraft,
     CountingRunner,
@@ -201,6 +204,47 @@ def test_recording_is_timed_apart_and_done_once(monkeypatch: pytest.MonkeyPatch)
     assert [recorded(batch) for batch in (0, 1, 4)] == [0, 0, 0]
     decoder.prepare(runner, _VOCABULARY)
     assert recorded(0) == 2, "a draft that is prepared again has other tensors"
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "batch", "width", "on_gpu", "on_cpu"),
+    [
+        (1440, 32, 224, 1536, 1472),
+        (1536, 32, 224, 1536, 1536),
+        (1537, 32, 224, 1792, 1600),
+        (5800, 128, 256, 5888, 5888),
+        (20_000, 512, 256, 20_480, 20_480),
+        (40, 4, 32, None, 40),  # no more than the smallest size
+        (1800, 32, 64, None, 1856),  # rounded up there is nothing left to be saved
+        (64, 2, 32, None, None),  # rows without padding
+        (2, 2, 1, None, None),
+    ],
+)
+def test_prompts_are_packed_to_few_sizes_and_only_where_it_saves_tokens(
+    n_tokens: int, batch: int, width: int, on_gpu: int | None, on_cpu: int | None
+) -> None:
+    for device, expected in (("cuda", on_gpu), ("cpu", on_cpu)):
+        assert packed_size(n_tokens, batch, width, torch.device(device)) == expected
+
+
+@given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=40), on_gpu=st.booleans())
+def test_a_packed_size_has_room_for_the_prompts_and_little_more(lengths: list[int], on_gpu: bool) -> None:
+    n_tokens, device = sum(lengths), torch.device("cuda" if on_gpu else "cpu")
+    size = packed_size(n_tokens, len(lengths), max(lengths), device)
+    if size is not None:
+        assert n_tokens <= size < len(lengths) * max(lengths)
+        assert size - n_tokens < max(256 if on_gpu else 1, n_tokens / 16)
+
+
+def test_batches_of_one_shape_share_a_start() -> None:
+    def shape(lengths: list[int], width: int) -> PromptShape:
+        tokens = torch.zeros(len(lengths), width, dtype=torch.long)
+        return PromptShape.of(Prompts(tokens, tokens, torch.tensor(lengths)))
+
+    assert shape([3, 9, 1], 9) == shape([2, 2, 9], 9) == PromptShape(3, 9, 13)
+    assert shape([3, 9, 2], 9) != shape([3, 9, 1], 9)
+    assert shape([9, 9], 9) == PromptShape(2, 9, None)
+    assert shape([4], 9) == PromptShape(1, 9, None), "the padding of a single prompt is left"
 
 
 def test_a_decoder_whose_draft_is_not_ready_says_so() -> None:

@@ -15,9 +15,12 @@ def rotate_kernel(
     sines,
     positions,
     lengths,
+    places,
+    starts,
     queries,
     keys,
     values,
+    batch,
     width,
     first,
     position_row_stride,
@@ -26,6 +29,7 @@ def rotate_kernel(
     head_stride,
     eps,
     HAS_NORM: tl.constexpr,
+    PACKED: tl.constexpr,
     N_QUERIES: tl.constexpr,
     N_KEYS: tl.constexpr,
     SIZE: tl.constexpr,
@@ -33,16 +37,22 @@ def rotate_kernel(
 ):
     let_next_start(EARLY)
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    row, index = token // width, token % width
     unit = tl.arange(0, SIZE)
     wait_for_input(EARLY)
+    place = token
+    if PACKED:
+        # What is packed behind the last row belongs to none.
+        if token >= tl.load(starts + batch):
+            return
+        place = tl.load(places + token)
+    row, index = place // width, place % width
     # The rotation pairs each unit with the one half a head away.
     partner = (unit + SIZE // 2) % SIZE
     source = qkv + (token * (N_QUERIES + 2 * N_KEYS) + head) * SIZE
     column = tl.load(lengths + row) + first + index
     if head >= N_QUERIES + N_KEYS:
-        place = row * row_stride + (head - N_QUERIES - N_KEYS) * head_stride + column * SIZE
-        tl.store(values + place + unit, tl.load(source + unit))
+        target = row * row_stride + (head - N_QUERIES - N_KEYS) * head_stride + column * SIZE
+        tl.store(values + target + unit, tl.load(source + unit))
     else:
         own, other = tl.load(source + unit).to(tl.float32), tl.load(source + partner).to(tl.float32)
         if HAS_NORM:
@@ -57,8 +67,8 @@ def rotate_kernel(
         if head < N_QUERIES:
             tl.store(queries + (token * N_QUERIES + head) * SIZE + unit, turned.to(queries.dtype.element_ty))
         else:
-            place = row * row_stride + (head - N_QUERIES) * head_stride + column * SIZE
-            tl.store(keys + place + unit, turned.to(keys.dtype.element_ty))
+            target = row * row_stride + (head - N_QUERIES) * head_stride + column * SIZE
+            tl.store(keys + target + unit, turned.to(keys.dtype.element_ty))
 
 
 @triton.jit
@@ -89,6 +99,7 @@ def attention_kernel(
     values,
     lengths,
     ancestors,
+    starts,
     seen,
     width,
     first,
@@ -98,6 +109,7 @@ def attention_kernel(
     head_stride,
     scale,
     CHAIN: tl.constexpr,
+    PACKED: tl.constexpr,
     N_KEYS: tl.constexpr,
     GROUP: tl.constexpr,
     SIZE: tl.constexpr,
@@ -110,9 +122,7 @@ def attention_kernel(
     row, head = (tl.program_id(0) // N_KEYS).to(tl.int64), tl.program_id(0) % N_KEYS
     query = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     token, member = query // GROUP, query % GROUP
-    real = token < width
     unit = tl.arange(0, SIZE)
-    place = ((row * width + token) * (N_KEYS * GROUP) + head * GROUP + member)[:, None] * SIZE + unit[None, :]
     base = row * row_stride + head * head_stride
     if EARLY:
         # The past's keys and values are read behind the wait as well. Before it, all that is known of the kernels
@@ -122,15 +132,27 @@ def attention_kernel(
         wait_for_input(EARLY)
     # The length first, since every address behind it waits for it.
     past = tl.load(lengths + row).to(tl.int32)
+    start, count = row * width, width
+    if PACKED:
+        start = tl.load(starts + row)
+        count = (tl.load(starts + row + 1) - start).to(tl.int32)
+    real = token < count
+    place = ((start + token) * (N_KEYS * GROUP) + head * GROUP + member)[:, None] * SIZE + unit[None, :]
     q = tl.load(queries + place, real[:, None], 0.0)
-    end = past + first + width
+    end = past + first + count
+    if CHAIN:
+        # No token sees what follows it, and behind the last one there is nothing to be seen.
+        final = ((tl.program_id(1) + 1) * BLOCK_Q - 1) // GROUP
+        end = tl.minimum(end, past + final + 1)
+    if PACKED:
+        end = tl.where(tl.program_id(1) * BLOCK_Q < count * GROUP, end, 0)
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     weight_sum = tl.zeros([BLOCK_Q], tl.float32)
     total = tl.zeros([BLOCK_Q, SIZE], tl.float32)
     # Blocks that all tokens see are masked too: behind a loop of their own, the last block's keys and values would be
     # asked for only when all before are summed up. What a block needs is asked for before any of it is waited for.
-    for start in range(0, end, BLOCK_S):
-        column = start + tl.arange(0, BLOCK_S)
+    for block in range(0, end, BLOCK_S):
+        column = block + tl.arange(0, BLOCK_S)
         filled, behind = column < end, column - past
         if CHAIN:
             visible = behind[None, :] <= token[:, None]

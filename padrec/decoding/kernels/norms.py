@@ -16,6 +16,14 @@ def store_scaled(result, scale, next_scaled, next_squares, place, token, token_m
 
 
 @triton.jit
+def _normed(x, scale, n, eps):
+    """The norm of one token, in float32 up to the weight."""
+    exact = x.to(tl.float32)
+    factor = tl.rsqrt(tl.sum(exact * exact, 0) / n + eps)
+    return (exact * factor).to(x.dtype) * scale
+
+
+@triton.jit
 def norm_kernel(x, weight, y, n, eps, BLOCK: tl.constexpr, EARLY: tl.constexpr):
     let_next_start(EARLY)
     token = tl.program_id(0).to(tl.int64)
@@ -23,7 +31,19 @@ def norm_kernel(x, weight, y, n, eps, BLOCK: tl.constexpr, EARLY: tl.constexpr):
     inside = unit < n
     scale = tl.load(weight + unit, inside, 0.0)
     wait_for_input(EARLY)
-    exact = tl.load(x + token * n + unit, inside, 0.0).to(tl.float32)
-    factor = tl.rsqrt(tl.sum(exact * exact, 0) / n + eps)
-    scaled = (exact * factor).to(y.dtype.element_ty) * scale
-    tl.store(y + token * n + unit, scaled, inside)
+    tl.store(y + token * n + unit, _normed(tl.load(x + token * n + unit, inside, 0.0), scale, n, eps), inside)
+
+
+@triton.jit
+def add_norm_kernel(residual, added, weight, y, normed, n, eps, BLOCK: tl.constexpr, EARLY: tl.constexpr):
+    let_next_start(EARLY)
+    token = tl.program_id(0).to(tl.int64)
+    unit = tl.arange(0, BLOCK)
+    inside = unit < n
+    place = token * n + unit
+    scale = tl.load(weight + unit, inside, 0.0)
+    wait_for_input(EARLY)
+    exact = tl.load(residual + place, inside, 0.0).to(tl.float32) + tl.load(added + place, inside, 0.0).to(tl.float32)
+    total = exact.to(y.dtype.element_ty)
+    tl.store(y + place, total, inside)
+    tl.store(normed + place, _normed(total, scale, n, eps), inside)
