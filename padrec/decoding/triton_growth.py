@@ -94,11 +94,11 @@ class TritonGrowth:
             **self._launch,
         }
         if isinstance(self._constraint, FreeDecoding):
-            options |= _taking(max(n_tokens, width))
+            options |= taking(max(n_tokens, width))
             guess_kernel[(batch * n_nodes,)](rows, noise, gains, tokens, *numbers, **options)
             return
         trie = self._constraint.trie
-        options |= _taking(max(trie.max_children, width))
+        options |= taking(max(trie.max_children, width))
         catalog_guess_kernel[(batch * n_nodes,)](
             rows,
             noise,
@@ -141,10 +141,10 @@ class TritonGrowth:
             self._tokens.shape[1],
             apart,
             self._depth * width,
-            *_numbers(self._constraint),
-            **_kinds(self._constraint),
+            *list_numbers(self._constraint),
+            **list_kinds(self._constraint),
             WIDTH=width,
-            **_taking(n_nodes * width),
+            **taking(n_nodes * width),
             BLOCK_K=_block(width),
             **self._launch,
         )
@@ -166,8 +166,8 @@ class TritonGrowth:
             n_candidates,
             self._nodes,
             self._depth,
-            *_numbers(self._constraint),
-            **_kinds(self._constraint),
+            *list_numbers(self._constraint),
+            **list_kinds(self._constraint),
             WIDTH=self._width,
             BLOCK=_block(n_candidates),
             BLOCK_N=_block(self._nodes),
@@ -188,8 +188,8 @@ def with_forced_runs(tree: TokenTree, constraint: CatalogConstraint, leaves: int
         constraint.trie.only_token,
         constraint.trie.first_child,
         n_old,
-        *_numbers(constraint),
-        **_kinds(constraint),
+        *list_numbers(constraint),
+        **list_kinds(constraint),
         LEAVES=leaves,
         LENGTH=length,
         BLOCK_E=_block(leaves),
@@ -228,7 +228,7 @@ def _empty_tree(like: ListState, n_nodes: int, max_depth: int) -> TokenTree:
     )
 
 
-def _numbers(constraint: CatalogConstraint | FreeDecoding) -> tuple[int, ...]:
+def list_numbers(constraint: CatalogConstraint | FreeDecoding) -> tuple[int, ...]:
     """Of lists, trie and tokens, as kernels take them."""
     vocabulary = constraint.vocabulary
     of_tokens = (vocabulary.n_slots, vocabulary.first_code, vocabulary.separator_token)
@@ -237,13 +237,13 @@ def _numbers(constraint: CatalogConstraint | FreeDecoding) -> tuple[int, ...]:
     return (constraint.list_length, constraint.trie.first_leaf, constraint.trie.sink, *of_tokens)
 
 
-def _kinds(constraint: CatalogConstraint | FreeDecoding) -> dict[str, Any]:
+def list_kinds(constraint: CatalogConstraint | FreeDecoding) -> dict[str, Any]:
     """What kernels are compiled for."""
     list_length = 1 if isinstance(constraint, FreeDecoding) else constraint.list_length
     return {"SEPARATED": constraint.vocabulary.separator, "BLOCK_L": _block(list_length)}
 
 
-def _taking(n: int) -> dict[str, Any]:
+def taking(n: int) -> dict[str, Any]:
     """Sizes of a program that takes the best of n numbers one by one: the fewer warps have to agree, the sooner."""
     return {"BLOCK": _block(n), "num_warps": max(1, min(8, _block(n) // 256))}
 

@@ -12,7 +12,7 @@ from padrec.decoding.kernels.top_k import in_order, largest
 
 
 @triton.jit
-def _log_softmax(score):
+def log_softmax(score):
     score -= tl.max(score, 0)
     return score - tl.log(tl.sum(tl.exp(score), 0))
 
@@ -48,7 +48,7 @@ def guess_kernel(
     score = tl.load(logits + program * logit_stride + token, inside, 0.0).to(tl.float32) * logit_scale
     if NOISY:
         score += added
-    score = _log_softmax(tl.where(inside, score, float("-inf")))
+    score = log_softmax(tl.where(inside, score, float("-inf")))
     # Where more children are asked for than there are tokens, some that may not follow fill them up.
     number, guess = largest(score, token < BLOCK, K, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
@@ -57,7 +57,7 @@ def guess_kernel(
 
 
 @triton.jit
-def _steps(place, start, end, is_leaf, child_token, n_edges, sink, separator, SEPARATED: tl.constexpr):
+def steps(place, start, end, is_leaf, child_token, n_edges, sink, separator, SEPARATED: tl.constexpr):
     """Tokens behind a trie node, the nodes that they lead to, and whether there is a token at each place."""
     exists = start + place < end
     edge = tl.minimum(start + place, n_edges - 1)
@@ -70,6 +70,44 @@ def _steps(place, start, end, is_leaf, child_token, n_edges, sink, separator, SE
         child = tl.where(ends, 0, child)
         exists = exists | ends
     return token, child, exists
+
+
+@triton.jit
+def may_follow(
+    place,
+    state_node,
+    state_count,
+    state_used,
+    first_child,
+    child_token,
+    low,
+    high,
+    list_length,
+    n_edges,
+    first_leaf,
+    sink,
+    separator,
+    SEPARATED: tl.constexpr,
+):
+    """Tokens behind one list state, and whether each may be chosen: see `CatalogConstraint.continuations`.
+
+    Besides, what `steps` takes of the state's trie node: the first of its edges, one past the last, whether it is a
+    leaf.
+    """
+    at = tl.load(state_node)
+    start, end = tl.load(first_child + at), tl.load(first_child + at + 1)
+    is_leaf = (at >= first_leaf) & (at < sink)
+    token, child, exists = steps(place, start, end, is_leaf, child_token, n_edges, sink, separator, SEPARATED)
+    # Of all leaves below a child those are left that the list has not used; the separator leads back to the root.
+    # Leaves are numbered in 32 bits, which are compared in half the time of 64.
+    first, last = tl.load(low + child).to(tl.int32), tl.load(high + child).to(tl.int32)
+    left = last - first
+    for item in range(list_length):
+        leaf = tl.load(state_used + item).to(tl.int32)
+        left -= ((leaf >= first) & (leaf < last)).to(tl.int32)
+    free = exists & (left > 0) & (tl.load(state_count) < list_length)
+    # Where nothing may follow, as behind the end of a list, whatever is chosen is never used.
+    return token, free | (tl.max(free.to(tl.int32), 0) == 0), start, end, is_leaf
 
 
 @triton.jit
@@ -113,29 +151,32 @@ def catalog_guess_kernel(
     row, node = program // n_nodes, program % n_nodes
     state = row * state_stride + node
     place = tl.arange(0, BLOCK)
-    at = tl.load(state_node + state)
-    start, end = tl.load(first_child + at), tl.load(first_child + at + 1)
-    is_leaf = (at >= first_leaf) & (at < sink)
-    token, child, exists = _steps(place, start, end, is_leaf, child_token, n_edges, sink, separator, SEPARATED)
-    # Of all leaves below a child those are left that the list has not used; the separator leads back to the root.
-    first, last = tl.load(low + child), tl.load(high + child)
-    left = last - first
-    for item in range(list_length):
-        leaf = tl.load(state_used + state * list_length + item)
-        left -= ((leaf >= first) & (leaf < last)).to(tl.int64)
-    free = exists & (left > 0) & (tl.load(state_count + state) < list_length)
-    # Where nothing may follow, as behind the end of a list, whatever is chosen is never used.
-    usable = free | (tl.max(free.to(tl.int32), 0) == 0)
+    token, usable, start, end, is_leaf = may_follow(
+        place,
+        state_node + state,
+        state_count + state,
+        state_used + state * list_length,
+        first_child,
+        child_token,
+        low,
+        high,
+        list_length,
+        n_edges,
+        first_leaf,
+        sink,
+        separator,
+        SEPARATED,
+    )
     if NOISY:
         added = tl.load(noise + row * noise_stride + token) * noise_scale
     wait_for_input(EARLY, True)
     score = tl.load(logits + program * logit_stride + token).to(tl.float32) * logit_scale
     if NOISY:
         score += added
-    score = _log_softmax(tl.where(usable, score, float("-inf")))
+    score = log_softmax(tl.where(usable, score, float("-inf")))
     number, index = largest(score, place < BLOCK, K, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
-    token, child, exists = _steps(index, start, end, is_leaf, child_token, n_edges, sink, separator, SEPARATED)
+    token, child, _ = steps(index, start, end, is_leaf, child_token, n_edges, sink, separator, SEPARATED)
     to = row * guess_stride + node * K + rank
     tl.store(gains + program * K + rank, number, rank < K)
     tl.store(guesses + to, token, rank < K)
