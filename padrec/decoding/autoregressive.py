@@ -5,6 +5,7 @@ from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.catalog_draft import CatalogDraft
+from padrec.decoding.chosen_tokens import ChosenTokens, choose_tokens
 from padrec.decoding.compiled import compiled
 from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
 from padrec.decoding.forced import RootOnly
@@ -12,7 +13,6 @@ from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Prompts, TargetRunner
-from padrec.decoding.sampling import Choice
 from padrec.decoding.session import Rounds
 from padrec.decoding.sessions import Sessions
 from padrec.decoding.speculative import SpeculativeDecoder
@@ -90,7 +90,9 @@ class _AutoregressiveRounds:
         with Phase.TARGET_PASS.named():
             logits, _ = self._runner.verify(tree)
         with Phase.SETTLING.named():
-            _settle(logits, self.lists.choice(0), self._request, self.lists, self.statistics)
+            choice = self.lists.choice(0)
+            chosen = choose_tokens(logits, tree.states, tree.depths, choice, self._request.constraint)
+            _settle(chosen.tokens, chosen, self.lists, self.statistics)
         with Phase.KEEPING.named():
             # A finished row stays where it is: it may be read again and again until another list begins in it.
             self._runner.commit(tree.parents, (~self.lists.finished).long())
@@ -101,13 +103,9 @@ class _AutoregressiveRounds:
 
 
 @compiled
-def _settle(
-    logits: Tensor, choice: Choice, request: ListRequest, lists: ListBuffer, statistics: RoundStatistics
-) -> None:
-    """Add the target's next token to every list, by its logits `[B, 1, V]`."""
+def _settle(tokens: Tensor, chosen: ChosenTokens, lists: ListBuffer, statistics: RoundStatistics) -> None:
+    """Add the chosen tokens `[B, 1]` to the lists."""
     statistics.add_round(~lists.finished, draft_passes=0)
-    state = lists.state.unsqueeze()
-    chosen, log_probs = lists.choose(logits, state, torch.zeros_like(lists.last)[:, None], choice)
-    lists.append(chosen, log_probs, torch.ones_like(lists.lengths))
-    lists.last.copy_(chosen[:, 0])
-    lists.state.copy_(request.constraint.advance(state, chosen).squeeze())
+    lists.append(tokens, chosen.log_probs, torch.ones_like(lists.lengths))
+    lists.last.copy_(tokens[:, 0])
+    lists.state.copy_(chosen.states.squeeze())

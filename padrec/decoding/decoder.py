@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.decoding.chosen_tokens import ChosenTokens, choose_tokens
 from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import CatalogConstraint, Constraint, FreeDecoding, ListState
 from padrec.decoding.recommendations import DecodingTrace, Recommendations
 from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Prompts, TargetRunner
-from padrec.decoding.sampling import Choice, Sampling, masked_log_softmax
+from padrec.decoding.sampling import Choice, Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +129,8 @@ class ListBuffer:
         self._tokens = torch.zeros(batch, width, dtype=torch.long, device=device)
         self._log_probs = torch.zeros(batch, width, dtype=torch.float32, device=device)
         self.last = torch.zeros_like(self.keys)  # [B] the token that the target has chosen but not read
-        # Behind `last`, [B]; the tensors of a new state may share memory.
-        self.state = request.constraint.initial(batch, device).clone()
+        self._start = request.constraint.initial(batch, device)  # of all lists; its tensors may share memory
+        self.state = self._start.clone()  # [B] behind `last`
 
     def begin(self, logits: Tensor, keys: Tensor) -> None:
         """Begin new lists.
@@ -138,9 +139,11 @@ class ListBuffer:
             logits: target logits behind the prompts, `[B, V]`.
             keys: one random key for each list, int64 `[B]`.
         """
-        # Made outside of what is compiled, since it is compiled by itself.
-        choice = self.request.sampling.choice(keys, torch.zeros_like(keys), 0, self.request.vocabulary.size)
-        _begin(logits, keys, choice, self)
+        # Noise and choice are made outside of what is compiled, since they are compiled by themselves.
+        request, first = self.request, torch.zeros_like(keys)
+        choice = request.sampling.choice(keys, first, 0, request.vocabulary.size)
+        state = self._start.unsqueeze()
+        _begin(keys, choose_tokens(logits[:, None], state, first[:, None], choice, request.constraint), self)
 
     def clear(self, keys: Tensor) -> None:
         """Empty all lists; see `begin`."""
@@ -168,12 +171,6 @@ class ListBuffer:
     def choice(self, max_depth: int) -> Choice:
         """What decides the tokens of a round that is `max_depth` deep, behind what is written."""
         return self.request.sampling.choice(self.keys, self.lengths, max_depth, self.request.vocabulary.size)
-
-    def choose(self, logits: Tensor, states: ListState, depths: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
-        """The target's token at every node and its log-probability, both `[B, N]`."""
-        log_probs = masked_log_softmax(logits, self.request.constraint.allowed(states))
-        chosen = choice.choose(log_probs, depths)
-        return chosen, log_probs.gather(-1, chosen[..., None])[..., 0]
 
     def append(self, tokens: Tensor, log_probs: Tensor, count: Tensor) -> Tensor:
         """Write the first `count` of the tokens `[B, M]`, up to the end of the list.
@@ -203,15 +200,12 @@ class ListBuffer:
 
 
 @compiled
-def _begin(logits: Tensor, keys: Tensor, choice: Choice, lists: ListBuffer) -> None:
+def _begin(keys: Tensor, chosen: ChosenTokens, lists: ListBuffer) -> None:
     """See `ListBuffer.begin`."""
     lists.clear(keys)
-    constraint = lists.request.constraint
-    state = constraint.initial(len(keys), keys.device).unsqueeze()
-    chosen, log_prob = lists.choose(logits[:, None], state, torch.zeros_like(keys)[:, None], choice)
-    lists.append(chosen, log_prob, torch.ones_like(keys))
-    lists.last.copy_(chosen[:, 0])
-    lists.state.copy_(constraint.advance(state, chosen).squeeze())
+    lists.append(chosen.tokens, chosen.log_probs, torch.ones_like(keys))
+    lists.last.copy_(chosen.tokens[:, 0])
+    lists.state.copy_(chosen.states.squeeze())
 
 
 class Stopwatch:

@@ -111,6 +111,11 @@ class Choice:
     sampling: Sampling
     noise: Tensor | None
 
+    @property
+    def cuts_off(self) -> bool:
+        """Whether tokens that are allowed cannot be chosen for want of probability; a greedy choice takes the best."""
+        return self.noise is not None and (self.sampling.top_k is not None or self.sampling.top_p < 1)
+
     def choose(self, log_probs: Tensor, depths: Tensor) -> Tensor:
         """The target's token at every node, int64 `[B, N]`: the one with the highest score."""
         return self.scores(log_probs, depths).argmax(-1)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.chosen_tokens import ChosenTokens, choose_tokens
 from padrec.decoding.compiled import compiled
 from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
 from padrec.decoding.draft import Draft, DraftContext, Observation, TreeExpansion
@@ -13,7 +14,6 @@ from padrec.decoding.phase import Phase
 from padrec.decoding.recommendations import DecodingTrace, Recommendations, RoundStatistics
 from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Prompts, TargetRunner
-from padrec.decoding.sampling import Choice
 from padrec.decoding.session import Rounds
 from padrec.decoding.sessions import Sessions, check_rows
 from padrec.decoding.token_tree import TokenTree
@@ -143,8 +143,8 @@ class _SpeculativeRounds:
         with Phase.TARGET_PASS.named():
             logits, features = self._runner.verify(tree)
         with Phase.SETTLING.named():
-            expansion = self._expansion
-            path, seen = _settle(logits, features, tree, choice, self._request, lists, self.statistics, expansion)
+            chosen = choose_tokens(logits, tree.states, tree.depths, choice, constraint)
+            path, seen = _settle(features, tree, chosen, lists, self.statistics, self._expansion)
         with Phase.KEEPING.named():
             self._runner.commit(path, seen.count)
             self._draft.observe(seen)
@@ -157,11 +157,9 @@ class _SpeculativeRounds:
 
 @compiled
 def _settle(
-    logits: Tensor,
     features: Tensor,
     tree: TokenTree,
-    choice: Choice,
-    request: ListRequest,
+    chosen: ChosenTokens,
     lists: ListBuffer,
     statistics: RoundStatistics,
     expansion: TreeExpansion,
@@ -169,11 +167,10 @@ def _settle(
     """Add what the target keeps of a tree to the lists; returns the path kept `[B, D + 1]` and what a draft learns."""
     active = ~lists.finished
     statistics.add_round(active, expansion.draft_passes)
-    chosen, log_probs = lists.choose(logits, tree.states, tree.depths, choice)
-    outcome = verify(tree, chosen)
-    count = lists.append(outcome.emitted, log_probs.gather(1, outcome.path), outcome.count + 1)
+    outcome = verify(tree, chosen.tokens)
+    count = lists.append(outcome.emitted, chosen.log_probs.gather(1, outcome.path), outcome.count + 1)
     # Move the lists behind their new last token.
-    states = request.constraint.advance(tree.states.gather(outcome.path), outcome.emitted)
+    states = chosen.states.gather(outcome.path)
     last = (count - 1).clamp(min=0)[:, None]
     lists.last.copy_(torch.where(count > 0, outcome.emitted.gather(1, last)[:, 0], lists.last))
     # Rows that have ended are never read again, so their states may be anything.

@@ -17,6 +17,7 @@ from padrec.decoding import (
     BeamDecoder,
     CatalogConstraint,
     Chain,
+    Choice,
     Constraint,
     Decoder,
     DynamicTree,
@@ -30,9 +31,11 @@ from padrec.decoding import (
     SpeculativeDecoder,
     TokenTree,
     TransformersRunner,
+    chosen_tokens,
     session,
 )
 from padrec.decoding.attention_tiles import AttentionTile
+from padrec.decoding.chosen_tokens import choose_tokens
 from padrec.decoding.constraint import concatenate
 from padrec.decoding.forced import ForcedRuns
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
@@ -361,6 +364,53 @@ def test_a_tree_grows_as_in_plain_pytorch(
     for leaves, length in ((1, 3), (4, 2)):
         runs = ForcedRuns(min(leaves, nodes), length)
         assert_same_tree(runs.extend(trees[0], there), runs.extend(trees[1], constraint))
+
+
+@pytest.mark.parametrize("vocabulary", [{}, {"separator": False}, {"shared_codes": True}], ids=str)
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 0.3])
+@pytest.mark.parametrize("dtype", _DTYPES, ids=str)
+@pytest.mark.parametrize("sizes", [(4, 5, 3), (300, 5, 3)], ids=str)
+def test_the_target_chooses_as_in_plain_pytorch(
+    sizes: tuple[int, ...],
+    dtype: torch.dtype,
+    temperature: float,
+    vocabulary: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = SemanticIDVocabulary(sizes, **vocabulary)
+    trie = CatalogTrie(random_catalog(sizes, 40), tokens)
+    # Lists of all items, so that more and more of what the trie holds is used up.
+    n_items = trie.n_leaves
+    constraint: Any = CatalogConstraint(trie, tokens, n_items)
+    there: Any = CatalogConstraint(copy.deepcopy(trie).to(_DEVICE), tokens, n_items)
+    end = tokens.list_tokens(n_items)
+    flat = walked(constraint, [0, 1, 2, 3, 4, end // 3, end // 2, end - 9, end - 3, end - 2, end - 1, end])
+    states = replace(flat, **{field.name: getattr(flat, field.name).unflatten(0, (3, 4)) for field in fields(flat)})
+    depths = torch.tensor([[0, 1, 1, 2], [0, 2, 1, 1], [2, 1, 0, 0]])
+    sampling = Sampling(temperature)
+    choice = sampling.choice(torch.tensor([5, -7, 11]), torch.tensor([0, 3, 60]), 2, tokens.size)
+    known = Choice(sampling, None if choice.noise is None else choice.noise.to(_DEVICE))
+    logits = random_tensor(3, 4, tokens.size + 5, dtype=dtype, seed=0)[..., : tokens.size]
+    logits[:, 1] = 0  # of equal logits the first is chosen, where there is no noise
+    expected = choose_tokens(logits.double().cpu(), states, depths, choice, constraint)
+    monkeypatch.setattr(chosen_tokens, "_choose_tokens", None)
+    found = choose_tokens(logits, on_device(states), depths.to(_DEVICE), known, there)
+    is_open = constraint.allowed(states).any(-1)
+    assert is_open.sum() == 11
+    assert torch.equal(found.tokens.cpu()[is_open], expected.tokens[is_open])
+    assert ((found.tokens >= 0) & (found.tokens < tokens.size)).all()
+    assert found.log_probs.dtype == torch.float32
+    log_probs = found.log_probs.cpu()[is_open].double(), expected.log_probs[is_open]
+    torch.testing.assert_close(*log_probs, atol=1e-5, rtol=1e-5)
+    assert_same_states(found.states, expected.states, is_open)
+    # Beside no other node the choice is the very same.
+    for row, node in ((0, 0), (1, 3), (2, 2)):
+        part = slice(row, row + 1), slice(node, node + 1)
+        state = replace(states, **{field.name: getattr(states, field.name)[part] for field in fields(states)})
+        noise = Choice(sampling, None if known.noise is None else known.noise[part[0]])
+        alone = choose_tokens(logits[part], on_device(state), depths[part].to(_DEVICE), noise, there)
+        assert torch.equal(alone.tokens, found.tokens[part])
+        assert torch.equal(alone.log_probs, found.log_probs[part])
 
 
 _SIZES, _K = (5, 6, 4), 3
