@@ -102,6 +102,7 @@ class Recordings:
         self._round_function = round_
         self._device = device
         self._starts: dict[PromptShape, Start] = {}
+        self._next: Start
         self._round: Recording | None = None
 
     def record(self, prompts: Prompts, keys: Tensor) -> float:
@@ -110,13 +111,14 @@ class Recordings:
         shape = PromptShape.of(prompts)
         if shape not in self._starts:
             self._starts[shape] = Start(self._start_function, prompts, keys, shape)
+        self._next = self._starts[shape]
         if self._round is None:
             self._round = Recording(self._round_function, self._device)
         return time.perf_counter() - before
 
     def start(self, prompts: Prompts, keys: Tensor) -> None:
-        """Start a batch for which `record` has been called."""
-        self._starts[PromptShape.of(prompts)].run(prompts, keys)
+        """Start the batch for which `record` was called last."""
+        self._next.run(prompts, keys)
 
     def round(self) -> None:
         """Run a round of the batch that was started last."""
