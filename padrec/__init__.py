@@ -56,6 +56,7 @@ from padrec.quantization import (
     ResidualKMeansQuantizer,
     RQVAEQuantizer,
     SemanticIDWriter,
+    TargetEmbeddings,
     TextEmbeddings,
 )
 from padrec.targets import TargetRecommender
@@ -109,6 +110,7 @@ __all__ = [
     "StaticTree",
     "SyntheticReader",
     "TableLog",
+    "TargetEmbeddings",
     "TargetRecommender",
     "TextEmbeddings",
     "TimeSplit",

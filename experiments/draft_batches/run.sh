@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 configs=experiments/draft_batches results=runs/draft-batches
-target=runs/quality/list-marker-true/checkpoints/best.ckpt
+target=runs/quality/list-shipped-1/checkpoints/best.ckpt
 
 lists() { # name, temperature
   padrec predict --config $configs/lists.yaml --ckpt_path $target --model.init_args.temperature "$2" \

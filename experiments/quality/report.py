@@ -19,6 +19,8 @@ from padrec.evaluation.report import device_name, markdown_table, software_versi
 
 _COMMAND = "bash experiments/quality/run.sh"
 _QUALITY = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+# Of each the fit that validated best is tested.
+_GROUPS = ("shipped", "behaviour", "narrow", "sequence", "pair", "item")
 _SETTINGS = ("dataset", "users", "batch_size", "precision", "device")
 _ARM = (*_QUALITY, "valid_items", "distinct_items")
 # Tests share the device with one another; only this one ran alone, and only its times are of use.
@@ -59,7 +61,7 @@ def study(runs: Path) -> dict[str, Any]:
 
 def _chosen(runs: Path) -> dict[str, str]:
     chosen = {}
-    for group in ("shipped", "behaviour", "narrow", "item"):
+    for group in (*_GROUPS, *(f"list-{group}" for group in _GROUPS)):
         try:
             chosen[group] = choose(runs, [group]).name
         except InputError:

@@ -1,20 +1,25 @@
 #!/usr/bin/env bash
-# The study on one GPU, or the parts of it that are named: ids, recipes, sasrec, lists, test, cost, report. `sasrec` is
-# left out by default: it needs the environment of sasrec_requirements.txt, whose interpreter SASREC_PYTHON names.
+# The study on one GPU, or the parts of it that are named: ids, recipes, sequence, sasrec, lists, test, cost, report.
+# `sasrec` is left out by default: it needs the environment of sasrec_requirements.txt, whose interpreter SASREC_PYTHON
+# names.
 #
 # Fits of one part run side by side, since a target of this size leaves most of a GPU idle. EPOCHS is the length of the
-# recipes' fits, LIST_EPOCHS of those on lists, RECIPES which fits there are. Whatever stands behind -- goes to every
-# command that fits, predicts or tests, so that this is a small trial of all parts:
-# RECIPES="shipped-small behaviour-small item-small" EPOCHS=8 LIST_EPOCHS=2 experiments/quality/run.sh \
-#   -- --trainer.limit_train_batches 3 --data.init_args.max_users 64
+# recipes' fits, LIST_EPOCHS of those on lists, RECIPES which fits there are. LISTS names the IDs whose best fit is
+# taught lists, LIST_ROUNDS how many times, each time those of the target that came out the time before. IDs and rounds
+# that are there already are not made again. Whatever stands behind -- goes to every command that fits, predicts or
+# tests, so that this is a small trial of all parts:
+# RECIPES="shipped-small behaviour-small item-small sequence-small pair-small" EPOCHS=8 LIST_EPOCHS=4 \
+#   experiments/quality/run.sh -- --trainer.limit_train_batches 3 --data.init_args.max_users 64
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/quality results=runs/quality
 data=${PADREC_DATA:-../shared/data}/beauty
 python=${PYTHON:-python3}
-epochs=${EPOCHS:-40} list_epochs=${LIST_EPOCHS:-24}
+epochs=${EPOCHS:-40} list_epochs=${LIST_EPOCHS:-24} list_rounds=${LIST_ROUNDS:-2}
 read -r -a recipes <<<"${RECIPES:-shipped-base shipped-dropout-40 shipped-smooth shipped-averaged behaviour-base \
-  behaviour-smooth behaviour-averaged narrow-base item-base item-dropout-40}"
+  behaviour-smooth behaviour-averaged narrow-base item-base item-dropout-40 item-tied item-tied+dropout-40 \
+  sequence-base sequence-averaged pair-averaged}"
+read -r -a list_ids <<<"${LISTS:-shipped sequence pair}"
 # Width of the network, dropout and learning rate of each SASRec.
 read -r -a sasrec <<<"${SASREC:-128:0.5:1e-3 128:0.3:1e-3 256:0.5:1e-3 256:0.5:5e-4}"
 # Steps are short: many processes with many threads each would only be in each other's way.
@@ -26,7 +31,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
   shift
 done
 [ $# -eq 0 ] || shift
-[ ${#parts[@]} -gt 0 ] || parts=(ids recipes lists test cost report)
+[ ${#parts[@]} -gt 0 ] || parts=(ids recipes sequence lists test cost report)
 more=("$@")
 
 # The configs of a run <ids>-<recipe>, or <ids>-<recipe>+<recipe>.
@@ -35,6 +40,18 @@ overlays() {
   chosen=(--config $configs/target.yaml)
   [ "$ids" = shipped ] || chosen+=(--config "$configs/ids/$ids.yaml")
   [ "$recipe" = base ] || for name in ${recipe//+/ }; do chosen+=(--config "$configs/recipes/$name.yaml"); done
+}
+
+# All recipes but those whose IDs are made from a fit, or these alone.
+fit_recipes() { # recipes or sequence
+  local name of
+  for name in "${recipes[@]}"; do
+    case $name in sequence-* | pair-*) of=sequence ;; *) of=recipes ;; esac
+    [ "$of" = "$1" ] || continue
+    overlays "$name"
+    fit "$name" "${chosen[@]}" --trainer.max_epochs "$epochs" &
+  done
+  wait
 }
 
 fit() { # name, then arguments
@@ -47,8 +64,17 @@ fit() { # name, then arguments
 choose() { "$python" -m experiments.quality.choose "$@" --runs "$results"; }
 best() { echo "$results/$1/checkpoints/best.ckpt"; }
 
-# Everything that a test has to know of a run's data: the folder of its IDs.
-folder_of() { case $1 in behaviour-* | narrow-*) echo "$results/ids/${1%%-*}" ;; *) echo "$data" ;; esac; }
+# The folder of a kind of IDs, with their interactions.
+folder_of() { if [ "$1" = shipped ]; then echo "$data"; else echo "$results/ids/$1"; fi; }
+
+# Writes IDs to their folder by `predict`, and the interactions beside them, unless they are there already.
+write_ids() { # name, then arguments
+  local folder
+  folder=$(folder_of "$1")
+  [ ! -e "$folder" ] || return 0
+  "$python" -m padrec predict --config $configs/behaviour_ids.yaml "${@:2}" --trainer.callbacks.folder "$folder"
+  cp "$data"/*.inter.json "$folder/$1.inter.json"
+}
 
 evaluate() { # name, target, folder with the data, then arguments
   "$python" -m padrec test --config $configs/evaluate.yaml --model.init_args.target "$2" \
@@ -69,8 +95,27 @@ sasrec() { # width:dropout:rate; trains, and scores its lists as those of the ta
   done
 }
 
-# What the fits on lists go on from.
-teacher() { choose shipped behaviour narrow; }
+# Teaches the best fit of some IDs the lists of a teacher: at first of the best among these fits and, where the IDs come
+# from behaviour, those with one code for each item, for lists are of items whatever their codes. From then on its own:
+# behind the marker it ranks better than its teacher.
+teach_lists() { # ids
+  local ids=$1 round name start student teacher config marker=false teachers=("$1" item)
+  [ "$ids" != shipped ] || teachers=(shipped)
+  start=$(choose "$ids") && teacher=$(choose "${teachers[@]}") || return
+  student=$start config=$teacher
+  for ((round = 1; round <= list_rounds; round++)); do
+    name=list-$ids-$round
+    if [ ! -e "$(best "$name")" ]; then
+      overlays "$config"
+      "$python" -m padrec predict "${chosen[@]}" --config $configs/lists.yaml --data.init_args.list_marker $marker \
+        --trainer.callbacks.path "$results/$name.jsonl" --ckpt_path "$(best "$teacher")" "${more[@]}"
+      overlays "$start"
+      fit "$name" "${chosen[@]}" --config $configs/list_target.yaml --trainer.max_epochs "$list_epochs" \
+        --data.init_args.generated_lists "[$results/$name.jsonl]" --model.init_args.initial_target "$(best "$student")"
+    fi
+    student=$name teacher=$name config=$start marker=true
+  done
+}
 
 mkdir -p "$results"
 for part in "${parts[@]}"; do
@@ -78,55 +123,49 @@ for part in "${parts[@]}"; do
   case $part in
     ids)
       for ids in behaviour:64 narrow:32; do
-        name=${ids%:*}
-        "$python" -m padrec predict --config $configs/behaviour_ids.yaml --trainer.callbacks.folder "$results/ids/$name" \
-          --data.init_args.embeddings.init_args.dimension "${ids#*:}"
-        cp "$data"/*.inter.json "$results/ids/$name/$name.inter.json"
+        write_ids "${ids%:*}" --data.init_args.embeddings.init_args.dimension "${ids#*:}"
       done
-      "$python" -m experiments.quality.item_ids "$data" "$results/ids/item"
+      [ -e "$results/ids/item" ] || "$python" -m experiments.quality.item_ids "$data" "$results/ids/item"
       ;;
-    recipes)
-      for name in "${recipes[@]}"; do
-        overlays "$name"
-        fit "$name" "${chosen[@]}" --trainer.max_epochs "$epochs" &
+    recipes) fit_recipes recipes ;;
+    sequence) # IDs from the best fit with one code for each item, and the fits on these
+      PADREC_ITEM_TARGET=$(best "$(choose item)")
+      export PADREC_ITEM_TARGET
+      for ids in sequence:256,256,256 pair:512,512; do
+        write_ids "${ids%:*}" --config $configs/sequence_ids.yaml --model.init_args.codebook_sizes "[${ids#*:}]"
       done
-      wait
+      fit_recipes sequence
       ;;
     sasrec)
       for setting in "${sasrec[@]}"; do sasrec "$setting" & done
       wait
       ;;
     lists)
-      name=$(teacher)
-      overlays "$name"
-      "$python" -m padrec predict "${chosen[@]}" --config $configs/lists.yaml --ckpt_path "$(best "$name")" "${more[@]}"
-      for marker in true false; do
-        fit "list-marker-$marker" "${chosen[@]}" --config $configs/list_target.yaml --trainer.max_epochs "$list_epochs" \
-          --data.init_args.list_marker $marker --model.init_args.initial_target "$(best "$name")" &
-      done
+      for ids in "${list_ids[@]}"; do teach_lists "$ids" & done
       wait
       ;;
     test)
-      for ids in shipped behaviour narrow; do
-        if name=$(choose $ids); then evaluate "$ids" "$(best "$name")" "$(folder_of "$name")" & fi
+      for ids in shipped behaviour narrow sequence pair; do
+        if name=$(choose $ids); then evaluate "$ids" "$(best "$name")" "$(folder_of $ids)" & fi
       done
       if name=$(choose item); then
         evaluate item "$(best "$name")" "$results/ids/item" --data.init_args.separator false &
       fi
-      folder=$(folder_of "$(teacher)")
-      # One target, two kinds of prompts: behind the marker it writes lists, without it it ranks.
-      evaluate list "$(best list-marker-true)" "$folder" --data.init_args.list_marker true &
-      evaluate list-unmarked-prompts "$(best list-marker-true)" "$folder" &
-      evaluate list-without-marker "$(best list-marker-false)" "$folder" &
+      for ids in "${list_ids[@]}"; do
+        name=$(choose "list-$ids") || continue
+        # One target, two kinds of prompts: behind the marker it writes lists, without it it ranks.
+        evaluate "list-$ids" "$(best "$name")" "$(folder_of "$ids")" --data.init_args.list_marker true &
+        evaluate "list-$ids-unmarked-prompts" "$(best "$name")" "$(folder_of "$ids")" &
+      done
       wait
       ;;
     cost) # alone on the GPU
-      evaluate cost "$(best list-marker-true)" "$(folder_of "$(teacher)")" --config $configs/cost.yaml \
-        --data.init_args.list_marker true
+      evaluate cost "$(best "$(choose "list-${list_ids[0]}")")" "$(folder_of "${list_ids[0]}")" \
+        --config $configs/cost.yaml --data.init_args.list_marker true
       ;;
     report) "$python" -m experiments.quality.report --runs "$results" --output "$results/report" ;;
     *)
-      echo "$part: expected ids, recipes, sasrec, lists, test, cost or report" >&2
+      echo "$part: expected ids, recipes, sequence, sasrec, lists, test, cost or report" >&2
       exit 2
       ;;
   esac

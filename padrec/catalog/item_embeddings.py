@@ -114,7 +114,7 @@ class ItemEmbeddings:
 
 
 class EmbeddingSource(Protocol):
-    """Where item embeddings come from: a file, texts, behaviour, or several of these."""
+    """Where item embeddings come from: a file, texts, behaviour, a target on items, or several of these."""
 
     def embed(self) -> ItemEmbeddings:
         """Read or compute them.

@@ -7,6 +7,7 @@ from padrec.quantization.prepared_texts import PreparedTexts
 from padrec.quantization.residual_k_means import ResidualKMeansQuantizer
 from padrec.quantization.rq_vae import RQVAEQuantizer
 from padrec.quantization.semantic_id_writer import SemanticIDWriter
+from padrec.quantization.target_embeddings import TargetEmbeddings
 from padrec.quantization.text_embeddings import TextEmbeddings
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "RQVAEQuantizer",
     "ResidualKMeansQuantizer",
     "SemanticIDWriter",
+    "TargetEmbeddings",
     "TextEmbeddings",
     "TextReader",
 ]

@@ -21,7 +21,8 @@ def write_test(runs: Path, name: str, ndcg: float) -> None:
 def test_a_study_names_what_was_chosen_and_how_it_tested(tmp_path: Path) -> None:
     write_run(tmp_path, "shipped-base", 0.01, 0.03)
     write_run(tmp_path, "shipped-small", 0.02)
-    write_run(tmp_path, "list-marker-true", 0.025)
+    for number, ndcg in ((1, 0.025), (2, 0.026)):
+        write_run(tmp_path, f"list-shipped-{number}", ndcg)
     for name in ("shipped", "cost"):
         write_test(tmp_path, name, 0.0384)
     sasrec = tmp_path / "sasrec" / "wide"
@@ -30,7 +31,7 @@ def test_a_study_names_what_was_chosen_and_how_it_tested(tmp_path: Path) -> None
         scores = {"recall@5": 0.05, "recall@10": 0.08, "ndcg@5": 0.03, "ndcg@10": ndcg}
         (sasrec / f"{part}.json").write_text(json.dumps(scores))
     content = study(tmp_path)
-    assert content["chosen_on_validation"] == {"shipped": "shipped-base"}
+    assert content["chosen_on_validation"] == {"shipped": "shipped-base", "list-shipped": "list-shipped-2"}
     assert content["validation"]["shipped-small"]["val/ndcg@10"] == 0.02
     assert content["test"]["shipped"]["arms"]["beam"]["ndcg@10"] == 0.0384
     # Only the test that had the device to itself has times.
