@@ -5,8 +5,9 @@ from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.catalog_draft import CatalogDraft
-from padrec.decoding.chosen_tokens import ChosenTokens, choose_tokens
+from padrec.decoding.chosen_tokens import choose_tokens
 from padrec.decoding.compiled import compiled
+from padrec.decoding.constraint import ListState
 from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
 from padrec.decoding.forced import RootOnly
 from padrec.decoding.phase import Phase
@@ -92,7 +93,7 @@ class _AutoregressiveRounds:
         with Phase.SETTLING.named():
             choice = self.lists.choice(0)
             chosen = choose_tokens(logits, tree.states, tree.depths, choice, self._request.constraint)
-            _settle(chosen.tokens, chosen, self.lists, self.statistics)
+            _settle(chosen.tokens, chosen.log_probs, chosen.states, self.lists, self.statistics)
         with Phase.KEEPING.named():
             # A finished row stays where it is: it may be read again and again until another list begins in it.
             self._runner.commit(tree.parents, (~self.lists.finished).long())
@@ -103,9 +104,9 @@ class _AutoregressiveRounds:
 
 
 @compiled
-def _settle(tokens: Tensor, chosen: ChosenTokens, lists: ListBuffer, statistics: RoundStatistics) -> None:
+def _settle(
+    tokens: Tensor, log_probs: Tensor, states: ListState, lists: ListBuffer, statistics: RoundStatistics
+) -> None:
     """Add the chosen tokens `[B, 1]` to the lists."""
     statistics.add_round(~lists.finished, draft_passes=0)
-    lists.append(tokens, chosen.log_probs, torch.ones_like(lists.lengths))
-    lists.last.copy_(tokens[:, 0])
-    lists.state.copy_(chosen.states.squeeze())
+    lists.extend(tokens, log_probs, states)

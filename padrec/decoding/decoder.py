@@ -172,6 +172,12 @@ class ListBuffer:
         """What decides the tokens of a round that is `max_depth` deep, behind what is written."""
         return self.request.sampling.choice(self.keys, self.lengths, max_depth, self.request.vocabulary.size)
 
+    def extend(self, tokens: Tensor, log_probs: Tensor, states: ListState) -> None:
+        """Write one chosen token to every list and move on behind it; see `ChosenTokens`, all of them `[B, 1]`."""
+        self.append(tokens, log_probs, torch.ones_like(self.lengths))
+        self.last.copy_(tokens[:, 0])
+        self.state.copy_(states.squeeze())
+
     def append(self, tokens: Tensor, log_probs: Tensor, count: Tensor) -> Tensor:
         """Write the first `count` of the tokens `[B, M]`, up to the end of the list.
 
@@ -203,9 +209,7 @@ class ListBuffer:
 def _begin(keys: Tensor, chosen: ChosenTokens, lists: ListBuffer) -> None:
     """See `ListBuffer.begin`."""
     lists.clear(keys)
-    lists.append(chosen.tokens, chosen.log_probs, torch.ones_like(keys))
-    lists.last.copy_(chosen.tokens[:, 0])
-    lists.state.copy_(chosen.states.squeeze())
+    lists.extend(chosen.tokens, chosen.log_probs, chosen.states)
 
 
 class Stopwatch:

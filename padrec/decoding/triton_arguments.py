@@ -17,6 +17,12 @@ def in_bytes(x: Tensor) -> Tensor:
     return (x.view(torch.uint8) if x.dtype == torch.bool else x).contiguous()
 
 
+def in_rows(x: Tensor) -> Tensor:
+    """Numbers `[B, N, *]` as rows `[B N, *]`, which may stand apart: often they are a part of a wider product."""
+    rows = x.flatten(0, 1)
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
 def list_numbers(constraint: CatalogConstraint | FreeDecoding) -> tuple[int, ...]:
     """Of lists, trie and tokens, as kernels take them."""
     vocabulary = constraint.vocabulary

@@ -9,7 +9,7 @@ from padrec.decoding.constraint import CatalogConstraint, ListState
 from padrec.decoding.early_launch import launch_options, launches_early
 from padrec.decoding.kernels.choice import choice_kernel
 from padrec.decoding.sampling import Choice
-from padrec.decoding.triton_arguments import list_kinds, list_numbers, taking
+from padrec.decoding.triton_arguments import in_rows, list_kinds, list_numbers, taking
 
 
 def choose_in_catalog(
@@ -17,9 +17,7 @@ def choose_in_catalog(
 ) -> tuple[Tensor, Tensor, ListState]:
     """Tokens, log-probabilities and states of `ChosenTokens`; see `choose_tokens`."""
     batch, n_nodes, _ = logits.shape
-    rows = logits.flatten(0, 1)
-    if rows.stride(1) != 1:
-        rows = rows.contiguous()
+    rows = in_rows(logits)
     noise, trie = choice.noise, constraint.trie
     tokens = depths.new_empty(batch, n_nodes)
     log_probs = logits.new_empty(batch, n_nodes, dtype=torch.float32)

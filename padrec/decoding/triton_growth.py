@@ -12,7 +12,7 @@ from padrec.decoding.kernels.forced import forced_kernel
 from padrec.decoding.kernels.growth import catalog_guess_kernel, frontier_kernel, guess_kernel, tree_kernel
 from padrec.decoding.sampling import Guess
 from padrec.decoding.token_tree import TokenTree
-from padrec.decoding.triton_arguments import STATES, block, in_bytes, list_kinds, list_numbers, taking
+from padrec.decoding.triton_arguments import STATES, block, in_bytes, in_rows, list_kinds, list_numbers, taking
 
 # Of programs that put a tree together, and its forced tokens: more warps have less code each.
 _TREE_WARPS, _FORCED_WARPS = 8, 16
@@ -78,9 +78,7 @@ class TritonGrowth:
         self, logits: Tensor, noise: Tensor | None, gains: Tensor, before: dict[str, Tensor], apart: int
     ) -> None:
         batch, n_nodes, n_tokens = logits.shape
-        rows = logits.flatten(0, 1)  # often a part of a wider product, whose rows are further apart
-        if rows.stride(1) != 1:
-            rows = rows.contiguous()
+        rows = in_rows(logits)
         width, guess, tokens = self._width, self._guess, self._tokens[:, self._offset :]
         strides = (rows.stride(0), 0 if noise is None else noise.stride(0), tokens.stride(0))
         numbers = (n_nodes, n_tokens, *strides, guess.logit_scale, guess.noise_scale)

@@ -5,6 +5,7 @@ import triton
 from torch import Tensor
 
 from padrec.decoding.early_launch import launch_options, launches_early
+from padrec.decoding.triton_arguments import in_rows
 from padrec.drafts.kernels.fusion import fusion_kernel
 
 
@@ -50,9 +51,7 @@ def _launch(
     first: int = 0,
 ) -> None:
     n_units = table.shape[1]
-    rows = read.flatten(0, 1)  # often a part of a wider product, whose rows are further apart
-    if rows.stride(1) != 1:
-        rows = rows.contiguous()
+    rows = in_rows(read)
     fusion_kernel[(tokens.numel(),)](
         tokens.contiguous(),
         rows,
