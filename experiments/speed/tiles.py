@@ -112,13 +112,13 @@ def _all_tokens(splits: int) -> TileChoice:
     return tile
 
 
-def _attention(columns: int, warps: int, stages: int) -> AttentionTileChoice:
-    """Programs of 16 queries, in half precision."""
+def _attention(columns: int, warps: int, stages: int, queries: int = 16) -> AttentionTileChoice:
+    """Programs of so many queries, where there are as many, in half precision."""
 
-    def tile(n_queries: int, size: int, itemsize: int) -> AttentionTile:
+    def tile(n_queries: int, n_heads: int, size: int, itemsize: int) -> AttentionTile:
         if itemsize != 2:
-            return attention_tile(n_queries, size, itemsize)
-        return AttentionTile(16, columns, warps, stages)
+            return attention_tile(n_queries, n_heads, size, itemsize)
+        return AttentionTile(max(16, min(queries, 1 << (n_queries - 1).bit_length())), columns, warps, stages)
 
     return tile
 
@@ -144,6 +144,12 @@ CHOICES: Mapping[str, _Tiles] = {
     "attention 256, 4 warps": _Tiles(attention=_attention(256, 4, 2)),
     "attention 256, 16 warps": _Tiles(attention=_attention(256, 16, 2)),
     "attention 512, 16 warps": _Tiles(attention=_attention(512, 16, 2)),
+    "attention 256, 8 warps": _Tiles(attention=_attention(256, 8, 2)),
+    "attention 64 of 32 queries": _Tiles(attention=_attention(64, 4, 3, 32)),
+    "attention 128 of 32 queries": _Tiles(attention=_attention(128, 4, 2, 32)),
+    "attention 256 of 32 queries, 8 warps": _Tiles(attention=_attention(256, 8, 2, 32)),
+    "attention 64 of 64 queries": _Tiles(attention=_attention(64, 4, 3, 64)),
+    "attention 128 of 64 queries, 8 warps": _Tiles(attention=_attention(128, 8, 2, 64)),
 }
 
 
@@ -163,6 +169,7 @@ def measure(
     output: Path,
     shape: str = "28x1024",
     nodes: Sequence[int] = (1, 10, 16, 32, 64, 128),
+    batch: int = 1,
     choices: Sequence[str] = tuple(CHOICES),
     prefix: int = 160,
     repeats: int = 15,
@@ -174,7 +181,8 @@ def measure(
     Args:
         output: folder of the report, new or without one.
         shape: of the target, LAYERSxWIDTH.
-        nodes: tokens of the passes.
+        nodes: tokens of each row of the passes.
+        batch: rows.
         choices: of tiles; the first is what the others are compared with.
         prefix: tokens that were read before a pass.
         repeats: measurements of everything.
@@ -184,7 +192,7 @@ def measure(
     Raises:
         InputError: a size below 1, a wrong shape, an unknown choice, no GPU, or a report that is already there.
     """
-    check_positive(nodes=nodes, repeats=[repeats], prefix=[prefix])
+    check_positive(nodes=nodes, batch=[batch], repeats=[repeats], prefix=[prefix])
     backbone_of(shape)
     unknown = [name for name in choices if name not in CHOICES]
     if unknown or not choices:
@@ -195,14 +203,15 @@ def measure(
         raise InputError("tiles are those of GPU kernels: needs a machine with a CUDA GPU")
     content = circumstances("experiments.speed.tiles", place, dtype, seed)
     with torch.inference_mode():
-        passes = _passes(shape, nodes, choices, prefix, repeats, place, dtype, seed)
-    content |= {"shape": shape, "prefix": prefix, "passes": passes}
+        passes = _passes(shape, nodes, batch, choices, prefix, repeats, place, dtype, seed)
+    content |= {"shape": shape, "batch": batch, "prefix": prefix, "passes": passes}
     write_report(output, content, _markdown(content, choices))
 
 
 def _passes(
     shape: str,
     nodes: Sequence[int],
+    batch: int,
     choices: Sequence[str],
     prefix: int,
     repeats: int,
@@ -212,18 +221,18 @@ def _passes(
 ) -> list[dict[str, Any]]:
     switch = _Switch()
     layers, width = _random_layers(shape, switch, device, dtype, seed)
-    layers.reserve(1, prefix + max(nodes))
-    start = torch.zeros(1, dtype=torch.long, device=device)
+    layers.reserve(batch, prefix + max(nodes))
+    start = torch.zeros(batch, dtype=torch.long, device=device)
     layers(
-        torch.randn(1, prefix, width, device=device, dtype=dtype),
-        Placement(start, torch.arange(prefix, device=device)[None]),
+        torch.randn(batch, prefix, width, device=device, dtype=dtype),
+        Placement(start, torch.arange(prefix, device=device).expand(batch, -1)),
     )
     rows = []
     for count in nodes:
-        hidden = torch.randn(1, count, width, device=device, dtype=dtype)
+        hidden = torch.randn(batch, count, width, device=device, dtype=dtype)
         # A tree that is one path, read as any tree is.
-        ancestors = torch.ones(1, count, count, dtype=torch.bool, device=device).tril()
-        positions = prefix + torch.arange(count, device=device)[None]
+        ancestors = torch.ones(batch, count, count, dtype=torch.bool, device=device).tril()
+        positions = prefix + torch.arange(count, device=device).expand(batch, -1)
         placement = Placement(start + prefix, positions, 0, ancestors)
         recordings, outputs = {}, {}
         for name in choices:
@@ -272,9 +281,9 @@ def _markdown(content: Mapping[str, Any], choices: Sequence[str]) -> str:
         [[name, *(_cell(found[count, name]) for count in counts)] for name in choices],
     )
     about = (
-        f"Microseconds of the layers' pass behind {content['prefix']} tokens, by its own tokens; where a choice names "
-        "one kind of kernel, the other is as chosen. An exclamation mark: outputs differ from those of "
-        f"{choices[0]} by more than {_MOST_DIFFERENCE:.0%} of the largest."
+        f"Microseconds of the layers' pass behind {content['prefix']} tokens, by its own tokens, each of "
+        f"{content['batch']} rows; where a choice names one kind of kernel, the other is as chosen. An exclamation "
+        f"mark: outputs differ from those of {choices[0]} by more than {_MOST_DIFFERENCE:.0%} of the largest."
     )
     title = f"# Tiles of linear maps and attention, {content['shape']}"
     return "\n\n".join([title, table, about, circumstances_markdown(content)]) + "\n"
