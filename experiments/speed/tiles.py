@@ -223,8 +223,7 @@ def _passes(
         hidden = torch.randn(1, count, width, device=device, dtype=dtype)
         # A tree that is one path, read as any tree is.
         ancestors = torch.ones(1, count, count, dtype=torch.bool, device=device).tril()
-        positions = prefix + torch.arange(count, device=device)[None]
-        placement = Placement(start + prefix, positions, 0, ancestors)
+        placement = Placement(start + prefix, torch.arange(count, device=device)[None], 0, ancestors)
         recordings, outputs = {}, {}
         for name in choices:
             switch.tiles = CHOICES[name]

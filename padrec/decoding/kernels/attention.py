@@ -13,7 +13,7 @@ def rotate_kernel(
     key_norm,
     cosines,
     sines,
-    positions,
+    depths,
     lengths,
     places,
     starts,
@@ -23,8 +23,8 @@ def rotate_kernel(
     batch,
     width,
     first,
-    position_row_stride,
-    position_stride,
+    depth_row_stride,
+    depth_stride,
     row_stride,
     head_stride,
     eps,
@@ -49,7 +49,8 @@ def rotate_kernel(
     # The rotation pairs each unit with the one half a head away.
     partner = (unit + SIZE // 2) % SIZE
     source = qkv + (token * (N_QUERIES + 2 * N_KEYS) + head) * SIZE
-    column = tl.load(lengths + row) + first + index
+    past = tl.load(lengths + row)
+    column = past + first + index
     if head >= N_QUERIES + N_KEYS:
         target = row * row_stride + (head - N_QUERIES - N_KEYS) * head_stride + column * SIZE
         tl.store(values + target + unit, tl.load(source + unit))
@@ -60,7 +61,7 @@ def rotate_kernel(
             norm = query_norm if head < N_QUERIES else key_norm
             own = own * factor * tl.load(norm + unit).to(tl.float32)
             other = other * factor * tl.load(norm + partner).to(tl.float32)
-        position = tl.load(positions + row * position_row_stride + index * position_stride)
+        position = past + tl.load(depths + row * depth_row_stride + index * depth_stride)
         cosine = tl.load(cosines + position * SIZE + unit)
         sine = tl.load(sines + position * SIZE + unit)
         turned = own * cosine + tl.where(unit < SIZE // 2, -other, other) * sine
@@ -183,11 +184,14 @@ def keep_kernel(
     head_stride,
     SIZE: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    let_next_start(EARLY)
     head = tl.program_id(0).to(tl.int64)
     row = (head // n_heads) % batch
     place = tl.arange(0, BLOCK_D)
     inside = place < depth
+    wait_for_input(EARLY)
     past = tl.load(lengths + row)
     unit = tl.arange(0, SIZE)
     source = past + tl.load(path + row * depth + place, inside, 0)
