@@ -232,8 +232,7 @@ def _passes(
         hidden = torch.randn(batch, count, width, device=device, dtype=dtype)
         # A tree that is one path, read as any tree is.
         ancestors = torch.ones(batch, count, count, dtype=torch.bool, device=device).tril()
-        positions = prefix + torch.arange(count, device=device).expand(batch, -1)
-        placement = Placement(start + prefix, positions, 0, ancestors)
+        placement = Placement(start + prefix, torch.arange(count, device=device).expand(batch, -1), 0, ancestors)
         recordings, outputs = {}, {}
         for name in choices:
             switch.tiles = CHOICES[name]

@@ -6,8 +6,6 @@ from torch import Tensor
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.catalog_draft import CatalogDraft
 from padrec.decoding.chosen_tokens import choose_tokens
-from padrec.decoding.compiled import compiled
-from padrec.decoding.constraint import ListState
 from padrec.decoding.decoder import LIST_SEARCH, ListBuffer, ListRequest
 from padrec.decoding.forced import RootOnly
 from padrec.decoding.phase import Phase
@@ -16,6 +14,7 @@ from padrec.decoding.row_copy import RowCopy
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.session import Rounds
 from padrec.decoding.sessions import Sessions
+from padrec.decoding.settling import settle
 from padrec.decoding.speculative import SpeculativeDecoder
 from padrec.decoding.token_tree import TokenTree
 
@@ -74,6 +73,7 @@ class _AutoregressiveRounds:
         self._runner = runner
         self._request = request
         self._capacity = capacity
+        self._expansion = RootOnly()
         device = runner.model.device
         self.lists = ListBuffer(request, batch, device)
         self.statistics = RoundStatistics(batch, request.vocabulary.n_slot_states, 0, device)
@@ -93,20 +93,10 @@ class _AutoregressiveRounds:
         with Phase.SETTLING.named():
             choice = self.lists.choice(0)
             chosen = choose_tokens(logits, tree.states, tree.depths, choice, self._request.constraint)
-            _settle(chosen.tokens, chosen.log_probs, chosen.states, self.lists, self.statistics)
+            settled = settle(tree, chosen, self.lists, self.statistics, self._expansion)
         with Phase.KEEPING.named():
-            # A finished row stays where it is: it may be read again and again until another list begins in it.
-            self._runner.commit(tree.parents, (~self.lists.finished).long())
+            self._runner.commit(settled.path, settled.count)
 
     def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
         """See `Rounds.refill`."""
         self._runner.refill(rows, batch, capacity)
-
-
-@compiled
-def _settle(
-    tokens: Tensor, log_probs: Tensor, states: ListState, lists: ListBuffer, statistics: RoundStatistics
-) -> None:
-    """Add the chosen tokens `[B, 1]` to the lists."""
-    statistics.add_round(~lists.finished, draft_passes=0)
-    lists.extend(tokens, log_probs, states)

@@ -228,7 +228,7 @@ class TransformersLayers:
         place = torch.arange(hidden.shape[1], device=hidden.device)
         cache.write_at(placement.lengths[:, None] + placement.first + place)
         mask = additive_mask(visible_columns(placement, cache.capacity), hidden.dtype)
-        return self._forward(hidden, placement.positions, mask, cache)
+        return self._forward(hidden, placement.lengths[:, None] + placement.depths, mask, cache)
 
     def keep(self, lengths: Tensor, path: Tensor) -> None:
         """See `CachedLayers.keep`."""

@@ -41,7 +41,7 @@ class CatalogDraft(Draft):
         expansion: TreeExpansion,
     ) -> TokenTree:
         """Let the expansion grow a tree of what is allowed; see `Draft.propose`."""
-        steps = _Indifferent(torch.zeros(len(root), 1, self._vocabulary_size, device=root.device))
+        steps = _Indifferent(root, self._vocabulary_size)
         return expansion.expand(root, state, constraint, choice, steps)
 
     def observe(self, observation: Observation) -> None:
@@ -50,12 +50,13 @@ class CatalogDraft(Draft):
 
 @dataclass(frozen=True)
 class _Indifferent:
-    """See `DraftSteps`; `logits` are those behind every node, `[B, 1, V]`."""
+    """See `DraftSteps`; makes nothing for trees that ask for no logits."""
 
-    logits: Tensor
+    root: Tensor  # [B]
+    vocabulary_size: int
 
     def root_logits(self) -> Tensor:
-        return self.logits[:, 0]
+        return torch.zeros(len(self.root), self.vocabulary_size, device=self.root.device)
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
-        return self.logits.expand(-1, tokens.shape[1], -1)
+        return self.root_logits()[:, None].expand(-1, tokens.shape[1], -1)

@@ -172,11 +172,16 @@ class ListBuffer:
         """What decides the tokens of a round that is `max_depth` deep, behind what is written."""
         return self.request.sampling.choice(self.keys, self.lengths, max_depth, self.request.vocabulary.size)
 
-    def extend(self, tokens: Tensor, log_probs: Tensor, states: ListState) -> None:
-        """Write one chosen token to every list and move on behind it; see `ChosenTokens`, all of them `[B, 1]`."""
-        self.append(tokens, log_probs, torch.ones_like(self.lengths))
+    def extend(self, tokens: Tensor, log_probs: Tensor, states: ListState) -> Tensor:
+        """Write one chosen token to every list and move on behind it; see `ChosenTokens`, all of them `[B, 1]`.
+
+        Returns:
+            How many tokens were written, int64 `[B]`; 0 for finished rows, whose last token and state may be anything.
+        """
+        count = self.append(tokens, log_probs, torch.ones_like(self.lengths))
         self.last.copy_(tokens[:, 0])
         self.state.copy_(states.squeeze())
+        return count
 
     def append(self, tokens: Tensor, log_probs: Tensor, count: Tensor) -> Tensor:
         """Write the first `count` of the tokens `[B, M]`, up to the end of the list.

@@ -44,16 +44,23 @@ class Observation:
     """What a round made of the draft's proposals.
 
     Attributes:
-        features: target features of the tokens kept in this round, the old root first, `[B, M, d]`.
+        node_features: target features of all nodes of the tree, `[B, N, d]`.
+        path: nodes kept in this round, the old root first, int64 `[B, M]`.
         tokens: the tokens that follow them, int64 `[B, M]`: those that the round emitted.
         slots: their slots, int64 `[B, M]`.
         count: how many of them are valid, int64 `[B]`; 0 for finished rows.
     """
 
-    features: Tensor
+    node_features: Tensor
+    path: Tensor
     tokens: Tensor
     slots: Tensor
     count: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        """Target features of the tokens kept, `[B, M, d]`."""
+        return self.node_features.gather(1, self.path[..., None].expand(-1, -1, self.node_features.shape[-1]))
 
 
 class DraftSteps(Protocol):

@@ -72,7 +72,8 @@ class Placement:
 
     Attributes:
         lengths: columns of each row that hold its past, int64 `[B]`.
-        positions: of each token in its text, int64 `[B, M]`.
+        depths: how far behind its row's past each token stands in its text, int64 `[B, M]`: its position is
+            `lengths[b] + depths[b, i]`.
         first: columns behind the past that earlier passes of this tree have filled.
         ancestors: bool `[B, M, R]`, R at least `first + M`; `[b, i, j]` says that token i sees column
             `lengths[b] + j`. None where the tokens are a chain, each of which sees all before it; `first` is then 0.
@@ -81,7 +82,7 @@ class Placement:
     """
 
     lengths: Tensor
-    positions: Tensor
+    depths: Tensor
     first: int = 0
     ancestors: Tensor | None = None
     packing: Packing | None = None
@@ -174,12 +175,13 @@ class LayerOperations:
         """
         if placement.packing is not None:
             qkv = placement.packing.unpack(qkv)
-        batch, width = placement.positions.shape
+        batch, width = placement.depths.shape
         states = qkv.view(batch, width, heads.queries + 2 * heads.keys, heads.size)
         q, k, v = states.split([heads.queries, heads.keys, heads.keys], dim=2)
         if norms is not None:
             q, k = norms[0](q), norms[1](k)
-        cos, sin = (table[placement.positions][:, :, None].to(q.dtype) for table in rotary)
+        positions = placement.lengths[:, None] + placement.depths
+        cos, sin = (table[positions][:, :, None].to(q.dtype) for table in rotary)
         rotated: Tensor = q * cos + _half_turned(q) * sin
         k = k * cos + _half_turned(k) * sin
         column = placement.lengths[:, None] + placement.first + torch.arange(width, device=qkv.device)
@@ -200,7 +202,7 @@ class LayerOperations:
         Returns:
             `[B M, H n]`; `[N, H n]` if packed.
         """
-        batch, width = placement.positions.shape
+        batch, width = placement.depths.shape
         group = heads.queries // heads.keys
         # The query heads that share a key head are taken as so many queries of it, so that no key is copied.
         q = queries.view(batch, width, heads.keys, group, heads.size).permute(0, 2, 3, 1, 4).flatten(2, 3)
@@ -235,7 +237,7 @@ def _half_turned(x: Tensor) -> Tensor:
 
 def visible_columns(placement: Placement, columns: int) -> Tensor:
     """Which columns each token sees, bool `[B, M, columns]`."""
-    width = placement.positions.shape[1]
+    width = placement.depths.shape[1]
     # How far each column lies behind the past, [B, S].
     behind = torch.arange(columns, device=placement.lengths.device) - placement.lengths[:, None]
     if placement.ancestors is None:

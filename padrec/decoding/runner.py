@@ -170,8 +170,8 @@ class TransformersRunner:
         Returns:
             Features of the tokens, `[B, N, d]`.
         """
-        positions = self._lengths[:, None] + branches.depths
-        placement = Placement(self._lengths, positions, branches.first, branches.seen)
+        depths = branches.depths.expand(len(branches.tokens), -1)
+        placement = Placement(self._lengths, depths, branches.first, branches.seen)
         return self._layers(self._embed(branches.tokens), placement)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -185,8 +185,8 @@ class TransformersRunner:
         Returns:
             Logits `[B, N, V]` and features `[B, N, d]` of every node.
         """
-        positions = self._lengths[:, None] + tree.depths
-        features = self._layers(self._embed(tree.tokens), Placement(self._lengths, positions, 0, tree.ancestors))
+        placement = Placement(self._lengths, tree.depths, 0, tree.ancestors)
+        features = self._layers(self._embed(tree.tokens), placement)
         return self._head(features), features
 
     def commit(self, path: Tensor, count: Tensor) -> None:

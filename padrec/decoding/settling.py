@@ -38,8 +38,7 @@ class Settled:
 
     def observation(self, features: Tensor) -> Observation:
         """What a draft learns, from the target's features of all nodes, `[B, N, d]`."""
-        at = self.path[..., None].expand(-1, -1, features.shape[-1])
-        return Observation(features.gather(1, at), self.emitted, self.slots, self.count)
+        return Observation(features, self.path, self.emitted, self.slots, self.count)
 
 
 def settle(
@@ -80,6 +79,8 @@ def _settle(
 ) -> Settled:
     active = ~lists.finished
     statistics.add_round(active, expansion.draft_passes)
+    if tree.max_depth == 0:
+        return Settled(tree.parents, tokens, states.slot, lists.extend(tokens, log_probs, states))
     outcome = verify(tree, tokens)
     count = lists.append(outcome.emitted, log_probs.gather(1, outcome.path), outcome.count + 1)
     # Move the lists behind their new last token.

@@ -1,6 +1,7 @@
 """The proposals of one round."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -70,8 +71,8 @@ class TokenTree:
     @classmethod
     def root_only(cls, tokens: Tensor, states: ListState) -> "TokenTree":
         """The tree without proposals, from tokens `[B]` and states `[B]`."""
-        column = tokens[:, None]
-        return cls.from_parents(column, torch.zeros_like(column), states.unsqueeze(), 0)
+        zeros, ones, scores = _of_roots(len(tokens), tokens.device)
+        return cls(tokens[:, None], zeros, zeros, ones[..., None], states.unsqueeze(), scores, ones, max_depth=0)
 
     @property
     def is_childless(self) -> Tensor:
@@ -108,3 +109,12 @@ class TokenTree:
             present=torch.cat([self.present, present], 1),
             max_depth=self.max_depth + len(place) // n_leaves,
         )
+
+
+@cache
+def _of_roots(batch: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Zeros, truth values and scores `[B, 1]` of trees without proposals; nothing ever writes to them."""
+    # Kept, since making them in every round would take longer than all else between two passes.
+    with torch.inference_mode(False):
+        zeros = torch.zeros(batch, 1, dtype=torch.long, device=device)
+        return zeros, torch.ones_like(zeros, dtype=torch.bool), torch.zeros_like(zeros, dtype=torch.float32)

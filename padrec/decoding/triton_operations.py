@@ -300,7 +300,7 @@ class TritonOperations(LayerOperations):
         cache: LayerCache,
     ) -> Tensor:
         """See `LayerOperations.rotate_and_store`."""
-        (batch, width), packing = placement.positions.shape, placement.packing
+        (batch, width), packing = placement.depths.shape, placement.packing
         shape = (batch, width) if packing is None else (len(qkv),)
         queries = torch.empty(*shape, heads.queries, heads.size, dtype=qkv.dtype, device=qkv.device)
         n_heads = heads.queries + 2 * heads.keys
@@ -311,7 +311,7 @@ class TritonOperations(LayerOperations):
             None if norms is None else norms[1].weight,
             rotary[0],
             rotary[1],
-            placement.positions,
+            placement.depths,
             placement.lengths,
             None if packing is None else packing.places,
             None if packing is None else packing.starts,
@@ -321,8 +321,8 @@ class TritonOperations(LayerOperations):
             batch,
             width,
             placement.first,
-            placement.positions.stride(0),
-            placement.positions.stride(1),
+            placement.depths.stride(0),
+            placement.depths.stride(1),
             cache.keys.stride(0),
             cache.keys.stride(1),
             0.0 if norms is None else norms[0].eps,
@@ -339,7 +339,7 @@ class TritonOperations(LayerOperations):
 
     def attention(self, queries: Tensor, heads: Heads, placement: Placement, cache: LayerCache) -> Tensor:
         """See `LayerOperations.attention`."""
-        (batch, width), packing = placement.positions.shape, placement.packing
+        (batch, width), packing = placement.depths.shape, placement.packing
         n_tokens = batch * width if packing is None else len(queries)
         seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
@@ -389,6 +389,7 @@ class TritonOperations(LayerOperations):
             SIZE=size,
             BLOCK_D=triton.next_power_of_2(path.shape[1]),
             num_warps=2,
+            **self._launch,
         )
 
 

@@ -1,7 +1,5 @@
 """Feature drafts at decoding time: from a network to token trees."""
 
-from dataclasses import dataclass, fields
-
 import torch
 from torch import Tensor
 
@@ -25,34 +23,9 @@ from padrec.decoding import (
     can_fuse,
     compiled,
 )
+from padrec.drafts.draft_memory import DraftInputs, DraftMemory
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.folded_fusion import Fusion, fusion_for
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """What a draft keeps from round to round, always in the same tensors.
-
-    Attributes:
-        lengths: inputs in the persistent cache, int64 `[B]`.
-        root: predicted feature of the root, `[B, 1, d]`.
-        kept: what the last round kept, to be read at the next proposal.
-    """
-
-    lengths: Tensor
-    root: Tensor
-    kept: Observation
-
-    @classmethod
-    def empty(cls, batch: int, most_kept: int, features: Tensor) -> "_Memory":
-        lengths = torch.zeros(batch, dtype=torch.long, device=features.device)
-        kept = Observation(
-            features=features.new_zeros(batch, most_kept, features.shape[-1]),
-            tokens=lengths[:, None].repeat(1, most_kept),
-            slots=lengths[:, None].repeat(1, most_kept),
-            count=lengths.clone(),
-        )
-        return cls(lengths, features.new_zeros(batch, 1, features.shape[-1]), kept)
 
 
 class NetworkDraft:
@@ -70,11 +43,10 @@ class NetworkDraft:
         self._network = network
         self._fusion: Fusion
         self._layers: CachedLayers
-        self._memories: dict[tuple[int, int], _Memory] = {}  # by batch size and most tokens kept
-        self._memory: _Memory
+        self._memories: dict[tuple[int, int], DraftMemory] = {}  # by batch size and most tokens kept
+        self._memory: DraftMemory
         self._columns: Tensor  # 0, 1, …: as many as a prompt, a kept path or a tree's rows need
         self._tree_rows: int
-        self._positions: Tensor  # [B, ≥ D] of the nodes of depth 1, 2, …
         self._root_logits: Tensor  # [B, 1, V]
         self._parent_read: Tensor  # [B, k, *] of the outputs of the last call, what the fusion reads
         self._parent_mask: Tensor | None = None  # [B, k, tree rows] what its nodes see; None behind the root
@@ -111,7 +83,7 @@ class NetworkDraft:
         tokens, slots = _shifted(prompts.tokens, prompts.slots, prompts.lengths, context.first, context.first_slot)
         self._memory.lengths.zero_()
         self._memory.kept.count.zero_()
-        self._read(Observation(context.features, tokens, slots, prompts.lengths), prompts.packing())
+        self._read(DraftInputs(context.features, tokens, slots, prompts.lengths), prompts.packing())
 
     def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
         """Go on with another batch; see `Draft.refill`."""
@@ -135,16 +107,13 @@ class NetworkDraft:
         with Phase.DRAFT_PASSES.named():
             self._read(self._memory.kept)
             self._root_logits, self._parent_read = self._fusion.look(self._memory.root)
-        # Inputs are shifted by one: the root's own input would stand before what is read, its children's behind it.
-        self._positions = self._memory.lengths[:, None] + self._columns
         self._parent_mask = None
         self._rows_used = 0
         return expansion.expand(root, state, constraint, choice, self)
 
     def observe(self, observation: Observation) -> None:
         """Remember what the target kept."""
-        for field in fields(Observation):
-            getattr(self._memory.kept, field.name).copy_(getattr(observation, field.name))
+        self._memory.keep(observation)
 
     def root_logits(self) -> Tensor:
         """Logits of the token behind the root; see `DraftSteps`."""
@@ -161,8 +130,9 @@ class NetworkDraft:
         above, first = self._parent_mask, self._rows_used
         read = self._parent_read
         hidden, self._parent_mask = self._fusion.extend(tokens, read, slots, depth, parents, above, rows, first)
-        positions = self._positions[:, depth - 1 : depth].expand(-1, n_nodes)
-        features = self._layers(hidden, Placement(self._memory.lengths, positions, first, self._parent_mask))
+        # Inputs are shifted by one: the root's own input was the last that was read, its children's come behind it.
+        depths = self._columns[depth - 1].expand(len(tokens), n_nodes)
+        features = self._layers(hidden, Placement(self._memory.lengths, depths, first, self._parent_mask))
         self._rows_used += n_nodes
         logits, self._parent_read = self._fusion.look(features)
         return logits
@@ -171,22 +141,14 @@ class NetworkDraft:
         self._layers.reserve(batch, context.capacity)
         key = (batch, context.max_depth + 1)
         if key not in self._memories:
-            self._memories[key] = _Memory.empty(*key, context.features)
+            self._memories[key] = DraftMemory.empty(*key, context.features)
         self._memory = self._memories[key]
 
-    def _read(self, seen: Observation, packing: Packing | None = None) -> None:
+    def _read(self, seen: DraftInputs, packing: Packing | None = None) -> None:
         hidden = self._fusion(seen.tokens, self._fusion.read(seen.features), seen.slots, 0)
-        positions = self._memory.lengths[:, None] + self._columns[: seen.tokens.shape[1]]
-        output = self._layers(hidden, Placement(self._memory.lengths, positions, packing=packing))
-        _remember_last(output, seen.count, self._memory.root, self._memory.lengths)
-
-
-@compiled
-def _remember_last(output: Tensor, count: Tensor, root: Tensor, lengths: Tensor) -> None:
-    """Move on behind the first `count` of the outputs `[B, T, d]`; rows that read nothing stay where they are."""
-    last = (count - 1).clamp(min=0)[:, None, None].expand(-1, -1, output.shape[-1])
-    root.copy_(torch.where(count[:, None, None] > 0, output.gather(1, last), root))
-    lengths.add_(count)
+        depths = self._columns[: seen.tokens.shape[1]].expand(len(seen.tokens), -1)
+        output = self._layers(hidden, Placement(self._memory.lengths, depths, packing=packing))
+        self._memory.move_on(output, seen.count)
 
 
 @compiled

@@ -105,8 +105,7 @@ def assert_reads_like(model: PreTrainedModel, layers: CachedLayers, tolerance: f
         for node in range(1, 5):
             ancestors[node] |= ancestors[parents[node]]
         ancestors = ancestors.expand(2, -1, -1)
-        positions = lengths[:, None] + ancestors.sum(-1) - 1
-        tree = layers(embed(nodes), Placement(lengths, positions, 0, ancestors))
+        tree = layers(embed(nodes), Placement(lengths, ancestors.sum(-1) - 1, 0, ancestors))
         for row, past in enumerate(lengths.tolist()):
             for node in range(5):
                 path = nodes[row, ancestors[row, node]]
@@ -118,8 +117,8 @@ def assert_reads_like(model: PreTrainedModel, layers: CachedLayers, tolerance: f
         kept = lengths + torch.tensor([3, 2])
         following = tokens.gather(1, kept[:, None] + torch.arange(2))
         seen = torch.tensor([[True, False, False], [True, True, False]])[:, None, None].expand(-1, 2, -1, -1)
-        first = layers(embed(following[:, :1]), Placement(kept, kept[:, None], 0, seen[0]))
-        second = layers(embed(following[:, 1:]), Placement(kept, kept[:, None] + 1, 1, seen[1]))
+        first = layers(embed(following[:, :1]), Placement(kept, torch.zeros(2, 1, dtype=torch.long), 0, seen[0]))
+        second = layers(embed(following[:, 1:]), Placement(kept, torch.ones(2, 1, dtype=torch.long), 1, seen[1]))
         for row, past in enumerate(kept.tolist()):
             expected = whole_pass(model, tokens[row : row + 1, : past + 2])[0, past:]
             found = torch.cat([first[row], second[row]])

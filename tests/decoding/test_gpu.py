@@ -29,10 +29,12 @@ from padrec.decoding import (
     Placement,
     Prompts,
     Recording,
+    RootOnly,
     Sampling,
     SpeculativeDecoder,
     TokenTree,
     TransformersRunner,
+    TreeExpansion,
     chosen_tokens,
     session,
 )
@@ -151,7 +153,7 @@ def placement_of(lengths: list[int], width: int, first: int, tree: bool) -> Plac
     coin = random.Random(width)
     past = torch.tensor(lengths, device=_DEVICE)
     if not tree:
-        return Placement(past, past[:, None] + torch.arange(width, device=_DEVICE))
+        return Placement(past, torch.arange(width, device=_DEVICE).expand(len(lengths), -1))
     ancestors = torch.zeros(len(lengths), width, first + width + 3, dtype=torch.bool)
     for row in ancestors:
         for token in range(width):
@@ -162,7 +164,7 @@ def placement_of(lengths: list[int], width: int, first: int, tree: bool) -> Plac
                 row[token, coin.randrange(first)] = True
             row[token, first + token] = True
     ancestors = ancestors.to(_DEVICE)
-    return Placement(past, past[:, None] + ancestors.sum(-1) - 1, first, ancestors)
+    return Placement(past, ancestors.sum(-1) - 1, first, ancestors)
 
 
 _PLACES = pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_rotation_and_storing(
 def assert_rotates(
     fused: LayerOperations, heads: Heads, placement: Placement, has_norms: bool, dtype: torch.dtype
 ) -> None:
-    width, first = placement.positions.shape[1], placement.first
+    width, first = placement.depths.shape[1], placement.first
     qkv = random_tensor(3 * width, (heads.queries + 2 * heads.keys) * heads.size, dtype=dtype, seed=0)
     query_norm, key_norm = (RMSNorm(random_tensor(heads.size, dtype=dtype, seed=seed), 1e-6) for seed in (1, 2))
     angles = random_tensor(_COLUMNS, heads.size // 2, dtype=torch.float32, seed=3).repeat(1, 2)
@@ -250,7 +252,7 @@ def test_attention_of_other_tiles(tile: AttentionTile, early: bool, first: int, 
 
 
 def assert_attends(fused: LayerOperations, heads: Heads, placement: Placement, dtype: torch.dtype) -> None:
-    width, first = placement.positions.shape[1], placement.first
+    width, first = placement.depths.shape[1], placement.first
     queries = random_tensor(3, width, heads.queries, heads.size, dtype=dtype, seed=0)
     cache = cache_of(3, heads, dtype)
     # What is not filled may hold anything.
@@ -513,9 +515,37 @@ def test_a_round_is_settled_as_in_plain_pytorch(shape: tuple[int, int, int], con
     chosen = chosen_of(tree, constraint, vocabulary.size, agrees, seed=depth)
     if not constrained:
         chosen.tokens[2, 0] = vocabulary.eos_token
+    assert_settles(tree, chosen, expansion, request, there, written)
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_a_round_without_proposals_is_settled_as_in_plain_pytorch(constrained: bool) -> None:
+    vocabulary, catalog = SemanticIDVocabulary((12, 20, 9)), random_catalog((12, 20, 9), 60)
+    request, there = (
+        ListRequest.build(catalog, vocabulary, 6, constrained=constrained, device=device) for device in ("cpu", _DEVICE)
+    )
+    state = walked(request.constraint, [0, 3, 8, 17, 4])
+    tree = TokenTree.root_only(torch.tensor([1, 5, 6, 7, 8]), state)
+    chosen = chosen_of(tree, request.constraint, vocabulary.size, 1.0, seed=0)
+    if not constrained:
+        chosen.tokens[2, 0] = vocabulary.eos_token
+    written = [0, 3, 8, request.n_tokens - 1, 4]
+    assert_settles(tree, chosen, RootOnly(), request, there, written)
+
+
+def assert_settles(
+    tree: TokenTree,
+    chosen: ChosenTokens,
+    expansion: TreeExpansion,
+    request: ListRequest,
+    there: ListRequest,
+    written: list[int],
+) -> None:
+    """On the GPU, for the request `there`, as on the CPU, behind so many tokens that are `written`."""
     found_lists, lists = lists_at(there, written, _DEVICE), lists_at(request, written, torch.device("cpu"))
+    n_slot_states = request.vocabulary.n_slot_states
     counts, found_counts = (
-        RoundStatistics(5, vocabulary.n_slot_states, tree.max_depth, x.lengths.device) for x in (lists, found_lists)
+        RoundStatistics(5, n_slot_states, tree.max_depth, x.lengths.device) for x in (lists, found_lists)
     )
     expected = settle(tree, chosen, lists, counts, expansion)
     found = settle(tree_on_device(tree), chosen_on_device(chosen), found_lists, found_counts, expansion)
@@ -524,8 +554,9 @@ def test_a_round_is_settled_as_in_plain_pytorch(shape: tuple[int, int, int], con
     kept = torch.arange(tree.max_depth + 1) < expected.count[:, None]
     assert torch.equal(found.emitted.cpu()[kept], expected.emitted[kept])
     assert torch.equal(found.slots.cpu()[kept], expected.slots[kept])
-    for name in ("lengths", "finished", "last"):
+    for name in ("lengths", "finished"):
         assert torch.equal(getattr(found_lists, name).cpu(), getattr(lists, name)), name
+    assert torch.equal(found_lists.last.cpu()[~lists.finished], lists.last[~lists.finished])
     # What stands behind a list is never read.
     assert torch.equal(found_lists.tokens.cpu()[:, :-1], lists.tokens[:, :-1])
     assert torch.equal(found_lists.log_probs.cpu()[:, :-1], lists.log_probs[:, :-1])

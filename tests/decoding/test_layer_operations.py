@@ -42,18 +42,18 @@ def silu(x: float) -> float:
 
 
 def placement_of(lengths: list[int], width: int, first: int, tree: bool, seed: int = 0) -> Placement:
-    """Tokens at positions of their own; with `tree`, of random ancestors among all that is behind the past."""
+    """Tokens at depths of their own; with `tree`, of random ancestors among all that is behind the past."""
     coin = random.Random(seed)
-    positions = torch.tensor([[coin.randrange(9) for _ in range(width)] for _ in lengths])
+    depths = torch.tensor([[coin.randrange(9) for _ in range(width)] for _ in lengths])
     if not tree:
-        return Placement(torch.tensor(lengths), positions)
+        return Placement(torch.tensor(lengths), depths)
     ancestors = torch.zeros(len(lengths), width, first + width + 1, dtype=torch.bool)
     for row in ancestors:
         for token, sees in enumerate(row):
             own = first + token
             sees[own] = True
             sees[:own] = torch.tensor([coin.random() < 0.5 for _ in range(own)], dtype=torch.bool)
-    return Placement(torch.tensor(lengths), positions, first, ancestors)
+    return Placement(torch.tensor(lengths), depths, first, ancestors)
 
 
 def plainly_visible(placement: Placement, row: int, token: int) -> list[int]:
@@ -112,7 +112,7 @@ def test_queries_and_keys_are_rotated_and_stored_where_they_stand(
     placement = placement_of([5, 2], width, first, tree)
     qkv = random_tensor(batch * width, (n_queries + 2 * n_keys) * size, seed=0)
     norms = (RMSNorm(random_tensor(size, seed=1), 1e-3), RMSNorm(random_tensor(size, seed=2), 1e-2))
-    angles = random_tensor(9, size // 2, seed=3)
+    angles = random_tensor(_COLUMNS + 9, size // 2, seed=3)
     rotary = (angles.cos().repeat(1, 2), angles.sin().repeat(1, 2))
     before = random_tensor(2, batch, n_keys, _COLUMNS, size, seed=4)
     cache = LayerCache(before[0].clone(), before[1].clone())
@@ -123,7 +123,7 @@ def test_queries_and_keys_are_rotated_and_stored_where_they_stand(
         for token in range(width):
             vectors = qkv[row * width + token].view(-1, size).tolist()
             column = int(placement.lengths[row]) + first + token
-            turns = angles[placement.positions[row, token]].tolist()
+            turns = angles[placement.lengths[row] + placement.depths[row, token]].tolist()
             for head, vector in enumerate(vectors):
                 if head >= n_queries + n_keys:
                     values[row, head - n_queries - n_keys, column] = torch.tensor(vector, dtype=torch.float64)

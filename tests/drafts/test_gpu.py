@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding import Observation
 from padrec.decoding.layer_operations import LayerOperations
 from padrec.drafts import FoldedFusion
+from padrec.drafts.draft_memory import DraftMemory
 from tests.drafts.reference_drafting import random_network
 from tests.stubs import tiny_target
 
@@ -69,3 +71,23 @@ def test_the_fusion_of_nodes_and_what_they_see(dtype: torch.dtype, steps: bool) 
             )
             assert torch.equal(sees.cpu(), expected_sees)
             torch.testing.assert_close(hidden.cpu().double(), expected_hidden, rtol=tolerance, atol=2 * tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("n_nodes", "n_kept", "n_units"), [(1, 1, 16), (9, 4, 32), (64, 13, 100)])
+def test_what_is_remembered_of_a_round(n_nodes: int, n_kept: int, n_units: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(3, n_nodes, n_units, generator=generator).to(dtype)
+    path, tokens, slots = (torch.randint(n_nodes, (3, n_kept), generator=generator) for _ in range(3))
+    output, count = torch.randn(3, n_kept, n_units, generator=generator).to(dtype), torch.tensor([n_kept, 0, 1])
+    memory, there = DraftMemory.empty(3, n_kept, features), DraftMemory.empty(3, n_kept, features.to(_DEVICE))
+    for _ in range(2):
+        memory.keep(Observation(features, path, tokens, slots, count))
+        there.keep(Observation(*(x.to(_DEVICE) for x in (features, path, tokens, slots, count))))
+        memory.move_on(output, count)
+        there.move_on(output.to(_DEVICE), count.to(_DEVICE))
+        for name in ("features", "tokens", "slots", "count"):
+            assert torch.equal(getattr(there.kept, name).cpu(), getattr(memory.kept, name)), name
+        assert torch.equal(there.root.cpu(), memory.root)
+        assert torch.equal(there.lengths.cpu(), memory.lengths)
+        output = output + 1

@@ -84,9 +84,8 @@ class Drafting:
         """Let the target keep `count` tokens behind the position."""
         at = self.chain.position[:, None] + 1 + torch.arange(_DEPTH + 1)
         at = at.clamp(max=_LENGTH - 1)  # behind `count` stands anything
-        features = self.features.gather(1, at[..., None].expand(-1, -1, self.features.shape[-1]))
         tokens, slots = self.tokens.gather(1, at + 1), self.slots.gather(1, at + 1)
-        self.draft.observe(Observation(features, tokens, slots, count))
+        self.draft.observe(Observation(self.features, at, tokens, slots, count))
         self.chain.position = self.chain.position + count
 
 

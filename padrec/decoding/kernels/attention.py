@@ -13,7 +13,7 @@ def rotate_kernel(
     key_norm,
     cosines,
     sines,
-    positions,
+    depths,
     lengths,
     places,
     starts,
@@ -23,8 +23,8 @@ def rotate_kernel(
     batch,
     width,
     first,
-    position_row_stride,
-    position_stride,
+    depth_row_stride,
+    depth_stride,
     row_stride,
     head_stride,
     eps,
@@ -54,6 +54,8 @@ def rotate_kernel(
     # The rotation pairs each unit with the one half a head away.
     partner = (unit + SIZE // 2) % SIZE
     source = qkv + (token * (N_QUERIES + 2 * N_KEYS) + head) * SIZE
+    past = tl.load(lengths + row)
+    position = past + tl.load(depths + row * depth_row_stride + index * depth_stride)
     read = tl.load(source + unit, turns | is_value, 0.0)
     own, other = read.to(tl.float32), tl.load(source + partner, turns, 0.0).to(tl.float32)
     if HAS_NORM:
@@ -61,12 +63,10 @@ def rotate_kernel(
         own_norm = tl.where(is_query, tl.load(query_norm + unit), tl.load(key_norm + unit))
         other_norm = tl.where(is_query, tl.load(query_norm + partner), tl.load(key_norm + partner))
         own, other = own * factor * own_norm.to(tl.float32), other * factor * other_norm.to(tl.float32)
-    position = tl.load(positions + row * position_row_stride + index * position_stride)
     cosine, sine = tl.load(cosines + position * SIZE + unit), tl.load(sines + position * SIZE + unit)
     turned = own * cosine + tl.where(unit < SIZE // 2, -other, other) * sine
     tl.store(queries + (token * N_QUERIES + head) * SIZE + unit, turned.to(queries.dtype.element_ty), is_query)
-    column = row * row_stride + (tl.load(lengths + row) + first + index) * SIZE
-    key = column + (head - N_QUERIES) * head_stride
+    key = row * row_stride + (head - N_QUERIES) * head_stride + (past + first + index) * SIZE
     tl.store(keys + key + unit, turned.to(keys.dtype.element_ty), is_key)
     tl.store(values + key - N_KEYS * head_stride + unit, read, is_value)
 
@@ -183,11 +183,14 @@ def keep_kernel(
     head_stride,
     SIZE: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    let_next_start(EARLY)
     head = tl.program_id(0).to(tl.int64)
     row = (head // n_heads) % batch
     place = tl.arange(0, BLOCK_D)
     inside = place < depth
+    wait_for_input(EARLY)
     past = tl.load(lengths + row)
     unit = tl.arange(0, SIZE)
     source = past + tl.load(path + row * depth + place, inside, 0)

@@ -140,9 +140,10 @@ def settle_kernel(
         used = tl.load(chosen_used + source * list_length + item, item < list_length, 0)
         tl.store(state_used + row * list_length + item, used, item < list_length)
     # Where the walk ended for want of the right proposal, that depth was missed.
-    kept = tl.minimum(n_kept, count)
-    reached = kept + ((count > n_kept) & (n_kept < draft_depth)).to(tl.int64)
-    kept, reached = tl.where(active, kept, -1), tl.where(active, reached, 0)
-    _count(attempted, accepted, accepted_lengths, slot, place, kept, reached, DEPTH)
+    if DEPTH > 0:
+        kept = tl.minimum(n_kept, count)
+        reached = kept + ((count > n_kept) & (n_kept < draft_depth)).to(tl.int64)
+        kept, reached = tl.where(active, kept, -1), tl.where(active, reached, 0)
+        _count(attempted, accepted, accepted_lengths, slot, place, kept, reached, DEPTH)
     tl.store(target_passes + row, tl.load(target_passes + row) + active.to(tl.int64))
     tl.store(draft_passes + row, tl.load(draft_passes + row) + active.to(tl.int64) * n_draft_passes)
