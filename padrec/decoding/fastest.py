@@ -8,13 +8,13 @@ import torch
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding.autoregressive import AutoregressiveDecoder
+from padrec.decoding.chain import Chain
 from padrec.decoding.decoder import LIST_SEARCH, Decoder, ListRequest
 from padrec.decoding.draft import Draft, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.recommendations import DecodingTrace, Recommendations
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.speculative import SpeculativeDecoder
-from padrec.decoding.static_tree import Chain
 
 _logger = logging.getLogger(__name__)
 
