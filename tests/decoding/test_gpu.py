@@ -66,10 +66,15 @@ def split_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int)
     return LinearTile(64, 32, 128 // itemsize, 4, 3, 1 if gated else 4)
 
 
+def mixed_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> LinearTile | None:
+    """The vendor's products stand between maps by kernels, whatever the number of tokens."""
+    return None if gated or n_out > 1024 or n_out == 40 else split_tile(n_tokens, n_out, n_in, gated, itemsize)
+
+
 @pytest.fixture(
     scope="module",
-    params=[(False, streamed_tile), (True, streamed_tile), (True, linear_tile), (True, split_tile)],
-    ids=["in turn", "early", "early and held", "early and split"],
+    params=[(False, streamed_tile), (True, streamed_tile), (True, linear_tile), (True, split_tile), (True, mixed_tile)],
+    ids=["in turn", "early", "early and held", "early and split", "early and mixed"],
 )
 def fused(request: pytest.FixtureRequest) -> LayerOperations:
     early, tiles = request.param
