@@ -142,13 +142,13 @@ _LARGER_GATE = LinearTile(128, 64, 64, 8, 3)
 _LARGER_IN_4 = LinearTile(128, 64, 64, 8, 4, splits=4)
 
 
-def _attention(columns: int, warps: int, stages: int) -> AttentionTileChoice:
-    """Programs of 16 queries, in half precision."""
+def _attention(columns: int, warps: int, stages: int, queries: int = 16) -> AttentionTileChoice:
+    """Programs of so many queries, where there are as many, in half precision."""
 
-    def tile(n_queries: int, size: int, itemsize: int) -> AttentionTile:
+    def tile(n_queries: int, n_heads: int, size: int, itemsize: int) -> AttentionTile:
         if itemsize != 2:
-            return attention_tile(n_queries, size, itemsize)
-        return AttentionTile(16, columns, warps, stages)
+            return attention_tile(n_queries, n_heads, size, itemsize)
+        return AttentionTile(max(16, min(queries, 1 << (n_queries - 1).bit_length())), columns, warps, stages)
 
     return tile
 
@@ -178,6 +178,12 @@ CHOICES: Mapping[str, _Tiles] = {
     "attention 256, 4 warps": _Tiles(attention=_attention(256, 4, 2)),
     "attention 256, 16 warps": _Tiles(attention=_attention(256, 16, 2)),
     "attention 512, 16 warps": _Tiles(attention=_attention(512, 16, 2)),
+    "attention 256, 8 warps": _Tiles(attention=_attention(256, 8, 2)),
+    "attention 64 of 32 queries": _Tiles(attention=_attention(64, 4, 3, 32)),
+    "attention 128 of 32 queries": _Tiles(attention=_attention(128, 4, 2, 32)),
+    "attention 256 of 32 queries, 8 warps": _Tiles(attention=_attention(256, 8, 2, 32)),
+    "attention 64 of 64 queries": _Tiles(attention=_attention(64, 4, 3, 64)),
+    "attention 128 of 64 queries, 8 warps": _Tiles(attention=_attention(128, 8, 2, 64)),
 }
 
 
@@ -197,8 +203,8 @@ def measure(
     output: Path,
     shape: str = "28x1024",
     nodes: Sequence[int] = (1, 10, 16, 32, 64, 128),
+    batch: int = 1,
     choices: Sequence[str] = tuple(CHOICES),
-    rows: int = 1,
     prefix: int = 160,
     repeats: int = 15,
     device: str | None = None,
@@ -209,10 +215,10 @@ def measure(
     Args:
         output: folder of the report, new or without one.
         shape: of the target, LAYERSxWIDTH.
-        nodes: tokens of each row in a pass.
+        nodes: tokens of each row of the passes.
+        batch: rows.
         choices: of tiles; the first is what the others are compared with.
-        rows: of a batch.
-        prefix: tokens of each row that were read before a pass.
+        prefix: tokens that were read before a pass.
         repeats: measurements of everything.
         device: cuda, which is also the default: tiles are those of GPU kernels.
         seed: of the weights and inputs.
@@ -220,7 +226,7 @@ def measure(
     Raises:
         InputError: a size below 1, a wrong shape, an unknown choice, no GPU, or a report that is already there.
     """
-    check_positive(nodes=nodes, rows=[rows], repeats=[repeats], prefix=[prefix])
+    check_positive(nodes=nodes, batch=[batch], repeats=[repeats], prefix=[prefix])
     backbone_of(shape)
     unknown = [name for name in choices if name not in CHOICES]
     if unknown or not choices:
@@ -231,16 +237,16 @@ def measure(
         raise InputError("tiles are those of GPU kernels: needs a machine with a CUDA GPU")
     content = circumstances("experiments.speed.tiles", place, dtype, seed)
     with torch.inference_mode():
-        passes = _passes(shape, nodes, choices, rows, prefix, repeats, place, dtype, seed)
-    content |= {"shape": shape, "rows": rows, "prefix": prefix, "passes": passes}
+        passes = _passes(shape, nodes, batch, choices, prefix, repeats, place, dtype, seed)
+    content |= {"shape": shape, "batch": batch, "prefix": prefix, "passes": passes}
     write_report(output, content, _markdown(content, choices))
 
 
 def _passes(
     shape: str,
     nodes: Sequence[int],
+    batch: int,
     choices: Sequence[str],
-    rows: int,
     prefix: int,
     repeats: int,
     device: torch.device,
@@ -249,18 +255,18 @@ def _passes(
 ) -> list[dict[str, Any]]:
     switch = _Switch()
     layers, width = _random_layers(shape, switch, device, dtype, seed)
-    layers.reserve(rows, prefix + max(nodes))
-    start = torch.zeros(rows, dtype=torch.long, device=device)
+    layers.reserve(batch, prefix + max(nodes))
+    start = torch.zeros(batch, dtype=torch.long, device=device)
     layers(
-        torch.randn(rows, prefix, width, device=device, dtype=dtype),
-        Placement(start, torch.arange(prefix, device=device).expand(rows, -1)),
+        torch.randn(batch, prefix, width, device=device, dtype=dtype),
+        Placement(start, torch.arange(prefix, device=device).expand(batch, -1)),
     )
-    passes = []
+    rows = []
     for count in nodes:
-        hidden = torch.randn(rows, count, width, device=device, dtype=dtype)
+        hidden = torch.randn(batch, count, width, device=device, dtype=dtype)
         # A tree that is one path, read as any tree is.
-        ancestors = torch.ones(rows, count, count, dtype=torch.bool, device=device).tril()
-        positions = prefix + torch.arange(count, device=device).expand(rows, -1)
+        ancestors = torch.ones(batch, count, count, dtype=torch.bool, device=device).tril()
+        positions = prefix + torch.arange(count, device=device).expand(batch, -1)
         placement = Placement(start + prefix, positions, 0, ancestors)
         recordings, outputs = {}, {}
         for name in choices:
@@ -270,12 +276,12 @@ def _passes(
             recordings[name]()
             outputs[name] = found.float()
         seconds = interleaved_seconds({name: Work(run, _CALLS) for name, run in recordings.items()}, device, repeats)
-        passes += [
+        rows += [
             {"nodes": count, "choice": name, "difference": _difference(outputs[name], outputs[choices[0]])}
             | Timing.of(1e6 * seconds[name]).to_dict("microseconds")
             for name in choices
         ]
-    return passes
+    return rows
 
 
 def _read(layers: FusedLayers, hidden: Tensor, placement: Placement, found: Tensor) -> None:
@@ -309,10 +315,9 @@ def _markdown(content: Mapping[str, Any], choices: Sequence[str]) -> str:
         [[name, *(_cell(found[count, name]) for count in counts)] for name in choices],
     )
     about = (
-        f"Microseconds of the layers' pass behind {content['prefix']} tokens, by the tokens of each row (rows: "
-        f"{content['rows']}); where a choice names one kind of kernel, the other is as chosen. An exclamation mark: "
-        "outputs differ from those of "
-        f"{choices[0]} by more than {_MOST_DIFFERENCE:.0%} of the largest."
+        f"Microseconds of the layers' pass behind {content['prefix']} tokens, by its own tokens, each of "
+        f"{content['batch']} rows; where a choice names one kind of kernel, the other is as chosen. An exclamation "
+        f"mark: outputs differ from those of {choices[0]} by more than {_MOST_DIFFERENCE:.0%} of the largest."
     )
     title = f"# Tiles of linear maps and attention, {content['shape']}"
     return "\n\n".join([title, table, about, circumstances_markdown(content)]) + "\n"

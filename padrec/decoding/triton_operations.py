@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 from torch.nn import functional as F
 
-from padrec.decoding.attention_tiles import AttentionTileChoice, attention_tile
+from padrec.decoding.attention_tiles import AttentionTileChoice, attention_tile, heads_together
 from padrec.decoding.early_launch import launch_options
 from padrec.decoding.kernels.attention import attention_kernel, keep_kernel, rotate_kernel
 from padrec.decoding.kernels.gate import gate_kernel
@@ -19,6 +19,8 @@ from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, Tile, 
 
 # Of a program that adds up what was multiplied in parts.
 _SUM_OUTPUTS = 256
+# Units of heads that a warp rotates.
+_ROTATED_OF_A_WARP = 256
 # Of a program that applies gates to what the vendor's product has left.
 _GATE_OUTPUTS = 1024
 
@@ -305,7 +307,9 @@ class TritonOperations(LayerOperations):
         (batch, width), packing = placement.positions.shape, placement.packing
         shape = (batch, width) if packing is None else (len(qkv),)
         queries = torch.empty(*shape, heads.queries, heads.size, dtype=qkv.dtype, device=qkv.device)
-        rotate_kernel[(len(qkv), heads.queries + 2 * heads.keys)](
+        n_heads = heads.queries + 2 * heads.keys
+        together = heads_together(len(qkv), n_heads)
+        rotate_kernel[(len(qkv), triton.cdiv(n_heads, together))](
             qkv,
             None if norms is None else norms[0].weight,
             None if norms is None else norms[1].weight,
@@ -330,8 +334,9 @@ class TritonOperations(LayerOperations):
             PACKED=packing is not None,
             N_QUERIES=heads.queries,
             N_KEYS=heads.keys,
+            HEADS=together,
             SIZE=heads.size,
-            num_warps=1,
+            num_warps=min(4, triton.cdiv(together * heads.size, _ROTATED_OF_A_WARP)),
             **self._launch,
         )
         return queries
@@ -342,7 +347,7 @@ class TritonOperations(LayerOperations):
         n_tokens = batch * width if packing is None else len(queries)
         seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
-        tile = self._attention_tiles(width * group, heads.size, queries.itemsize)
+        tile = self._attention_tiles(width * group, batch * heads.keys, heads.size, queries.itemsize)
         ancestors = None if placement.ancestors is None else placement.ancestors.view(torch.uint8)
         attention_kernel[(batch * heads.keys, triton.cdiv(width * group, tile.queries))](
             queries,

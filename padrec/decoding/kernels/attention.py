@@ -32,12 +32,17 @@ def rotate_kernel(
     PACKED: tl.constexpr,
     N_QUERIES: tl.constexpr,
     N_KEYS: tl.constexpr,
+    HEADS: tl.constexpr,
     SIZE: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     let_next_start(EARLY)
-    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    unit = tl.arange(0, SIZE)
+    token = tl.program_id(0).to(tl.int64)
+    head = (tl.program_id(1) * HEADS + tl.arange(0, HEADS))[:, None]
+    unit = tl.arange(0, SIZE)[None, :]
+    is_query, is_key = head < N_QUERIES, (head >= N_QUERIES) & (head < N_QUERIES + N_KEYS)
+    is_value = (head >= N_QUERIES + N_KEYS) & (head < N_QUERIES + 2 * N_KEYS)
+    turns = is_query | is_key
     wait_for_input(EARLY)
     place = token
     if PACKED:
@@ -49,26 +54,21 @@ def rotate_kernel(
     # The rotation pairs each unit with the one half a head away.
     partner = (unit + SIZE // 2) % SIZE
     source = qkv + (token * (N_QUERIES + 2 * N_KEYS) + head) * SIZE
-    column = tl.load(lengths + row) + first + index
-    if head >= N_QUERIES + N_KEYS:
-        target = row * row_stride + (head - N_QUERIES - N_KEYS) * head_stride + column * SIZE
-        tl.store(values + target + unit, tl.load(source + unit))
-    else:
-        own, other = tl.load(source + unit).to(tl.float32), tl.load(source + partner).to(tl.float32)
-        if HAS_NORM:
-            factor = tl.rsqrt(tl.sum(own * own, 0) / SIZE + eps)
-            norm = query_norm if head < N_QUERIES else key_norm
-            own = own * factor * tl.load(norm + unit).to(tl.float32)
-            other = other * factor * tl.load(norm + partner).to(tl.float32)
-        position = tl.load(positions + row * position_row_stride + index * position_stride)
-        cosine = tl.load(cosines + position * SIZE + unit)
-        sine = tl.load(sines + position * SIZE + unit)
-        turned = own * cosine + tl.where(unit < SIZE // 2, -other, other) * sine
-        if head < N_QUERIES:
-            tl.store(queries + (token * N_QUERIES + head) * SIZE + unit, turned.to(queries.dtype.element_ty))
-        else:
-            target = row * row_stride + (head - N_QUERIES) * head_stride + column * SIZE
-            tl.store(keys + target + unit, turned.to(keys.dtype.element_ty))
+    read = tl.load(source + unit, turns | is_value, 0.0)
+    own, other = read.to(tl.float32), tl.load(source + partner, turns, 0.0).to(tl.float32)
+    if HAS_NORM:
+        factor = tl.rsqrt(tl.sum(own * own, 1) / SIZE + eps)[:, None]
+        own_norm = tl.where(is_query, tl.load(query_norm + unit), tl.load(key_norm + unit))
+        other_norm = tl.where(is_query, tl.load(query_norm + partner), tl.load(key_norm + partner))
+        own, other = own * factor * own_norm.to(tl.float32), other * factor * other_norm.to(tl.float32)
+    position = tl.load(positions + row * position_row_stride + index * position_stride)
+    cosine, sine = tl.load(cosines + position * SIZE + unit), tl.load(sines + position * SIZE + unit)
+    turned = own * cosine + tl.where(unit < SIZE // 2, -other, other) * sine
+    tl.store(queries + (token * N_QUERIES + head) * SIZE + unit, turned.to(queries.dtype.element_ty), is_query)
+    column = row * row_stride + (tl.load(lengths + row) + first + index) * SIZE
+    key = column + (head - N_QUERIES) * head_stride
+    tl.store(keys + key + unit, turned.to(keys.dtype.element_ty), is_key)
+    tl.store(values + key - N_KEYS * head_stride + unit, read, is_value)
 
 
 @triton.jit

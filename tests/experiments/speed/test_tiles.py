@@ -32,7 +32,7 @@ def test_unknown_choices_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_all_choices_are_timed_and_compute_the_same(tmp_path: Path) -> None:
-    main([f"--output={tmp_path}/report", "--shape=2x1024", "--nodes=[2,64]", "--rows=3", "--repeats=2"])
+    main([f"--output={tmp_path}/report", "--shape=2x1024", "--nodes=[2,64]", "--batch=3", "--repeats=2"])
     assert "!" not in (tmp_path / "report" / "report.md").read_text().partition("An exclamation")[0]
 
 
@@ -50,7 +50,7 @@ def test_no_choice_holds_more_than_there_is(name: str, n_tokens: int, n_out: int
 @pytest.mark.parametrize("n_queries", [2, 20, 128])
 @pytest.mark.parametrize("itemsize", [2, 4])
 def test_blocks_of_columns_fit_into_memory(name: str, n_queries: int, itemsize: int) -> None:
-    tile = CHOICES[name].attention(n_queries, 64, itemsize)
+    tile = CHOICES[name].attention(n_queries, 8, 64, itemsize)
     assert tile.queries == 16 or tile.queries < 2 * n_queries
     assert (tile.queries + 2 * (tile.stages - 1) * tile.columns) * 64 * itemsize <= 200 * 1024
 
