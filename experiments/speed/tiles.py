@@ -20,7 +20,15 @@ from padrec.decoding import Placement, Recording
 from padrec.decoding.attention_tiles import AttentionTile, AttentionTileChoice, attention_tile
 from padrec.decoding.cached_layers import FusedLayers
 from padrec.decoding.early_launch import launches_early
-from padrec.decoding.linear_tiles import HeldTile, LinearTile, Tile, TileChoice, linear_tile, streamed_tile
+from padrec.decoding.linear_tiles import (
+    MOST_TOKENS,
+    HeldTile,
+    LinearTile,
+    Tile,
+    TileChoice,
+    linear_tile,
+    streamed_tile,
+)
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.targets import build_backbone
 
@@ -44,14 +52,14 @@ _IN_4 = LinearTile(64, 32, 128, 4, 4, splits=4)
 _IN_8 = LinearTile(64, 64, 128, 4, 4, splits=8)
 
 
-def _out_in_4(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+def _out_in_4(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
     """From 33 tokens on attention's last map as the layer's last one, by programs that share its inputs."""
     if gated or itemsize != 2 or not 32 < n_tokens <= 64 or n_out > 1024:
         return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
     return _IN_4
 
 
-def _streamed_32(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+def _streamed_32(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
     """From 17 to 32 tokens tiles of so many, not of 64."""
     return (
         streamed_tile(n_tokens, n_out, n_in, gated, itemsize)
@@ -63,7 +71,7 @@ def _streamed_32(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: in
 def _gated(tile: LinearTile) -> TileChoice:
     """From 65 tokens on a tile for gated maps."""
 
-    def choose(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+    def choose(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
         if gated and itemsize == 2 and n_tokens > 64:
             return tile
         return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
@@ -74,7 +82,7 @@ def _gated(tile: LinearTile) -> TileChoice:
 def _out_above_64(tile: Tile) -> TileChoice:
     """From 65 tokens on a tile for attention's last map, of 1,024 inputs."""
 
-    def choose(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+    def choose(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
         if not gated and itemsize == 2 and n_tokens > 64 and n_in == n_out == 1024:
             return tile
         return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
@@ -85,7 +93,7 @@ def _out_above_64(tile: Tile) -> TileChoice:
 def _few_outputs(of_many_inputs: LinearTile, of_few: LinearTile) -> TileChoice:
     """From 33 tokens on, tiles for maps of few outputs: of many inputs, as a layer's last one, and of few inputs."""
 
-    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
         if gated or itemsize != 2 or n_tokens <= 32 or n_out > 1024:
             return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
         return of_many_inputs if n_in > 2 * n_out else of_few
@@ -93,7 +101,7 @@ def _few_outputs(of_many_inputs: LinearTile, of_few: LinearTile) -> TileChoice:
     return tile
 
 
-def _half_the_tokens(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+def _half_the_tokens(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
     """From 33 tokens on, twice as many programs, of 32 tokens each, which read half as many inputs."""
     chosen = linear_tile(n_tokens, n_out, n_in, gated, itemsize)
     if gated or itemsize != 2 or n_tokens <= 32 or n_out > 4096:
@@ -104,12 +112,34 @@ def _half_the_tokens(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize
 def _all_tokens(splits: int) -> TileChoice:
     """From 65 to 128 tokens, programs of all tokens, which read weights once; those of few outputs share inputs."""
 
-    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
         if itemsize != 2 or not 64 < n_tokens <= 128 or n_out > 4096:
             return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
         return LinearTile(128, 32, 128, 4, 3, splits if n_out <= 1024 and not gated else 1)
 
     return tile
+
+
+def _for_large_passes(
+    few: LinearTile | None = None, gate: LinearTile | None = None, others: LinearTile | None = None
+) -> TileChoice:
+    """Where `chosen` leaves all maps to the vendor, tiles for maps of few outputs, for gated maps and for others."""
+
+    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
+        if itemsize != 2 or n_tokens <= MOST_TOKENS:
+            return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+        return gate if gated else few if n_out <= 1024 else others
+
+    return tile
+
+
+# Of 64 and of 128 tokens; two programs share a multiprocessor.
+_LARGE = LinearTile(64, 64, 128, 4, 3)
+_LARGE_GATE = LinearTile(64, 64, 64, 4, 4)
+_LARGE_IN_4 = LinearTile(64, 64, 128, 4, 3, splits=4)
+_LARGER = LinearTile(128, 64, 64, 8, 4)
+_LARGER_GATE = LinearTile(128, 64, 64, 8, 3)
+_LARGER_IN_4 = LinearTile(128, 64, 64, 8, 4, splits=4)
 
 
 def _attention(columns: int, warps: int, stages: int, queries: int = 16) -> AttentionTileChoice:
@@ -139,6 +169,10 @@ CHOICES: Mapping[str, _Tiles] = {
     "32 tokens": _Tiles(linear=_half_the_tokens),
     "128 tokens": _Tiles(linear=_all_tokens(1)),
     "128 tokens, in 4": _Tiles(linear=_all_tokens(4)),
+    "large: down and out in 4": _Tiles(linear=_for_large_passes(few=_LARGE_IN_4)),
+    "large: gate": _Tiles(linear=_for_large_passes(gate=_LARGE_GATE)),
+    "large: all": _Tiles(linear=_for_large_passes(_LARGE_IN_4, _LARGE_GATE, _LARGE)),
+    "large: all, of 128": _Tiles(linear=_for_large_passes(_LARGER_IN_4, _LARGER_GATE, _LARGER)),
     "attention 64": _Tiles(attention=_attention(64, 4, 2)),
     "attention 128, 8 warps": _Tiles(attention=_attention(128, 8, 2)),
     "attention 256, 4 warps": _Tiles(attention=_attention(256, 4, 2)),
@@ -158,7 +192,7 @@ class _Switch:
 
     tiles = _Tiles()
 
-    def linear(self, *sizes: Any) -> Tile:
+    def linear(self, *sizes: Any) -> Tile | None:
         return self.tiles.linear(*sizes)
 
     def attention(self, *sizes: Any) -> AttentionTile:

@@ -4,6 +4,7 @@ from padrec.decoding.autoregressive import AutoregressiveDecoder
 from padrec.decoding.beam import BeamDecoder
 from padrec.decoding.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
 from padrec.decoding.catalog_draft import CatalogDraft
+from padrec.decoding.chain import Chain
 from padrec.decoding.compiled import compiled
 from padrec.decoding.constraint import (
     CatalogConstraint,
@@ -31,7 +32,7 @@ from padrec.decoding.runner import Branches, Prompts, TargetRunner, Transformers
 from padrec.decoding.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
 from padrec.decoding.session import Rounds
 from padrec.decoding.speculative import SpeculativeDecoder
-from padrec.decoding.static_tree import Chain, StaticTree
+from padrec.decoding.static_tree import StaticTree
 from padrec.decoding.supported_models import check_logits
 from padrec.decoding.token_tree import TokenTree
 from padrec.decoding.transformers_beam import TransformersBeamDecoder

@@ -43,7 +43,7 @@ class DynamicTree:
         self.greedy_temperature = greedy_temperature
         self.width = width
         self.nodes = min(nodes, 1 + width + (depth - 1) * width * width)
-        self.leaves = self.nodes - 1
+        self.leaves = 1 if width == 1 else self.nodes - 1
         self.draft_rows = (depth - 1) * width
         self.draft_passes = depth
 

@@ -8,13 +8,13 @@ import torch
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding.autoregressive import AutoregressiveDecoder
+from padrec.decoding.chain import Chain
 from padrec.decoding.decoder import LIST_SEARCH, Decoder, ListRequest
 from padrec.decoding.draft import Draft, TreeExpansion
 from padrec.decoding.dynamic_tree import DynamicTree
 from padrec.decoding.recommendations import DecodingTrace, Recommendations
 from padrec.decoding.runner import Prompts, TargetRunner
 from padrec.decoding.speculative import SpeculativeDecoder
-from padrec.decoding.static_tree import Chain
 
 _logger = logging.getLogger(__name__)
 
@@ -102,8 +102,9 @@ class AdaptiveDecoder(FastestDecoder):
 
     Args:
         draft: proposes tokens.
-        expansions: trees to choose from; None takes dynamic trees of 116, 52, 16 and 12 nodes and chains of eight, five
-            and two: with their forced tokens the larger ones fill whole tiles of a GPU.
+        expansions: trees to choose from; None takes dynamic trees of 116, 52, 16 and 12 nodes and chains of depth
+            eight, five, three and two: with their forced tokens the larger ones fill whole tiles of a GPU, and 32 rows
+            of the chain of three make a pass of 128 tokens, the largest that is not left to the vendor's products.
         rows: decode larger batches in so many rows, see `SpeculativeDecoder`; the choice is then made for so many.
 
     Raises:
@@ -115,7 +116,7 @@ class AdaptiveDecoder(FastestDecoder):
     ) -> None:
         if expansions is None:
             sizes = ((10, 10, 116), (10, 8, 52), (5, 6, 16), (8, 2, 12))
-            expansions = [*(DynamicTree(*size) for size in sizes), *(Chain(depth) for depth in (8, 5, 2))]
+            expansions = [*(DynamicTree(*size) for size in sizes), *(Chain(depth) for depth in (8, 5, 3, 2))]
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
         self._with_forced: dict[str, SpeculativeDecoder] = {}

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+# Above this many tokens a pass is bound by arithmetic, and the vendor's matrix products are the better ones.
+MOST_TOKENS = 128
+
 # Of a multiprocessor's memory, for what a program holds of inputs and weights.
 _TILE_BYTES = 200_000
 
@@ -70,11 +73,12 @@ class HeldTile:
 
 
 Tile = LinearTile | HeldTile
-# Tile of a map by its tokens, outputs, inputs, whether it is gated, and the bytes of a number.
-TileChoice = Callable[[int, int, int, bool, int], Tile]
+# Tile of a map by its tokens, outputs, inputs, whether it is gated, and the bytes of a number; None leaves the map to
+# the vendor's matrix product.
+TileChoice = Callable[[int, int, int, bool, int], Tile | None]
 
 
-def linear_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile:
+def linear_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
     """Tile of a linear map of several tokens.
 
     On one H100 whole passes of 32 tokens took 0.95 of the time with the tiles of 64 tokens.
@@ -123,12 +127,14 @@ def _held_beside_others(tokens: int, outputs: int, steps: int, rows: int) -> Hel
     return HeldTile(tokens, outputs, max(1, min(steps, held)), batch, _REGISTERS)
 
 
-def streamed_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> LinearTile:
-    """Tile of any map.
+def streamed_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> LinearTile | None:
+    """Tile of any map of no more tokens than `MOST_TOKENS`.
 
     The best of sweeps of whole passes, of maps of 1,024 to 3,072 units in bfloat16: on one H200, and for splits on one
     H100. Weights of more bytes get fewer stages, so that the tiles fit into a multiprocessor's memory.
     """
+    if n_tokens > MOST_TOKENS:
+        return None
     if itemsize == 2 and not gated and 32 < n_tokens <= 64 and n_out <= 1024 <= n_in:
         # Of so few outputs there are too few programs, each of which reads the inputs of all tokens.
         return LinearTile(64, 32, 128, 4, 4, splits=4)

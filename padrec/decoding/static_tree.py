@@ -1,4 +1,4 @@
-"""Trees whose shape is fixed in advance, chains among them."""
+"""Trees whose shape is fixed in advance."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -81,17 +81,6 @@ class StaticTree:
     def _parents(self, root: Tensor) -> Tensor:
         order = {path: index for index, path in enumerate([(), *(path for level in self._levels for path in level)])}
         return _index([order[path[:-1]] for path in order], root)
-
-
-class Chain(StaticTree):
-    """One proposal at each depth: the draft's most probable token.
-
-    Args:
-        depth: D, the deepest proposal, at least 1.
-    """
-
-    def __init__(self, depth: int = 5) -> None:
-        super().__init__([[0] * length for length in range(1, depth + 1)])
 
 
 def _index(values: list[int], like: Tensor) -> Tensor:

@@ -17,8 +17,6 @@ from padrec.decoding.kernels.norms import add_norm_kernel, norm_kernel
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, Stream
 from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, Tile, TileChoice, linear_tile, streamed_tile
 
-# Above this many tokens a pass is bound by arithmetic, and the vendor's matrix products are the better ones.
-_MOST_TOKENS = 128
 # Of a program that adds up what was multiplied in parts.
 _SUM_OUTPUTS = 256
 # Units of heads that a warp rotates.
@@ -32,8 +30,9 @@ class TritonOperations(LayerOperations):
 
     Args:
         early: launch each kernel while the one before it still runs, which GPUs can from Hopper (9.0) on.
-        tiles: divides linear maps of several tokens among programs (`experiments/speed/tiles.py` compares choices);
-            None is `linear_tile` with `early`, for which its held weights pay, and else `streamed_tile`.
+        tiles: divides linear maps of several tokens among programs, or leaves them to the vendor's product
+            (`experiments/speed/tiles.py` compares choices); None is `linear_tile` with `early`, for which its held
+            weights pay, and else `streamed_tile`.
         attention_tiles: divides attention among programs.
     """
 
@@ -57,16 +56,20 @@ class TritonOperations(LayerOperations):
     ) -> Tensor:
         """See `LayerOperations.linear`."""
         n_tokens = len(stream.values)
-        if n_tokens > _MOST_TOKENS:
+        n_out, n_in = weight.shape[0] // 2 if gated else weight.shape[0], weight.shape[1]
+        if n_tokens == 1:
+            y = stream.values.new_empty(1, n_out)
+            self._map_vector(stream.values, weight, bias, y, norm=stream.norm, gated=gated, ordered=ordered)
+            return y
+        tile = self._tiles(n_tokens, n_out, n_in, gated, stream.values.itemsize)
+        if tile is None:
             y = F.linear(self.normed(stream), weight, bias)
             return self._gate(y) if gated else y
-        y = stream.values.new_empty(n_tokens, weight.shape[0] // 2 if gated else weight.shape[0])
-        if n_tokens == 1:
-            self._map_vector(stream.values, weight, bias, y, norm=stream.norm, gated=gated, ordered=ordered)
-        elif stream.scaled is not None:
-            self._map(stream.scaled, weight, bias, y, incoming=stream, gated=gated, ordered=ordered)
+        y = stream.values.new_empty(n_tokens, n_out)
+        if stream.scaled is not None:
+            self._map(tile, stream.scaled, weight, bias, y, incoming=stream, gated=gated, ordered=ordered)
         else:
-            self._map(self.normed(stream), weight, bias, y, gated=gated, ordered=ordered)
+            self._map(tile, self.normed(stream), weight, bias, y, gated=gated, ordered=ordered)
         return y
 
     def add(
@@ -74,21 +77,21 @@ class TritonOperations(LayerOperations):
     ) -> Stream:
         """See `LayerOperations.add`."""
         n_tokens = len(x)
-        if n_tokens > _MOST_TOKENS:
-            return self._add_to(stream, F.linear(x, weight, bias), norm)
         y = torch.empty_like(stream.values)
         if n_tokens == 1:
             self._map_vector(x, weight, bias, y, residual=stream.values)
             return Stream(y, norm)
+        tile = self._tiles(n_tokens, y.shape[1], x.shape[1], False, x.itemsize)
+        if tile is None:
+            return self._add_to(stream, F.linear(x, weight, bias), norm)
         if norm is None or y.dtype == torch.float16:
             # Values times a norm's weight may be out of float16's range.
-            self._map(x, weight, bias, y, residual=stream.values)
+            self._map(tile, x, weight, bias, y, residual=stream.values)
             return Stream(y, norm)
-        tile = self._tiles(n_tokens, y.shape[1], x.shape[1], False, x.itemsize)
         parts = triton.cdiv(y.shape[1], tile.outputs if tile.splits == 1 else _SUM_OUTPUTS)
         squares = torch.empty(n_tokens, parts, dtype=torch.float32, device=y.device)
         outgoing = Stream(y, norm, torch.empty_like(y), squares)
-        self._map(x, weight, bias, y, residual=stream.values, outgoing=outgoing)
+        self._map(tile, x, weight, bias, y, residual=stream.values, outgoing=outgoing)
         return outgoing
 
     def normed(self, stream: Stream) -> Tensor:
@@ -125,6 +128,7 @@ class TritonOperations(LayerOperations):
 
     def _map(
         self,
+        tile: Tile,
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -139,6 +143,7 @@ class TritonOperations(LayerOperations):
         """A linear map of several tokens, `x` `[T, n]` to `y`.
 
         Args:
+            tile: of its programs.
             x: what is mapped, the scaled values of `incoming` where that is given: their norm's factors are then
                 applied to the result.
             weight: `[m, n]`.
@@ -150,7 +155,6 @@ class TritonOperations(LayerOperations):
             gated: see `linear`.
             ordered: see `linear`.
         """
-        tile = self._tiles(len(x), y.shape[1], x.shape[1], gated, x.itemsize)
         if tile.splits == 1:
             self._multiply(tile, x, weight, bias, y, incoming, residual, outgoing, gated, ordered)
             return

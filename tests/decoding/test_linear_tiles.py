@@ -2,7 +2,15 @@
 
 import pytest
 
-from padrec.decoding.linear_tiles import HELD_STEP, HELD_WARPS, HeldTile, LinearTile, linear_tile, streamed_tile
+from padrec.decoding.linear_tiles import (
+    HELD_STEP,
+    HELD_WARPS,
+    MOST_TOKENS,
+    HeldTile,
+    LinearTile,
+    linear_tile,
+    streamed_tile,
+)
 
 _REGISTERS, _PROGRAMS = 65536, 132
 _MAPS = [(2048, 1024, False), (1024, 1024, False), (3072, 1024, True), (1024, 3072, False)]
@@ -67,5 +75,14 @@ def test_two_programs_share_more_tokens_whose_inputs_they_ask_for_at_once(n_toke
 @pytest.mark.parametrize(("n_out", "n_in", "gated"), _MAPS)
 def test_streams_of_wide_numbers_fit_into_memory(n_tokens: int, n_out: int, n_in: int, gated: bool) -> None:
     tile = streamed_tile(n_tokens, n_out, n_in, gated, 4)
+    assert tile is not None
     rows = tile.tokens + tile.outputs * (2 if gated else 1)
     assert tile.stages * rows * tile.inputs * 4 <= 227 * 1024
+
+
+@pytest.mark.parametrize(("n_out", "n_in", "gated"), _MAPS)
+@pytest.mark.parametrize("itemsize", [2, 4])
+def test_large_passes_are_left_to_the_vendor(n_out: int, n_in: int, gated: bool, itemsize: int) -> None:
+    for choice in (linear_tile, streamed_tile):
+        assert choice(MOST_TOKENS, n_out, n_in, gated, itemsize) is not None
+        assert choice(MOST_TOKENS + 1, n_out, n_in, gated, itemsize) is None

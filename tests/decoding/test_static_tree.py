@@ -7,7 +7,6 @@ import torch
 from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding import (
     CatalogConstraint,
-    Chain,
     Choice,
     Constraint,
     FreeDecoding,
@@ -112,23 +111,6 @@ def test_the_draft_reads_only_nodes_that_have_children(shape: str) -> None:
     assert expansion.draft_passes == len(depths) + 1
 
 
-def test_a_chain_has_one_node_at_each_depth() -> None:
-    constraint = constraints()["free"]
-    chain, steps = Chain(4), PathSteps(2, _VOCABULARY.size, seed=1)
-    choice = choice_of(0.0, 2, 4)
-    tree = chain.expand(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, choice, steps)
-    assert (chain.depth, chain.nodes, chain.leaves, chain.draft_rows, chain.draft_passes) == (4, 5, 1, 3, 4)
-    assert tree.parents.tolist() == [[0, 0, 1, 2, 3]] * 2
-    assert tree.depths.tolist() == [[0, 1, 2, 3, 4]] * 2
-    for row in range(2):
-        path: tuple[int, ...] = ()
-        for token in tree.tokens[row, 1:].tolist():
-            assert token == int(steps.path_logits(row, path).argmax())
-            path += (token,)
-    slots = [slot for _, _, call_slots in steps.calls for slot in call_slots[0].tolist()]
-    assert slots == tree.states.slot[0, 1:4].tolist()
-
-
 def test_more_ranks_than_tokens_keep_the_shape() -> None:
     vocabulary = SemanticIDVocabulary([1], separator=False)
     expansion, steps = StaticTree([[rank] for rank in range(9)]), PathSteps(1, vocabulary.size, seed=0)
@@ -152,9 +134,3 @@ def test_more_ranks_than_tokens_keep_the_shape() -> None:
 def test_a_shape_that_is_no_tree_is_refused(choices: list[list[int]], message: str) -> None:
     with pytest.raises(InputError, match=rf"^{message}.*: expected distinct paths of ranks"):
         StaticTree(choices)
-
-
-@pytest.mark.parametrize("depth", [0, -1])
-def test_a_chain_without_nodes_is_refused(depth: int) -> None:
-    with pytest.raises(InputError, match="expected"):
-        Chain(depth)
