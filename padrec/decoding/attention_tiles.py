@@ -40,7 +40,9 @@ def attention_tile(n_queries: int, n_heads: int, size: int, itemsize: int) -> At
     if itemsize != 2:
         return AttentionTile(16, 32, 4, 2)
     if n_queries > 16 and n_heads * -(-n_queries // 16) > _PROGRAMS:
-        return AttentionTile(min(64, _power_of_two(n_queries)), max(32, 4096 // size), 4, 3)
+        if n_queries <= 32:
+            return AttentionTile(32, min(128, max(32, 8192 // size)), 4, 2)
+        return AttentionTile(64, max(32, 4096 // size), 4, 3)
     return AttentionTile(16, min(256, max(32, 16_384 // size)), 16 if 16 < n_queries <= 64 else 8, 2)
 
 

@@ -116,13 +116,15 @@ class _BeamSession:
         recording_seconds = self._recordings.record(prompts, keys)
         watch = Stopwatch(self._device)
         self._recordings.start(prompts, keys)
-        prefill_seconds = watch.lap()
+        prefilled = watch.mark()
         self._recordings.round()
-        decode_seconds = watch.lap()
+        seconds, prefill_seconds = watch.lap(), prefilled()
         leaves, log_probs = self._search.best()
         lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
         n_passes = self._search.n_passes
-        return lists, beam_trace(request, lists.leaves, n_passes, prefill_seconds, decode_seconds, recording_seconds)
+        return lists, beam_trace(
+            request, lists.leaves, n_passes, prefill_seconds, seconds - prefill_seconds, recording_seconds
+        )
 
 
 def check_width(beam_width: int | None) -> None:

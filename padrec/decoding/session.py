@@ -71,9 +71,10 @@ class Session:
         recording_seconds = self._recordings.record(prompts, keys)
         watch = Stopwatch(self._device)
         self._recordings.start(prompts, keys)
-        prefill_seconds = watch.lap()
+        prefilled = watch.mark()
         self._finish_lists()
-        trace = statistics.trace(prefill_seconds, watch.lap(), lists.lengths, recording_seconds)
+        seconds, prefill_seconds = watch.lap(), prefilled()
+        trace = statistics.trace(prefill_seconds, seconds - prefill_seconds, lists.lengths, recording_seconds)
         return lists.recommendations(), trace
 
     def _finish_lists(self) -> None:
