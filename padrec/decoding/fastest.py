@@ -69,9 +69,10 @@ class FastestDecoder:
         spent = 0.0
         if key not in self._chosen:
             self._chosen[key], spent = self._fastest(runner, prompts, request)
-        lists, trace = self.decoders[self._chosen[key]].decode(runner, prompts, request, generator)
+        chosen = self._chosen[key]
+        lists, trace = self.decoders[chosen].decode(runner, prompts, request, generator)
         trace = trace.widened(self.max_depth(request))
-        return lists, replace(trace, recording_seconds=trace.recording_seconds + spent)
+        return lists, replace(trace, recording_seconds=trace.recording_seconds + spent, decoder=chosen)
 
     def candidates(self, request: ListRequest, batch: int) -> Mapping[str, Decoder]:
         """The decoders that a batch of this size is tried with, by name."""

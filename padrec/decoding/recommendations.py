@@ -62,7 +62,7 @@ class DecodingTrace:
     """What one decode of one batch cost and how its proposals fared.
 
     Attributes:
-        prefill_seconds: wall-clock seconds until the first token, device synchronised at both ends.
+        prefill_seconds: wall-clock seconds until the device has the first token.
         decode_seconds: wall-clock seconds for the rest.
         target_passes: passes while the row was unfinished, the prefill not counted, int64 `[B]`.
         draft_passes: forward passes of the draft meanwhile, int64 `[B]`.
@@ -73,6 +73,7 @@ class DecodingTrace:
         accepted_lengths: rounds of unfinished rows by the number of draft tokens kept, int64 `[D + 1]`.
         recording_seconds: wall-clock seconds for compiling and recording what was needed for the first time; paid once,
             and not part of the other seconds.
+        decoder: the one that was chosen, by its name, where there are several; see `FastestDecoder`.
     """
 
     prefill_seconds: float
@@ -84,6 +85,7 @@ class DecodingTrace:
     accepted: Tensor
     accepted_lengths: Tensor
     recording_seconds: float = 0.0
+    decoder: str | None = None
 
     def widened(self, max_depth: int) -> "DecodingTrace":
         """The same trace with counts up to a depth D that its own rounds never came to."""

@@ -1,5 +1,6 @@
 """Everything that is measured of one arm, reduced over batches and processes."""
 
+from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
@@ -45,6 +46,7 @@ class ArmMetrics(nn.Module):
         max_depth: D, the arm's deepest proposal.
         sequential: whether an item is written behind those before it, so that two lists have a first difference.
         over_transformers: whether to compare with transformers' own `generate` too.
+        decoders: names of those that the arm chooses among, if it does; see `DecodingTrace.decoder`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ArmMetrics(nn.Module):
         max_depth: int,
         sequential: bool = True,
         over_transformers: bool = False,
+        decoders: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
@@ -77,6 +80,8 @@ class ArmMetrics(nn.Module):
             else {}
         )
         self.target_passes, self.draft_passes = Total(), Total()
+        self._decoders = tuple(decoders)
+        self.lists_by = nn.ModuleList(Total() for _ in decoders)  # in their order, since a name may hold anything
         self.valid, self.distinct, self.identical, self.margins = Mean(), Mean(), Mean(), Mean()
 
     def update(
@@ -114,6 +119,8 @@ class ArmMetrics(nn.Module):
             metric.update(trace.attempted, trace.accepted)
         self.target_passes.update(trace.target_passes)
         self.draft_passes.update(trace.draft_passes)
+        for name, total in self._lists_by():
+            total.update(len(lists.leaves) if name == trace.decoder else 0)
         self._check(lists)
         # Without lists to compare with, the share and the margin are no numbers.
         same, margins = (torch.zeros(0), torch.zeros(0)) if expected is None else _compared(lists, expected)
@@ -123,6 +130,10 @@ class ArmMetrics(nn.Module):
     def add_recording(self, trace: DecodingTrace) -> None:
         """Add what a decode, also one that counts for nothing else, paid once for all that follow."""
         self.recording_seconds.update(trace.recording_seconds)
+
+    def _lists_by(self) -> list[tuple[str, Total]]:
+        totals = [total for total in self.lists_by if isinstance(total, Total)]
+        return list(zip(self._decoders, totals, strict=True))
 
     def _rank(self) -> None:
         """Count the rankings of all rows that still wait for it."""
@@ -157,6 +168,7 @@ class ArmMetrics(nn.Module):
         rates = {by: metric.compute().cpu() for by, metric in _named(self.rates)}
         n_slot_states = rates["slot"].shape[0] if rates else 0
         margin = float(self.margins.compute())
+        lists_by = {name: int(total.compute()) for name, total in self._lists_by()}
         metrics: dict[str, Any] = {
             "seconds": speed["seconds"],
             "prefill_seconds": speed["prefill_seconds"],
@@ -180,6 +192,7 @@ class ArmMetrics(nn.Module):
             **self._over_transformers(),
             "identical_lists": float(self.identical.compute()),
             "first_difference_margin": None if isnan(margin) else margin,
+            **({"lists_by": {name: count for name, count in lists_by.items() if count > 0}} if lists_by else {}),
         }
         acceptance = rates.get("slot_and_depth", torch.zeros(n_slot_states, 0, dtype=torch.float64))
         return ArmResult(name, metrics, acceptance, self.accepted_lengths.compute().cpu(), latencies)

@@ -15,6 +15,7 @@ from padrec.decoding import (
     LIST_SEARCH,
     Decoder,
     DecodingTrace,
+    FastestDecoder,
     ListRequest,
     Prompts,
     Recommendations,
@@ -126,8 +127,9 @@ class SpeculativeEvaluator(L.LightningModule):
             max_depth = arm.max_depth(self._request)
             compared = TRANSFORMERS in self._arms
             sequential = arm.search == LIST_SEARCH
+            decoders = tuple(arm.decoders) if isinstance(arm, FastestDecoder) else ()
             self._metrics[name] = ArmMetrics(
-                self._catalog, self._vocabulary.n_slot_states, max_depth, sequential, compared
+                self._catalog, self._vocabulary.n_slot_states, max_depth, sequential, compared, decoders
             )
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:

@@ -77,8 +77,19 @@ class Report:
         rows = [[escape_markdown(arm), *(cell(metrics) for _, cell in columns)] for arm, metrics in self.arms.items()]
         settings = [f"- {name}: {value}" for name, value in self._settings().items()]
         command = f"```\n{self.command}\n```"
-        parts = [title, markdown_table(header, rows), _HOW_TO_READ, "## Settings", "\n".join(settings), command]
+        table = markdown_table(header, rows)
+        parts = [title, table, _HOW_TO_READ, *self._choices(), "## Settings", "\n".join(settings), command]
         return "\n\n".join(parts) + "\n"
+
+    def _choices(self) -> list[str]:
+        """A sentence for each arm that chooses among decoders."""
+        return [
+            f"{escape_markdown(arm)} wrote "
+            + ", ".join(f"{count:,} lists by {escape_markdown(name)}" for name, count in metrics["lists_by"].items())
+            + "."
+            for arm, metrics in self.arms.items()
+            if "lists_by" in metrics
+        ]
 
     def _settings(self) -> dict[str, str]:
         return {

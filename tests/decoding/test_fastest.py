@@ -66,6 +66,7 @@ def test_what_the_choice_costs_is_reported_once_and_apart() -> None:
     prompts = random_prompts(_CATALOG, _VOCABULARY, [1])
     traces = [decoder.decode(runner, prompts, request, torch.Generator())[1] for _ in range(2)]
     assert [trace.seconds for trace in traces] == [2, 2]
+    assert [trace.decoder for trace in traces] == ["a", "a"]
     assert [trace.recording_seconds for trace in traces] == [3 * (2 + 1) + 3 * (5 + 1) + 1, 1]
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,3 +115,13 @@ def test_arms_are_compared_with_the_first_of_their_search() -> None:
         "steps": "beam",
         "renormalised": None,
     }
+
+
+def test_lists_are_counted_by_the_decoder_that_was_chosen_for_them() -> None:
+    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, decoders=["a tree", "tree 0.5", "none"])
+    for users, chosen in ((3, "tree 0.5"), (2, "none"), (1, "tree 0.5")):
+        batch = users_with(torch.arange(users)[:, None])
+        trace = replace(trace_of(batch), decoder=chosen)
+        lists = Recommendations(*(torch.zeros(users, 2, dtype=torch.long),) * 2, torch.zeros(users, 2))
+        metrics.update(batch, lists, trace, None, trace)
+    assert metrics.result("arm", is_reference=False).metrics["lists_by"] == {"tree 0.5": 4, "none": 2}

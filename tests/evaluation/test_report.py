@@ -88,6 +88,13 @@ def test_speedups_over_transformers_have_a_column_where_there_are_any() -> None:
     assert [row[column].strip() for row in (slow, fast)] == ["–", "7.00 × (6.50 – 7.25)"]
 
 
+def test_what_an_arm_chose_stands_below_the_table() -> None:
+    chosen = {"lists_by": {"a tree": 1200, "no speculation": 3}}
+    report = toy_report(arms={"a": toy_metrics(1.0, 0), "b|": toy_metrics(2.0, 3) | chosen})
+    assert "\n\nb\\| wrote 1,200 lists by a tree, 3 lists by no speculation.\n\n" in report.markdown()
+    assert report.scalars()["test/b|/lists_by/a tree"] == 1200
+
+
 def test_a_single_list_that_differs_is_not_rounded_away() -> None:
     metrics = toy_metrics(2.0, 3) | {"identical_lists": 1 - 1e-6}
     assert "99.99%" in toy_report(arms={"a": metrics}).markdown()
