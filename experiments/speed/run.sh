@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All speed measurements on one GPU, or the parts that are named: engine, profile, assistant, evaluate.
-# `evaluate` needs the models of experiments/beauty/run.sh and of `assistant`. Whatever stands behind -- goes to every
+# All speed measurements on one GPU, or the parts that are named: engine, profile, assistant, evaluate, batches.
+# `evaluate` and `batches` need the models of experiments/beauty/run.sh and of `assistant`. Whatever stands behind -- goes to every
 # command of the part: run.sh engine -- --batches '[1]' --repeats 5
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -12,7 +12,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
   shift
 done
 [ $# -eq 0 ] || shift
-[ ${#parts[@]} -gt 0 ] || parts=(engine profile assistant evaluate)
+[ ${#parts[@]} -gt 0 ] || parts=(engine profile assistant evaluate batches)
 
 for part in "${parts[@]}"; do
   case $part in
@@ -28,8 +28,14 @@ for part in "${parts[@]}"; do
         padrec test --config $configs/evaluate.yaml ${overlay:+--config "$configs/$overlay.yaml"} "$@"
       done
       ;;
+    batches) # the tree that is chosen for every number of users, and what it gains
+      for size in 1 2 4 8 16 32 64; do
+        padrec test --config $configs/evaluate.yaml --config $configs/batch32.yaml --data.init_args.max_users 256 \
+          --data.init_args.eval_batch_size "$size" --trainer.logger.init_args.name "batches/$size" "$@"
+      done
+      ;;
     *)
-      echo "$part: expected engine, profile, assistant or evaluate" >&2
+      echo "$part: expected engine, profile, assistant, evaluate or batches" >&2
       exit 2
       ;;
   esac
