@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.speed.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from experiments.speed.timing import Timing, Work, interleaved_seconds
+from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import (
     DynamicTree,
     FeatureDraft,

@@ -13,8 +13,8 @@ from experiments.speed.constraint_cost import constraint_cost
 from experiments.speed.engine_report import engine_markdown, log_engine
 from experiments.speed.pass_costs import round_cost, target_passes
 from experiments.speed.setting import Setting, backbone_of, past_bytes, read_bytes
-from experiments.speed.study import check_positive, chosen_device, circumstances, run_command
 from experiments.speed.timing import Work, interleaved_seconds
+from experiments.study import check_positive, chosen_device, circumstances, run_command
 from padrec.evaluation.report import check_writable, write_report
 
 _MOVED_BYTES = {"cuda": 4 * 10**9, "cpu": 10**8}

@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from experiments.speed.cost_figure import cost_by_nodes
-from experiments.speed.study import circumstances_markdown
+from experiments.study import circumstances_markdown
 from padrec.evaluation.report import markdown_table
 
 _ROUND_COLUMNS = (

@@ -17,8 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from experiments.speed.pass_costs import ROUND_PREFIX, ROUNDS, TREE_ROOM, round_tree
 from experiments.speed.setting import Setting, backbone_of
-from experiments.speed.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from experiments.speed.timing import Timing, Work, interleaved_seconds
+from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import AutoregressiveDecoder, ListRequest, SpeculativeDecoder
 from padrec.decoding import FreeDecoding, Phase, Recording, Rounds
 from padrec.decoding.runner import roomy

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from experiments.speed.setting import backbone_of, drawn_on
-from experiments.speed.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from experiments.speed.timing import Timing, Work, interleaved_seconds
+from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import InputError, SemanticIDVocabulary
 from padrec.decoding import Placement, Recording
 from padrec.decoding.attention_tiles import AttentionTile, AttentionTileChoice, attention_tile

@@ -1,4 +1,4 @@
-"""What the commands of this folder share: where they run, how they end, what their reports say of it."""
+"""What the commands of experiments share: where they run, how they end, what their reports say of it."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence

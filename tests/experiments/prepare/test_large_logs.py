@@ -1,0 +1,31 @@
+"""The measurement of `padrec prepare` on made-up logs."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from experiments.prepare.large_logs import main, write_log
+
+
+def test_a_report_of_every_log(tmp_path: Path) -> None:
+    main(["--output", str(tmp_path / "logs"), "--interactions", "[20000]", "--items", "500"])
+    report = json.loads((tmp_path / "logs" / "report.json").read_text(encoding="utf-8"))
+    (log,) = report["logs"]
+    assert log["interactions"] == log["counts"]["read"] == 20000
+    assert 0 < log["counts"]["interactions"] < 20000
+    assert log["peak_mebibytes"] > report["start"]["peak_mebibytes"] / 2 > 0
+    assert "| 20,000 |" in (tmp_path / "logs" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_report_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path)])
+    assert "already" in capsys.readouterr().err
+
+
+def test_logs_are_written_in_pieces(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.parquet", 1_000_001, 10, seed=0)
+    assert pq.ParquetFile(tmp_path / "log.parquet").metadata.num_rows == 1_000_001
