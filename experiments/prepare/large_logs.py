@@ -38,16 +38,22 @@ def measure(
     """Prepare logs of some sizes, each in a process of its own; writes report.json and report.md.
 
     Args:
-        output: folder of the report, new or without one; the logs and what is prepared of them lie in it too.
+        output: folder of the report, new or empty; the logs and what is prepared of them lie in it too.
         interactions: of each log.
         items: of every log.
         seed: of the logs.
 
     Raises:
-        InputError: a size below 1, a report that is already there, or a preparation that failed.
+        InputError: a size below 1, a report that is already there, a folder that holds something else, or a
+            preparation that failed.
     """
     check_positive(interactions=interactions, items=[items])
     check_writable(output)
+    # What is prepared already would cost nothing once more.
+    if output.exists() and any(output.iterdir()):
+        raise InputError(
+            f"{output} holds something already, such as logs of a run that was cut: expected an empty folder"
+        )
     content = circumstances("experiments.prepare.large_logs", torch.device("cpu"), torch.float32, seed)
     content |= {"items": items, "min_rating": _LEAST_RATING, "start": _start(), "logs": []}
     for n_rows in interactions:

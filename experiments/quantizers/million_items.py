@@ -47,11 +47,11 @@ def measure(
     check_positive(items=[items], dimension=[dimension], slots=[slots], codes=[codes], iterations=[iterations])
     check_writable(output)
     place, _ = chosen_device(device)
+    quantizer = ResidualKMeans((codes,) * slots, iterations=iterations, fit_items=fit_items, seed=seed, device=place)
     content = circumstances("experiments.quantizers.million_items", place, torch.float32, seed)
     vectors = made_up(items, dimension, seed)
     content |= {"items": items, "dimension": dimension, "codebook_sizes": [codes] * slots, "iterations": iterations}
     content |= {"fit_items": fit_items, "threads": torch.get_num_threads(), "gigabytes_before": _peak_gigabytes()}
-    quantizer = ResidualKMeans((codes,) * slots, iterations=iterations, fit_items=fit_items, seed=seed, device=place)
     start = time.perf_counter()
     quantizer.fit(vectors)
     _wait_for(place)

@@ -26,6 +26,13 @@ def test_a_report_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "already" in capsys.readouterr().err
 
 
+def test_what_an_interrupted_run_has_left_is_not_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "20000").mkdir()
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path)])
+    assert "expected an empty folder" in capsys.readouterr().err
+
+
 def test_logs_are_written_in_pieces(tmp_path: Path) -> None:
     write_log(tmp_path / "log.parquet", 1_000_001, 10, seed=0)
     assert pq.ParquetFile(tmp_path / "log.parquet").metadata.num_rows == 1_000_001

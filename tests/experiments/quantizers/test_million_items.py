@@ -28,6 +28,14 @@ def test_a_size_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "error: items [0]: expected numbers from 1\n"
 
 
+def test_a_sample_that_is_none_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path), "--items", str(10**12), "--fit_items", "0"])  # more than memory holds
+    assert "fit_items is 0" in capsys.readouterr().err
+
+
 def test_later_directions_are_weaker() -> None:
     spread = made_up(20_000, 16, seed=0, chunk=999).var(0)
     assert torch.allclose(spread, 1 / torch.arange(1.0, 17.0), rtol=0.1)
