@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,12 +27,19 @@ _MOST_TOKENS = 512
 # Once for what is done for the first time only, and this often for the measurement, whose least counts.
 _MEASUREMENTS = 2
 
+# Batches of a size that are tried. One alone says little: how many rounds it takes is up to its slowest list.
+_TRIALS = 4
+
+# A decoder that has taken longer than the fastest by this share is tried no more.
+_MARGIN = 0.25
+
 
 class FastestDecoder:
     """Decodes with the fastest of several lossless decoders, which is found out for every batch size it meets.
 
-    The first batch of a size is decoded by all of them before it is decoded for good. What that costs is not part of
-    the decoding time; it is reported as `DecodingTrace.recording_seconds`.
+    The first batch of a size is decoded by all of them before it is decoded for good, the next three by those that
+    have taken at most a quarter longer than the fastest. What that costs is not part of the decoding time; it is
+    reported as `DecodingTrace.recording_seconds`.
 
     Args:
         decoders: by name; all lossless, so that the choice decides over nothing but time.
@@ -50,7 +57,7 @@ class FastestDecoder:
             what = f"decoders {list(decoders)}, not lossless {lossy}"
             raise InputError(f"{what}: expected lossless decoders of lists, at least one")
         self.decoders = dict(decoders)
-        self._chosen: dict[tuple[TargetRunner, ListRequest, int], str] = {}
+        self._trials: dict[tuple[TargetRunner, ListRequest, int], _Trials] = {}
 
     def max_depth(self, request: ListRequest) -> int:
         """The deepest proposal of any decoder; see `Decoder.max_depth`."""
@@ -65,34 +72,64 @@ class FastestDecoder:
         self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
     ) -> tuple[Recommendations, DecodingTrace]:
         """Write one list for each prompt; see `Decoder.decode`."""
-        key = (runner, request, len(prompts.tokens))
-        spent = 0.0
-        if key not in self._chosen:
-            self._chosen[key], spent = self._fastest(runner, prompts, request)
-        chosen = self._chosen[key]
-        lists, trace = self.decoders[chosen].decode(runner, prompts, request, generator)
+        batch = len(prompts.tokens)
+        key = (runner, request, batch)
+        if key not in self._trials:
+            self._trials[key] = _Trials(dict.fromkeys(self.candidates(request, batch), 0.0))
+        trials = self._trials[key]
+        spent = 0.0 if trials.over else self._try(trials, runner, prompts, request)
+        lists, trace = self.decoders[trials.fastest].decode(runner, prompts, request, generator)
         trace = trace.widened(self.max_depth(request))
-        return lists, replace(trace, recording_seconds=trace.recording_seconds + spent, decoder=chosen)
+        return lists, replace(trace, recording_seconds=trace.recording_seconds + spent, decoder=trials.fastest)
 
     def candidates(self, request: ListRequest, batch: int) -> Mapping[str, Decoder]:
         """The decoders that a batch of this size is tried with, by name."""
         return self.decoders
 
-    def _fastest(self, runner: TargetRunner, prompts: Prompts, request: ListRequest) -> tuple[str, float]:
-        """The name of the fastest decoder for such a batch, and the seconds that finding out took."""
+    def _try(self, trials: "_Trials", runner: TargetRunner, prompts: Prompts, request: ListRequest) -> float:
+        """Decode a batch by all that are still in question; returns the seconds that took."""
         spent, seconds = 0.0, {}
-        for name, decoder in self.candidates(request, len(prompts.tokens)).items():
+        for name in trials.seconds:
             traces = []
             for _ in range(1 + _MEASUREMENTS):
                 # The request's own generator must stand where it stood: sampled lists may not depend on this.
-                _, trace = decoder.decode(runner, prompts, request, torch.Generator().manual_seed(0))
+                _, trace = self.decoders[name].decode(runner, prompts, request, torch.Generator().manual_seed(0))
                 traces.append(trace)
             seconds[name] = min(trace.seconds for trace in traces[1:])
             spent += sum(trace.seconds + trace.recording_seconds for trace in traces)
-        best = min(seconds, key=lambda name: seconds[name])
-        times = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in seconds.items())
-        _logger.info("batches of %d are decoded by %s (%s)", len(prompts.tokens), best, times)
-        return best, spent
+        trials.add(seconds)
+        if trials.over:
+            times = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in trials.seconds.items())
+            _logger.info("batches of %d are decoded by %s (%s)", len(prompts.tokens), trials.fastest, times)
+        return spent
+
+
+@dataclass
+class _Trials:
+    """What the first batches of a size have shown.
+
+    Attributes:
+        seconds: of each decoder still in question, by name, for all batches so far.
+        batches: their number.
+    """
+
+    seconds: dict[str, float]
+    batches: int = 0
+
+    @property
+    def fastest(self) -> str:
+        return min(self.seconds, key=lambda name: self.seconds[name])
+
+    @property
+    def over(self) -> bool:
+        return self.batches == _TRIALS or (self.batches > 0 and len(self.seconds) == 1)
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count another batch, and leave out what is slower by far."""
+        self.batches += 1
+        total = {name: before + seconds[name] for name, before in self.seconds.items()}
+        most = (1 + _MARGIN) * min(total.values())
+        self.seconds = {name: value for name, value in total.items() if value <= most}
 
 
 class AdaptiveDecoder(FastestDecoder):
@@ -103,9 +140,10 @@ class AdaptiveDecoder(FastestDecoder):
 
     Args:
         draft: proposes tokens.
-        expansions: trees to choose from; None takes dynamic trees of 116, 52, 16 and 12 nodes and chains of depth
-            eight, five, three and two: with their forced tokens the larger ones fill whole tiles of a GPU, and 32 rows
-            of the chain of three make a pass of 128 tokens, the largest that is not left to the vendor's products.
+        expansions: trees to choose from; None takes dynamic trees of 116, 52, 16 (wide and deep) and 12 nodes and
+            chains of depth eight, five, three and two: with their forced tokens the larger ones fill whole tiles of a
+            GPU, and 32 rows of the chain of three make a pass of 128 tokens, the largest that is not left to the
+            vendor's products.
         rows: decode larger batches in so many rows, see `SpeculativeDecoder`; the choice is then made for so many.
 
     Raises:
@@ -116,15 +154,15 @@ class AdaptiveDecoder(FastestDecoder):
         self, draft: Draft, expansions: Sequence[TreeExpansion] | None = None, rows: int | None = None
     ) -> None:
         if expansions is None:
-            sizes = ((10, 10, 116), (10, 8, 52), (5, 6, 16), (8, 2, 12))
+            sizes = ((10, 10, 116), (10, 8, 52), (5, 6, 16), (8, 3, 16), (8, 2, 12))
             expansions = [*(DynamicTree(*size) for size in sizes), *(Chain(depth) for depth in (8, 5, 3, 2))]
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
         self._with_forced: dict[str, SpeculativeDecoder] = {}
         self._without_forced: dict[str, SpeculativeDecoder] = {}
         for expansion in expansions:
-            name = f"{type(expansion).__name__} of {expansion.nodes} nodes"
-            self._with_forced[f"{name} and forced tokens"] = SpeculativeDecoder(draft, expansion, rows=rows)
+            name = f"{type(expansion).__name__} of {expansion.nodes} nodes, depth {expansion.depth}"
+            self._with_forced[f"{name}, with forced tokens"] = SpeculativeDecoder(draft, expansion, rows=rows)
             self._without_forced[name] = SpeculativeDecoder(draft, expansion, forced_tokens=False, rows=rows)
         self._forced_alone = {"forced tokens alone": AutoregressiveDecoder(forced_tokens=True, rows=rows)}
         self._plain = {"no speculation": AutoregressiveDecoder(rows=rows)}

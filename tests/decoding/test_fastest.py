@@ -52,12 +52,24 @@ def test_every_batch_size_gets_the_decoder_that_is_fastest_for_it() -> None:
     runner, request = TransformersRunner(tiny_target(_VOCABULARY)), request_for()
     large_tree, small_tree = TimedDecoder(1, 1), TimedDecoder(3, 0.1)
     decoder = FastestDecoder({"large": large_tree, "small": small_tree})
-    for batch in (1, 4, 1, 4, 4):
+    for batch in (1, 4, 1, 4, 4):  # 2 and 4 seconds for a list, 5 and 3.4 for four: clear at once
         prompts = random_prompts(_CATALOG, _VOCABULARY, list(range(batch)))
         decoder.decode(runner, prompts, request, torch.Generator())
     measured = [1, 1, 1, 4, 4, 4]
     assert sorted(large_tree.batches) == sorted([*measured, 1, 1])
     assert sorted(small_tree.batches) == sorted([*measured, 4, 4, 4])
+
+
+def test_what_is_nearly_as_fast_is_tried_for_more_batches() -> None:
+    runner, request = TransformersRunner(tiny_target(_VOCABULARY)), request_for()
+    lucky, steady, slow = TimedDecoder(1.0, 0), TimedDecoder(1.1, 0), TimedDecoder(1.4, 0)
+    decoder = FastestDecoder({"lucky": lucky, "steady": steady, "slow": slow})
+    prompts, chosen = random_prompts(_CATALOG, _VOCABULARY, [1]), []
+    for seconds in (1.0, 1.15, 1.2, 1.2, 0.1, 0.1):
+        lucky.per_batch = seconds
+        chosen.append(decoder.decode(runner, prompts, request, torch.Generator())[1].decoder)
+    assert chosen == ["lucky", "lucky", "steady", "steady", "steady", "steady"]
+    assert [len(d.batches) for d in (lucky, steady, slow)] == [4 * 3 + 2, 4 * 3 + 4, 3]
 
 
 def test_what_the_choice_costs_is_reported_once_and_apart() -> None:
@@ -92,8 +104,11 @@ def test_adaptive_tries_what_could_pay_for_the_batch() -> None:
     request = request_for()
     run = request.constraint.longest_run
     assert run == 2
-    chain, always = {"Chain of 4 nodes"}, {"no speculation", "forced tokens alone"}
-    forced_chain, forced_tree = {"Chain of 4 nodes and forced tokens"}, {"DynamicTree of 60 nodes and forced tokens"}
+    chain, always = {"Chain of 4 nodes, depth 3"}, {"no speculation", "forced tokens alone"}
+    forced_chain, forced_tree = (
+        {"Chain of 4 nodes, depth 3, with forced tokens"},
+        {"DynamicTree of 60 nodes, depth 6, with forced tokens"},
+    )
     assert set(decoder.candidates(request, 1)) == always | chain | forced_chain | forced_tree
     assert set(decoder.candidates(request, 64)) == always | chain | forced_chain
     assert set(decoder.candidates(request, 128)) == always | chain
@@ -101,7 +116,7 @@ def test_adaptive_tries_what_could_pay_for_the_batch() -> None:
     in_rows = AdaptiveDecoder(RandomDraft(_VOCABULARY), [DynamicTree(6, 10, 60), Chain(3)], rows=64)
     assert set(in_rows.candidates(request, 1000)) == always | chain | forced_chain
     free = ListRequest.build(_CATALOG, _VOCABULARY, 3, constrained=False)
-    assert set(decoder.candidates(free, 1)) == {"no speculation", "DynamicTree of 60 nodes"} | chain
+    assert set(decoder.candidates(free, 1)) == {"no speculation", "DynamicTree of 60 nodes, depth 6"} | chain
 
 
 def test_only_lossless_decoders_can_stand_in_for_each_other() -> None:
