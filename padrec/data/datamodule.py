@@ -47,6 +47,7 @@ class SemanticIDDataModule(LightningDataModule):
         max_users: the most users to validate, test and predict with, a random sample; None takes all.
         generated_lists: JSON-lines files of lists that a target generated, to train on beside the logged sequences;
             a row is `{"user": key, "history": [item key, …], "items": [item key, …]}`.
+        logged_sequences: whether what users did is trained on; False trains on the generated lists alone.
         list_marker: whether `<eos>` stands between a history, with the text of `prompt`, and a list: it ends the
             prompts, and goes into the rows of generated lists. A target that is trained so writes lists behind the
             marker and continues what a user did without it.
@@ -79,6 +80,7 @@ class SemanticIDDataModule(LightningDataModule):
         short_users: Literal["error", "drop"] = "error",
         max_users: int | None = None,
         generated_lists: list[str] | None = None,
+        logged_sequences: bool = True,
         list_marker: bool = False,
         predict_split: Literal["test", "train"] = "test",
         predict_cuts: int = 1,
@@ -94,6 +96,7 @@ class SemanticIDDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.max_users = max_users
         self.generated_lists = generated_lists or []
+        self.logged_sequences = logged_sequences
         self.predict_split = predict_split
         self.predict_cuts = predict_cuts
         self.predict_prompts = predict_prompts
@@ -139,6 +142,8 @@ class SemanticIDDataModule(LightningDataModule):
             raise InputError(f"predict_split is {self.predict_split!r}, expected 'test' or 'train'")
         if self.unknown_items not in ("error", "drop"):
             raise InputError(f"unknown_items is {self.unknown_items!r}, expected 'error' or 'drop'")
+        if not self.logged_sequences and not self.generated_lists:
+            raise InputError("logged_sequences is false without generated_lists, expected one of them to train on")
         if self.predict_prompts is not None and self.predict_split == "train":
             raise InputError(
                 f"predict_prompts is {self.predict_prompts!r} and predict_split 'train', expected one of them: users "
@@ -191,13 +196,19 @@ class SemanticIDDataModule(LightningDataModule):
         """
         if stage != "fit" or self._windows is not None:
             return
+        self._windows = self._logged_windows() if self.logged_sequences else self._list_windows()
+        if self.logged_sequences and self.generated_lists:
+            self._windows = self._windows.appended(self._list_windows())
+
+    def _logged_windows(self) -> Windows:
         windows = cut_windows(self._split.train, self.max_history, self.list_length)
         if len(windows.starts) == 0:
             raise InputError(f"{self._split.source}: no user has items to train on, expected some")
-        if self.generated_lists:
-            generated = read_generated_lists(self.generated_lists, self._catalog, self.max_history, self.list_length)
-            windows = windows.appended(list_windows(generated.histories, generated.lists))
-        self._windows = windows
+        return windows
+
+    def _list_windows(self) -> Windows:
+        generated = read_generated_lists(self.generated_lists, self._catalog, self.max_history, self.list_length)
+        return list_windows(generated.histories, generated.lists)
 
     def train_dataloader(self) -> DataLoader[SequenceBatch]:
         """Batches of training rows, the same on any number of processes; resumes within an epoch."""

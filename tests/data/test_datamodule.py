@@ -110,6 +110,14 @@ def test_generated_lists_are_mixed_in(tmp_path: Path) -> None:
     assert (1 + 5 * 3, 2 * 3) in rows
 
 
+def test_generated_lists_can_be_all_that_is_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "lists.jsonl"
+    path.write_text(json.dumps({"user": "u0", "history": ["i7"] * 2, "items": ["i1", "i2"]}) + "\n")
+    (batch,) = datamodule(generated_lists=[str(path)], logged_sequences=False).train_dataloader()
+    assert batch.lengths.tolist() == [1 + 4 * 3]
+    assert batch.supervised.sum(1).tolist() == [2 * 3]
+
+
 def test_lists_are_marked_in_training_and_in_prompts(tmp_path: Path) -> None:
     path = tmp_path / "lists.jsonl"
     path.write_text(json.dumps({"user": "u0", "history": ["i7"] * 3, "items": ["i1", "i2"]}) + "\n")
@@ -182,6 +190,7 @@ def test_prompts_of_new_users() -> None:
             {"predict_split": "train", "predict_prompts": "users.jsonl"},
             "predict_prompts is 'users.jsonl' and predict_split 'train', expected one of them",
         ),
+        ({"logged_sequences": False}, "logged_sequences is false without generated_lists, expected one of them"),
         ({"predict_prompts": "absent.jsonl"}, r"absent\.jsonl: no such file"),
         ({"codebook_sizes": [3]}, "codebook_sizes has 1 slots, expected 2 as in catalog"),
         ({"codebook_sizes": [3, 2]}, "catalog: item 'i2' has code 2 in slot 1, expected 0 … 1"),
