@@ -37,8 +37,7 @@ more=("$@")
 # The configs of a run <ids>-<recipe>, or <ids>-<recipe>+<recipe>.
 overlays() {
   local ids=${1%%-*} recipe=${1#*-} name
-  chosen=(--config $configs/target.yaml)
-  [ "$ids" = shipped ] || chosen+=(--config "$configs/ids/$ids.yaml")
+  chosen=(--config $configs/target.yaml --config "$configs/ids/$ids.yaml")
   [ "$recipe" = base ] || for name in ${recipe//+/ }; do chosen+=(--config "$configs/recipes/$name.yaml"); done
 }
 
@@ -64,21 +63,17 @@ fit() { # name, then arguments
 choose() { "$python" -m experiments.quality.choose "$@" --runs "$results"; }
 best() { echo "$results/$1/checkpoints/best.ckpt"; }
 
-# The folder of a kind of IDs, with their interactions.
-folder_of() { if [ "$1" = shipped ]; then echo "$data"; else echo "$results/ids/$1"; fi; }
-
 # Writes IDs to their folder by `predict`, and the interactions beside them, unless they are there already.
 write_ids() { # name, then arguments
-  local folder
-  folder=$(folder_of "$1")
+  local folder=$results/ids/$1
   [ ! -e "$folder" ] || return 0
   "$python" -m padrec predict --config $configs/behaviour_ids.yaml "${@:2}" --trainer.callbacks.folder "$folder"
   cp "$data"/*.inter.json "$folder/$1.inter.json"
 }
 
-evaluate() { # name, target, folder with the data, then arguments
-  "$python" -m padrec test --config $configs/evaluate.yaml --model.init_args.target "$2" \
-    --data.init_args.reader.init_args.folder "$3" --trainer.logger.init_args.name "$1" "${@:4}" "${more[@]}" \
+evaluate() { # name, run, its IDs, then arguments
+  "$python" -m padrec test --config $configs/evaluate.yaml --config "$configs/ids/$3.yaml" \
+    --model.init_args.target "$(best "$2")" --trainer.logger.init_args.name "$1" "${@:4}" "${more[@]}" \
     >"$results/test-$1.log" 2>&1 || { echo "test $1 failed:" && tail -n 3 "$results/test-$1.log"; } >&2
 }
 
@@ -145,23 +140,20 @@ for part in "${parts[@]}"; do
       wait
       ;;
     test)
-      for ids in shipped behaviour narrow sequence pair; do
-        if name=$(choose $ids); then evaluate "$ids" "$(best "$name")" "$(folder_of $ids)" & fi
+      for ids in shipped behaviour narrow sequence pair item; do
+        if name=$(choose $ids); then evaluate "$ids" "$name" "$ids" & fi
       done
-      if name=$(choose item); then
-        evaluate item "$(best "$name")" "$results/ids/item" --data.init_args.separator false &
-      fi
       for ids in "${list_ids[@]}"; do
         name=$(choose "list-$ids") || continue
         # One target, two kinds of prompts: behind the marker it writes lists, without it it ranks.
-        evaluate "list-$ids" "$(best "$name")" "$(folder_of "$ids")" --data.init_args.list_marker true &
-        evaluate "list-$ids-unmarked-prompts" "$(best "$name")" "$(folder_of "$ids")" &
+        evaluate "list-$ids" "$name" "$ids" --data.init_args.list_marker true &
+        evaluate "list-$ids-unmarked-prompts" "$name" "$ids" &
       done
       wait
       ;;
     cost) # alone on the GPU
-      evaluate cost "$(best "$(choose "list-${list_ids[0]}")")" "$(folder_of "${list_ids[0]}")" \
-        --config $configs/cost.yaml --data.init_args.list_marker true
+      evaluate cost "$(choose "list-${list_ids[0]}")" "${list_ids[0]}" --config $configs/cost.yaml \
+        --data.init_args.list_marker true
       ;;
     report) "$python" -m experiments.quality.report --runs "$results" --output "$results/report" ;;
     *)
