@@ -43,7 +43,7 @@ from padrec.decoding.chosen_tokens import ChosenTokens, choose_tokens
 from padrec.decoding.constraint import concatenate
 from padrec.decoding.forced import ForcedRuns
 from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
-from padrec.decoding.linear_tiles import LinearTile, linear_tile, streamed_tile
+from padrec.decoding.linear_tiles import LinearTile, TileChoice, linear_tile, streamed_tile
 from padrec.decoding.recommendations import RoundStatistics
 from padrec.decoding.sampling import Guess
 from padrec.decoding.settling import settle
@@ -73,13 +73,23 @@ def mixed_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int)
     return None if gated or n_out > 1024 or n_out == 40 else split_tile(n_tokens, n_out, n_in, gated, itemsize)
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["in turn", "early"])
+def fused(request: pytest.FixtureRequest) -> LayerOperations:
+    """Operations that have to do with no linear map, and so with none of their tiles."""
+    return operations_of(request.param, linear_tile)
+
+
 @pytest.fixture(
     scope="module",
     params=[(False, streamed_tile), (True, streamed_tile), (True, linear_tile), (True, split_tile), (True, mixed_tile)],
     ids=["in turn", "early", "early and held", "early and split", "early and mixed"],
 )
-def fused(request: pytest.FixtureRequest) -> LayerOperations:
-    early, tiles = request.param
+def tiled(request: pytest.FixtureRequest) -> LayerOperations:
+    """Operations whose linear maps are divided among programs in one of several ways."""
+    return operations_of(*request.param)
+
+
+def operations_of(early: bool, tiles: TileChoice) -> LayerOperations:
     if early and torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("needs a GPU that launches kernels early")
     triton_operations = pytest.importorskip("padrec.decoding.triton_operations")
@@ -117,7 +127,7 @@ def random_norm(size: int, dtype: torch.dtype, seed: int) -> RMSNorm:
 @pytest.mark.parametrize(("n_in", "n_out"), [(64, 48), (200, 100), (512, 100), (1024, 2304), (3072, 1024)])
 @pytest.mark.parametrize("flags", ["norm bias", "norm gate", "bias", ""])
 def test_the_linear_maps_of_a_layer(
-    fused: LayerOperations, dtype: torch.dtype, n_in: int, n_out: int, flags: str
+    tiled: LayerOperations, dtype: torch.dtype, n_in: int, n_out: int, flags: str
 ) -> None:
     gated = "gate" in flags
     rows = 2 * n_out if gated else n_out
@@ -126,7 +136,7 @@ def test_the_linear_maps_of_a_layer(
         weight = random_tensor(rows, n_in, dtype=dtype, seed=1) / n_in**0.5
         bias = random_tensor(rows, dtype=dtype, seed=2) if "bias" in flags else None
         norm = random_norm(n_in, dtype, seed=3) if "norm" in flags else None
-        found = fused.linear(Stream(x, norm), weight, bias, gated, ordered=n_tokens % 2 == 0)
+        found = tiled.linear(Stream(x, norm), weight, bias, gated, ordered=n_tokens % 2 == 0)
         assert found.dtype == dtype
         expected = _PLAIN.linear(Stream(x.double(), exact_norm(norm)), weight.double(), exact(bias), gated)
         assert_close(found, expected)
@@ -136,7 +146,7 @@ def test_the_linear_maps_of_a_layer(
 @pytest.mark.parametrize(("n_in", "n_out"), [(64, 48), (200, 100), (512, 100), (1024, 2304), (3072, 1024)])
 @pytest.mark.parametrize("flags", ["norm bias", "norm", "bias", ""])
 def test_adding_to_the_stream_and_reading_it(
-    fused: LayerOperations, dtype: torch.dtype, n_in: int, n_out: int, flags: str
+    tiled: LayerOperations, dtype: torch.dtype, n_in: int, n_out: int, flags: str
 ) -> None:
     reader = random_tensor(40, n_out, dtype=dtype, seed=5) / n_out**0.5
     for n_tokens in _WIDTHS:
@@ -145,12 +155,12 @@ def test_adding_to_the_stream_and_reading_it(
         weight = random_tensor(n_out, n_in, dtype=dtype, seed=1) / n_in**0.5
         bias = random_tensor(n_out, dtype=dtype, seed=2) if "bias" in flags else None
         norm = random_norm(n_out, dtype, seed=3) if "norm" in flags else None
-        found = fused.add(Stream(values), x, weight, bias, norm)
+        found = tiled.add(Stream(values), x, weight, bias, norm)
         expected = _PLAIN.add(Stream(values.double()), x.double(), weight.double(), exact(bias), exact_norm(norm))
         assert_close(found.values, expected.values)
-        assert_close(fused.normed(found), _PLAIN.normed(expected))
+        assert_close(tiled.normed(found), _PLAIN.normed(expected))
         for gated in (False, True):
-            read = fused.linear(found, reader, gated=gated)
+            read = tiled.linear(found, reader, gated=gated)
             assert_close(read, _PLAIN.linear(expected, reader.double(), gated=gated), roundings=2)
 
 
