@@ -140,9 +140,9 @@ class AdaptiveDecoder(FastestDecoder):
 
     Args:
         draft: proposes tokens.
-        expansions: trees to choose from; None takes dynamic trees of 116, 52, 16 (wide and deep) and 12 nodes and
-            chains of depth eight, five, three and two: with their forced tokens the larger ones fill whole tiles of a
-            GPU, and 32 rows of the chain of three make a pass of 128 tokens, the largest that is not left to the
+        expansions: trees to choose from; None takes dynamic trees of 116, 52 and 16 (either of two depths) and 12 nodes
+            and chains of depth eight, five, three and two: with their forced tokens the larger ones fill whole tiles of
+            a GPU, and 32 rows of the chain of three make a pass of 128 tokens, the largest that is not left to the
             vendor's products.
         rows: decode larger batches in so many rows, see `SpeculativeDecoder`; the choice is then made for so many.
 
@@ -155,7 +155,8 @@ class AdaptiveDecoder(FastestDecoder):
     ) -> None:
         if expansions is None:
             sizes = ((10, 10, 116), (10, 8, 52), (5, 6, 16), (8, 3, 16), (8, 2, 12))
-            expansions = [*(DynamicTree(*size) for size in sizes), *(Chain(depth) for depth in (8, 5, 3, 2))]
+            trees = [DynamicTree(12, 6, 52, greedy_temperature=0.5), *(DynamicTree(*size) for size in sizes)]
+            expansions = [*trees, *(Chain(depth) for depth in (8, 5, 3, 2))]
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
         self._with_forced: dict[str, SpeculativeDecoder] = {}
