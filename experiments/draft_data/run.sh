@@ -4,7 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 configs=experiments/draft_data results=runs/draft-data
-shared=(--config experiments/draft_batches/draft.yaml --config experiments/quality/ids/pair.yaml --config $configs/draft.yaml)
 
 lists() { # name, temperature
   padrec predict --config experiments/draft_batches/lists.yaml --config experiments/quality/ids/pair.yaml \
@@ -14,7 +13,7 @@ lists() { # name, temperature
 }
 
 fit() { # name, whether logged sequences are among the rows
-  padrec fit "${shared[@]}" --trainer.logger.init_args.name "$1" --data.init_args.logged_sequences "$2"
+  padrec fit --config $configs/draft.yaml --trainer.logger.init_args.name "$1" --data.init_args.logged_sequences "$2"
 }
 
 lists greedy 0

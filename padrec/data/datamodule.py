@@ -196,9 +196,12 @@ class SemanticIDDataModule(LightningDataModule):
         """
         if stage != "fit" or self._windows is not None:
             return
-        self._windows = self._logged_windows() if self.logged_sequences else self._list_windows()
-        if self.logged_sequences and self.generated_lists:
-            self._windows = self._windows.appended(self._list_windows())
+        if not self.generated_lists:
+            self._windows = self._logged_windows()
+        elif self.logged_sequences:
+            self._windows = self._logged_windows().appended(self._list_windows())
+        else:
+            self._windows = self._list_windows()
 
     def _logged_windows(self) -> Windows:
         windows = cut_windows(self._split.train, self.max_history, self.list_length)

@@ -161,8 +161,9 @@ class AdaptiveDecoder(FastestDecoder):
             raise InputError("expansions []: expected at least one tree expansion")
         self._with_forced: dict[str, SpeculativeDecoder] = {}
         self._without_forced: dict[str, SpeculativeDecoder] = {}
-        for expansion in expansions:
-            name = f"{type(expansion).__name__} of {expansion.nodes} nodes, depth {expansion.depth}"
+        alike = [f"{type(tree).__name__} of {tree.nodes} nodes, depth {tree.depth}" for tree in expansions]
+        names = [f"{name}, expansion {at}" if alike.count(name) > 1 else name for at, name in enumerate(alike)]
+        for name, expansion in zip(names, expansions, strict=True):
             self._with_forced[f"{name}, with forced tokens"] = SpeculativeDecoder(draft, expansion, rows=rows)
             self._without_forced[name] = SpeculativeDecoder(draft, expansion, forced_tokens=False, rows=rows)
         self._forced_alone = {"forced tokens alone": AutoregressiveDecoder(forced_tokens=True, rows=rows)}

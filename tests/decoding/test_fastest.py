@@ -119,6 +119,13 @@ def test_adaptive_tries_what_could_pay_for_the_batch() -> None:
     assert set(decoder.candidates(free, 1)) == {"no speculation", "DynamicTree of 60 nodes, depth 6"} | chain
 
 
+def test_adaptive_keeps_trees_that_look_alike_apart() -> None:
+    decoder = AdaptiveDecoder(RandomDraft(_VOCABULARY), [DynamicTree(3, 2, 8), DynamicTree(3, 4, 8), Chain(2)])
+    names = {name for name in decoder.decoders if name.endswith((", expansion 0", ", expansion 1"))}
+    assert names == {"DynamicTree of 8 nodes, depth 3, expansion 0", "DynamicTree of 8 nodes, depth 3, expansion 1"}
+    assert len(decoder.decoders) == 2 * 3 + 2
+
+
 def test_only_lossless_decoders_can_stand_in_for_each_other() -> None:
     lossy = AutoregressiveDecoder()
     lossy.lossless = False
