@@ -29,6 +29,7 @@ from padrec.data import (
 from padrec.decoding import (
     AdaptiveDecoder,
     AutoregressiveDecoder,
+    BatchwiseDecoder,
     BeamDecoder,
     CatalogDraft,
     Chain,
@@ -69,6 +70,7 @@ __all__ = [
     "AssistantModel",
     "AtSpeedReader",
     "AutoregressiveDecoder",
+    "BatchwiseDecoder",
     "BeamDecoder",
     "BehaviourEmbeddings",
     "Catalog",

@@ -17,6 +17,7 @@ from torch import Tensor
 from experiments.speed.timing import Timing, Work, interleaved_seconds
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import (
+    BatchwiseDecoder,
     DynamicTree,
     FeatureDraft,
     InputError,
@@ -51,20 +52,11 @@ class _Stream:
     request: ListRequest
     prompts: Prompts
 
-    def decode(self, decoder: Decoder, rows: int) -> tuple[Tensor, Tensor]:
-        """Tokens `[N, T]` and passes `[N]` of all lists, the prompts given to the decoder `rows` at a time."""
+    def decode(self, decoder: Decoder) -> tuple[Tensor, Tensor]:
+        """Tokens `[N, T]` and passes `[N]` of all lists."""
         generator = torch.Generator().manual_seed(0)
-        found = [
-            decoder.decode(self.runner, self._prompts(first, rows), self.request, generator)
-            for first in range(0, len(self.prompts.tokens), rows)
-        ]
-        tokens = torch.cat([lists.tokens for lists, _ in found])
-        return tokens, torch.cat([trace.target_passes for _, trace in found])
-
-    def _prompts(self, first: int, count: int) -> Prompts:
-        lengths = self.prompts.lengths[first : first + count]
-        at = slice(first, first + count), slice(0, int(lengths.max()))
-        return Prompts(self.prompts.tokens[at], self.prompts.slots[at], lengths)
+        lists, trace = decoder.decode(self.runner, self.prompts, self.request, generator)
+        return lists.tokens, trace.target_passes
 
 
 def measure(
@@ -131,12 +123,13 @@ def _compared(stream: _Stream, draft: str, rows: int, repeats: int, device: torc
     """The same decoder, refilled and not, beside each other."""
     n_users = len(stream.prompts.tokens)
     lists, passes, works = {}, {}, {}
-    for kind, refilled in (("batches", None), ("refilled", rows)):
-        decoder = SpeculativeDecoder(FeatureDraft(draft), DynamicTree(4, 3, 10), rows=refilled)
-        decoder.prepare(stream.runner, stream.request.vocabulary)
-        works[kind] = Work(partial(stream.decode, decoder, rows if refilled is None else n_users))
+    refilled = SpeculativeDecoder(FeatureDraft(draft), DynamicTree(4, 3, 10), rows=rows)
+    decoders: dict[str, Decoder] = {"batches": BatchwiseDecoder(refilled, rows), "refilled": refilled}
+    refilled.prepare(stream.runner, stream.request.vocabulary)
+    for kind, decoder in decoders.items():
+        works[kind] = Work(partial(stream.decode, decoder))
         before = stream.runner.passes
-        lists[kind], row_passes = stream.decode(decoder, rows if refilled is None else n_users)
+        lists[kind], row_passes = stream.decode(decoder)
         passes[kind] = stream.runner.passes - before
     seconds = interleaved_seconds(works, device, repeats)
     return {

@@ -1,6 +1,7 @@
 """Decoders, token trees, tree expansion, verification, the catalog constraint and the KV cache."""
 
 from padrec.decoding.autoregressive import AutoregressiveDecoder
+from padrec.decoding.batchwise import BatchwiseDecoder
 from padrec.decoding.beam import BeamDecoder
 from padrec.decoding.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
 from padrec.decoding.catalog_draft import CatalogDraft
@@ -45,6 +46,7 @@ __all__ = [
     "AdaptiveDecoder",
     "Assistant",
     "AutoregressiveDecoder",
+    "BatchwiseDecoder",
     "BeamDecoder",
     "Branches",
     "CachedLayers",

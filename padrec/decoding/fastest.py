@@ -8,6 +8,7 @@ import torch
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding.autoregressive import AutoregressiveDecoder
+from padrec.decoding.batchwise import BatchwiseDecoder
 from padrec.decoding.chain import Chain
 from padrec.decoding.decoder import LIST_SEARCH, Decoder, ListRequest
 from padrec.decoding.draft import Draft, TreeExpansion
@@ -144,7 +145,8 @@ class AdaptiveDecoder(FastestDecoder):
             and chains of depth eight, five, three and two: with their forced tokens the larger ones fill whole tiles of
             a GPU, and 32 rows of the chain of three make a pass of 128 tokens, the largest that is not left to the
             vendor's products.
-        rows: decode larger batches in so many rows, see `SpeculativeDecoder`; the choice is then made for so many.
+        rows: decode larger batches in so many rows, see `SpeculativeDecoder`, or in plain batches of so many where
+            waiting for the slowest list costs less than beginning a few at a time.
 
     Raises:
         InputError: no expansion, or fewer than two rows.
@@ -169,7 +171,13 @@ class AdaptiveDecoder(FastestDecoder):
         self._forced_alone = {"forced tokens alone": AutoregressiveDecoder(forced_tokens=True, rows=rows)}
         self._plain = {"no speculation": AutoregressiveDecoder(rows=rows)}
         self._rows = rows
-        super().__init__({**self._with_forced, **self._without_forced, **self._forced_alone, **self._plain})
+        decoders: dict[str, Decoder] = {**self._with_forced, **self._without_forced}
+        decoders |= {**self._forced_alone, **self._plain}
+        self._in_batches = {name: f"{name}, in batches of {rows}" for name in decoders}
+        waiting: dict[str, Decoder] = {}
+        if rows is not None:
+            waiting = {label: BatchwiseDecoder(decoders[name], rows) for name, label in self._in_batches.items()}
+        super().__init__({**decoders, **waiting})
 
     def candidates(self, request: ListRequest, batch: int) -> Mapping[str, Decoder]:
         """Without trees that cannot pay; see `FastestDecoder.candidates`."""
@@ -180,4 +188,6 @@ class AdaptiveDecoder(FastestDecoder):
         trees = {**self._with_forced, **bare} if forces else bare
         rows = min(batch, self._rows or batch)
         kept = {name: tree for name, tree in trees.items() if tree.nodes(request) * rows <= _MOST_TOKENS}
-        return {**kept, **(self._forced_alone if forces else {}), **self._plain}
+        decoders: dict[str, Decoder] = {**kept, **(self._forced_alone if forces else {}), **self._plain}
+        in_batches = [self._in_batches[name] for name in decoders] if batch > rows else []
+        return {**decoders, **{label: self.decoders[label] for label in in_batches}}

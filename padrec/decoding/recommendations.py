@@ -1,5 +1,6 @@
 """What a decode returns."""
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -52,6 +53,11 @@ class Recommendations:
         padded = torch.nn.functional.pad(log_probs, (0, vocabulary.item_length - vocabulary.n_slots))
         return cls(leaves, tokens.to(log_probs.device), padded.flatten(1)[:, :length])
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Recommendations]") -> "Recommendations":
+        """The lists of several batches of the same request, one batch behind the other."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("leaves", "tokens", "log_probs")))
+
     def cpu(self) -> "Recommendations":
         """The same with all tensors on the CPU."""
         return Recommendations(self.leaves, self.tokens.cpu(), self.log_probs.cpu())
@@ -95,6 +101,20 @@ class DecodingTrace:
             for counts in (self.attempted, self.accepted, self.accepted_lengths)
         )
         return replace(self, attempted=attempted, accepted=accepted, accepted_lengths=lengths)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[DecodingTrace]") -> "DecodingTrace":
+        """The trace of several batches of the same request and decoder, decoded one after another."""
+        summed, rows = ("attempted", "accepted", "accepted_lengths"), ("target_passes", "draft_passes", "tokens")
+        decoders = {part.decoder for part in parts}
+        return cls(
+            **{name: torch.stack([getattr(part, name) for part in parts]).sum(0) for name in summed},
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in rows},
+            prefill_seconds=sum(part.prefill_seconds for part in parts),
+            decode_seconds=sum(part.decode_seconds for part in parts),
+            recording_seconds=sum(part.recording_seconds for part in parts),
+            decoder=decoders.pop() if len(decoders) == 1 else None,
+        )
 
     @property
     def batch_size(self) -> int:

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import torch
 
-from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.catalog import InputError
 from padrec.decoding.decoder import Decoder, ListRequest
 from padrec.decoding.recommendations import DecodingTrace, Recommendations
 from padrec.decoding.runner import Prompts, TargetRunner
+from padrec.decoding.wrapping import WrappingDecoder
 
 
-class RepeatedDecoder:
+class RepeatedDecoder(WrappingDecoder):
     """Decodes every prompt several times at once and returns what its first copy wrote.
 
     The other copies change nothing but the size of the batch. In low precision that alone can change lists, because
@@ -27,26 +28,8 @@ class RepeatedDecoder:
     def __init__(self, decoder: Decoder, copies: int = 2) -> None:
         if copies < 2:
             raise InputError(f"copies {copies}: expected at least 2")
-        self._decoder = decoder
+        super().__init__(decoder)
         self._copies = copies
-
-    @property
-    def lossless(self) -> bool:
-        """See `Decoder.lossless`."""
-        return self._decoder.lossless
-
-    @property
-    def search(self) -> str:
-        """See `Decoder.search`."""
-        return self._decoder.search
-
-    def max_depth(self, request: ListRequest) -> int:
-        """See `Decoder.max_depth`."""
-        return self._decoder.max_depth(request)
-
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """See `Decoder.prepare`."""
-        self._decoder.prepare(runner, vocabulary)
 
     def decode(
         self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator

@@ -42,6 +42,16 @@ class Prompts:
         batch, width = self.tokens.shape
         return Packing.of(self.lengths + behind, width + behind, self.packed + batch * behind)
 
+    def batches(self, size: int) -> "list[Prompts]":
+        """At most `size` prompts at a time, in their order, padded no more than these need; waits for the device."""
+        lengths: list[int] = self.lengths.tolist()
+        batches = []
+        for first in range(0, len(lengths), size):
+            rows = slice(first, first + size)
+            at = rows, slice(0, max(lengths[rows]))
+            batches.append(Prompts(self.tokens[at], self.slots[at], self.lengths[rows]))
+        return batches
+
 
 @dataclass(frozen=True)
 class Branches:

@@ -92,7 +92,7 @@ def test_adaptive_lists_are_those_of_the_reference(temperature: float, rows: int
     ]
     for decoder in decoders:
         decoder.prepare(runner, _VOCABULARY)
-    for batch in (1, 3):
+    for batch in (1, 3, 5):
         prompts = random_prompts(_CATALOG, _VOCABULARY, list(range(batch)))
         results = [d.decode(runner, prompts, request, torch.Generator().manual_seed(7)) for d in decoders]
         assert torch.equal(results[0][0].tokens, results[1][0].tokens)
@@ -114,7 +114,9 @@ def test_adaptive_tries_what_could_pay_for_the_batch() -> None:
     assert set(decoder.candidates(request, 128)) == always | chain
     assert set(decoder.candidates(request, 1000)) == always
     in_rows = AdaptiveDecoder(RandomDraft(_VOCABULARY), [DynamicTree(6, 10, 60), Chain(3)], rows=64)
-    assert set(in_rows.candidates(request, 1000)) == always | chain | forced_chain
+    tried = always | chain | forced_chain
+    assert set(in_rows.candidates(request, 64)) == tried
+    assert set(in_rows.candidates(request, 1000)) == tried | {f"{name}, in batches of 64" for name in tried}
     free = ListRequest.build(_CATALOG, _VOCABULARY, 3, constrained=False)
     assert set(decoder.candidates(free, 1)) == {"no speculation", "DynamicTree of 60 nodes, depth 6"} | chain
 

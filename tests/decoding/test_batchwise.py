@@ -1,0 +1,85 @@
+"""Many prompts a few at a time: the lists and counts of all at once."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.decoding import (
+    AutoregressiveDecoder,
+    BatchwiseDecoder,
+    Decoder,
+    DecodingTrace,
+    DynamicTree,
+    ListRequest,
+    Prompts,
+    Recommendations,
+    Sampling,
+    SpeculativeDecoder,
+    TargetRunner,
+    TransformersRunner,
+)
+from tests.stubs import random_catalog, random_network_draft, random_prompts, tiny_target
+
+_SIZES = (5, 6, 4)
+_CATALOG = random_catalog(_SIZES, 30)
+_VOCABULARY = SemanticIDVocabulary(_SIZES)
+
+
+class WatchedDecoder(AutoregressiveDecoder):
+    """Remembers the shapes of its batches, and says that recording took a quarter of a second for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, int]] = []
+
+    def decode(
+        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
+    ) -> tuple[Recommendations, DecodingTrace]:
+        self.shapes.append((prompts.tokens.shape[0], prompts.tokens.shape[1]))
+        lists, trace = super().decode(runner, prompts, request, generator)
+        return lists, replace(trace, recording_seconds=0.25, decoder=f"of {len(prompts.tokens)}")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 9])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("speculative", [False, True])
+def test_lists_and_counts_are_those_of_all_at_once(sampling: Sampling, speculative: bool, batch_size: int) -> None:
+    model = tiny_target(_VOCABULARY)
+    inner: Decoder = AutoregressiveDecoder()
+    if speculative:
+        inner = SpeculativeDecoder(random_network_draft(model, _VOCABULARY), DynamicTree(depth=3, width=2, nodes=6))
+    batchwise = BatchwiseDecoder(inner, batch_size)
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [3, 0, 4, 1, 7])
+    request = ListRequest.build(_CATALOG, _VOCABULARY, 3, sampling=sampling)
+    runner = TransformersRunner(model)
+    batchwise.prepare(runner, _VOCABULARY)
+    found, trace = batchwise.decode(runner, prompts, request, torch.Generator().manual_seed(0))
+    expected, expected_trace = inner.decode(runner, prompts, request, torch.Generator().manual_seed(0))
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.leaves, expected.leaves)
+    torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-6)
+    for name in ("tokens", "target_passes", "draft_passes", "attempted", "accepted", "accepted_lengths"):
+        assert torch.equal(getattr(trace, name), getattr(expected_trace, name)), name
+    assert (batchwise.search, batchwise.lossless) == (inner.search, inner.lossless)
+    assert batchwise.max_depth(request) == inner.max_depth(request)
+
+
+def test_batches_are_padded_no_more_than_they_need() -> None:
+    inner = WatchedDecoder()
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [3, 0, 4, 1, 7])
+    request = ListRequest.build(_CATALOG, _VOCABULARY, 3)
+    runner = TransformersRunner(tiny_target(_VOCABULARY))
+    _, trace = BatchwiseDecoder(inner, 2).decode(runner, prompts, request, torch.Generator())
+    lengths = prompts.lengths.tolist()
+    assert inner.shapes == [(2, max(lengths[:2])), (2, max(lengths[2:4])), (1, lengths[4])]
+    assert trace.recording_seconds == 0.75, "reported, and no part of decoding"
+    assert trace.decoder is None, "batches of two sizes were decoded by two"
+    _, trace = BatchwiseDecoder(inner, 5).decode(runner, prompts, request, torch.Generator())
+    assert trace.decoder == "of 5"
+
+
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(InputError, match="batch_size 0: expected at least 1"):
+        BatchwiseDecoder(AutoregressiveDecoder(), 0)
