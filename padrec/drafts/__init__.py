@@ -1,7 +1,7 @@
 """Drafts, their training modules and objectives."""
 
 from padrec.drafts.assistant_model import AssistantModel
-from padrec.drafts.context_alignment import StreamCache, step_mask, unroll
+from padrec.drafts.context_alignment import StreamCache, Window, step_mask, unroll
 from padrec.drafts.draft_checkpoint import DraftCheckpoint
 from padrec.drafts.feature_draft import FeatureDraft
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
@@ -23,6 +23,7 @@ __all__ = [
     "PositionAwareEmbedding",
     "StreamCache",
     "TrackedFusion",
+    "Window",
     "agreement_by_slot",
     "fusion_for",
     "step_mask",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.decoding import DynamicTree, ListRequest, Prompts, SpeculativeDecoder, TransformersRunner
-from padrec.drafts.context_alignment import unroll
+from padrec.drafts.context_alignment import Window, unroll
 from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.network_draft import NetworkDraft
@@ -155,6 +155,7 @@ class PADRecDraft(TrainableModule):
         batch = _at_least_three_wide(batch)
         supervised = batch.supervised[:, 2:]
         rows = rows_of(supervised)  # [M]
+        window = Window.around(supervised, len(self._step_weights))
         with torch.no_grad():
             features = self.target(batch.tokens)
             embeddings = self.target.embed(batch.tokens[:, 1:-1])
@@ -165,9 +166,10 @@ class PADRecDraft(TrainableModule):
         positions = rows % supervised.shape[1]
         slots = picked(batch.slots[:, 2:], rows)
         losses = []
-        steps = unroll(self.network, embeddings, inputs, batch.slots[:, 1:-1], len(self._step_weights))
+        steps = unroll(self.network, embeddings, inputs, batch.slots[:, 1:-1], len(self._step_weights), window)
+        places = window.places(rows)
         for step, predicted in enumerate(steps):
-            ours = picked(predicted, rows)
+            ours = picked(predicted, places if step else rows)
             logits = self.target.logits(ours)
             valid = positions >= step  # before that, no draft can have come so far
             total = (self.objective(ours, wanted, logits, target_logits) * valid).sum()

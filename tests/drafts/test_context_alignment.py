@@ -1,9 +1,12 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.drafts import FeatureDraftNetwork, step_mask, unroll
+from padrec.drafts import FeatureDraftNetwork, Window, step_mask, unroll
+from padrec.targets import picked, rows_of
 from tests.drafts.reference_drafting import random_network, simulated_drafting
 from tests.stubs import tiny_target
 
@@ -21,7 +24,7 @@ def draft_and_inputs(model_type: str = "llama") -> tuple[FeatureDraftNetwork, Te
 
 @pytest.mark.parametrize("step", range(4))
 def test_a_query_sees_target_features_first_and_then_one_column_of_each_draft_step(step: int) -> None:
-    mask = step_mask(_LENGTH, step)
+    (mask,) = step_mask(Window.whole(_LENGTH).columns, _LENGTH, step)
     assert mask.shape == (_LENGTH, (step + 1) * _LENGTH)
     for t in range(_LENGTH):
         expected = {(0, column) for column in range(t - step + 1)}
@@ -56,6 +59,56 @@ def test_what_a_query_must_not_see_has_no_weight_at_all() -> None:
                 other_slots[:, t + 1 :] = 0
                 after = list(unroll(network, other_embeddings, other_features, other_slots, step + 1))
                 assert torch.equal(after[step][:, t], before[step][:, t])
+
+
+@st.composite
+def trained_columns(draw: st.DrawFn) -> Tensor:
+    """Of each of two rows any columns, or none; often the last ones alone, as of generated lists."""
+    rows = []
+    for _ in range(2):
+        first = draw(st.integers(0, _LENGTH))
+        last = draw(st.integers(first, _LENGTH))
+        holes = draw(st.lists(st.booleans(), min_size=_LENGTH, max_size=_LENGTH))
+        rows.append([first <= t < last and not holes[t] for t in range(_LENGTH)])
+    return torch.tensor(rows)
+
+
+@given(trained=trained_columns(), n_steps=st.integers(1, _STEPS))
+@settings(max_examples=40, deadline=None)
+def test_a_window_leaves_out_nothing_that_is_trained(trained: Tensor, n_steps: int) -> None:
+    """Predictions and gradients of the columns that are trained are those of steps that are run everywhere."""
+    network, embeddings, features, slots = draft_and_inputs()
+    network.layer.post_attention_layernorm = torch.nn.Identity()  # transformers' norm computes in float32
+    with torch.no_grad():  # and without it numbers would grow from step to step
+        torch._foreach_mul_(list(network.parameters()), 0.3)
+    window = Window.around(trained, n_steps)
+    rows = rows_of(trained)
+    found: dict[str, list[Tensor]] = {"everywhere": [], "window": []}
+    for name, where in (("everywhere", None), ("window", window)):
+        network.zero_grad()
+        total = torch.zeros((), dtype=torch.float64)
+        for step, predicted in enumerate(unroll(network, embeddings, features, slots, n_steps, where)):
+            places = window.places(rows) if where and step else rows
+            valid = rows % _LENGTH >= step
+            ours = picked(predicted, places)[valid]
+            found[name].append(ours.detach())
+            total = total + ours.pow(3).sum()
+        total.backward()
+        found[name] += [w.grad.clone() for w in network.parameters() if w.grad is not None]
+    for one, other in zip(found["window"], found["everywhere"], strict=True):
+        largest = float(other.abs().max()) if other.numel() else 0.0
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9 * largest)
+
+
+def test_a_window_is_as_narrow_as_the_trained_columns_allow() -> None:
+    trained = torch.zeros(3, 20, dtype=torch.bool)
+    trained[0, 12:16] = trained[1, 3:5] = True  # none in the third row
+    window = Window.around(trained, 4)
+    assert (window.width, window.length) == (4 + 2, 20)
+    assert window.columns.tolist() == [list(range(10, 16)), list(range(6)), list(range(6))]
+    assert window.places(torch.tensor([12, 15, 20 + 3, 40])).tolist() == [2, 5, 6 + 3, 12]
+    assert Window.around(trained, 1).width == 4
+    assert Window.around(trained, 18).columns.tolist() == [list(range(20))]
 
 
 def test_padding_on_the_right_changes_nothing() -> None:
