@@ -1,6 +1,7 @@
 """The items that can be recommended and their semantic IDs."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -97,6 +98,17 @@ class Catalog:
             texts = [text for one in (self, other) for text in one.texts or [""] * one.n_items]
         return Catalog(torch.cat([self.codes, other.codes]), self.keys + other.keys, texts, source)
 
+    @cached_property
+    def _prefixes(self) -> list[tuple[int, Tensor]]:
+        """Of each slot the number of codes, and all prefixes that end there: shorter prefix's rank x codes + code."""
+        rank = torch.zeros(self.n_leaves, dtype=torch.long)  # of each leaf's prefix so far
+        found = []
+        for codes, width in zip(self.leaf_codes.T, self.codebook_sizes, strict=True):
+            # In the order of the leaves they are sorted.
+            prefixes, rank = torch.unique_consecutive(rank * width + codes, return_inverse=True)
+            found.append((width, prefixes))
+        return found
+
     @property
     def n_items(self) -> int:
         """Number of items."""
@@ -145,13 +157,9 @@ class Catalog:
         flat = codes.long().reshape(-1, self.n_slots).to(self.leaf_codes.device)
         leaf = torch.zeros(len(flat), dtype=torch.long)
         known = torch.ones(len(flat), dtype=torch.bool)
-        prefix = torch.zeros(self.n_leaves, dtype=torch.long)  # [n_leaves], rank of the leaf's prefix so far
-        for slot in range(self.n_slots):
-            width = max(int(self.codes[:, slot].max()) + 1, 1)
+        for slot, (width, prefixes) in enumerate(self._prefixes):
             inside = (flat[:, slot] >= 0) & (flat[:, slot] < width)
-            ids, inverse = torch.unique(prefix * width + self.leaf_codes[:, slot], return_inverse=True)
             wanted = leaf * width + flat[:, slot].clamp(0, width - 1)
-            place = torch.searchsorted(ids, wanted).clamp(max=len(ids) - 1)
-            known &= inside & (ids[place] == wanted)
-            leaf, prefix = place, inverse
+            leaf = torch.searchsorted(prefixes, wanted).clamp(max=len(prefixes) - 1)
+            known &= inside & (prefixes[leaf] == wanted)
         return leaf.where(known, torch.full_like(leaf, -1)).view(codes.shape[:-1]).to(codes.device)
