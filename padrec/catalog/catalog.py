@@ -9,6 +9,7 @@ from torch import Tensor
 
 from padrec.catalog.catalog_folder import read_catalog_folder, write_catalog_folder
 from padrec.catalog.errors import InputError
+from padrec.catalog.leaf_index import LeafIndex
 
 _LARGEST_CODE = torch.iinfo(torch.int32).max
 
@@ -98,17 +99,6 @@ class Catalog:
             texts = [text for one in (self, other) for text in one.texts or [""] * one.n_items]
         return Catalog(torch.cat([self.codes, other.codes]), self.keys + other.keys, texts, source)
 
-    @cached_property
-    def _prefixes(self) -> list[tuple[int, Tensor]]:
-        """Of each slot the number of codes, and all prefixes that end there: shorter prefix's rank x codes + code."""
-        rank = torch.zeros(self.n_leaves, dtype=torch.long)  # of each leaf's prefix so far
-        found = []
-        for codes, width in zip(self.leaf_codes.T, self.codebook_sizes, strict=True):
-            # In the order of the leaves they are sorted.
-            prefixes, rank = torch.unique_consecutive(rank * width + codes, return_inverse=True)
-            found.append((width, prefixes))
-        return found
-
     @property
     def n_items(self) -> int:
         """Number of items."""
@@ -154,12 +144,9 @@ class Catalog:
         Returns:
             Leaf indices, int64 `[*]`; -1 where no item has these codes.
         """
-        flat = codes.long().reshape(-1, self.n_slots).to(self.leaf_codes.device)
-        leaf = torch.zeros(len(flat), dtype=torch.long)
-        known = torch.ones(len(flat), dtype=torch.bool)
-        for slot, (width, prefixes) in enumerate(self._prefixes):
-            inside = (flat[:, slot] >= 0) & (flat[:, slot] < width)
-            wanted = leaf * width + flat[:, slot].clamp(0, width - 1)
-            leaf = torch.searchsorted(prefixes, wanted).clamp(max=len(prefixes) - 1)
-            known &= inside & (prefixes[leaf] == wanted)
-        return leaf.where(known, torch.full_like(leaf, -1)).view(codes.shape[:-1]).to(codes.device)
+        found = self._leaf_index.find(codes.long().reshape(-1, self.n_slots).to(self.leaf_codes.device))
+        return found.view(codes.shape[:-1]).to(codes.device)
+
+    @cached_property
+    def _leaf_index(self) -> LeafIndex:
+        return LeafIndex(self.leaf_codes)

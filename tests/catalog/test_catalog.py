@@ -56,6 +56,18 @@ def test_codes_far_outside_the_catalog_belong_to_no_item() -> None:
     assert catalog.leaf_of_codes(wild).tolist() == [-1, -1, -1, 0]
 
 
+def test_leaves_are_found_where_their_codes_fill_more_than_one_number() -> None:
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(2**31, (200, 5), generator=generator)
+    codes[100:, :3] = codes[:100, :3]  # prefixes that are shared
+    catalog = Catalog(codes, [str(item) for item in range(200)])
+    assert torch.equal(catalog.leaf_of_codes(codes), catalog.leaf_of_item)
+    for slot in range(5):
+        others = codes.clone()
+        others[:, slot] = (others[:, slot] + 1) % 2**31
+        assert (catalog.leaf_of_codes(others) == -1).all()
+
+
 @given(catalog=catalogs())
 def test_codebooks_reach_to_the_largest_code(catalog: Catalog) -> None:
     assert catalog.codebook_sizes == tuple(max(slot) + 1 for slot in zip(*catalog.codes.tolist(), strict=True))

@@ -1,0 +1,63 @@
+"""Which leaf has these codes."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_LARGEST_NUMBER = torch.iinfo(torch.int64).max
+
+
+@dataclass(frozen=True)
+class _Digits:
+    """Slots whose codes are the digits of one number, behind the rank that the slots before them have led to.
+
+    Attributes:
+        slots: which.
+        places: what each code counts, int64 `[slots]`.
+        base: what the rank counts.
+        numbers: those of all leaves, each once, sorted; its place among them is the next rank.
+    """
+
+    slots: slice
+    places: Tensor
+    base: int
+    numbers: Tensor
+
+
+class LeafIndex:
+    """Finds leaves by their semantic IDs: one search in a sorted table, or a few where codes need more than 63 bits.
+
+    Args:
+        leaf_codes: all semantic IDs in lexicographic order, int64 `[n_leaves, L]`, on the CPU.
+    """
+
+    def __init__(self, leaf_codes: Tensor) -> None:
+        self._widths = leaf_codes.amax(0) + 1
+        self._digits: list[_Digits] = []
+        widths: list[int] = self._widths.tolist()
+        rank, first = torch.zeros(len(leaf_codes), dtype=torch.long), 0
+        while first < len(widths):
+            last = first + 1
+            while last < len(widths) and len(leaf_codes) * math.prod(widths[first : last + 1]) <= _LARGEST_NUMBER:
+                last += 1
+            places = torch.tensor([math.prod(widths[slot + 1 : last]) for slot in range(first, last)])
+            slots, base = slice(first, last), math.prod(widths[first:last])
+            # In the order of the leaves they are sorted.
+            numbers, rank = torch.unique_consecutive(
+                rank * base + (leaf_codes[:, slots] * places).sum(1), return_inverse=True
+            )
+            self._digits.append(_Digits(slots, places, base, numbers))
+            first = last
+
+    def find(self, codes: Tensor) -> Tensor:
+        """The leaf of each semantic ID, int64 `[M]`, -1 where there is none; `codes` is int64 `[M, L]`, any value."""
+        inside = (codes >= 0) & (codes < self._widths)
+        codes, known = codes.where(inside, 0), inside.all(1)
+        leaf = torch.zeros_like(codes[:, 0])
+        for digits in self._digits:
+            number = leaf * digits.base + (codes[:, digits.slots] * digits.places).sum(1)
+            leaf = torch.searchsorted(digits.numbers, number).clamp(max=len(digits.numbers) - 1)
+            known &= digits.numbers[leaf] == number
+        return leaf.where(known, -1)
