@@ -22,6 +22,12 @@ _logger = logging.getLogger(__name__)
 # A tree of so many nodes is tried without forced tokens too.
 _FEW_NODES = 16
 
+# The trees that are chosen among: depth, width and nodes; and the depths of the chains.
+_TREES = ((12, 6, 52), (10, 10, 116), (10, 8, 52), (5, 6, 16), (8, 3, 16), (8, 2, 12))
+_CHAINS = (8, 5, 3, 2)
+# Small trees of a good draft gain much by it, and a weak draft loses little (docs/decoding.md, Trees).
+_GREEDY_TEMPERATURE = 0.5
+
 # Of a pass, in trees of all rows.
 _MOST_TOKENS = 512
 
@@ -148,17 +154,26 @@ class AdaptiveDecoder(FastestDecoder):
         rows: decode larger batches in so many rows, see `SpeculativeDecoder`, or in plain batches of so many where
             waiting for the slowest list costs less than beginning a few at a time.
 
+        greedy_temperature: of the default trees, see `DynamicTree`; None takes 0.5. The better the draft, the lower.
+
     Raises:
-        InputError: no expansion, or fewer than two rows.
+        InputError: no expansion, fewer than two rows, or a `greedy_temperature` that is not above 0 or stands beside
+            expansions, which have their own.
     """
 
     def __init__(
-        self, draft: Draft, expansions: Sequence[TreeExpansion] | None = None, rows: int | None = None
+        self,
+        draft: Draft,
+        expansions: Sequence[TreeExpansion] | None = None,
+        rows: int | None = None,
+        greedy_temperature: float | None = None,
     ) -> None:
+        if expansions is not None and greedy_temperature is not None:
+            raise InputError(f"greedy_temperature {greedy_temperature} beside expansions: expected one of the two")
         if expansions is None:
-            sizes = ((10, 10, 116), (10, 8, 52), (5, 6, 16), (8, 3, 16), (8, 2, 12))
-            trees = [DynamicTree(12, 6, 52, greedy_temperature=0.5), *(DynamicTree(*size) for size in sizes)]
-            expansions = [*trees, *(Chain(depth) for depth in (8, 5, 3, 2))]
+            temperature = _GREEDY_TEMPERATURE if greedy_temperature is None else greedy_temperature
+            trees = [DynamicTree(*size, greedy_temperature=temperature) for size in _TREES]
+            expansions = [*trees, *(Chain(depth) for depth in _CHAINS)]
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
         self._with_forced: dict[str, SpeculativeDecoder] = {}

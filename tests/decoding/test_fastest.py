@@ -16,6 +16,7 @@ from padrec.decoding import (
     Prompts,
     Recommendations,
     Sampling,
+    SpeculativeDecoder,
     TargetRunner,
     TransformersRunner,
 )
@@ -128,6 +129,13 @@ def test_adaptive_keeps_trees_that_look_alike_apart() -> None:
     assert len(decoder.decoders) == 2 * 3 + 2
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, 0.5), (0.3, 0.3)])
+def test_all_default_trees_guess_equally_sharp(given: float | None, expected: float) -> None:
+    decoder = AdaptiveDecoder(RandomDraft(_VOCABULARY), greedy_temperature=given)
+    trees = [d.expansion for d in decoder.decoders.values() if isinstance(d, SpeculativeDecoder)]
+    assert {tree.greedy_temperature for tree in trees if isinstance(tree, DynamicTree) and tree.width > 1} == {expected}
+
+
 def test_only_lossless_decoders_can_stand_in_for_each_other() -> None:
     lossy = AutoregressiveDecoder()
     lossy.lossless = False
@@ -139,3 +147,7 @@ def test_only_lossless_decoders_can_stand_in_for_each_other() -> None:
         FastestDecoder({})
     with pytest.raises(InputError, match=r"^expansions \[\]: expected at least one tree expansion$"):
         AdaptiveDecoder(RandomDraft(_VOCABULARY), [])
+    with pytest.raises(InputError, match=r"^greedy_temperature 0.3 beside expansions: expected one of the two$"):
+        AdaptiveDecoder(RandomDraft(_VOCABULARY), [Chain(2)], greedy_temperature=0.3)
+    with pytest.raises(InputError, match=r"greedy_temperature 0: expected a number above 0"):
+        AdaptiveDecoder(RandomDraft(_VOCABULARY), greedy_temperature=0)
