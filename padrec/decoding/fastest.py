@@ -19,11 +19,12 @@ from padrec.decoding.speculative import SpeculativeDecoder
 
 _logger = logging.getLogger(__name__)
 
-# A tree of so many nodes is tried without forced tokens too.
-_FEW_NODES = 16
+# A tree of at most so many nodes is tried without forced tokens too.
+_FEW_NODES = 32
 
 # The trees that are chosen among: depth, width and nodes; and the depths of the chains.
-_TREES = ((12, 6, 52), (10, 10, 116), (10, 8, 52), (5, 6, 16), (8, 3, 16), (8, 2, 12))
+# With guesses as sharp as below a deep and narrow tree is better than a shallow and wide one of as many nodes.
+_TREES = ((10, 10, 116), (12, 6, 52), (10, 3, 32), (10, 2, 16), (5, 6, 16), (8, 2, 12))
 _CHAINS = (8, 5, 3, 2)
 # Small trees of a good draft gain much by it, and a weak draft loses little (docs/decoding.md, Trees).
 _GREEDY_TEMPERATURE = 0.5
@@ -147,9 +148,9 @@ class AdaptiveDecoder(FastestDecoder):
 
     Args:
         draft: proposes tokens.
-        expansions: trees to choose from; None takes dynamic trees of 116, 52 and 16 (either of two depths) and 12 nodes
-            and chains of depth eight, five, three and two: with their forced tokens the larger ones fill whole tiles of
-            a GPU, and 32 rows of the chain of three make a pass of 128 tokens, the largest that is not left to the
+        expansions: trees to choose from; None takes dynamic trees of 116, 52, 32, 16 (of two depths) and 12 nodes and
+            chains of depth eight, five, three and two: with their forced tokens the larger ones fill whole tiles of a
+            GPU, and 32 rows of the chain of three make a pass of 128 tokens, the largest that is not left to the
             vendor's products.
         rows: decode larger batches in so many rows, see `SpeculativeDecoder`, or in plain batches of so many where
             waiting for the slowest list costs less than beginning a few at a time.
