@@ -154,7 +154,6 @@ class AdaptiveDecoder(FastestDecoder):
             vendor's products.
         rows: decode larger batches in so many rows, see `SpeculativeDecoder`, or in plain batches of so many where
             waiting for the slowest list costs less than beginning a few at a time.
-
         greedy_temperature: of the default trees, see `DynamicTree`; None takes 0.5. The better the draft, the lower.
 
     Raises:
