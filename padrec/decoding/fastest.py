@@ -188,11 +188,13 @@ class AdaptiveDecoder(FastestDecoder):
         self._rows = rows
         decoders: dict[str, Decoder] = {**self._with_forced, **self._without_forced}
         decoders |= {**self._forced_alone, **self._plain}
-        self._in_batches = {name: f"{name}, in batches of {rows}" for name in decoders}
         waiting: dict[str, Decoder] = {}
         if rows is not None:
-            waiting = {label: BatchwiseDecoder(decoders[name], rows) for name, label in self._in_batches.items()}
+            waiting = {self._in_batches(name): BatchwiseDecoder(decoders[name], rows) for name in decoders}
         super().__init__({**decoders, **waiting})
+
+    def _in_batches(self, name: str) -> str:
+        return f"{name}, in batches of {self._rows}"
 
     def candidates(self, request: ListRequest, batch: int) -> Mapping[str, Decoder]:
         """Without trees that cannot pay; see `FastestDecoder.candidates`."""
@@ -204,5 +206,5 @@ class AdaptiveDecoder(FastestDecoder):
         rows = min(batch, self._rows or batch)
         kept = {name: tree for name, tree in trees.items() if tree.nodes(request) * rows <= _MOST_TOKENS}
         decoders: dict[str, Decoder] = {**kept, **(self._forced_alone if forces else {}), **self._plain}
-        in_batches = [self._in_batches[name] for name in decoders] if batch > rows else []
-        return {**decoders, **{label: self.decoders[label] for label in in_batches}}
+        waiting = [self._in_batches(name) for name in decoders] if batch > rows else []
+        return {**decoders, **{name: self.decoders[name] for name in waiting}}
