@@ -19,7 +19,6 @@ from padrec.decoding import (
     ListState,
     Observation,
     Prompts,
-    RowCopy,
     Sampling,
     TargetRunner,
     TokenTree,
@@ -167,10 +166,6 @@ class StubDraft:
     def begin(self, context: DraftContext) -> None:
         self.position = self._positions[len(context.first)] = torch.ones_like(context.first)
 
-    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
-        begun, self.position = self.position, self._positions[batch]
-        rows(begun, self.position)
-
     def propose(
         self,
         root: Tensor,
@@ -274,9 +269,6 @@ class LoggingDraft:
 
     def begin(self, context: DraftContext) -> None:
         self._draft.begin(context)
-
-    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
-        self._draft.refill(rows, batch, capacity)
 
     def propose(
         self,

@@ -196,25 +196,6 @@ def test_evaluation_compares_with_all_that_transformers_offers(runs: Path, tmp_p
     assert report["arms"]["assisted"]["draft_passes"] > 0
 
 
-def test_evaluation_compares_rows_that_are_refilled(runs: Path, tmp_path: Path) -> None:
-    draft = {"class_path": "padrec.FeatureDraft", "init_args": {"checkpoint": str(checkpoint(runs, "padrec"))}}
-    arms = {
-        "autoregressive": {"class_path": "padrec.AutoregressiveDecoder"},
-        "forced": {"class_path": "padrec.AutoregressiveDecoder", "init_args": {"forced_tokens": True, "rows": 4}},
-        "padrec": {"class_path": "padrec.SpeculativeDecoder", "init_args": {"draft": draft}},
-        "refilled": {"class_path": "padrec.SpeculativeDecoder", "init_args": {"draft": draft, "rows": 4}},
-    }
-    overlay = tmp_path / "arms.yaml"
-    overlay.write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}, sort_keys=False))
-    run("test", "evaluate", f"{named('refilled')} --config={overlay} --data.init_args.eval_batch_size=12")
-    report = json.loads((runs / "refilled" / "report.json").read_text())
-    for name, arm in report["arms"].items():
-        assert arm["identical_lists"] == 1.0, name
-    waiting, refilled = report["arms"]["padrec"], report["arms"]["refilled"]
-    for count in ("tokens", "target_passes", "draft_passes", "acceptance_length", "acceptance_by_depth"):
-        assert refilled[count] == waiting[count], count
-
-
 def test_every_stage_works_in_half_precision(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADREC_TEST_RUNS", str(tmp_path))
     mixed = "--trainer.precision=bf16-mixed"

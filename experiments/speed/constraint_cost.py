@@ -9,7 +9,7 @@ from experiments.speed.setting import large_catalog
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from padrec import ListRequest, Sampling
 from padrec.decoding import Choice, Recording
-from padrec.decoding.chosen_tokens import choose_tokens
+from padrec.decoding.lists.chosen_tokens import choose_tokens
 
 _LIST_LENGTH = 10
 # What takes microseconds is measured so many times in a row.

@@ -24,7 +24,7 @@ for part in "${parts[@]}"; do
     profile) python -m experiments.speed.round_profile --output "$results/profile" "$@" ;;
     assistant) padrec fit --config $configs/assistant.yaml "$@" ;;
     evaluate)
-      for overlay in "" sampled temperatures batch32 rows32 transformers; do
+      for overlay in "" sampled temperatures batch32 transformers; do
         padrec test --config $configs/evaluate.yaml ${overlay:+--config "$configs/$overlay.yaml"} "$@"
       done
       ;;

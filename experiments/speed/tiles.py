@@ -17,10 +17,10 @@ from experiments.speed.timing import Timing, Work, interleaved_seconds
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import InputError, SemanticIDVocabulary
 from padrec.decoding import Placement, Recording
-from padrec.decoding.attention_tiles import AttentionTile, AttentionTileChoice, attention_tile
-from padrec.decoding.cached_layers import FusedLayers
-from padrec.decoding.early_launch import launches_early
-from padrec.decoding.linear_tiles import (
+from padrec.decoding.device.early_launch import launches_early
+from padrec.decoding.layers.attention_tiles import AttentionTile, AttentionTileChoice, attention_tile
+from padrec.decoding.layers.cached_layers import FusedLayers
+from padrec.decoding.layers.linear_tiles import (
     MOST_TOKENS,
     HeldTile,
     LinearTile,
@@ -295,7 +295,7 @@ def _random_layers(
     shape: str, switch: _Switch, device: torch.device, dtype: torch.dtype, seed: int
 ) -> tuple[FusedLayers, int]:
     # Triton comes with PyTorch's GPU builds only.
-    from padrec.decoding.triton_operations import TritonOperations
+    from padrec.decoding.layers.triton_operations import TritonOperations
 
     torch.manual_seed(seed)
     with drawn_on(device, dtype):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.layer_operations import LayerOperations, Stream
+from padrec.decoding.layers.layer_operations import LayerOperations, Stream
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
 

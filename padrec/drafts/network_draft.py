@@ -15,7 +15,6 @@ from padrec.decoding import (
     Packing,
     Phase,
     Placement,
-    RowCopy,
     TargetRunner,
     TokenTree,
     TransformersLayers,
@@ -84,16 +83,6 @@ class NetworkDraft:
         self._memory.lengths.zero_()
         self._memory.kept.count.zero_()
         self._read(DraftInputs(context.features, tokens, slots, prompts.lengths), prompts.packing())
-
-    def refill(self, rows: RowCopy, batch: int, capacity: int) -> None:
-        """Go on with another batch; see `Draft.refill`."""
-        begun = self._memory
-        self._layers.refill(rows, batch, capacity)
-        self._memory = self._memories[batch, begun.kept.tokens.shape[1]]
-        rows(begun.lengths, self._memory.lengths)
-        rows(begun.root, self._memory.root)
-        # Of what the last round kept for the rows that were there before nothing is to be read.
-        rows(begun.kept.count, self._memory.kept.count)
 
     def propose(
         self,

@@ -4,8 +4,8 @@ import torch
 import triton
 from torch import Tensor
 
-from padrec.decoding.early_launch import launch_options, launches_early
-from padrec.decoding.triton_arguments import in_rows
+from padrec.decoding.device.early_launch import launch_options, launches_early
+from padrec.decoding.lists.triton_arguments import in_rows
 from padrec.drafts.kernels.fusion import fusion_kernel
 
 

@@ -3,7 +3,7 @@
 import triton
 from torch import Tensor
 
-from padrec.decoding.early_launch import launch_options, launches_early
+from padrec.decoding.device.early_launch import launch_options, launches_early
 from padrec.drafts.kernels.memory import kept_kernel, last_kernel
 
 

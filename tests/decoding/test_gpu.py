@@ -35,20 +35,20 @@ from padrec.decoding import (
     TokenTree,
     TransformersRunner,
     TreeExpansion,
-    chosen_tokens,
-    session,
 )
-from padrec.decoding.attention_tiles import AttentionTile
-from padrec.decoding.chosen_tokens import ChosenTokens, choose_tokens
-from padrec.decoding.constraint import concatenate
-from padrec.decoding.forced import ForcedRuns
-from padrec.decoding.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
-from padrec.decoding.linear_tiles import LinearTile, TileChoice, linear_tile, streamed_tile
-from padrec.decoding.recommendations import RoundStatistics
-from padrec.decoding.sampling import Guess
-from padrec.decoding.settling import settle
-from padrec.decoding.top_k import top_k
-from padrec.decoding.tree_growth import TreeGrowth, growth_of
+from padrec.decoding.layers.attention_tiles import AttentionTile
+from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
+from padrec.decoding.layers.linear_tiles import LinearTile, TileChoice, linear_tile, streamed_tile
+from padrec.decoding.lists import chosen_tokens
+from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose_tokens
+from padrec.decoding.lists.constraint import concatenate
+from padrec.decoding.lists.recommendations import RoundStatistics
+from padrec.decoding.lists.sampling import Guess
+from padrec.decoding.lists.top_k import top_k
+from padrec.decoding.rounds import session
+from padrec.decoding.rounds.settling import settle
+from padrec.decoding.trees.forced import ForcedRuns
+from padrec.decoding.trees.tree_growth import TreeGrowth, growth_of
 from padrec.targets import build_backbone, to_precision
 from tests.stubs import random_catalog, random_network_draft, random_prompts
 
@@ -92,7 +92,7 @@ def tiled(request: pytest.FixtureRequest) -> LayerOperations:
 def operations_of(early: bool, tiles: TileChoice) -> LayerOperations:
     if early and torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("needs a GPU that launches kernels early")
-    triton_operations = pytest.importorskip("padrec.decoding.triton_operations")
+    triton_operations = pytest.importorskip("padrec.decoding.layers.triton_operations")
     operations: LayerOperations = triton_operations.TritonOperations(early, tiles)
     return operations
 
@@ -258,7 +258,7 @@ def test_attention(fused: LayerOperations, heads: Heads, first: int, tree: bool,
 def test_attention_of_other_tiles(tile: AttentionTile, early: bool, first: int, tree: bool, dtype: torch.dtype) -> None:
     if early and torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("needs a GPU that launches kernels early")
-    triton_operations = pytest.importorskip("padrec.decoding.triton_operations")
+    triton_operations = pytest.importorskip("padrec.decoding.layers.triton_operations")
     operations = triton_operations.TritonOperations(early, attention_tiles=lambda *sizes: tile)
     for lengths in ([40, 1, 130], [64, 256, 300]):
         for width in (1, 2, 10, 17, 64, 200):
@@ -747,32 +747,6 @@ def test_packed_prompts_get_the_lists_of_padded_ones(
         # The second time everything is replayed.
         results += [[lists_of(decoder, runner, request, at)[0] for at in range(len(_BATCHES))] for _ in range(2)]
     assert all(lists == results[0] for lists in results)
-
-
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("constrained", [True, False], ids=["catalog", "free"])
-@pytest.mark.parametrize("rows", [2, 8])
-@pytest.mark.usefixtures("uncompiled")
-def test_recorded_refilling_equals_one_batch(rows: int, constrained: bool, sampling: Sampling) -> None:
-    model = target(16, torch.float32)
-    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, constrained=constrained, sampling=sampling, device=_DEVICE)
-    runner, reference = TransformersRunner(model), AutoregressiveDecoder()
-    draft = random_network_draft(model, _VOCABULARY)
-    draft.network.to(_DEVICE)
-    histories = [3, 1, 0, 5, 2, 12, 0, 4, 30, 1, 1]
-    prompts = random_prompts(_CATALOG, _VOCABULARY, histories)
-    on_device = Prompts(prompts.tokens.to(_DEVICE), prompts.slots.to(_DEVICE), prompts.lengths.to(_DEVICE))
-    expected, _ = reference.decode(runner, on_device, request, torch.Generator().manual_seed(1))
-    for decoder in (
-        AutoregressiveDecoder(rows=rows),
-        AutoregressiveDecoder(forced_tokens=True, rows=rows),
-        SpeculativeDecoder(draft, DynamicTree(3, 3, 10), rows=rows),
-    ):
-        decoder.prepare(runner, _VOCABULARY)
-        # The second time everything is replayed.
-        for _ in range(2):
-            found, _ = decoder.decode(runner, on_device, request, torch.Generator().manual_seed(1))
-            assert torch.equal(found.tokens, expected.tokens)
 
 
 @pytest.mark.parametrize("name", ["chain", "tree"])

@@ -8,7 +8,7 @@ import torch
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import Observation
-from padrec.decoding.layer_operations import LayerOperations
+from padrec.decoding.layers.layer_operations import LayerOperations
 from padrec.drafts import FoldedFusion
 from padrec.drafts.draft_memory import DraftMemory
 from tests.drafts.reference_drafting import random_network
@@ -22,7 +22,7 @@ _ROWS = 9
 
 def plain_and_fused(dtype: torch.dtype, steps: bool) -> tuple[FoldedFusion, FoldedFusion]:
     """The same fusion in float64 on the CPU and in this precision on the GPU."""
-    triton_operations = pytest.importorskip("padrec.decoding.triton_operations")
+    triton_operations = pytest.importorskip("padrec.decoding.layers.triton_operations")
     operations: LayerOperations = triton_operations.TritonOperations()
     token_slots = _VOCABULARY.token_slots
     assert token_slots is not None

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from padrec.decoding.kernels.early_launch import let_next_start, wait_for_input
+from padrec.decoding.device.kernels.early_launch import let_next_start, wait_for_input
 
 
 @triton.jit

@@ -1,0 +1,1 @@
+"""What transformers offers, as arms of a comparison."""

@@ -1,0 +1,1 @@
+"""What decoding asks of the device: CUDA graphs, compiled functions, kernel launches, clocks."""

@@ -1,0 +1,1 @@
+"""What a list may hold: constraints, sampling, token trees, verification, and what a decode returns."""

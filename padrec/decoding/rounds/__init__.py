@@ -1,0 +1,1 @@
+"""Rounds of a decode, recorded once and replayed: sessions and acceptance."""

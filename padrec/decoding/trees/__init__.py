@@ -1,0 +1,1 @@
+"""Drafts and tree expansions: how proposals become a token tree."""

@@ -1,0 +1,95 @@
+"""Trees whose shape is fixed in advance."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import InputError
+from padrec.decoding.lists.constraint import Constraint, ListState, concatenate
+from padrec.decoding.lists.sampling import Choice
+from padrec.decoding.lists.token_tree import TokenTree
+from padrec.decoding.lists.top_k import top_k
+from padrec.decoding.trees.draft import DraftSteps
+
+
+class StaticTree:
+    """A tree of a given shape (EAGLE-1, arXiv 2401.15077): the node `[0, 2]` is the third best child of the best one.
+
+    Args:
+        choices: every node but the root, as the ranks along its path; a node's parent must be there too.
+
+    Raises:
+        InputError: no node, a node twice, a negative rank or a node without its parent.
+    """
+
+    def __init__(self, choices: Sequence[Sequence[int]]) -> None:
+        paths = sorted((tuple(choice) for choice in choices), key=lambda path: (len(path), path))
+        known = {(), *paths}
+        orphans = [path for path in paths if not path or path[:-1] not in known or min(path) < 0]
+        if not paths or orphans or len(known) != len(paths) + 1:
+            what = (
+                f"node {list(orphans[0])} without its parent" if orphans else f"{len(paths)} nodes, some of them twice"
+            )
+            raise InputError(f"static tree with {what}: expected distinct paths of ranks, each with all its beginnings")
+        self.depth = len(paths[-1])
+        self.nodes = len(paths) + 1
+        self._levels = [[path for path in paths if len(path) == depth] for depth in range(1, self.depth + 1)]
+        parents = {path[:-1] for path in paths}
+        self.leaves = len(known - parents)
+        # The draft reads only nodes that have children.
+        root: list[tuple[int, ...]] = [()]
+        self._readers = [root] + [[path for path in level if path in parents] for level in self._levels[:-1]]
+        self.draft_rows = sum(len(readers) for readers in self._readers[1:])
+        self.draft_passes = self.depth
+
+    def expand(
+        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
+    ) -> TokenTree:
+        """Fill the shape for each row; see `TreeExpansion.expand`."""
+        level_states, level_tokens = state.unsqueeze(), root[:, None]
+        level_scores = torch.zeros(level_tokens.shape, dtype=torch.float32, device=root.device)
+        tokens, states, scores = [level_tokens], [level_states], [level_scores]
+        for depth, level in enumerate(self._levels, start=1):
+            readers = self._readers[depth - 1]
+            if depth == 1:
+                logits = steps.root_logits()[:, None]
+            else:
+                previous = self._levels[depth - 2]
+                at = _index([previous.index(path) for path in readers], root)
+                level_tokens, level_states = level_tokens.gather(1, at), level_states.gather(at)
+                level_scores = level_scores.gather(1, at)
+                parents = _index([self._readers[depth - 2].index(path[:-1]) for path in readers], root)
+                logits = steps.extend(level_tokens, parents, level_states.slot, depth - 1)
+            log_probs = choice.log_chances(logits, constraint.allowed(level_states), depth - 1)  # [B, readers, V]
+            ranks = min(max(path[-1] for path in level) + 1, log_probs.shape[-1])
+            best, best_tokens = top_k(log_probs, ranks)
+            rows = [readers.index(path[:-1]) for path in level]
+            at = _index([row * ranks + min(path[-1], ranks - 1) for row, path in zip(rows, level, strict=True)], root)
+            above = _index(rows, root)
+            level_tokens = best_tokens.flatten(1).gather(1, at)
+            level_scores = level_scores.gather(1, above) + best.flatten(1).gather(1, at).float()
+            level_states = constraint.advance(level_states.gather(above), level_tokens)
+            tokens.append(level_tokens)
+            states.append(level_states)
+            scores.append(level_scores)
+        return TokenTree.from_parents(
+            torch.cat(tokens, 1), self._parents(root), concatenate(states), self.depth, torch.cat(scores, 1)
+        )
+
+    def _parents(self, root: Tensor) -> Tensor:
+        order = {path: index for index, path in enumerate([(), *(path for level in self._levels for path in level)])}
+        return _index([order[path[:-1]] for path in order], root)
+
+
+def _index(values: list[int], like: Tensor) -> Tensor:
+    """The same indices for every row, int64 `[B, len(values)]`."""
+    return _on_device(tuple(values), like.device).expand(len(like), -1)
+
+
+@cache
+def _on_device(values: tuple[int, ...], device: torch.device) -> Tensor:
+    # Copied once: a copy from the host in every round would make the host wait for the device.
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)
