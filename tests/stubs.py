@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,21 @@ from padrec.decoding import (
     Constraint,
     Continuations,
     Draft,
-    DraftContext,
+    DraftPlan,
+    DraftSession,
     DraftSteps,
     ListState,
     Observation,
     Prompts,
+    Request,
     Sampling,
     TargetRunner,
     TokenTree,
     TransformersRunner,
     TreeExpansion,
+    TreeOperations,
 )
+from padrec.decoding.layers.runner import TransformersSession
 from padrec.drafts import FeatureDraftNetwork, NetworkDraft
 from padrec.targets import build_backbone, to_precision
 
@@ -104,13 +109,22 @@ def select_rows(prompts: Prompts, rows: Sequence[int]) -> Prompts:
 
 
 class CountingRunner(TransformersRunner):
-    """Counts the passes behind the prefill that the host has asked for."""
+    """Counts the passes after the prefill that the host has asked for, and keeps the last tree."""
 
     passes = 0
+    tree: TokenTree
 
-    def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
-        self.passes += 1
-        return super().verify(tree)
+    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = (-1,)) -> TransformersSession:
+        session = super().open(batch, capacity, feature_layers)
+        verify = session.verify
+
+        def counted(tree: TokenTree) -> tuple[Tensor, Tensor]:
+            self.passes += 1
+            self.tree = tree
+            return verify(tree)
+
+        session.verify = counted  # type: ignore[method-assign]
+        return session
 
 
 class SlowRecording:
@@ -155,39 +169,36 @@ class GivenKeys(Sampling):
         return torch.tensor(self.request_keys, device=device)
 
 
-class StubDraft:
-    """Proposes from `logits(depth, n_nodes)` and knows how long each list is."""
+class StubDraft(Draft):
+    """Proposes from `logits(position, depth, n_nodes)`, where it knows how long each list is."""
 
-    position: Tensor  # [B] tokens in each list
+    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+        """Any target will do."""
 
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        self._positions: dict[int, Tensor] = {}  # by batch size
+    def open(self, plan: DraftPlan) -> "StubSession":
+        return StubSession(self, plan)
 
-    def begin(self, context: DraftContext) -> None:
-        self.position = self._positions[len(context.first)] = torch.ones_like(context.first)
+    def logits(self, position: Tensor, depth: int, n_nodes: int) -> Tensor:
+        """Logits of the token after each node of one depth, `[B, n_nodes, V]`; lists have `position` tokens, `[B]`."""
+        raise NotImplementedError
 
-    def propose(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        expansion: TreeExpansion,
-    ) -> TokenTree:
-        return expansion.expand(root, state, constraint, choice, self)
 
-    def observe(self, observation: Observation) -> None:
-        self.position += observation.count
+class StubSession(DraftSession):
+    def __init__(self, draft: StubDraft, plan: DraftPlan) -> None:
+        self._draft = draft
+        self._position = torch.ones(plan.batch, dtype=torch.long, device=plan.runner.model.device)
+
+    def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
+        self._position.fill_(1)
 
     def root_logits(self) -> Tensor:
-        return self.logits(0, 1)[:, 0]
+        return self._draft.logits(self._position, 0, 1)[:, 0]
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
-        return self.logits(depth, tokens.shape[1])
+        return self._draft.logits(self._position, depth, tokens.shape[1])
 
-    def logits(self, depth: int, n_nodes: int) -> Tensor:
-        """Logits of the token behind each node of one depth, `[B, n_nodes, V]`."""
-        raise NotImplementedError
+    def observe(self, observation: Observation) -> None:
+        self._position += observation.count
 
 
 class OracleDraft(StubDraft):
@@ -197,27 +208,17 @@ class OracleDraft(StubDraft):
         self._lists = lists
         self._size = vocabulary.size
 
-    def logits(self, depth: int, n_nodes: int) -> Tensor:
-        at = (self.position + depth).clamp(max=self._lists.shape[1] - 1)
+    def logits(self, position: Tensor, depth: int, n_nodes: int) -> Tensor:
+        at = (position + depth).clamp(max=self._lists.shape[1] - 1)
         expected = self._lists.gather(1, at[:, None])  # [B, 1]
         return 20.0 * nn.functional.one_hot(expected, self._size).double().expand(-1, n_nodes, -1)
 
 
 class ContraryDraft(OracleDraft):
-    """Never right: the target's own token is what it finds least likely, and no constraint binds it."""
+    """Never right, grown `Unbound`: the target's own token is what it finds least likely."""
 
-    def propose(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        expansion: TreeExpansion,
-    ) -> TokenTree:
-        return expansion.expand(root, state, Unbound(constraint), choice, self)
-
-    def logits(self, depth: int, n_nodes: int) -> Tensor:
-        return -super().logits(depth, n_nodes)
+    def logits(self, position: Tensor, depth: int, n_nodes: int) -> Tensor:
+        return -super().logits(position, depth, n_nodes)
 
 
 class RandomDraft(StubDraft):
@@ -227,8 +228,28 @@ class RandomDraft(StubDraft):
         self._size = vocabulary.size
         self._generator = torch.Generator().manual_seed(seed)
 
-    def logits(self, depth: int, n_nodes: int) -> Tensor:
-        return 2 * torch.randn(len(self.position), n_nodes, self._size, generator=self._generator, dtype=torch.float64)
+    def logits(self, position: Tensor, depth: int, n_nodes: int) -> Tensor:
+        return 2 * torch.randn(len(position), n_nodes, self._size, generator=self._generator, dtype=torch.float64)
+
+
+class UnboundTree(TreeExpansion):
+    """Another expansion, to which every token is allowed."""
+
+    def __init__(self, expansion: TreeExpansion) -> None:
+        self._expansion = expansion
+        self.depth, self.nodes, self.leaves = expansion.depth, expansion.nodes, expansion.leaves
+        self.draft_rows, self.draft_passes = expansion.draft_rows, expansion.draft_passes
+
+    def expand(
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        steps: DraftSteps,
+        operations: TreeOperations,
+    ) -> TokenTree:
+        return self._expansion.expand(root, state, Unbound(constraint), choice, steps, operations)
 
 
 class Unbound:
@@ -257,32 +278,27 @@ class Unbound:
         return self._constraint.advance(state, token)
 
 
-class LoggingDraft:
+class LoggingDraft(Draft):
     """Another draft, with everything it was told."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self.observations: list[Observation] = []
+        self.feature_layers = draft.feature_layers
 
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        self._draft.prepare(runner, vocabulary)
+    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+        self._draft.prepare(runner, request)
 
-    def begin(self, context: DraftContext) -> None:
-        self._draft.begin(context)
+    def open(self, plan: DraftPlan) -> DraftSession:
+        session = self._draft.open(plan)
+        observe = session.observe
 
-    def propose(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        expansion: TreeExpansion,
-    ) -> TokenTree:
-        return self._draft.propose(root, state, constraint, choice, expansion)
+        def logged(observation: Observation) -> None:
+            self.observations.append(observation)
+            observe(observation)
 
-    def observe(self, observation: Observation) -> None:
-        self.observations.append(observation)
-        self._draft.observe(observation)
+        session.observe = logged  # type: ignore[method-assign]
+        return session
 
 
 class PathSteps(DraftSteps):

@@ -81,9 +81,8 @@ def test_the_readme_recommends_to_new_users(tmp_path: Path, monkeypatch: pytest.
     assert torch.equal(found["data"].catalog.codes, data.catalog.codes)
     assert found["lists"].leaves.shape == (2, found["request"].list_length)
     assert bool((found["lists"].leaves >= 0).all())
-    expected, _ = AutoregressiveDecoder().decode(
-        found["runner"], found["prompts"], found["request"], torch.Generator().manual_seed(0)
-    )
+    session = AutoregressiveDecoder().bind(found["runner"], found["request"])
+    expected, _ = session.decode(found["prompts"], torch.Generator().manual_seed(0))
     assert torch.equal(found["lists"].tokens, expected.tokens)
 
 

@@ -9,7 +9,7 @@ from experiments.speed.setting import large_catalog
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from padrec import ListRequest, Sampling
 from padrec.decoding import Choice, Recording
-from padrec.decoding.lists.chosen_tokens import choose_tokens
+from padrec.decoding.rounds.round_operations_for import round_operations_for
 
 _LIST_LENGTH = 10
 # What takes microseconds is measured so many times in a row.
@@ -70,7 +70,9 @@ def _step(request: ListRequest, batch: int, count: int, device: torch.device) ->
     depths = torch.zeros(batch, count, dtype=torch.long, device=device)
     choice = Choice(Sampling(), None)
 
+    operations = round_operations_for(device, logits.dtype, request)
+
     def step() -> None:
-        choose_tokens(logits, states, depths, choice, constraint)
+        operations.choose(logits, states, depths, choice, constraint)
 
     return Recording(step, device)

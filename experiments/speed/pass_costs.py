@@ -5,19 +5,20 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from experiments.speed.setting import Setting
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from padrec import DynamicTree, SpeculativeDecoder
-from padrec.decoding import Choice, Constraint, DraftSteps, ListState, Recording, TokenTree
-from padrec.decoding.layers.runner import roomy
+from padrec.decoding import DraftPlan, Recording
+from padrec.decoding.device.shared_shapes import roomy
 
 ROUND_PREFIX = 128
 # Room in the cache behind prompt and list: for a round's tree, and for what the draft reads of it.
 TREE_ROOM = 88
 # Rounds behind a start that are timed together: so many a list of ten items has left even if half of them are drafted.
 ROUNDS = 6
+# Forced tokens that a round adds to its tree.
+_FORCED_NODES = 12
 
 
 def round_tree() -> DynamicTree:
@@ -30,10 +31,11 @@ def target_passes(
 ) -> list[dict[str, Any]]:
     """Passes over random trees of some numbers of nodes behind a prefix."""
     device = setting.device
-    setting.runner.prefill(setting.prompts(batch, prefix), extra=max(nodes))
+    target = setting.runner.open(batch, roomy(prefix + max(nodes), device))
+    target.prefill(setting.prompts(batch, prefix))
     recorder = _Recorder(device)
     for count in nodes:
-        recorder.record(str(count), partial(setting.runner.verify, setting.tree(batch, count)))
+        recorder.record(str(count), partial(target.verify, setting.tree(batch, count)))
     works = {name: Work(recording) for name, recording in recorder.recordings.items()}
     seconds = interleaved_seconds(works, device, repeats)
     return [
@@ -48,25 +50,30 @@ def round_cost(setting: Setting, batch: int, repeats: int) -> dict[str, Any]:
     """A round beside the passes of target and draft that it holds, all of them on the same cache."""
     device, runner, request, expansion = setting.device, setting.runner, setting.request, round_tree()
     capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
-    rounds = SpeculativeDecoder(setting.draft, expansion).rounds(runner, request, batch, capacity)
+    decoder = SpeculativeDecoder(setting.draft, expansion)
+    rounds = decoder.rounds(runner, request, batch, capacity)
     keys = torch.zeros(batch, dtype=torch.long, device=device)
-    lists, constraint, extends = rounds.lists, request.constraint, expansion.draft_passes - 1
+    lists, extends = rounds.lists, expansion.draft_passes - 1
     recorder = _Recorder(device)
     recorder.record("start", partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys))
     recorder.record("round", rounds.round)
     start = recorder.recordings["start"]
     start()
-    # Outside of any recording, whose tensors a later replay overwrites: passes alone read this round's tree.
-    rounds.round()
-    tree = runner.tree
-    # Behind a start there is nothing kept to be read again, so that the draft's cache does not grow.
-    start()
+    tree = setting.tree(batch, expansion.nodes + _FORCED_NODES)
+    target = runner.open(batch, capacity)
+    prompts = setting.prompts(batch, ROUND_PREFIX)
+    _, features = target.prefill(prompts)
+    plan = DraftPlan(runner, request, batch, capacity, expansion.draft_rows, decoder.max_depth(request))
+    alone_draft = setting.draft.open(plan)
+    alone_draft.begin(prompts, features, lists.last, lists.state.slot)
 
     def draft(n_passes: int) -> None:
-        alone = _PassesAlone(expansion, n_passes)
-        setting.draft.propose(lists.last, lists.state, constraint, lists.choice(expansion.depth), alone)
+        tokens = lists.last[:, None].expand(-1, expansion.width).contiguous()
+        alone_draft.root_logits()
+        for depth in range(1, n_passes + 1):
+            alone_draft.extend(tokens, torch.zeros_like(tokens), torch.zeros_like(tokens), depth)
 
-    recorder.record("target pass", partial(runner.verify, tree))
+    recorder.record("target pass", partial(target.verify, tree))
     recorder.record("draft passes", partial(draft, extends))
     recorder.record("first draft pass", partial(draft, 0))
     calls = {"round": ROUNDS}
@@ -108,20 +115,3 @@ class _Recorder:
             self.recordings[name] = Recording(work, self._device)
 
         self.seconds[name] = wall_seconds(make, self._device)
-
-
-class _PassesAlone(DynamicTree):
-    """Asks a draft for passes as a dynamic tree does, and builds no tree of them."""
-
-    def __init__(self, tree: DynamicTree, n_passes: int) -> None:
-        super().__init__(tree.depth, tree.width, tree.nodes)
-        self._n_passes = n_passes
-
-    def expand(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
-    ) -> TokenTree:
-        steps.root_logits()
-        tokens = root[:, None].expand(-1, self.width).contiguous()
-        for depth in range(1, self._n_passes + 1):
-            steps.extend(tokens, torch.zeros_like(tokens), torch.zeros_like(tokens), depth)
-        return TokenTree.root_only(root, state)

@@ -21,7 +21,7 @@ from experiments.speed.timing import Timing, Work, interleaved_seconds
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import AutoregressiveDecoder, ListRequest, SpeculativeDecoder
 from padrec.decoding import FreeDecoding, Phase, Recording, Rounds
-from padrec.decoding.layers.runner import roomy
+from padrec.decoding.device.shared_shapes import roomy
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
 _OTHER = "other"
@@ -64,8 +64,6 @@ def measure(
             "forced": AutoregressiveDecoder(forced_tokens=True),
             "speculative": SpeculativeDecoder(setting.draft, round_tree()),
         }
-        for decoder in decoders.values():
-            decoder.prepare(setting.runner, setting.vocabulary)
         content["rounds"] = [
             {"decoder": name, "batch": batch} | _round(setting, decoder.rounds, batch, profiled_rounds, repeats)
             for batch in batches

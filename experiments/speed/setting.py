@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from padrec import Catalog, InputError, ListRequest, Prompts, SemanticIDVocabulary, SyntheticReader, TransformersRunner
@@ -63,21 +62,11 @@ def drawn_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-class WatchedRunner(TransformersRunner):
-    """Remembers the last tree that it has read."""
-
-    tree: TokenTree
-
-    def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
-        self.tree = tree
-        return super().verify(tree)
-
-
 @dataclass(frozen=True)
 class Setting:
     """A target, a draft and a request."""
 
-    runner: WatchedRunner
+    runner: TransformersRunner
     draft: NetworkDraft
     vocabulary: SemanticIDVocabulary
     request: ListRequest
@@ -92,10 +81,10 @@ class Setting:
         with drawn_on(device, dtype):
             model = build_backbone(backbone_of(shape), vocabulary)
             network = FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=_DRAFT_STEPS)
-        runner = WatchedRunner(model.eval().requires_grad_(False))
+        runner = TransformersRunner(model.eval().requires_grad_(False))
         draft = NetworkDraft(network.eval().requires_grad_(False))
-        draft.prepare(runner, vocabulary)
         request = ListRequest.build(catalog, vocabulary, _LIST_LENGTH, device=device)
+        draft.prepare(runner, request)
         return cls(runner, draft, vocabulary, request, device)
 
     def prompts(self, batch: int, width: int) -> Prompts:

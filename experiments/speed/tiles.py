@@ -16,10 +16,10 @@ from experiments.speed.setting import backbone_of, drawn_on
 from experiments.speed.timing import Timing, Work, interleaved_seconds
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import InputError, SemanticIDVocabulary
-from padrec.decoding import Placement, Recording
+from padrec.decoding import LayerSession, Placement, Recording
 from padrec.decoding.device.early_launch import launches_early
 from padrec.decoding.layers.attention_tiles import AttentionTile, AttentionTileChoice, attention_tile
-from padrec.decoding.layers.cached_layers import FusedLayers
+from padrec.decoding.layers.fused_layers import FusedLayers
 from padrec.decoding.layers.linear_tiles import (
     MOST_TOKENS,
     HeldTile,
@@ -255,9 +255,9 @@ def _passes(
 ) -> list[dict[str, Any]]:
     switch = _Switch()
     layers, width = _random_layers(shape, switch, device, dtype, seed)
-    layers.reserve(batch, prefix + max(nodes))
+    session = layers.open(batch, prefix + max(nodes))
     start = torch.zeros(batch, dtype=torch.long, device=device)
-    layers(
+    session(
         torch.randn(batch, prefix, width, device=device, dtype=dtype),
         Placement(start, torch.arange(prefix, device=device).expand(batch, -1)),
     )
@@ -271,7 +271,7 @@ def _passes(
         for name in choices:
             switch.tiles = CHOICES[name]
             found = torch.empty_like(hidden)
-            recordings[name] = Recording(partial(_read, layers, hidden, placement, found), device)
+            recordings[name] = Recording(partial(_read, session, hidden, placement, found), device)
             recordings[name]()
             outputs[name] = found.float()
         seconds = interleaved_seconds({name: Work(run, _CALLS) for name, run in recordings.items()}, device, repeats)
@@ -283,8 +283,8 @@ def _passes(
     return rows
 
 
-def _read(layers: FusedLayers, hidden: Tensor, placement: Placement, found: Tensor) -> None:
-    found.copy_(layers(hidden, placement))
+def _read(session: LayerSession, hidden: Tensor, placement: Placement, found: Tensor) -> None:
+    found.copy_(session(hidden, placement)[0])
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:

@@ -3,48 +3,60 @@
 from padrec.decoding.baselines.transformers_beam import TransformersBeamDecoder
 from padrec.decoding.baselines.transformers_decoder import Assistant, TransformersDecoder
 from padrec.decoding.beam.beam_decoder import BeamDecoder
+from padrec.decoding.decoders.adaptive import AdaptiveDecoder
 from padrec.decoding.decoders.autoregressive import AutoregressiveDecoder
 from padrec.decoding.decoders.batchwise import BatchwiseDecoder
 from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
-from padrec.decoding.decoders.fastest import AdaptiveDecoder, FastestDecoder
+from padrec.decoding.decoders.fastest import FastestDecoder
 from padrec.decoding.decoders.repeated import RepeatedDecoder
 from padrec.decoding.decoders.speculative import SpeculativeDecoder
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.device.phase import Phase
 from padrec.decoding.device.recording import Recording
 from padrec.decoding.device.stopwatch import Stopwatch
-from padrec.decoding.layers.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
+from padrec.decoding.layers.branches import Branches
+from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession, can_fuse
+from padrec.decoding.layers.fused_layers import FusedLayers
 from padrec.decoding.layers.kv_cache import PreallocatedCache, additive_mask
-from padrec.decoding.layers.layer_operations import Placement
+from padrec.decoding.layers.layer_operations import LayerOperations
 from padrec.decoding.layers.packing import Packing
-from padrec.decoding.layers.runner import Branches, Prompts, TargetRunner, TransformersRunner
+from padrec.decoding.layers.placement import Placement
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TargetRunner, TargetSession, TransformersRunner
 from padrec.decoding.layers.supported_models import check_logits
-from padrec.decoding.lists.constraint import (
-    CatalogConstraint,
-    CatalogState,
-    Constraint,
-    Continuations,
-    FreeDecoding,
-    ListState,
-    concatenate,
-)
+from padrec.decoding.layers.transformers_layers import TransformersLayers
+from padrec.decoding.lists.accepted_path import AcceptedPath, accept
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogState
+from padrec.decoding.lists.chosen_tokens import ChosenTokens
+from padrec.decoding.lists.constraint import Constraint, Continuations
+from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
+from padrec.decoding.lists.free_decoding import FreeDecoding
+from padrec.decoding.lists.list_operations import ListOperations
 from padrec.decoding.lists.list_request import ListRequest
-from padrec.decoding.lists.recommendations import DecodingTrace, Recommendations, RoundStatistics
+from padrec.decoding.lists.list_state import ListState, concatenate
+from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
+from padrec.decoding.lists.text_request import GeneratedText, TextRequest
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.lists.verification import Acceptance, verify
+from padrec.decoding.lists.verification import ExactVerification, VerificationRule
+from padrec.decoding.rounds.decoding_session import DecodingSession
 from padrec.decoding.rounds.list_buffer import ListBuffer
+from padrec.decoding.rounds.round_operations import RoundOperations
 from padrec.decoding.rounds.session import Rounds
 from padrec.decoding.trees.catalog_draft import CatalogDraft
 from padrec.decoding.trees.chain import Chain
-from padrec.decoding.trees.draft import Draft, DraftContext, DraftSteps, Observation, TreeExpansion
+from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, HostDraftSession, Observation
 from padrec.decoding.trees.dynamic_tree import DynamicTree
-from padrec.decoding.trees.forced import ForcedRuns, RootOnly
+from padrec.decoding.trees.forced_runs import ForcedRuns
+from padrec.decoding.trees.root_only import RootOnly
 from padrec.decoding.trees.static_tree import StaticTree
+from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion
+from padrec.decoding.trees.tree_operations import TreeOperations
 
 __all__ = [
     "LIST_SEARCH",
-    "Acceptance",
+    "AcceptedPath",
     "AdaptiveDecoder",
     "Assistant",
     "AutoregressiveDecoder",
@@ -57,19 +69,28 @@ __all__ = [
     "CatalogState",
     "Chain",
     "Choice",
+    "ChosenTokens",
     "Constraint",
     "Continuations",
     "Decoder",
+    "DecodingSession",
     "DecodingTrace",
     "Draft",
-    "DraftContext",
+    "DraftPlan",
+    "DraftSession",
     "DraftSteps",
     "DynamicTree",
+    "ExactVerification",
     "FastestDecoder",
     "ForcedRuns",
     "FreeDecoding",
     "FusedLayers",
+    "GeneratedText",
+    "HostDraftSession",
+    "LayerOperations",
+    "LayerSession",
     "ListBuffer",
+    "ListOperations",
     "ListRequest",
     "ListState",
     "Observation",
@@ -81,7 +102,9 @@ __all__ = [
     "Recommendations",
     "Recording",
     "RepeatedDecoder",
+    "Request",
     "RootOnly",
+    "RoundOperations",
     "RoundStatistics",
     "Rounds",
     "Sampling",
@@ -89,12 +112,17 @@ __all__ = [
     "StaticTree",
     "Stopwatch",
     "TargetRunner",
+    "TargetSession",
+    "TextRequest",
     "TokenTree",
     "TransformersBeamDecoder",
     "TransformersDecoder",
     "TransformersLayers",
     "TransformersRunner",
     "TreeExpansion",
+    "TreeOperations",
+    "VerificationRule",
+    "accept",
     "additive_mask",
     "can_fuse",
     "check_logits",
@@ -102,5 +130,4 @@ __all__ = [
     "concatenate",
     "gumbel_noise",
     "masked_log_softmax",
-    "verify",
 ]

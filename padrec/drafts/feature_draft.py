@@ -1,9 +1,10 @@
 """Trained feature drafts as arms of a comparison name them."""
 
 from pathlib import Path
+from typing import Any
 
-from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding import TargetRunner
+from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.decoding import ListRequest, Request, TargetRunner
 from padrec.drafts.draft_checkpoint import DraftCheckpoint
 from padrec.drafts.network_draft import NetworkDraft
 from padrec.targets import to_precision
@@ -24,12 +25,14 @@ class FeatureDraft(NetworkDraft):
         self._checkpoint = DraftCheckpoint.read(Path(checkpoint))
         self._prepared_for: tuple[TargetRunner, SemanticIDVocabulary] | None = None
 
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
         """Build the network for this target, once for all decoders that share the draft; see `Draft.prepare`."""
-        if self._prepared_for == (runner, vocabulary):
+        if not isinstance(request, ListRequest):
+            raise InputError(f"a request for {type(request).__name__}: expected a ListRequest, for a draft of lists")
+        if self._prepared_for == (runner, request.vocabulary):
             return
-        network = self._checkpoint.network(runner.model.config, runner.fingerprint, vocabulary)
+        network = self._checkpoint.network(runner.model.config, runner.fingerprint, request.vocabulary)
         to_precision(network, runner.model.dtype)
         self._network = network.to(runner.model.device).eval().requires_grad_(False)
-        super().prepare(runner, vocabulary)
-        self._prepared_for = runner, vocabulary
+        super().prepare(runner, request)
+        self._prepared_for = runner, request.vocabulary

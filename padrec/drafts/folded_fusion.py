@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.layers.head import Head
 from padrec.decoding.layers.layer_operations import LayerOperations, Stream
+from padrec.drafts.draft_operations import DraftOperations, features_before, seen_nodes
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
 
@@ -74,7 +76,7 @@ class TrackedFusion:
         head: the target's head.
     """
 
-    def __init__(self, network: FeatureDraftNetwork, embedding: nn.Module, head: nn.Module) -> None:
+    def __init__(self, network: FeatureDraftNetwork, embedding: nn.Module, head: Head) -> None:
         self._network = network
         self._embedding = embedding
         self._head = head
@@ -89,7 +91,7 @@ class TrackedFusion:
 
     def __call__(self, tokens: Tensor, read: Tensor, slots: Tensor, step: int, parents: Tensor | None = None) -> Tensor:
         """See `Fusion.__call__`."""
-        fused = self._network.fusion(torch.cat([self._embedding(tokens), _before(read, parents)], dim=-1))
+        fused = self._network.fusion(torch.cat([self._embedding(tokens), features_before(read, parents)], dim=-1))
         return self._network.position_aware(fused, slots, step)  # type: ignore[no-any-return]
 
     def extend(
@@ -104,7 +106,7 @@ class TrackedFusion:
         first: int,
     ) -> tuple[Tensor, Tensor]:
         """See `Fusion.extend`."""
-        return self(tokens, read, slots, step, parents), _seen(parents, above, rows, first)
+        return self(tokens, read, slots, step, parents), seen_nodes(parents, above, rows, first)
 
 
 # Of a head, to be held twice: at most as many as semantic IDs have tokens, not those of a language.
@@ -125,7 +127,8 @@ class FoldedFusion:
         embedding: the target's token embedding.
         head: the target's head.
         token_slots: slot of each token, int64 `[V]`.
-        operations: compute the maps; None is plain PyTorch.
+        layers: compute the maps.
+        operations: compute the rest.
     """
 
     def __init__(
@@ -134,7 +137,8 @@ class FoldedFusion:
         embedding: nn.Module,
         head: nn.Module,
         token_slots: Tensor,
-        operations: LayerOperations | None = None,
+        layers: LayerOperations,
+        operations: DraftOperations,
     ) -> None:
         weight, bias = network.fusion.weight, network.fusion.bias
         dtype, device = weight.dtype, weight.device
@@ -152,11 +156,9 @@ class FoldedFusion:
         if gate is not None:
             offset = gate.bias.to(exact) - nn.functional.linear(by_token, gate.weight.to(exact))
             self._gate_offset = offset.to(dtype).detach()  # [V, 1]
-        self._head = head
+        self._head = Head(head, layers)
         self._joined = _joined(head, self._feature_weight)
-        self._operations = operations or LayerOperations()
-        # Triton comes with PyTorch's GPU builds only; its kernels compute in float32.
-        self._in_kernel = device.type == "cuda" and dtype != torch.float64
+        self._layers, self._compute = layers, operations
 
     def read(self, features: Tensor) -> Tensor:
         """W_f f, `[B, p, d]`; see `Fusion.read`."""
@@ -164,7 +166,8 @@ class FoldedFusion:
 
     def _map(self, features: Tensor, weight: Tensor) -> Tensor:
         flat = features.to(weight.dtype).flatten(0, 1).contiguous()
-        return self._operations.linear(Stream(flat), weight, ordered=True).view(*features.shape[:2], len(weight))
+        mapped = self._layers.linear(Stream(flat), weight, ordered=True, exact=True)
+        return mapped.view(*features.shape[:2], len(weight))
 
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """See `Fusion.look`."""
@@ -176,17 +179,7 @@ class FoldedFusion:
 
     def __call__(self, tokens: Tensor, read: Tensor, slots: Tensor, step: int, parents: Tensor | None = None) -> Tensor:
         """See `Fusion.__call__`; the slots are not looked at."""
-        if self._in_kernel:
-            from padrec.drafts.triton_fusion import fuse
-
-            return fuse(tokens, read, parents, self._table, self._gate(step))
-        fused = _before(read, parents) + self._table[tokens]
-        gate = self._gate(step)
-        if gate is None:
-            return fused
-        weight, offset, step_embedding = gate
-        score = nn.functional.linear(fused, weight) + offset[tokens]
-        return fused + score.sigmoid() * step_embedding
+        return self._compute.fuse(tokens, read, parents, self._table, self._gate(step))
 
     def extend(
         self,
@@ -200,11 +193,7 @@ class FoldedFusion:
         first: int,
     ) -> tuple[Tensor, Tensor]:
         """See `Fusion.extend`; the slots are not looked at."""
-        if self._in_kernel:
-            from padrec.drafts.triton_fusion import fuse_in_tree
-
-            return fuse_in_tree(tokens, read, parents, self._table, self._gate(step), above, first, len(rows))
-        return self(tokens, read, slots, step, parents), _seen(parents, above, rows, first)
+        return self._compute.fuse_in_tree(tokens, read, parents, self._table, self._gate(step), above, rows, first)
 
     def _gate(self, step: int) -> tuple[Tensor, Tensor, Tensor] | None:
         """The gate's weight `[1, d]`, what it adds by token `[V, 1]`, and what it lets through, `[d]`."""
@@ -212,17 +201,6 @@ class FoldedFusion:
         if position.step_embedding is None or position.gate is None or step == 0:
             return None
         return position.gate.weight, self._gate_offset, position.step_embedding[min(step, position.n_steps - 1) - 1]
-
-
-def _before(read: Tensor, parents: Tensor | None) -> Tensor:
-    """What was read before each token, `[B, T, *]`; see `Fusion.__call__`."""
-    return read if parents is None else read.gather(1, parents[..., None].expand(-1, -1, read.shape[-1]))
-
-
-def _seen(parents: Tensor, above: Tensor | None, rows: Tensor, first: int) -> Tensor:
-    """Which nodes the nodes of one depth see, bool `[B, k, R]`; see `Fusion.extend`."""
-    own = (rows[first:][: parents.shape[1], None] == rows).expand(len(parents), -1, -1)
-    return own if above is None else own | above.gather(1, parents[..., None].expand(-1, -1, len(rows)))
 
 
 def _joined(head: nn.Module, weight: Tensor) -> Tensor | None:
@@ -241,10 +219,11 @@ def fusion_for(
     embedding: nn.Module,
     head: nn.Module,
     vocabulary: SemanticIDVocabulary,
-    operations: LayerOperations | None = None,
+    layers: LayerOperations,
+    operations: DraftOperations,
 ) -> Fusion:
     """The folded fusion, with these operations, where the vocabulary allows it, else the tracked one."""
     token_slots = vocabulary.token_slots
     if token_slots is None:
-        return TrackedFusion(network, embedding, head)
-    return FoldedFusion(network, embedding, head, token_slots, operations)
+        return TrackedFusion(network, embedding, Head(head, layers))
+    return FoldedFusion(network, embedding, head, token_slots, layers, operations)

@@ -1,38 +1,34 @@
 """Feature drafts at decoding time: from a network to token trees."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding import (
-    CachedLayers,
-    Choice,
-    Constraint,
-    DraftContext,
-    FusedLayers,
-    ListState,
-    Observation,
-    Packing,
-    Phase,
-    Placement,
-    TargetRunner,
-    TokenTree,
-    TransformersLayers,
-    TreeExpansion,
-    can_fuse,
-    compiled,
-)
+from padrec.catalog import InputError
+from padrec.decoding.device.compiled import compiled
+from padrec.decoding.device.phase import Phase
+from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession, can_fuse
+from padrec.decoding.layers.fused_layers import FusedLayers
+from padrec.decoding.layers.kv_cache import PreallocatedCache
+from padrec.decoding.layers.layer_operations import LayerOperations
+from padrec.decoding.layers.packing import Packing
+from padrec.decoding.layers.placement import Placement
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.transformers_layers import LayerForward, TransformersLayers
+from padrec.decoding.lists.list_request import ListRequest
+from padrec.decoding.lists.request import Request
+from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, Observation
 from padrec.drafts.draft_memory import DraftInputs, DraftMemory
+from padrec.drafts.draft_operations import DraftOperations, draft_operations_for
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.folded_fusion import Fusion, fusion_for
 
 
-class NetworkDraft:
-    """Proposes with a `FeatureDraftNetwork`; also the token-by-token steps that tree expansions ask for.
-
-    The persistent cache holds only inputs whose features are the target's own: nodes of a tree are written behind
-    them and forgotten, and what the target keeps is read again with its true features. All that lasts from round to
-    round stays in the same tensors, so that a round can be recorded once and replayed.
+class NetworkDraft(Draft):
+    """Proposes with a `FeatureDraftNetwork`.
 
     Args:
         network: the draft, in evaluation mode, on the target's device; None where `prepare` sets it.
@@ -42,14 +38,7 @@ class NetworkDraft:
         self._network = network
         self._fusion: Fusion
         self._layers: CachedLayers
-        self._memories: dict[tuple[int, int], DraftMemory] = {}  # by batch size and most tokens kept
-        self._memory: DraftMemory
-        self._columns: Tensor  # 0, 1, …: as many as a prompt, a kept path or a tree's rows need
-        self._tree_rows: int
-        self._root_logits: Tensor  # [B, 1, V]
-        self._parent_read: Tensor  # [B, k, *] of the outputs of the last call, what the fusion reads
-        self._parent_mask: Tensor | None = None  # [B, k, tree rows] what its nodes see; None behind the root
-        self._rows_used = 0
+        self._operations: DraftOperations
 
     @property
     def network(self) -> FeatureDraftNetwork:
@@ -58,55 +47,70 @@ class NetworkDraft:
             raise RuntimeError("the draft has no network yet: call prepare first")
         return self._network
 
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
+    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
         """Share the target's embedding and head; see `Draft.prepare`."""
-        model = runner.model
-        network = self.network
-        self._memories = {}
-        operations = None
+        if not isinstance(request, ListRequest):
+            raise InputError(f"a request for {type(request).__name__}: expected a ListRequest, for a draft of lists")
+        model, network = runner.model, self.network
+        layers = LayerOperations()
         if can_fuse(network.config):
             self._layers = fused = FusedLayers([network.layer], network.config, network.rotary)
-            operations = fused.operations
+            layers = fused.operations
         else:
-            self._layers = TransformersLayers(network.attend, n_layers=1)
+            self._layers = TransformersLayers(_forward_of(network), n_layers=1)
+        self._operations = draft_operations_for(model.device, model.dtype)
         maps = model.get_input_embeddings(), model.get_output_embeddings()
-        self._fusion = fusion_for(network, *maps, vocabulary, operations)
+        self._fusion = fusion_for(network, *maps, request.vocabulary, layers, self._operations)
 
-    def begin(self, context: DraftContext) -> None:
+    def open(self, plan: DraftPlan) -> "NetworkDraftSession":
+        """See `Draft.open`."""
+        return NetworkDraftSession(self._fusion, self._layers.open(plan.batch, plan.capacity), self._operations, plan)
+
+
+class NetworkDraftSession(DraftSession):
+    """A `NetworkDraft` at work on batches of one shape.
+
+    The KV cache holds only inputs whose features are the target's own: nodes of a tree are written after them and
+    forgotten, and what the target keeps is read again with its true features.
+
+    Args:
+        fusion: makes the layer's inputs.
+        layers: the draft's layer with its cache.
+        operations: compute what is kept from round to round.
+        plan: of the rounds.
+    """
+
+    def __init__(self, fusion: Fusion, layers: LayerSession, operations: DraftOperations, plan: DraftPlan) -> None:
+        self._fusion, self._layers, self._operations = fusion, layers, operations
+        model = plan.runner.model
+        self._memory = DraftMemory.empty(
+            plan.batch, plan.max_depth + 1, model.config.hidden_size, model.dtype, model.device
+        )
+        most = max(plan.draft_rows, plan.max_depth + 1, plan.capacity)
+        self._columns = torch.arange(most, device=model.device)
+        self._tree_rows = self._columns[: plan.draft_rows]
+        self._parent_read: Tensor  # [B, k, *] of the outputs of the last call, what the fusion reads
+        self._parent_mask: Tensor | None = None  # [B, k, tree rows] what its nodes see; None after the root
+        self._rows_used = 0
+
+    def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
         """Read the prompts, each shifted by one: token i + 1 beside the target's feature of token i."""
-        prompts = context.prompts
-        self._reserve(len(prompts.tokens), context)
-        self._tree_rows = max(1, context.expansion.draft_rows)
-        most = max(self._tree_rows, context.max_depth + 1, prompts.tokens.shape[1])
-        self._columns = torch.arange(most, device=prompts.tokens.device)
-        tokens, slots = _shifted(prompts.tokens, prompts.slots, prompts.lengths, context.first, context.first_slot)
+        tokens, slots = _shifted(prompts.tokens, prompts.slots, prompts.lengths, first, first_slot)
         self._memory.lengths.zero_()
         self._memory.kept.count.zero_()
-        self._read(DraftInputs(context.features, tokens, slots, prompts.lengths), prompts.packing())
+        self._read(DraftInputs(features, tokens, slots, prompts.lengths), prompts.packing())
 
-    def propose(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        expansion: TreeExpansion,
-    ) -> TokenTree:
-        """Grow a tree behind what the target has kept; see `Draft.propose`."""
+    def root_logits(self) -> Tensor:
+        """Read what the target kept, and look one token ahead; see `DraftSteps`."""
         with Phase.DRAFT_PASSES.named():
             self._read(self._memory.kept)
-            self._root_logits, self._parent_read = self._fusion.look(self._memory.root)
-        self._parent_mask = None
-        self._rows_used = 0
-        return expansion.expand(root, state, constraint, choice, self)
+            logits, self._parent_read = self._fusion.look(self._memory.root)
+        self._parent_mask, self._rows_used = None, 0
+        return logits[:, 0]
 
     def observe(self, observation: Observation) -> None:
         """Remember what the target kept."""
-        self._memory.keep(observation)
-
-    def root_logits(self) -> Tensor:
-        """Logits of the token behind the root; see `DraftSteps`."""
-        return self._root_logits[:, 0]
+        self._operations.remember(observation, self._memory)
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         """Read the nodes of one depth; see `DraftSteps`."""
@@ -114,30 +118,31 @@ class NetworkDraft:
             return self._extend(tokens, parents, slots, depth)
 
     def _extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
-        n_nodes = tokens.shape[1]
-        rows = self._columns[: self._tree_rows]
-        above, first = self._parent_mask, self._rows_used
-        read = self._parent_read
-        hidden, self._parent_mask = self._fusion.extend(tokens, read, slots, depth, parents, above, rows, first)
-        # Inputs are shifted by one: the root's own input was the last that was read, its children's come behind it.
+        n_nodes, above, first = tokens.shape[1], self._parent_mask, self._rows_used
+        hidden, self._parent_mask = self._fusion.extend(
+            tokens, self._parent_read, slots, depth, parents, above, self._tree_rows, first
+        )
+        # Inputs are shifted by one: the root's own input was the last that was read, its children's come after it.
         depths = self._columns[depth - 1].expand(len(tokens), n_nodes)
-        features = self._layers(hidden, Placement(self._memory.lengths, depths, first, self._parent_mask))
+        features, _ = self._layers(hidden, Placement(self._memory.lengths, depths, first, self._parent_mask))
         self._rows_used += n_nodes
         logits, self._parent_read = self._fusion.look(features)
         return logits
 
-    def _reserve(self, batch: int, context: DraftContext) -> None:
-        self._layers.reserve(batch, context.capacity)
-        key = (batch, context.max_depth + 1)
-        if key not in self._memories:
-            self._memories[key] = DraftMemory.empty(*key, context.features)
-        self._memory = self._memories[key]
-
     def _read(self, seen: DraftInputs, packing: Packing | None = None) -> None:
         hidden = self._fusion(seen.tokens, self._fusion.read(seen.features), seen.slots, 0)
         depths = self._columns[: seen.tokens.shape[1]].expand(len(seen.tokens), -1)
-        output = self._layers(hidden, Placement(self._memory.lengths, depths, packing=packing))
-        self._memory.move_on(output, seen.count)
+        output, _ = self._layers(hidden, Placement(self._memory.lengths, depths, packing=packing))
+        self._operations.move_on(output, seen.count, self._memory)
+
+
+def _forward_of(network: FeatureDraftNetwork) -> LayerForward:
+    def forward(
+        hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool
+    ) -> Sequence[Tensor]:
+        return hidden, network.attend(hidden, positions, mask, cache)
+
+    return forward
 
 
 @compiled

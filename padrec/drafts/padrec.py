@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch, SequenceBatch
-from padrec.decoding import DynamicTree, ListRequest, Prompts, SpeculativeDecoder, TransformersRunner
+from padrec.decoding import (
+    DecodingSession,
+    DynamicTree,
+    ListRequest,
+    Prompts,
+    Recommendations,
+    SpeculativeDecoder,
+    TransformersRunner,
+)
 from padrec.drafts.context_alignment import Window, unroll
 from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
@@ -112,7 +120,7 @@ class PADRecDraft(TrainableModule):
         self._noise = feature_noise
         self.validation_acceptance = AcceptanceLength()
         self._request: ListRequest | None = None
-        self._decoding: tuple[TransformersRunner, SpeculativeDecoder] | None = None  # during a validation
+        self._decoding: DecodingSession[Recommendations] | None = None  # during a validation
 
     def trainable_module(self) -> nn.Module:
         """The draft's own network; the target is frozen."""
@@ -200,22 +208,20 @@ class PADRecDraft(TrainableModule):
         """Decode greedily with the draft and log its acceptance length τ."""
         rows = batch.counted
         if bool(rows.any()):
-            runner, decoder = self._validator()
             prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
             generator = torch.Generator().manual_seed(batch_idx)
-            _, trace = decoder.decode(runner, prompts, self._list_request(), generator)
+            _, trace = self._validator().decode(prompts, generator)
             self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
         # Logged by every process, one without users too: all take part in the reduction.
         self.log("val/acceptance_length", self.validation_acceptance, prog_bar=True, on_step=False, on_epoch=True)
 
-    def _validator(self) -> tuple[TransformersRunner, SpeculativeDecoder]:
+    def _validator(self) -> DecodingSession[Recommendations]:
         if self._decoding is None:
             network = in_step_precision(self.network, self.device.type)
             decoder = SpeculativeDecoder(NetworkDraft(network), DynamicTree())
             model = in_step_precision(self.target.model, self.device.type)
             runner = TransformersRunner(model, self.target.fingerprint)
-            decoder.prepare(runner, self.vocabulary)
-            self._decoding = runner, decoder
+            self._decoding = decoder.bind(runner, self._list_request())
         return self._decoding
 
     def on_validation_end(self) -> None:

@@ -14,6 +14,7 @@ from padrec.data.batches import PromptBatch
 from padrec.decoding import (
     LIST_SEARCH,
     Decoder,
+    DecodingSession,
     DecodingTrace,
     FastestDecoder,
     ListRequest,
@@ -89,6 +90,7 @@ class SpeculativeEvaluator(L.LightningModule):
         vocabulary.check_same(self._target.vocabulary, f"the target {target}")
         # Of each arm, made when it is known what is decoded; not registered, so that they stay on the CPU.
         self._metrics: dict[str, ArmMetrics] = {}
+        self._sessions: dict[str, DecodingSession[Recommendations]] = {}
         self._samples: list[SampleLists] = []
         self._batch_size = 0
 
@@ -123,7 +125,7 @@ class SpeculativeEvaluator(L.LightningModule):
             device=device,
         )
         for name, arm in self._arms.items():
-            arm.prepare(self._runner, self._vocabulary)
+            self._sessions[name] = arm.bind(self._runner, self._request)
             max_depth = arm.max_depth(self._request)
             compared = TRANSFORMERS in self._arms
             sequential = arm.search == LIST_SEARCH
@@ -200,9 +202,7 @@ class SpeculativeEvaluator(L.LightningModule):
         # Every arm gets the same keys, so that even sampled lists can be compared one by one.
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
-        lists, trace = self._arms[name].decode(
-            self._runner, prompts, self._request, torch.Generator().manual_seed(seed)
-        )
+        lists, trace = self._sessions[name].decode(prompts, torch.Generator().manual_seed(seed))
         return lists.cpu(), trace
 
     def _report_folder(self) -> Path:

@@ -15,6 +15,7 @@ from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.decoding import (
     AutoregressiveDecoder,
     Decoder,
+    DecodingSession,
     ListRequest,
     Prompts,
     Recommendations,
@@ -121,8 +122,7 @@ class TargetRecommender(TrainableModule):
         self._compiled = CompiledLayers(self.backbone) if compile else nullcontext()
         self.validation_metrics = ranking_metrics("val/")
         self.test_metrics = ranking_metrics("test/")
-        self._requests: dict[Sampling, ListRequest] = {}
-        self._writer: tuple[TransformersRunner, Decoder] | None = None  # while writing
+        self._writer: DecodingSession[Recommendations] | None = None  # while writing
 
     def _build(
         self,
@@ -275,24 +275,20 @@ class TargetRecommender(TrainableModule):
         self.log_dict(cast(dict[str, Any], metrics), on_step=False, on_epoch=True, batch_size=len(batch.tokens))
 
     def _write_lists(self, batch: PromptBatch, batch_idx: int, sampling: Sampling) -> Recommendations:
-        request = self._requests.get(sampling) or self._requests.setdefault(sampling, self._request(sampling))
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         generator = torch.Generator().manual_seed(seed)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
         if self._writer is None:
-            self._writer = self._new_writer()
-        runner, decoder = self._writer
-        lists, _ = decoder.decode(runner, prompts, request, generator)
+            self._writer = self._new_writer(sampling)
+        lists, _ = self._writer.decode(prompts, generator)
         return lists
 
-    def _new_writer(self) -> tuple[TransformersRunner, Decoder]:
+    def _new_writer(self, sampling: Sampling) -> DecodingSession[Recommendations]:
         model = self.plain_backbone().eval()
         known_as = fingerprint(model)  # before a change of precision, as drafts know it
         runner = TransformersRunner(in_step_precision(model, self.device.type), known_as)
-        # A copy, since decoders keep what they have prepared for a runner.
-        decoder = deepcopy(self._decoder)
-        decoder.prepare(runner, self.vocabulary)
-        return runner, decoder
+        # A copy, since a draft keeps what it has prepared for a runner.
+        return deepcopy(self._decoder).bind(runner, self._request(sampling))
 
     def on_validation_end(self) -> None:
         """Give up what wrote the lists: it holds joined weights, which training changes."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from padrec.decoding.lists.top_k import top_k
+from padrec.decoding.rounds.settling import settle
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -41,13 +43,11 @@ from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOper
 from padrec.decoding.layers.linear_tiles import LinearTile, TileChoice, linear_tile, streamed_tile
 from padrec.decoding.lists import chosen_tokens
 from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose_tokens
-from padrec.decoding.lists.constraint import concatenate
-from padrec.decoding.lists.recommendations import RoundStatistics
+from padrec.decoding.lists.decoding_trace import RoundStatistics
+from padrec.decoding.lists.list_state import concatenate
 from padrec.decoding.lists.sampling import Guess
-from padrec.decoding.lists.top_k import top_k
 from padrec.decoding.rounds import session
-from padrec.decoding.rounds.settling import settle
-from padrec.decoding.trees.forced import ForcedRuns
+from padrec.decoding.trees.forced_runs import ForcedRuns
 from padrec.decoding.trees.tree_growth import TreeGrowth, growth_of
 from padrec.targets import build_backbone, to_precision
 from tests.stubs import random_catalog, random_network_draft, random_prompts
@@ -637,7 +637,7 @@ class EagerRecording:
 def lists_of(decoder: Decoder, runner: TransformersRunner, request: ListRequest, batch: int) -> list[Any]:
     prompts = random_prompts(_CATALOG, _VOCABULARY, _BATCHES[batch], seed=batch)
     on_device = Prompts(prompts.tokens.to(_DEVICE), prompts.slots.to(_DEVICE), prompts.lengths.to(_DEVICE))
-    lists, trace = decoder.decode(runner, on_device, request, torch.Generator().manual_seed(batch))
+    lists, trace = decoder.bind(runner, request).decode(on_device, torch.Generator().manual_seed(batch))
     return [lists.tokens.tolist(), trace.target_passes.tolist(), trace.accepted.tolist(), trace.attempted.tolist()]
 
 
@@ -668,7 +668,6 @@ def test_recorded_decoding_equals_eager_decoding(
             if not recorded:
                 patch.setattr(session, "Recording", EagerRecording)
             runner, decoder = TransformersRunner(model), _DECODERS[name](model)
-            decoder.prepare(runner, _VOCABULARY)
             results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
             # Once more in another order: what was recorded for one batch is not disturbed by the others.
             again = [lists_of(decoder, runner, request, batch) for batch in reversed(range(len(_BATCHES)))]
@@ -724,7 +723,6 @@ def test_recorded_speculation_equals_autoregression(name: str, sampling: Samplin
     model = target(16, torch.float32)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=_DEVICE)
     runner, reference, decoder = TransformersRunner(model), AutoregressiveDecoder(), _DECODERS[name](model)
-    decoder.prepare(runner, _VOCABULARY)
     for batch in range(len(_BATCHES)):
         found, expected = (lists_of(arm, runner, request, batch)[0] for arm in (decoder, reference))
         assert found == expected
@@ -743,7 +741,6 @@ def test_packed_prompts_get_the_lists_of_padded_ones(
         monkeypatch.setattr(session, "_PACKED_STEP", step)
         runner = TransformersRunner(model)
         decoder = BeamDecoder(5) if name == "beam" else _DECODERS[name](model)
-        decoder.prepare(runner, _VOCABULARY)
         # The second time everything is replayed.
         results += [[lists_of(decoder, runner, request, at)[0] for at in range(len(_BATCHES))] for _ in range(2)]
     assert all(lists == results[0] for lists in results)
@@ -758,7 +755,6 @@ def test_a_draft_that_is_prepared_again_is_recorded_again(name: str) -> None:
     runner, decoder = TransformersRunner(model), _DECODERS[name](model)
     results = []
     for _ in range(2):
-        decoder.prepare(runner, _VOCABULARY)
         # Whatever the old tensors held is overwritten, where their memory has been given back.
         torch.full((1 << 22,), 7, device=_DEVICE)
         results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
@@ -794,6 +790,5 @@ def test_compiled_steps_change_no_list(name: str, sampling: Sampling) -> None:
     for stance in ("default", "force_eager"):
         with torch.compiler.set_stance(stance):
             runner, decoder = TransformersRunner(model), _DECODERS[name](model)
-            decoder.prepare(runner, _VOCABULARY)
             results.append(lists_of(decoder, runner, request, 0))
     assert results[0] == results[1]

@@ -7,10 +7,15 @@ from safetensors.torch import load_file
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.data import SemanticIDDataModule
-from padrec.decoding import SpeculativeDecoder, TransformersRunner
+from padrec.decoding import ListRequest, SpeculativeDecoder, TransformersRunner
 from padrec.drafts import DraftCheckpoint, FeatureDraft, PADRecDraft
 from padrec.targets import TargetRecommender
+from tests.stubs import random_catalog
 from tests.tiny_training import quiet_trainer, tiny_draft, tiny_recommender
+
+
+def request_for(data: SemanticIDDataModule) -> ListRequest:
+    return ListRequest.build(data.catalog, data.vocabulary, 2)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +112,7 @@ def test_another_target_is_refused_and_both_are_named(
     other = tiny_recommender(data, init_seed=1)
     runner = TransformersRunner(other.backbone, other.fingerprint())
     with pytest.raises(InputError) as caught:
-        FeatureDraft(str(target_folder.parent / name)).prepare(runner, data.vocabulary)
+        FeatureDraft(str(target_folder.parent / name)).prepare(runner, request_for(data))
     assert draft.target.fingerprint in str(caught.value)
     assert other.fingerprint() in str(caught.value)
 
@@ -117,9 +122,10 @@ def test_another_vocabulary_is_refused_and_both_are_named(
     name: str, draft: PADRecDraft, target_folder: Path, data: SemanticIDDataModule
 ) -> None:
     other = SemanticIDVocabulary((9, 9, 9))
+    request = ListRequest.build(random_catalog((9, 9, 9), 20), other, 2)
     runner = TransformersRunner(draft.target.model, draft.target.fingerprint)
     with pytest.raises(InputError) as caught:
-        FeatureDraft(str(target_folder.parent / name)).prepare(runner, other)
+        FeatureDraft(str(target_folder.parent / name)).prepare(runner, request)
     assert str(data.vocabulary) in str(caught.value)
     assert str(other) in str(caught.value)
 
@@ -131,7 +137,7 @@ def test_a_draft_takes_the_precision_of_the_target_it_serves(
     fingerprint = target.fingerprint()
     runner = TransformersRunner(target.backbone.bfloat16(), fingerprint)
     arm = FeatureDraft(str(target_folder.parent / "draft"))
-    arm.prepare(runner, data.vocabulary)
+    arm.prepare(runner, request_for(data))
     assert {parameter.dtype for parameter in arm.network.parameters()} == {torch.bfloat16}
     assert {buffer.dtype for buffer in arm.network.buffers()} == {torch.float32}
     assert not arm.network.training
@@ -145,7 +151,7 @@ def test_decoders_that_share_a_draft_make_one_network_for_each_target(
     runners = [TransformersRunner(draft.target.model, draft.target.fingerprint) for _ in range(2)]
     networks = []
     for runner in (runners[0], runners[0], runners[1]):
-        SpeculativeDecoder(arm).prepare(runner, data.vocabulary)
+        SpeculativeDecoder(arm).bind(runner, request_for(data))
         networks.append(arm.network)
     assert networks[0] is networks[1]
     assert networks[1] is not networks[2]

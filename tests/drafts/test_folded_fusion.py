@@ -1,10 +1,14 @@
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.drafts import FeatureDraftNetwork, FoldedFusion, TrackedFusion, fusion_for
+from padrec.decoding.layers.head import Head
+from padrec.decoding.layers.layer_operations import LayerOperations
+from padrec.drafts import FoldedFusion, TrackedFusion, fusion_for
+from padrec.drafts.draft_operations import DraftOperations
+from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from tests.drafts.reference_drafting import random_network
 from tests.drafts.test_position_aware import SWITCHES
 from tests.stubs import tiny_target
@@ -19,6 +23,10 @@ def target_and_draft(dtype: torch.dtype, *switches: bool) -> tuple[PreTrainedMod
         model, _VOCABULARY.n_slot_states, slot_embeddings=slot_embeddings, step_embeddings=step_embeddings
     )
     return model, network
+
+
+def tracked_fusion(network: FeatureDraftNetwork, embedding: nn.Module, head: nn.Module) -> TrackedFusion:
+    return TrackedFusion(network, embedding, Head(head, LayerOperations()))
 
 
 def every_token(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,8 +44,8 @@ def test_folded_fusion_equals_the_fusion_as_trained(slot_embeddings: bool, step_
     embedding = model.get_input_embeddings()
     tokens, slots, features = every_token(torch.float64)
     head = model.get_output_embeddings()
-    tracked = TrackedFusion(network, embedding, head)(tokens, features, slots, step)
-    fusion = FoldedFusion(network, embedding, head, slots[0])
+    tracked = tracked_fusion(network, embedding, head)(tokens, features, slots, step)
+    fusion = FoldedFusion(network, embedding, head, slots[0], LayerOperations(), DraftOperations())
     unknown = torch.full_like(slots, -1)
     torch.testing.assert_close(fusion(tokens, fusion.read(features), unknown, step), tracked, rtol=0, atol=1e-10)
     # The same features in another order.
@@ -52,7 +60,11 @@ def test_the_nodes_of_a_depth_see_themselves_and_what_their_parents_see(folded: 
     model, network = target_and_draft(torch.float64)
     maps = model.get_input_embeddings(), model.get_output_embeddings()
     tokens, slots, features = every_token(torch.float64)
-    fusion = FoldedFusion(network, *maps, slots[0]) if folded else TrackedFusion(network, *maps)
+    fusion = (
+        FoldedFusion(network, *maps, slots[0], LayerOperations(), DraftOperations())
+        if folded
+        else tracked_fusion(network, *maps)
+    )
     read, rows = fusion.read(features[:, :3]), torch.arange(6)
     level, of = tokens[:, 4:7], slots[:, 4:7]
     root, parents = torch.zeros(1, 3, dtype=torch.long), torch.tensor([[2, 0, 2]])
@@ -69,13 +81,13 @@ def test_folding_costs_no_accuracy_in_bfloat16(step: int) -> None:
     model, network = target_and_draft(torch.bfloat16)
     tokens, slots, features = every_token(torch.bfloat16)
     maps = model.get_input_embeddings(), model.get_output_embeddings()
-    tracked = TrackedFusion(network, *maps)(tokens, features, slots, step)
-    fusion = FoldedFusion(network, *maps, slots[0])
+    tracked = tracked_fusion(network, *maps)(tokens, features, slots, step)
+    fusion = FoldedFusion(network, *maps, slots[0], LayerOperations(), DraftOperations())
     folded = fusion(tokens, fusion.read(features), slots, step)
     assert folded.dtype == torch.bfloat16
     # The same weights, already rounded, without rounding in between.
     exactly = model.double()
-    exact = TrackedFusion(network.double(), exactly.get_input_embeddings(), exactly.get_output_embeddings())(
+    exact = tracked_fusion(network.double(), exactly.get_input_embeddings(), exactly.get_output_embeddings())(
         tokens, features.double(), slots, step
     )
     assert (folded - exact).abs().mean() <= 1.2 * (tracked - exact).abs().mean()
@@ -86,7 +98,14 @@ def test_slots_are_tracked_where_code_tokens_are_shared() -> None:
     shared = SemanticIDVocabulary((5, 6, 7), shared_codes=True)
     model = tiny_target(shared)
     network = random_network(model, shared.n_slot_states)
-    fusion = fusion_for(network, model.get_input_embeddings(), model.get_output_embeddings(), shared)
+    fusion = fusion_for(
+        network,
+        model.get_input_embeddings(),
+        model.get_output_embeddings(),
+        shared,
+        LayerOperations(),
+        DraftOperations(),
+    )
     tokens, features = torch.full((1, 2), 5), torch.randn(1, 1, 32, dtype=torch.float64).expand(-1, 2, -1)
     one, other = fusion(tokens, features, torch.tensor([[0, 1]]), 1)[0]
     assert not torch.allclose(one, other)
@@ -95,7 +114,7 @@ def test_slots_are_tracked_where_code_tokens_are_shared() -> None:
 def test_slots_are_folded_where_a_token_gives_its_slot_away() -> None:
     model, network = target_and_draft(torch.float64)
     maps = model.get_input_embeddings(), model.get_output_embeddings()
-    assert isinstance(fusion_for(network, *maps, _VOCABULARY), FoldedFusion)
+    assert isinstance(fusion_for(network, *maps, _VOCABULARY, LayerOperations(), DraftOperations()), FoldedFusion)
 
 
 def test_a_language_model_s_head_is_not_held_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +122,7 @@ def test_a_language_model_s_head_is_not_held_twice(monkeypatch: pytest.MonkeyPat
     model, network = target_and_draft(torch.float64)
     _, slots, features = every_token(torch.float64)
     head = model.get_output_embeddings()
-    fusion = FoldedFusion(network, model.get_input_embeddings(), head, slots[0])
+    fusion = FoldedFusion(network, model.get_input_embeddings(), head, slots[0], LayerOperations(), DraftOperations())
     logits, read = fusion.look(features)
     torch.testing.assert_close(logits, head(features))
     torch.testing.assert_close(read, fusion.read(features))

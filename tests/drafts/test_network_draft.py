@@ -7,21 +7,16 @@ from torch import Tensor, nn
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
-    Choice,
-    Constraint,
-    DraftContext,
+    DraftPlan,
     DraftSteps,
-    FreeDecoding,
-    ListState,
+    ListRequest,
     Observation,
     Prompts,
-    Sampling,
     TargetRunner,
-    TokenTree,
 )
 from padrec.drafts import FeatureDraftNetwork, NetworkDraft, unroll
 from tests.drafts.reference_drafting import random_network
-from tests.stubs import tiny_target
+from tests.stubs import random_catalog, tiny_target
 
 _LENGTH, _DEPTH = 12, 4
 
@@ -29,23 +24,18 @@ _LENGTH, _DEPTH = 12, 4
 class TrueChain:
     """Walks the tokens that really follow and writes down the draft's outputs, one `[B, d]` for each depth."""
 
-    depth = nodes = leaves = draft_rows = draft_passes = _DEPTH
-
     def __init__(self, tokens: Tensor, slots: Tensor) -> None:
         self._tokens = tokens
         self._slots = slots
         self.position = torch.empty(0)  # [B] of the last input with a feature of the target
-        self.outputs: list[Tensor] = []
 
-    def expand(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
-    ) -> TokenTree:
-        self.outputs = [steps.root_logits()]
+    def outputs(self, steps: DraftSteps) -> list[Tensor]:
+        outputs = [steps.root_logits()]
         for depth in range(1, _DEPTH + 1):
             at = (self.position + depth + 1).clamp(max=_LENGTH)[:, None]
             tokens, slots = self._tokens.gather(1, at), self._slots.gather(1, at)
-            self.outputs.append(steps.extend(tokens, torch.zeros_like(at), slots, depth)[:, 0])
-        return TokenTree.root_only(root, state)
+            outputs.append(steps.extend(tokens, torch.zeros_like(at), slots, depth)[:, 0])
+        return outputs
 
 
 class Drafting:
@@ -60,25 +50,31 @@ class Drafting:
             self.slots = token_slots[self.tokens]
         self.features = torch.randn(2, _LENGTH, network.hidden_size, generator=generator, dtype=torch.float64)
         # With the identity as head, logits are the features themselves.
-        model = SimpleNamespace(get_output_embeddings=nn.Identity, get_input_embeddings=lambda: embedding)
+        model = SimpleNamespace(
+            get_output_embeddings=nn.Identity,
+            get_input_embeddings=lambda: embedding,
+            config=network.config,
+            device=torch.device("cpu"),
+            dtype=torch.float64,
+        )
         self._runner = cast(TargetRunner, SimpleNamespace(model=model))
-        self._constraint = FreeDecoding(vocabulary)
         self.chain = TrueChain(self.tokens, self.slots)
-        self.draft = NetworkDraft(network)
-        self.draft.prepare(self._runner, vocabulary)
+        catalog = random_catalog(vocabulary.codebook_sizes, 9)
+        request = ListRequest.build(catalog, vocabulary, 2, constrained=False)
+        draft = NetworkDraft(network)
+        draft.prepare(self._runner, request)
+        self.draft = draft.open(DraftPlan(self._runner, request, 2, 64, _DEPTH, _DEPTH))
 
     def begin(self, lengths: Tensor) -> None:
         width = int(lengths.max())
         prompts = Prompts(self.tokens[:, :width], self.slots[:, :width], lengths)
         first, slot = (values.gather(1, lengths[:, None])[:, 0] for values in (self.tokens, self.slots))
         features = self.features[:, :width]
-        self.draft.begin(DraftContext(self._runner, prompts, features, first, slot, self.chain, _DEPTH, capacity=64))
+        self.draft.begin(prompts, features, first, slot)
         self.chain.position = lengths - 1
 
     def propose(self) -> list[Tensor]:
-        state = self._constraint.initial(2, torch.device("cpu"))
-        self.draft.propose(self.tokens[:, 0], state, self._constraint, Choice(Sampling(), None), self.chain)
-        return self.chain.outputs
+        return self.chain.outputs(self.draft)
 
     def keep(self, count: Tensor) -> None:
         """Let the target keep `count` tokens behind the position."""

@@ -325,12 +325,11 @@ def test_validation_decodes_in_the_precision_of_the_training_steps(
     to_precision(model, torch.bfloat16)
     to_precision(network, torch.bfloat16)
     runner, decoder = TransformersRunner(model), SpeculativeDecoder(NetworkDraft(network), DynamicTree())
-    decoder.prepare(runner, data.vocabulary)
     request = ListRequest.build(data.catalog, data.vocabulary, data.list_length)
     metric = AcceptanceLength()
     for batch in data.val_dataloader():
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
-        _, trace = decoder.decode(runner, prompts, request, torch.Generator())
+        _, trace = decoder.bind(runner, request).decode(prompts, torch.Generator())
         metric.update(trace.tokens, trace.target_passes)
     assert found == pytest.approx(float(metric.compute()))
     assert {weight.dtype for weight in draft.network.parameters()} == {torch.float32}

@@ -282,7 +282,7 @@ def test_a_decoder_that_ranks_validates_and_predicts_by_its_ranking(data: Semant
     ndcg = NDCG(10)
     for batch in data.val_dataloader():
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
-        expected, _ = decoder.decode(runner, prompts, request, torch.Generator())
+        expected, _ = decoder.bind(runner, request).decode(prompts, torch.Generator())
         assert torch.equal(target.predict_step(batch, 0).leaves, expected.leaves)
         ndcg.update(expected.leaves, batch.relevant, batch.counted)
     trainer = quiet_trainer(tmp_path)
@@ -325,7 +325,7 @@ def test_lists_are_written_in_the_precision_of_the_training_steps(data: Semantic
     to_precision(half, torch.bfloat16)
     request = ListRequest.build(data.catalog, data.vocabulary, data.list_length)
     inputs = Prompts(prompts.tokens, prompts.slots, prompts.lengths)
-    expected, _ = AutoregressiveDecoder().decode(TransformersRunner(half), inputs, request, torch.Generator())
+    expected, _ = AutoregressiveDecoder().bind(TransformersRunner(half), request).decode(inputs, torch.Generator())
     assert torch.equal(found.tokens, expected.tokens)
     assert torch.equal(found.log_probs, expected.log_probs)
     # The weights that are trained stay as they are.

@@ -1,5 +1,6 @@
 """What users have today: the beam search of transformers' own `generate`, constrained by a function of the prefix."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,13 +10,17 @@ from transformers import GenerationConfig
 from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.decoding.baselines.transformers_decoder import padded_left
 from padrec.decoding.beam.beam_decoder import beam_search_name, beam_trace, check_width, searched_trie
+from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
-from padrec.decoding.layers.runner import Prompts, TargetRunner
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.lists.decoding_trace import DecodingTrace
 from padrec.decoding.lists.list_request import ListRequest
-from padrec.decoding.lists.recommendations import DecodingTrace, Recommendations
+from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.rounds.decoding_session import DecodingSession
 
 
-class TransformersBeamDecoder:
+class TransformersBeamDecoder(Decoder):
     """Ranks the K best items with `generate(num_beams=…, prefix_allowed_tokens_fn=…)` of the target's own class.
 
     The trie is a dictionary that is asked for each beam at each step, as in GENRE (Cao et al., 2021) and the
@@ -34,44 +39,47 @@ class TransformersBeamDecoder:
     def __init__(self, beam_width: int | None = None) -> None:
         check_width(beam_width)
         self.beam_width = beam_width
-        self._prefixes: dict[tuple[Catalog, SemanticIDVocabulary], dict[tuple[int, ...], list[int]]] = {}
-
-    @property
-    def search(self) -> str:
-        """See `Decoder.search`."""
-        return beam_search_name(self.beam_width, renormalise=False)
+        self.search = beam_search_name(beam_width, renormalise=False)
 
     def max_depth(self, request: ListRequest) -> int:
         """Nothing is proposed; see `Decoder.max_depth`."""
         return 0
 
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Nothing beside the target is needed."""
+    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+        """See `BeamDecoder.bind`."""
+        _, width = searched_trie(request, self.beam_width)
+        return _GenerateBeamSession(
+            runner.model, request, width, _following_tokens(request.catalog, request.vocabulary)
+        )
+
+
+@dataclass(frozen=True)
+class _GenerateBeamSession:
+    """See `DecodingSession`."""
+
+    model: Any
+    request: ListRequest
+    width: int
+    following: dict[tuple[int, ...], list[int]]
 
     @torch.inference_mode()
-    def decode(
-        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
-    ) -> tuple[Recommendations, DecodingTrace]:
-        """Rank K items for each prompt; see `BeamDecoder.decode`."""
-        _, width = searched_trie(request, self.beam_width)
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
+        """Rank K items for each prompt; see `DecodingSession.decode`."""
+        request, model = self.request, self.model
         vocabulary, n_slots = request.vocabulary, request.vocabulary.n_slots
-        key = (request.catalog, vocabulary)
-        if key not in self._prefixes:
-            self._prefixes[key] = _following_tokens(*key)
         watch = Stopwatch(prompts.tokens.device)
         tokens, mask = padded_left(prompts, vocabulary.pad_token)
-        allowed = _AllowedTokens(self._prefixes[key], tokens.shape[1], watch)
+        allowed = _AllowedTokens(self.following, tokens.shape[1], watch)
         config = GenerationConfig(
             max_new_tokens=n_slots,
             do_sample=False,
-            num_beams=width,
+            num_beams=self.width,
             num_return_sequences=request.list_length,
             pad_token_id=vocabulary.pad_token,
             eos_token_id=vocabulary.eos_token,
             return_dict_in_generate=True,
             output_logits=True,
         )
-        model: Any = runner.model
         found = model.generate(
             input_ids=tokens, attention_mask=mask, generation_config=config, prefix_allowed_tokens_fn=allowed
         )

@@ -9,13 +9,16 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from padrec.catalog import InputError, SemanticIDVocabulary
-from padrec.decoding.decoders.decoder import LIST_SEARCH
+from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
-from padrec.decoding.layers.runner import Prompts, TargetRunner
-from padrec.decoding.lists.constraint import ListState
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.list_request import ListRequest
-from padrec.decoding.lists.recommendations import DecodingTrace, Recommendations, RoundStatistics
+from padrec.decoding.lists.list_state import ListState
+from padrec.decoding.lists.recommendations import Recommendations
 from padrec.decoding.lists.sampling import masked_log_softmax
+from padrec.decoding.rounds.decoding_session import DecodingSession
 
 
 class Assistant(Protocol):
@@ -30,7 +33,7 @@ class Assistant(Protocol):
         ...
 
 
-class TransformersDecoder:
+class TransformersDecoder(Decoder):
     """Writes lists with the `generate` method of the target's own class.
 
     Its search is greedy over scores that a logits processor has constrained and, with a temperature above 0, put the
@@ -62,38 +65,52 @@ class TransformersDecoder:
         for name, value in (("prompt_lookup_tokens", prompt_lookup_tokens), ("assistant_tokens", assistant_tokens)):
             if value is not None and value < 1:
                 raise InputError(f"{name} {value}: expected at least 1 candidate")
-        self._prompt_lookup_tokens = prompt_lookup_tokens
+        self.prompt_lookup_tokens = prompt_lookup_tokens
         self._assistant = assistant
         self._assistant_tokens = assistant_tokens
-        self._assistant_model: PreTrainedModel | None = None
 
     def max_depth(self, request: ListRequest) -> int:
         """The most candidates of one pass, 0 without speculation; see `Decoder.max_depth`."""
-        return self._most_candidates
+        return self.most_candidates
 
     @property
-    def _most_candidates(self) -> int:
-        return self._assistant_tokens if self._assistant is not None else self._prompt_lookup_tokens or 0
+    def most_candidates(self) -> int:
+        """The most candidates of one pass."""
+        return self._assistant_tokens if self._assistant is not None else self.prompt_lookup_tokens or 0
 
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Load the assistant; see `Decoder.prepare`."""
+    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+        """Load the assistant; see `Decoder.bind`."""
+        model = None
         if self._assistant is not None:
-            self._assistant_model = self._assistant.load(runner, vocabulary)
-            self._assistant_model.generation_config.update(
+            model = self._assistant.load(runner, request.vocabulary)
+            model.generation_config.update(
                 num_assistant_tokens=self._assistant_tokens, num_assistant_tokens_schedule="constant"
             )
+        return _GenerateSession(self, runner.model, model, request)
+
+
+class _GenerateSession:
+    """See `DecodingSession`."""
+
+    def __init__(
+        self,
+        decoder: TransformersDecoder,
+        model: PreTrainedModel,
+        assistant: PreTrainedModel | None,
+        request: ListRequest,
+    ) -> None:
+        self._decoder, self._model, self._assistant, self._request = decoder, model, assistant, request
 
     @torch.inference_mode()
-    def decode(
-        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
-    ) -> tuple[Recommendations, DecodingTrace]:
-        """Write one list for each prompt; see `Decoder.decode`.
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
+        """See `DecodingSession.decode`.
 
         Raises:
             InputError: several prompts for one of transformers' ways of speculating.
         """
+        decoder, request = self._decoder, self._request
         batch, width = prompts.tokens.shape
-        if self._most_candidates > 0 and batch > 1:
+        if decoder.most_candidates > 0 and batch > 1:
             raise InputError(f"{batch} lists at once: expected one, which is all that transformers speculates for")
         device = prompts.tokens.device
         watch = Stopwatch(device)
@@ -105,16 +122,16 @@ class TransformersDecoder:
             do_sample=False,
             pad_token_id=request.vocabulary.pad_token,
             eos_token_id=request.vocabulary.eos_token,
-            prompt_lookup_num_tokens=self._prompt_lookup_tokens,
+            prompt_lookup_num_tokens=decoder.prompt_lookup_tokens,
         )
         passes = _Passes(watch)
-        with passes.watched(runner.model, self._assistant_model):
-            written = runner.model.generate(  # type: ignore[operator]
+        with passes.watched(self._model, self._assistant):
+            written = self._model.generate(  # type: ignore[operator]
                 input_ids=tokens,
                 attention_mask=mask,
                 generation_config=config,
                 logits_processor=LogitsProcessorList([processor]),
-                assistant_model=self._assistant_model,
+                assistant_model=self._assistant,
             )[:, width:]
         decode_seconds = watch.lap()
         lists = torch.full((batch, request.n_tokens), request.vocabulary.pad_token, device=device)
@@ -122,10 +139,8 @@ class TransformersDecoder:
         # Behind its end a list is padded, but without a constraint the target may also write padding itself.
         ended = (lists == request.vocabulary.eos_token).cumsum(1)
         lengths = ((ended == 0).sum(1) + 1).clamp(max=written.shape[1])
-        recommendations = Recommendations.from_tokens(
-            lists, processor.log_probs_of(lists, lengths), request.catalog, request.vocabulary, request.list_length
-        )
-        statistics = passes.statistics(width, lists, lengths, request.vocabulary, self._most_candidates)
+        recommendations = request.result(lists, processor.log_probs_of(lists, lengths))
+        statistics = passes.statistics(width, lists, lengths, request.vocabulary, decoder.most_candidates)
         return recommendations, statistics.trace(passes.prefill_seconds, decode_seconds, lengths)
 
 

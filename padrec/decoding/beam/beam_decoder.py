@@ -3,20 +3,24 @@
 import torch
 from torch import Tensor
 
-from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
-from padrec.decoding.beam.beam_plan import BeamPass, plan_passes, tokens_behind
+from padrec.catalog import CatalogTrie, InputError
+from padrec.decoding.beam.beam_plan import plan_passes, tokens_behind
 from padrec.decoding.beam.beam_search import BeamSearch
+from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
-from padrec.decoding.layers.runner import Prompts, TargetRunner
-from padrec.decoding.lists.constraint import CatalogConstraint
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.list_request import ListRequest
-from padrec.decoding.lists.recommendations import DecodingTrace, Recommendations, RoundStatistics
-from padrec.decoding.rounds.session import Recordings, room_for
+from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape
+from padrec.decoding.rounds.recordings import Recordings
 
 _GPU_LOOK_AHEAD = 512
 
 
-class BeamDecoder:
+class BeamDecoder(Decoder):
     """Ranks the K best items by beam search, as TIGER and LC-Rec recommend; each is a continuation of the prompt alone.
 
     An item's score is the sum of the log-probabilities of its L codes. Of every length the `beam_width` best prefixes
@@ -49,29 +53,16 @@ class BeamDecoder:
         if look_ahead is not None and look_ahead < 0:
             raise InputError(f"look_ahead {look_ahead}: expected 0 or more tokens")
         self.beam_width = beam_width
+        self.search = beam_search_name(beam_width, renormalise)
         self.look_ahead = look_ahead
         self.renormalise = renormalise
-        # The keys hold tries, runners and requests alive: the next one cannot be mistaken for them.
-        self._plans: dict[tuple[CatalogTrie, int], tuple[BeamPass, ...]] = {}
-        self._sessions: dict[tuple[TargetRunner, ListRequest, int, int], _BeamSession] = {}
-
-    @property
-    def search(self) -> str:
-        """See `Decoder.search`."""
-        return beam_search_name(self.beam_width, self.renormalise)
 
     def max_depth(self, request: ListRequest) -> int:
         """Nothing is proposed; see `Decoder.max_depth`."""
         return 0
 
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Nothing beside the target is needed."""
-
-    @torch.inference_mode()
-    def decode(
-        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
-    ) -> tuple[Recommendations, DecodingTrace]:
-        """Rank K items for each prompt; see `Decoder.decode`.
+    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+        """Plan the passes; see `Decoder.bind`.
 
         In the trace, tokens are the codes of the K items, and the first pass is the prefill.
 
@@ -79,16 +70,14 @@ class BeamDecoder:
             InputError: the request has no constraint, or samples, or wants more items than the beam holds.
         """
         trie, width = searched_trie(request, self.beam_width)
-        device = prompts.tokens.device
-        if (trie, width) not in self._plans:
-            self._plans[trie, width] = plan_passes(trie, width, self._tokens_ahead(device))
-        plan = self._plans[trie, width]
-        capacity = room_for(prompts, tokens_behind(plan))
-        key = (runner, request, len(prompts.tokens), capacity)
-        if key not in self._sessions:
-            search = BeamSearch(runner, trie, width, request.list_length, plan, self.renormalise, capacity)
-            self._sessions[key] = _BeamSession(search, request, device)
-        return self._sessions[key].decode(prompts)
+        plan = plan_passes(trie, width, self._tokens_ahead(runner.model.device))
+
+        def session(batch: int, capacity: int) -> _BeamSession:
+            target = runner.open(batch, capacity)
+            search = BeamSearch(runner, target, trie, width, request.list_length, plan, self.renormalise)
+            return _BeamSession(search, request, runner.model.device)
+
+        return SessionsByShape(session, tokens_behind(plan))
 
     def _tokens_ahead(self, device: torch.device) -> int:
         if self.look_ahead is not None:
@@ -111,9 +100,9 @@ class _BeamSession:
         self._device = device
         self._recordings = Recordings(search.start, search.finish, device)
 
-    def decode(self, prompts: Prompts) -> tuple[Recommendations, DecodingTrace]:
-        """Rank K items for each prompt; see `Decoder.decode`."""
-        request, keys = self._request, torch.zeros_like(prompts.lengths)  # nothing is drawn
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
+        """Rank K items for each prompt; see `DecodingSession.decode`. Nothing is drawn."""
+        request, keys = self._request, torch.zeros_like(prompts.lengths)
         recording_seconds = self._recordings.record(prompts, keys)
         watch = Stopwatch(self._device)
         self._recordings.start(prompts, keys)
@@ -129,10 +118,10 @@ class _BeamSession:
 
 
 def check_width(beam_width: int | None) -> None:
-    """See to it that a beam holds something.
+    """Validate `beam_width`.
 
     Raises:
-        InputError: it does not.
+        InputError: it is below 1.
     """
     if beam_width is not None and beam_width < 1:
         raise InputError(f"beam_width {beam_width}: expected at least 1, or null for as many as there are items")

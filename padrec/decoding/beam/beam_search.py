@@ -8,7 +8,8 @@ from torch import Tensor
 from padrec.catalog import CatalogTrie
 from padrec.decoding.beam.beam_plan import BeamPass, level_size, tokens_behind
 from padrec.decoding.beam.prefix_tree import PrefixTree
-from padrec.decoding.layers.runner import Prompts, TargetRunner
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TargetRunner, TargetSession
 
 
 @dataclass(frozen=True)
@@ -71,26 +72,27 @@ class BeamSearch:
 
     Args:
         runner: the target.
+        target: its session for batches of this size.
         trie: of the catalog.
         width: prefixes that are kept of each length.
         list_length: K, items that are returned.
         plan: the passes.
         renormalise: see `BeamDecoder`.
-        capacity: tokens that a row of the cache has room for: the prompt and all that is read behind it.
     """
 
     def __init__(
         self,
         runner: TargetRunner,
+        target: TargetSession,
         trie: CatalogTrie,
         width: int,
         list_length: int,
         plan: tuple[BeamPass, ...],
         renormalise: bool,
-        capacity: int,
     ) -> None:
-        self._runner, self._trie, self._width, self._list_length = runner, trie, width, list_length
-        self._plan, self._renormalise, self._capacity = plan, renormalise, capacity
+        self._logits, self._target = runner.logits, target
+        self._trie, self._width, self._list_length = trie, width, list_length
+        self._plan, self._renormalise = plan, renormalise
         # Made by the first run, because only then the precision of the scores is known.
         self._begun: Beam | None = None
         self._ranked: Beam | None = None
@@ -102,10 +104,10 @@ class BeamSearch:
 
     def start(self, prompts: Prompts, keys: Tensor) -> None:
         """Read the prompts and what may follow them; see `Rounds.start`, nothing is drawn by the keys."""
-        (batch, width), first_pass = prompts.tokens.shape, self._plan[0]
+        batch, first_pass = len(prompts.tokens), self._plan[0]
         beam = Beam.empty_prefix(batch, tokens_behind(self._plan), prompts.tokens.device)
         tree = PrefixTree.grow(self._trie, beam.nodes, beam.seen, -1, first_pass)
-        features = self._runner.prefill_branches(prompts, tree.branches(), extra=self._capacity - width)
+        features = self._target.prefill_branches(prompts, tree.branches())
         self._begun = self._descend(beam, tree, features, first_pass).kept_in(self._begun)
 
     def finish(self) -> None:
@@ -114,7 +116,7 @@ class BeamSearch:
         beam, read = self._begun, tokens_behind(self._plan[:1])
         for stage in self._plan[1:]:
             tree = PrefixTree.grow(self._trie, beam.nodes, beam.seen, read, stage)
-            features = self._runner.read_branches(tree.branches())
+            features = self._target.read_branches(tree.branches())
             # The tree may have fewer nodes: no one sees the columns that they leave free.
             read += stage.n_nodes
             places = torch.arange(beam.nodes.shape[1], device=beam.nodes.device).expand_as(beam.nodes)
@@ -156,8 +158,7 @@ class BeamSearch:
 
     def _log_probs(self, features: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
         """Log-probabilities of the tokens `[B, W, C]` behind prefixes with features `[B, W, d]`."""
-        logits = self._runner.logits(features)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = self._logits(features)
         found = logits.gather(2, tokens)
         competing = found.masked_fill(~present, -torch.inf) if self._renormalise else logits
         return found - competing.logsumexp(-1, keepdim=True)

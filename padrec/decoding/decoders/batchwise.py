@@ -1,6 +1,6 @@
 """Many prompts in batches of a size that suits the device."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -8,15 +8,16 @@ from padrec.catalog import InputError
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.decoders.wrapping import WrappingDecoder
 from padrec.decoding.device.stopwatch import Stopwatch
-from padrec.decoding.layers.runner import Prompts, TargetRunner
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.lists.decoding_trace import DecodingTrace
 from padrec.decoding.lists.list_request import ListRequest
-from padrec.decoding.lists.recommendations import DecodingTrace, Recommendations
+from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.rounds.decoding_session import DecodingSession
 
 
 class BatchwiseDecoder(WrappingDecoder):
-    """Decodes a large batch a few prompts at a time.
-
-    The lists are those of all prompts at once, sampled ones too.
+    """Decodes a large batch a few prompts at a time; the lists are those of all prompts at once, sampled ones too.
 
     Args:
         decoder: what decodes a batch.
@@ -32,12 +33,22 @@ class BatchwiseDecoder(WrappingDecoder):
         super().__init__(decoder)
         self._batch_size = batch_size
 
-    def decode(
-        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
-    ) -> tuple[Recommendations, DecodingTrace]:
-        """Write one list for each prompt; see `Decoder.decode`. What passes between two batches counts as decoding."""
+    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+        """See `Decoder.bind`."""
+        return _BatchwiseSession(self._decoder.bind(runner, request), self._batch_size)
+
+
+@dataclass(frozen=True)
+class _BatchwiseSession:
+    """See `DecodingSession`."""
+
+    session: DecodingSession[Recommendations]
+    batch_size: int
+
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
+        """See `DecodingSession.decode`. What passes between two batches counts as decoding."""
         watch = Stopwatch(prompts.tokens.device)
-        parts = [self._decoder.decode(runner, batch, request, generator) for batch in prompts.batches(self._batch_size)]
+        parts = [self.session.decode(batch, generator) for batch in prompts.batches(self.batch_size)]
         trace = DecodingTrace.joined([trace for _, trace in parts])
         decode_seconds = watch.lap() - trace.prefill_seconds - trace.recording_seconds
         return Recommendations.joined([lists for lists, _ in parts]), replace(trace, decode_seconds=decode_seconds)

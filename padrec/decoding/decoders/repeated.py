@@ -1,15 +1,18 @@
 """What another batch size changes in low precision."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from padrec.catalog import InputError
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.decoders.wrapping import WrappingDecoder
-from padrec.decoding.layers.runner import Prompts, TargetRunner
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.lists.decoding_trace import DecodingTrace
 from padrec.decoding.lists.list_request import ListRequest
-from padrec.decoding.lists.recommendations import DecodingTrace, Recommendations
+from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.rounds.decoding_session import DecodingSession
 
 
 class RepeatedDecoder(WrappingDecoder):
@@ -32,17 +35,27 @@ class RepeatedDecoder(WrappingDecoder):
         super().__init__(decoder)
         self._copies = copies
 
-    def decode(
-        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
-    ) -> tuple[Recommendations, DecodingTrace]:
-        """Write one list for each prompt; see `Decoder.decode`. Proposals are counted over all copies."""
-        # The copies stand behind the prompts, so that these get the random keys that they get without copies.
+    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+        """See `Decoder.bind`."""
+        return _RepeatedSession(self._decoder.bind(runner, request), self._copies)
+
+
+@dataclass(frozen=True)
+class _RepeatedSession:
+    """See `DecodingSession`."""
+
+    session: DecodingSession[Recommendations]
+    copies: int
+
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
+        """See `DecodingSession.decode`. Proposals are counted over all copies."""
+        # The copies come after the prompts, so that these get the random keys that they get without copies.
         repeated = Prompts(
-            prompts.tokens.repeat(self._copies, 1),
-            prompts.slots.repeat(self._copies, 1),
-            prompts.lengths.repeat(self._copies),
+            prompts.tokens.repeat(self.copies, 1),
+            prompts.slots.repeat(self.copies, 1),
+            prompts.lengths.repeat(self.copies),
         )
-        lists, trace = self._decoder.decode(runner, repeated, request, generator)
+        lists, trace = self.session.decode(repeated, generator)
         n = len(prompts.tokens)
         first = Recommendations(lists.leaves[:n], lists.tokens[:n], lists.log_probs[:n])
         target_passes, draft_passes, tokens = trace.target_passes[:n], trace.draft_passes[:n], trace.tokens[:n]

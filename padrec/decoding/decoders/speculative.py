@@ -1,82 +1,85 @@
 """Speculative decoding: a draft proposes, the target verifies in one pass."""
 
-import torch
+from functools import partial
+from typing import Any, TypeVar
+
 from torch import Tensor
 
-from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.decoders.decoder import LIST_SEARCH
+from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.device.phase import Phase
-from padrec.decoding.layers.runner import Prompts, TargetRunner
-from padrec.decoding.lists.chosen_tokens import choose_tokens
-from padrec.decoding.lists.list_request import ListRequest
-from padrec.decoding.lists.recommendations import DecodingTrace, Recommendations, RoundStatistics
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.lists.decoding_trace import RoundStatistics
+from padrec.decoding.lists.request import Request
+from padrec.decoding.lists.verification import ExactVerification, VerificationRule
+from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape
 from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.rounds.session import Rounds
-from padrec.decoding.rounds.sessions import Sessions
-from padrec.decoding.rounds.settling import settle
-from padrec.decoding.trees.draft import Draft, DraftContext, TreeExpansion
+from padrec.decoding.rounds.round_operations_for import round_operations_for
+from padrec.decoding.rounds.session import Rounds, ShapeSession
+from padrec.decoding.trees.draft import Draft, DraftPlan, HostDraftSession
 from padrec.decoding.trees.dynamic_tree import DynamicTree
-from padrec.decoding.trees.forced import ForcedRuns
+from padrec.decoding.trees.forced_runs import ForcedRuns
+from padrec.decoding.trees.tree_expansion import TreeExpansion
+
+R = TypeVar("R")
 
 # A round continues this many leaves of its tree by forced tokens.
 _FORCED_LEAVES = 4
 
 
-class SpeculativeDecoder:
-    """Writes the lists of `AutoregressiveDecoder` in fewer target passes.
+class SpeculativeDecoder(Decoder):
+    """Generates what `AutoregressiveDecoder` does in fewer target passes.
 
     Args:
         draft: proposes tokens.
         expansion: how its proposals become a tree; None is a `DynamicTree` with its defaults.
-        forced_tokens: continue the draft's best leaves by the tokens that the constraint forces behind them, which
+        forced_tokens: continue the draft's best leaves by the tokens that the constraint forces after them, which
             costs nodes of the tree but no pass of the draft. Without a constraint nothing is forced.
+        verification: which tokens a round emits; None is `ExactVerification`, which changes nothing.
     """
 
-    lossless = True
     search = LIST_SEARCH
 
-    def __init__(self, draft: Draft, expansion: TreeExpansion | None = None, forced_tokens: bool = True) -> None:
+    def __init__(
+        self,
+        draft: Draft,
+        expansion: TreeExpansion | None = None,
+        forced_tokens: bool = True,
+        verification: VerificationRule | None = None,
+    ) -> None:
         self.draft = draft
         self.expansion = expansion or DynamicTree()
         self.forced_tokens = forced_tokens
-        self._sessions: Sessions | None = None
+        self.verification = verification or ExactVerification()
+        self.lossless = self.verification.lossless
 
-    def max_depth(self, request: ListRequest) -> int:
-        """The draft's depth and the longest run of forced tokens behind it; see `Decoder.max_depth`."""
-        return self.expansion.depth + self._forced_runs(request.constraint.longest_run).length
+    def max_depth(self, request: Request[Any]) -> int:
+        """The draft's depth and the longest run of forced tokens after it; see `Decoder.max_depth`."""
+        return self.expansion.depth + self._forced_runs(request).length
 
-    def nodes(self, request: ListRequest) -> int:
+    def nodes(self, request: Request[Any]) -> int:
         """Nodes that the target reads of each row in a pass: those of the tree and of the forced runs."""
-        return self.expansion.nodes + self._forced_runs(request.constraint.longest_run).nodes
+        return self.expansion.nodes + self._forced_runs(request).nodes
 
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Load the draft; see `Decoder.prepare`."""
-        self.draft.prepare(runner, vocabulary)
-        # At most so long are the runs of any constraint: an item's tokens but one are forced.
-        runs = self._forced_runs(vocabulary.item_length - 1)
-        max_depth = self.expansion.depth + runs.length
-        # A round's tree lies behind the list, or the columns that keeping a path writes to.
-        tree = max(self.expansion.nodes + runs.nodes, max_depth + 1)
-        # New ones, since what earlier ones have recorded runs on tensors that the draft no longer has.
-        room = max(tree, self.expansion.draft_rows + max_depth + 1)
-        self._sessions = Sessions(self.rounds, room)
+    def bind(self, runner: TargetRunner, request: Request[R]) -> DecodingSession[R]:
+        """Load the draft; see `Decoder.bind`."""
+        self.draft.prepare(runner, request)
+        max_depth = self.max_depth(request)
+        # A round's tree lies after the list, or the columns that keeping a path writes to, or the draft's own nodes.
+        tree = max(self.nodes(request), max_depth + 1, self.expansion.draft_rows + max_depth + 1)
+        return SessionsByShape(partial(self._session, runner, request), request.n_tokens + tree)
 
-    @torch.inference_mode()
-    def decode(
-        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
-    ) -> tuple[Recommendations, DecodingTrace]:
-        """Write one list for each prompt; see `Decoder.decode`."""
-        if self._sessions is None:
-            raise RuntimeError("the draft is not ready yet: call prepare first")
-        return self._sessions.decode(runner, prompts, request, generator)
+    def _session(self, runner: TargetRunner, request: Request[R], batch: int, capacity: int) -> DecodingSession[R]:
+        rounds = self.rounds(runner, request, batch, capacity)
+        return ShapeSession(rounds, request, runner.model.device)
 
-    def rounds(self, runner: TargetRunner, request: ListRequest, batch: int, capacity: int) -> Rounds:
-        """What `decode` runs for batches of this size; `capacity` is in tokens: prompt, list and one round's tree."""
-        runs = self._forced_runs(request.constraint.longest_run)
-        return _SpeculativeRounds(runner, request, batch, capacity, self.draft, self.expansion, runs)
+    def rounds(self, runner: TargetRunner, request: Request[Any], batch: int, capacity: int) -> Rounds:
+        """What a session runs for batches of this size; `capacity` is in tokens: prompt, list and one round's tree."""
+        return _SpeculativeRounds(self, runner, request, batch, capacity, self._forced_runs(request))
 
-    def _forced_runs(self, longest: int) -> ForcedRuns:
-        return ForcedRuns(min(_FORCED_LEAVES, self.expansion.leaves), longest if self.forced_tokens else 0)
+    def _forced_runs(self, request: Request[Any]) -> ForcedRuns:
+        length = request.constraint.longest_run if self.forced_tokens else 0
+        return ForcedRuns(min(_FORCED_LEAVES, self.expansion.leaves), length)
 
 
 class _SpeculativeRounds:
@@ -84,53 +87,55 @@ class _SpeculativeRounds:
 
     def __init__(
         self,
+        decoder: SpeculativeDecoder,
         runner: TargetRunner,
-        request: ListRequest,
+        request: Request[Any],
         batch: int,
         capacity: int,
-        draft: Draft,
-        expansion: TreeExpansion,
         runs: ForcedRuns,
     ) -> None:
-        self._runner, self._request, self._capacity = runner, request, capacity
-        self._draft, self._expansion, self._runs = draft, expansion, runs
-        self._max_depth = expansion.depth + runs.length
+        self._expansion, self._rule, self._runs = decoder.expansion, decoder.verification, runs
+        self._constraint = request.constraint
+        self._max_depth = decoder.max_depth(request)
         self.most_tokens = self._max_depth + 1
         device = runner.model.device
+        self._operations = round_operations_for(device, runner.model.dtype, request)
+        self._target = runner.open(batch, capacity, decoder.draft.feature_layers)
+        rows = max(1, self._expansion.draft_rows)
+        self._draft = decoder.draft.open(DraftPlan(runner, request, batch, capacity, rows, self._max_depth))
+        self.on_host = isinstance(self._draft, HostDraftSession)
         self.lists = ListBuffer(request, batch, device)
-        self.statistics = RoundStatistics(batch, request.vocabulary.n_slot_states, self._max_depth, device)
+        self.statistics = RoundStatistics(batch, request.n_slot_states, self._max_depth, device)
 
     def start(self, prompts: Prompts, keys: Tensor) -> None:
         """See `Rounds.start`."""
-        logits, features = self._runner.prefill(prompts, extra=self._capacity - prompts.tokens.shape[1])
+        logits, features = self._target.prefill(prompts)
         self.statistics.reset()
-        self.lists.begin(logits, keys)
-        self._draft.begin(
-            DraftContext(
-                runner=self._runner,
-                prompts=prompts,
-                features=features,
-                first=self.lists.last,
-                first_slot=self.lists.state.slot,
-                expansion=self._expansion,
-                max_depth=self._max_depth,
-                capacity=self._capacity,
-            )
+        self.lists.begin(logits, keys, self._operations)
+        self._draft.begin(prompts, features, self.lists.last, self.lists.state.slot)
+
+    def look_up(self, prompts: Prompts) -> None:
+        """See `Rounds.look_up`."""
+        assert isinstance(self._draft, HostDraftSession)
+        read, written = (
+            [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+            for tokens, lengths in ((prompts.tokens, prompts.lengths), (self.lists.tokens, self.lists.lengths))
         )
+        self._draft.look_up([before + after for before, after in zip(read, written, strict=True)])
 
     def round(self) -> None:
         """See `Rounds.round`."""
-        lists, constraint = self.lists, self._request.constraint
-        with Phase.SETTLING.named():
+        lists, constraint, operations = self.lists, self._constraint, self._operations
+        with Phase.ACCEPTANCE.named():
             choice = lists.choice(self._max_depth)
         with Phase.TREE_BUILDING.named():
-            tree = self._draft.propose(lists.last, lists.state, constraint, choice, self._expansion)
-            tree = self._runs.extend(tree, constraint)
+            tree = self._expansion.expand(lists.last, lists.state, constraint, choice, self._draft, operations)
+            tree = self._runs.extend(tree, constraint, operations)
         with Phase.TARGET_PASS.named():
-            logits, features = self._runner.verify(tree)
-        with Phase.SETTLING.named():
-            chosen = choose_tokens(logits, tree.states, tree.depths, choice, constraint)
-            settled = settle(tree, chosen, lists, self.statistics, self._expansion)
+            logits, features = self._target.verify(tree)
+        with Phase.ACCEPTANCE.named():
+            chosen = self._rule.emit(tree, logits, choice, constraint, operations)
+            accepted = operations.accept(tree, chosen, lists, self.statistics, self._expansion)
         with Phase.KEEPING.named():
-            self._runner.commit(settled.path, settled.count)
-            self._draft.observe(settled.observation(features))
+            self._target.commit(accepted.path, accepted.count)
+            self._draft.observe(accepted.observation(features))

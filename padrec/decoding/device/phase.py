@@ -15,7 +15,7 @@ class Phase(StrEnum):
     TARGET_PASS = "target pass"
     DRAFT_PASSES = "draft passes"
     TREE_BUILDING = "tree building"
-    SETTLING = "settling"
+    ACCEPTANCE = "acceptance"
     KEEPING = "keeping"
 
     @property

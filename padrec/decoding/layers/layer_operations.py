@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from padrec.decoding.layers.packing import Packing
+from padrec.decoding.device.wide_product import wide_product
+from padrec.decoding.layers.placement import Placement, visible_columns
 
 
 @dataclass(frozen=True)
@@ -64,31 +65,6 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where the tokens of one pass stand, behind what the cache already holds.
-
-    Token i of row b is written to column `lengths[b] + first + i`. It sees the columns before `lengths[b]` and, of
-    those behind, itself and its ancestors.
-
-    Attributes:
-        lengths: columns of each row that hold its past, int64 `[B]`.
-        depths: how far behind its row's past each token stands in its text, int64 `[B, M]`: its position is
-            `lengths[b] + depths[b, i]`.
-        first: columns behind the past that earlier passes of this tree have filled.
-        ancestors: bool `[B, M, R]`, R at least `first + M`; `[b, i, j]` says that token i sees column
-            `lengths[b] + j`. None where the tokens are a chain, each of which sees all before it; `first` is then 0.
-        packing: of the rows, where they are not equally long. Only tokens of the rows are then read, and only their
-            results count; N packed tokens stand for the `B M` ones of linear maps.
-    """
-
-    lengths: Tensor
-    depths: Tensor
-    first: int = 0
-    ancestors: Tensor | None = None
-    packing: Packing | None = None
-
-
-@dataclass(frozen=True)
 class LayerCache:
     """Keys and values of one layer.
 
@@ -111,8 +87,9 @@ class LayerOperations:
         bias: Tensor | None = None,
         gated: bool = False,
         ordered: bool = False,
+        exact: bool = False,
     ) -> Tensor:
-        """A linear map of the stream behind its norm.
+        """A linear map of the stream after its norm.
 
         Args:
             stream: `[T, n]`.
@@ -121,11 +98,13 @@ class LayerOperations:
             gated: the result's first half, through SiLU, times its second half.
             ordered: a kernel that is launched while this one runs finds all that was written before it. Maps whose
                 result leaves the layers need it.
+            exact: keep the sums in float32 (float64 for float64), rather than round them to the stream's precision.
 
         Returns:
             `[T, m]`, or `[T, m / 2]` where gated.
         """
-        y = F.linear(self.normed(stream), weight, bias)
+        x = self.normed(stream)
+        y = wide_product(x, weight, bias) if exact else F.linear(x, weight, bias)
         if not gated:
             return y
         gate, up = y.chunk(2, dim=-1)
@@ -233,16 +212,3 @@ class LayerOperations:
 def _half_turned(x: Tensor) -> Tensor:
     low, high = x.chunk(2, dim=-1)
     return torch.cat([-high, low], dim=-1)
-
-
-def visible_columns(placement: Placement, columns: int) -> Tensor:
-    """Which columns each token sees, bool `[B, M, columns]`."""
-    width = placement.depths.shape[1]
-    # How far each column lies behind the past, [B, S].
-    behind = torch.arange(columns, device=placement.lengths.device) - placement.lengths[:, None]
-    if placement.ancestors is None:
-        return behind[:, None] <= torch.arange(width, device=behind.device)[:, None]
-    past = (behind < 0)[:, None]
-    n_tree = placement.ancestors.shape[2]
-    at = behind.clamp(0, n_tree - 1)[:, None].expand(-1, width, -1)
-    return past | (placement.ancestors.gather(2, at) & ((behind >= 0) & (behind < n_tree))[:, None])

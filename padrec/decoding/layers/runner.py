@@ -1,72 +1,48 @@
 """Runs the target: the one place that touches the transformers model and its KV cache."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from padrec.catalog import InputError
-from padrec.decoding.layers.cached_layers import CachedLayers, FusedLayers, TransformersLayers, can_fuse
+from padrec.decoding.layers.branches import Branches, behind_prompts
+from padrec.decoding.layers.cached_layers import LAST_LAYER, CachedLayers, LayerSession, can_fuse
+from padrec.decoding.layers.fused_layers import FusedLayers
+from padrec.decoding.layers.head import Head
 from padrec.decoding.layers.kv_cache import PreallocatedCache
-from padrec.decoding.layers.layer_operations import Placement
-from padrec.decoding.layers.packing import Packing
+from padrec.decoding.layers.layer_operations import LayerOperations
+from padrec.decoding.layers.placement import Placement
+from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.supported_models import attention_window, check_logits
+from padrec.decoding.layers.transformers_layers import TransformersLayers
 from padrec.decoding.lists.token_tree import TokenTree
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """What the target reads before it writes a list.
+class TargetSession(Protocol):
+    """The target with the KV cache of one batch shape; see `TransformersSession`."""
 
-    Attributes:
-        tokens: int64 `[B, P]`, padded on the right.
-        slots: slot of each token, int64 `[B, P]`.
-        lengths: tokens of each row, int64 `[B]`, at least 1.
-        packed: the tokens of all rows together, or more, but fewer than `B P`: rows are then read without their padding
-            where the layers can. None reads them as they are padded.
-    """
+    def prefill(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        """Read the prompts. See `TransformersSession.prefill`."""
+        ...
 
-    tokens: Tensor
-    slots: Tensor
-    lengths: Tensor
-    packed: int | None = None
+    def prefill_branches(self, prompts: Prompts, branches: Branches) -> Tensor:
+        """Read the prompts and what may follow. See `TransformersSession.prefill_branches`."""
+        ...
 
-    def packing(self, behind: int = 0) -> Packing | None:
-        """How the rows are packed, each with so many tokens `behind` its prompt."""
-        if self.packed is None:
-            return None
-        batch, width = self.tokens.shape
-        return Packing.of(self.lengths + behind, width + behind, self.packed + batch * behind)
+    def read_branches(self, branches: Branches) -> Tensor:
+        """Read on. See `TransformersSession.read_branches`."""
+        ...
 
-    def batches(self, size: int) -> "list[Prompts]":
-        """At most `size` prompts at a time, in their order, padded no more than these need; waits for the device."""
-        lengths: list[int] = self.lengths.tolist()
-        batches = []
-        for first in range(0, len(lengths), size):
-            rows = slice(first, first + size)
-            at = rows, slice(0, max(lengths[rows]))
-            batches.append(Prompts(self.tokens[at], self.slots[at], self.lengths[rows]))
-        return batches
+    def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
+        """Read a tree. See `TransformersSession.verify`."""
+        ...
 
-
-@dataclass(frozen=True)
-class Branches:
-    """Tokens that continue each prompt in several ways at once.
-
-    Attributes:
-        tokens: int64 `[B, N]`.
-        depths: tokens between the prompt and each of them on its own way, int64 `[N]`.
-        seen: bool `[B, N, R]`; `[b, i, j]` says that token i sees the j-th token behind the prompt. It sees itself.
-        first: tokens behind the prompt that earlier passes have read; R is at least `first + N`.
-    """
-
-    tokens: Tensor
-    depths: Tensor
-    seen: Tensor
-    first: int = 0
+    def commit(self, path: Tensor, count: Tensor) -> None:
+        """Keep a path of the last tree. See `TransformersSession.commit`."""
+        ...
 
 
 class TargetRunner(Protocol):
@@ -74,125 +50,136 @@ class TargetRunner(Protocol):
 
     model: PreTrainedModel
     fingerprint: str
-
-    def prefill(self, prompts: Prompts, extra: int) -> tuple[Tensor, Tensor]:
-        """Read the prompts. See `TransformersRunner.prefill`."""
-        ...
-
-    def prefill_branches(self, prompts: Prompts, branches: Branches, extra: int) -> Tensor:
-        """Read the prompts and what may follow. See `TransformersRunner.prefill_branches`."""
-        ...
-
-    def read_branches(self, branches: Branches) -> Tensor:
-        """Read on. See `TransformersRunner.read_branches`."""
-        ...
+    operations: LayerOperations
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits from features. See `TransformersRunner.logits`."""
         ...
 
-    def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
-        """Read a tree. See `TransformersRunner.verify`."""
-        ...
-
-    def commit(self, path: Tensor, count: Tensor) -> None:
-        """Keep a path of the last tree. See `TransformersRunner.commit`."""
+    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> TargetSession:
+        """Make room for the texts of a batch. See `TransformersRunner.open`."""
         ...
 
 
 class TransformersRunner:
     """Any transformers causal language model as a target.
 
-    Features are the hidden states behind the final norm, those that the head reads. The same runner serves every
-    arm of a comparison, so that none is slower than it needs to be.
+    The same runner serves every arm of a comparison, so that none is slower than it needs to be.
 
     Args:
         model: the target, in evaluation mode, on its device.
         fingerprint: identifies the target's weights; drafts trained for another target refuse to run.
 
+    Attributes:
+        operations: compute the layers' steps, and the head.
+
     Raises:
-        InputError: a model that changes the logits of its head; from `prefill`, prompts and lists that are longer than
-            what one of its layers attends to.
+        InputError: a model that changes the logits of its head.
     """
 
     def __init__(self, model: PreTrainedModel, fingerprint: str = "") -> None:
         check_logits(model.config)
         self.model = model
-        self._window = attention_window(model.config)
         self.fingerprint = fingerprint
-        self._embed = model.get_input_embeddings()
-        self._head = model.get_output_embeddings()
+        self._window = attention_window(model.config)
         self._layers = _layers_of(model)
-        self._row_lengths: dict[int, Tensor] = {}  # by batch size
-        self._lengths = torch.empty(0, dtype=torch.long)
+        self.operations = self._layers.operations if isinstance(self._layers, FusedLayers) else LayerOperations()
+        self._head = Head(model.get_output_embeddings(), self.operations)
 
-    def prefill(self, prompts: Prompts, extra: int) -> tuple[Tensor, Tensor]:
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits `[*, V]`, float32 (float64 for a float64 model), from the head's features `[*, d]`."""
+        return self._head(features)
+
+    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "TransformersSession":
+        """Make room for `batch` texts of at most `capacity` tokens: prompt, list and one round's tree.
+
+        Features are the hidden states of `feature_layers`, see `CachedLayers.open`; by default those after the final
+        norm, which the head reads.
+
+        Raises:
+            InputError: texts longer than what one of the layers attends to, or a layer that the target lacks.
+        """
+        if self._window is not None and capacity > self._window:
+            whose = f"a {self.model.config.model_type} model whose layers attend to the last {self._window} tokens"
+            what = "the longest prompt with its list and the proposals of a round"
+            raise InputError(f"{whose}: expected at least {capacity}, {what}")
+        lengths = torch.zeros(batch, dtype=torch.long, device=self.model.device)
+        layers = self._layers.open(batch, capacity, feature_layers)
+        return TransformersSession(self.model.get_input_embeddings(), layers, self._head, lengths)
+
+
+class TransformersSession:
+    """The target with the KV cache of one batch shape, made by `TransformersRunner.open`.
+
+    Args:
+        embed: the target's token embedding.
+        layers: its decoder layers.
+        head: its head.
+        lengths: tokens of each row in the cache, int64 `[B]`, 0 at first.
+    """
+
+    def __init__(self, embed: nn.Module, layers: LayerSession, head: Head, lengths: Tensor) -> None:
+        self._embed, self._layers, self._head, self._lengths = embed, layers, head, lengths
+
+    def prefill(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """Read the prompts into an empty cache.
 
-        Args:
-            prompts: the prompts.
-            extra: tokens to leave room for behind the longest prompt: the list and one tree.
-
         Returns:
-            Logits behind each prompt's last token, `[B, V]`, and features of all its tokens, `[B, P, d]`; those of
+            Logits after each prompt's last token, `[B, V]`, and features of all its tokens, `[B, P, k d]`; those of
             padding may be anything finite.
         """
+        outputs, features = self._prefill(prompts)
+        last = outputs[torch.arange(len(outputs), device=outputs.device), prompts.lengths - 1]
+        return self._head(last), features
+
+    def _prefill(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
         batch, width = prompts.tokens.shape
-        self._reserve(batch, width + extra)
         # Padding stands on the right, so that no token that counts sees it.
         columns = torch.arange(width, device=prompts.tokens.device).expand(batch, -1)
         placement = Placement(torch.zeros_like(prompts.lengths), columns, packing=prompts.packing())
-        features = self._layers(self._embed(prompts.tokens), placement)
+        result = self._layers(self._embed(prompts.tokens), placement)
         self._lengths.copy_(prompts.lengths)
-        last = features[torch.arange(batch, device=features.device), prompts.lengths - 1]
-        return self._head(last), features
+        return result
 
-    def prefill_branches(self, prompts: Prompts, branches: Branches, extra: int) -> Tensor:
+    def prefill_branches(self, prompts: Prompts, branches: Branches) -> Tensor:
         """Read the prompts into an empty cache, and in the same pass tokens that may follow them.
 
         Args:
             prompts: the prompts.
             branches: what may follow, N tokens for each prompt; N may be 0.
-            extra: tokens to leave room for behind the longest prompt: all branches that will be read, these included.
 
         Returns:
-            Features of each prompt's last token and of the branches, `[B, 1 + N, d]`.
+            Outputs at each prompt's last token and at the branches, `[B, 1 + N, d]`.
         """
         if branches.tokens.shape[1] == 0:
-            _, features = self.prefill(prompts, extra)
+            outputs, _ = self._prefill(prompts)
         else:
-            self._reserve(len(prompts.tokens), prompts.tokens.shape[1] + extra)
-            tokens, placement = _behind_prompts(prompts, branches)
-            features = self._layers(self._embed(tokens), placement)
+            tokens, placement = behind_prompts(prompts, branches)
+            outputs, _ = self._layers(self._embed(tokens), placement)
             self._lengths.copy_(prompts.lengths)
-        place = torch.arange(-1, branches.tokens.shape[1], device=features.device)
+        place = torch.arange(-1, branches.tokens.shape[1], device=outputs.device)
         at = prompts.lengths[:, None] + place
-        return features.gather(1, at[..., None].expand(-1, -1, features.shape[-1]))
+        return outputs.gather(1, at[..., None].expand(-1, -1, outputs.shape[-1]))
 
     def read_branches(self, branches: Branches) -> Tensor:
-        """Read more tokens behind the prompts, beside those that `prefill_branches` and this method have read.
+        """Read more tokens after the prompts, beside those that earlier calls have read.
 
         Returns:
-            Features of the tokens, `[B, N, d]`.
+            Outputs at the tokens, `[B, N, d]`.
         """
         depths = branches.depths.expand(len(branches.tokens), -1)
         placement = Placement(self._lengths, depths, branches.first, branches.seen)
-        return self._layers(self._embed(branches.tokens), placement)
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Logits `[*, V]` from features `[*, d]`."""
-        logits: Tensor = self._head(features)
-        return logits
+        return self._layers(self._embed(branches.tokens), placement)[0]
 
     def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
-        """Read a tree behind what is in the cache.
+        """Read a tree after what is in the cache.
 
         Returns:
-            Logits `[B, N, V]` and features `[B, N, d]` of every node.
+            Logits `[B, N, V]` and features `[B, N, k d]` of every node.
         """
         placement = Placement(self._lengths, tree.depths, 0, tree.ancestors)
-        features = self._layers(self._embed(tree.tokens), placement)
-        return self._head(features), features
+        outputs, features = self._layers(self._embed(tree.tokens), placement)
+        return self._head(outputs), features
 
     def commit(self, path: Tensor, count: Tensor) -> None:
         """Keep a path of the last tree in the cache, and forget the rest of the tree.
@@ -202,52 +189,9 @@ class TransformersRunner:
             count: how many of them to keep, int64 `[B]`; 0 keeps nothing.
         """
         if path.shape[1] > 1:
-            # Columns behind `count` are overwritten too: they held the tree, which is no longer needed.
+            # Columns after `count` are overwritten too: they held the tree, which is no longer needed.
             self._layers.keep(self._lengths, path)
         self._lengths += count
-
-    def _reserve(self, batch: int, capacity: int) -> None:
-        if self._window is not None and capacity > self._window:
-            whose = f"a {self.model.config.model_type} model whose layers attend to the last {self._window} tokens"
-            what = "the longest prompt with its list and the proposals of a round"
-            raise InputError(f"{whose}: expected at least {capacity}, {what}")
-        device = self.model.device
-        # Like the layers' buffers these stay where they are, since recorded passes count on it.
-        if batch not in self._row_lengths:
-            self._row_lengths[batch] = torch.zeros(batch, dtype=torch.long, device=device)
-        self._lengths = self._row_lengths[batch]
-        self._layers.reserve(batch, roomy(capacity, device))
-
-
-def roomy(capacity: int, device: torch.device) -> int:
-    """Columns to allocate where at least `capacity` are needed.
-
-    Caches of few sizes can serve many batches, and on a GPU the passes that were recorded on them can too. There unused
-    columns cost memory alone; on the CPU they cost time.
-    """
-    if device.type == "cuda":
-        return max(256, 1 << (capacity - 1).bit_length())
-    return math.ceil(capacity / 64) * 64
-
-
-def _behind_prompts(prompts: Prompts, branches: Branches) -> tuple[Tensor, Placement]:
-    """Each prompt's tokens and its branches right behind them, `[B, P + N]`, and where they stand.
-
-    What stands behind a row's branches is as wide as its prompt's padding; nothing sees it.
-    """
-    lengths, (width, n_branches) = prompts.lengths[:, None], (prompts.tokens.shape[1], branches.tokens.shape[1])
-    column = torch.arange(width + n_branches, device=lengths.device)
-    behind = column - lengths  # [B, P + N]
-    in_prompt, at = behind < 0, behind.clamp(0, n_branches - 1)
-    prompt_tokens = torch.nn.functional.pad(prompts.tokens, (0, n_branches))
-    tokens = torch.where(in_prompt, prompt_tokens, branches.tokens.gather(1, at))
-    positions = torch.where(in_prompt, column, lengths + branches.depths[at])
-    before = column <= column[:, None]  # [P + N, P + N]
-    seen = branches.seen.gather(1, at[..., None].expand(-1, -1, branches.seen.shape[-1]))
-    seen = seen.gather(2, at[:, None].expand(-1, len(column), -1))  # [B, P + N, P + N]
-    is_branch = ((behind >= 0) & (behind < n_branches))[:, None]
-    visible = torch.where(in_prompt[..., None], before, in_prompt[:, None] | (seen & is_branch))
-    return tokens, Placement(torch.zeros_like(prompts.lengths), positions, 0, visible, prompts.packing(n_branches))
 
 
 def _layers_of(model: PreTrainedModel) -> CachedLayers:
@@ -255,14 +199,18 @@ def _layers_of(model: PreTrainedModel) -> CachedLayers:
     if can_fuse(model.config):
         return FusedLayers(base.layers, model.config, base.rotary_emb, base.norm)
 
-    def forward(hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache) -> Tensor:
-        features: Tensor = base(
+    def forward(
+        hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool
+    ) -> Sequence[Tensor]:
+        found = base(
             inputs_embeds=hidden,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
-        return features
+            output_hidden_states=all_states,
+        )
+        states: Sequence[Tensor] = found.hidden_states if all_states else [found.last_hidden_state]
+        return states
 
     return TransformersLayers(forward, model.config.num_hidden_layers)

@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from padrec.decoding.device.early_launch import launch_options
+from padrec.decoding.device.wide_product import wide_product
 from padrec.decoding.layers.attention_tiles import AttentionTileChoice, attention_tile, heads_together
 from padrec.decoding.layers.kernels.attention import attention_kernel, keep_kernel, rotate_kernel
 from padrec.decoding.layers.kernels.gate import gate_kernel
 from padrec.decoding.layers.kernels.held_linear import held_linear_kernel
 from padrec.decoding.layers.kernels.linear import linear_kernel, sum_kernel, vector_kernel
 from padrec.decoding.layers.kernels.norms import add_norm_kernel, norm_kernel
-from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, Placement, RMSNorm, Stream
+from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
 from padrec.decoding.layers.linear_tiles import (
     HELD_STEP,
     HELD_WARPS,
@@ -24,6 +25,7 @@ from padrec.decoding.layers.linear_tiles import (
     linear_tile,
     streamed_tile,
 )
+from padrec.decoding.layers.placement import Placement
 
 # Of a program that adds up what was multiplied in parts.
 _SUM_OUTPUTS = 256
@@ -61,19 +63,22 @@ class TritonOperations(LayerOperations):
         bias: Tensor | None = None,
         gated: bool = False,
         ordered: bool = False,
+        exact: bool = False,
     ) -> Tensor:
         """See `LayerOperations.linear`."""
+        dtype = torch.float32 if exact else stream.values.dtype
         n_tokens = len(stream.values)
         n_out, n_in = weight.shape[0] // 2 if gated else weight.shape[0], weight.shape[1]
         if n_tokens == 1:
-            y = stream.values.new_empty(1, n_out)
+            y = stream.values.new_empty(1, n_out, dtype=dtype)
             self._map_vector(stream.values, weight, bias, y, norm=stream.norm, gated=gated, ordered=ordered)
             return y
         tile = self._tiles(n_tokens, n_out, n_in, gated, stream.values.itemsize)
         if tile is None:
-            y = F.linear(self.normed(stream), weight, bias)
+            x = self.normed(stream)
+            y = wide_product(x, weight, bias) if exact else F.linear(x, weight, bias)
             return self._gate(y) if gated else y
-        y = stream.values.new_empty(n_tokens, n_out)
+        y = stream.values.new_empty(n_tokens, n_out, dtype=dtype)
         if stream.scaled is not None:
             self._map(tile, stream.scaled, weight, bias, y, incoming=stream, gated=gated, ordered=ordered)
         else:

@@ -1,17 +1,22 @@
-"""What a decode is asked for."""
+"""Lists of a catalog as a request."""
 
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
-from padrec.decoding.lists.constraint import CatalogConstraint, Constraint, FreeDecoding, ListState
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.constraint import Constraint
+from padrec.decoding.lists.free_decoding import FreeDecoding
+from padrec.decoding.lists.list_state import ListState
+from padrec.decoding.lists.recommendations import Recommendations
 from padrec.decoding.lists.sampling import Sampling
 
 
 @dataclass(frozen=True, eq=False)
 class ListRequest:
-    """What to generate for every prompt of a batch; equal to itself alone.
+    """A list of K items for every prompt of a batch; see `Request`.
 
     Attributes:
         catalog: the items.
@@ -57,3 +62,27 @@ class ListRequest:
     def n_tokens(self) -> int:
         """T, tokens in a list."""
         return self.vocabulary.list_tokens(self.list_length)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, tokens of the target."""
+        return self.vocabulary.size
+
+    @property
+    def n_slot_states(self) -> int:
+        """L + 2: the slots of an item, the separator's, and that of all other tokens."""
+        return self.vocabulary.n_slot_states
+
+    @property
+    def pad_token(self) -> int:
+        """What fills up lists that end early."""
+        return self.vocabulary.pad_token
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """`<eos>`, with which a list that nothing constrains may end."""
+        return (self.vocabulary.eos_token,)
+
+    def result(self, tokens: Tensor, log_probs: Tensor) -> Recommendations:
+        """The items that the tokens stand for; see `Request.result`."""
+        return Recommendations.from_tokens(tokens, log_probs, self.catalog, self.vocabulary, self.list_length)

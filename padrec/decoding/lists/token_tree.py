@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from padrec.decoding.lists.constraint import ListState, concatenate
+from padrec.decoding.lists.list_state import ListState, concatenate
 
 # The kernels that make trees hold what each node sees of all others in registers.
 MOST_NODES_OF_KERNELS = 256

@@ -6,10 +6,15 @@ import torch
 import triton
 from torch import Tensor
 
-from padrec.decoding.lists.constraint import CatalogConstraint, FreeDecoding
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.free_decoding import FreeDecoding
 
 # List states as kernels take them; without a catalog there are slots alone.
 STATES = ("slot", "node", "used", "count")
+
+# Kernels take one value after the other from a row that they hold in registers.
+_MOST_TAKEN = 32
+_LONGEST_ROW = 8192
 
 
 def in_bytes(x: Tensor) -> Tensor:
@@ -41,6 +46,11 @@ def list_kinds(constraint: CatalogConstraint | FreeDecoding) -> dict[str, Any]:
 def taking(n: int) -> dict[str, Any]:
     """Sizes of a program that takes the best of n numbers one by one: the fewer warps have to agree, the sooner."""
     return {"BLOCK": block(n), "num_warps": max(1, min(8, block(n) // 256))}
+
+
+def fits_a_row(n: int, k: int) -> bool:
+    """Whether a kernel can take the k largest of n values from registers."""
+    return k <= _MOST_TAKEN and n <= _LONGEST_ROW
 
 
 def block(n: int) -> int:

@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.device.early_launch import launch_options, launches_early
-from padrec.decoding.lists.constraint import CatalogConstraint, ListState
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.chosen_tokens import ChosenTokens
 from padrec.decoding.lists.kernels.choice import choice_kernel
+from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice
 from padrec.decoding.lists.triton_arguments import in_rows, list_kinds, list_numbers, taking
 
 
 def choose_in_catalog(
     logits: Tensor, states: ListState, depths: Tensor, choice: Choice, constraint: CatalogConstraint
-) -> tuple[Tensor, Tensor, ListState]:
-    """Tokens, log-probabilities and states of `ChosenTokens`; see `choose_tokens`."""
+) -> ChosenTokens:
+    """See `ListOperations.choose`."""
     batch, n_nodes, _ = logits.shape
     rows = in_rows(logits)
     noise, trie = choice.noise, constraint.trie
@@ -47,4 +49,4 @@ def choose_in_catalog(
         **launch_options(launches_early(logits.device)),
     )
     names = (field.name for field in fields(states))
-    return tokens, log_probs, replace(states, **dict(zip(names, behind, strict=True)))
+    return ChosenTokens(tokens, log_probs, replace(states, **dict(zip(names, behind, strict=True))))

@@ -1,52 +1,71 @@
-"""Which proposals of a round are kept."""
+"""The protocol of verification rules: what a round emits, given a tree and the target's distributions at its nodes."""
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 
+from padrec.decoding.lists.chosen_tokens import ChosenTokens
+from padrec.decoding.lists.constraint import Constraint
+from padrec.decoding.lists.list_operations import ListOperations
+from padrec.decoding.lists.list_state import ListState
+from padrec.decoding.lists.sampling import Choice
 from padrec.decoding.lists.token_tree import TokenTree
 
 
-@dataclass(frozen=True)
-class Acceptance:
-    """The outcome of one round.
+class VerificationRule(ABC):
+    """Says which token a round emits after each node of a tree.
+
+    The round then walks down from the root: it emits the token that the rule names at a node and, where one of the
+    node's children carries this token, goes on from there. A node's path is known from the tree, so a rule may depend
+    on it: on tokens accepted against the target's choice so far, or on the longest acceptable path below.
 
     Attributes:
-        path: nodes kept, the root first, int64 `[B, D + 1]`; entries behind `count` are 0.
-        count: draft tokens kept, int64 `[B]`, 0 … D.
-        emitted: tokens that the round adds to the list, int64 `[B, D + 1]`: `count` draft tokens and the target's own
-            bonus token; entries behind them are arbitrary.
+        lossless: whether what is emitted has the target's own distribution, token-identical where decoding is greedy.
     """
 
-    path: Tensor
-    count: Tensor
-    emitted: Tensor
+    lossless: bool
+
+    @abstractmethod
+    def emit(
+        self,
+        tree: TokenTree,
+        logits: Tensor,
+        choice: Choice,
+        constraint: Constraint[ListState],
+        operations: ListOperations,
+    ) -> ChosenTokens:
+        """The token after every node, its log-probability under the target, and the list states after it.
+
+        On a GPU this is recorded: shapes must not depend on values, and no value may be asked for on the host.
+
+        Args:
+            tree: the proposals.
+            logits: of the target at every node, `[B, N, V]`.
+            choice: what decides the target's own tokens of this round.
+            constraint: what lists may continue with.
+            operations: compute the target's own choice, by kernels where the device has them.
+        """
 
 
-def verify(tree: TokenTree, chosen: Tensor) -> Acceptance:
-    """Keep the path from the root along which every token is the one that the target chose at its parent.
+class ExactVerification(VerificationRule):
+    """Emits the target's own choice at every node: lossless for any tree, also for one that knows the target's noise.
 
-    `chosen` holds the target's token at every node: its argmax, or a draw from its distribution. For a tree that does
-    not depend on the draw this is the exact scheme of EAGLE-2 (children tried in order, accepted with probability p, p
-    renormalised without them after a rejection) written in one step: both emit token x with probability p(x) and
-    descend exactly when x is a child.
-
-    It is lossless for any tree, also for one that was grown by looking at the noise behind the draws. What is emitted
-    at a node is the target's choice there, a function of the tokens before it and of the noise of its position, so the
-    list is the same function of prompt and noise whatever the tree; the tree only decides where a round ends.
-
-    Args:
-        tree: the proposals.
-        chosen: the target's choice at each node, int64 `[B, N]`.
+    What is emitted at a node is a function of the tokens before it and of the noise of its position, so the list is the
+    same function of prompt and noise whatever the tree; the tree only decides where a round ends. For a tree that does
+    not depend on the draw this is the scheme of EAGLE-2 (children tried in order, accepted with probability p, p
+    renormalised without them after a rejection) in one step: both emit token x with probability p(x) and descend
+    exactly when x is a child.
     """
-    matches = (tree.tokens == chosen.gather(1, tree.parents)) & tree.present
-    matches[:, 0] = True
-    kept = (matches[:, None, :] | ~tree.ancestors).all(-1)  # [B, N], the whole path to the node matches
-    count, last = torch.where(kept, tree.depths, -1).max(-1)  # siblings differ, so the deepest kept node is unique
-    on_path = tree.ancestors.gather(1, last[:, None, None].expand(-1, 1, tree.tokens.shape[1]))[:, 0]  # [B, N]
-    # Every node that is off the path is written to a column of its own, which is cut off again.
-    column = torch.where(on_path, tree.depths, tree.max_depth + 1)
-    nodes = torch.arange(tree.tokens.shape[1], device=tree.tokens.device).expand_as(column)
-    path = tree.parents.new_zeros(len(column), tree.max_depth + 2).scatter(1, column, nodes)[:, :-1]
-    return Acceptance(path=path, count=count, emitted=chosen.gather(1, path))
+
+    lossless = True
+
+    def emit(
+        self,
+        tree: TokenTree,
+        logits: Tensor,
+        choice: Choice,
+        constraint: Constraint[ListState],
+        operations: ListOperations,
+    ) -> ChosenTokens:
+        """The target's choice; see `VerificationRule.emit`."""
+        return operations.choose(logits, tree.states, tree.depths, choice, constraint)

@@ -1,41 +1,39 @@
 """The protocol of drafts: whatever proposes tokens."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.layers.runner import Prompts, TargetRunner
-from padrec.decoding.lists.constraint import Constraint, ListState
-from padrec.decoding.lists.sampling import Choice
-from padrec.decoding.lists.token_tree import TokenTree
+from padrec.decoding.layers.cached_layers import LAST_LAYER
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.lists.request import Request
+from padrec.decoding.trees.tree_expansion import DraftSteps
 
 
 @dataclass(frozen=True)
-class DraftContext:
-    """What a draft learns before the first round.
+class DraftPlan:
+    """What a draft knows of the rounds that it will propose for.
 
     Attributes:
         runner: the target, for what a draft shares with it.
-        prompts: what the target has read.
-        features: target features of the prompts' tokens, `[B, P, d]`.
-        first: the target's first token, int64 `[B]`.
-        first_slot: its slot, int64 `[B]`.
-        expansion: the tree expansion that later calls of `propose` will be given.
+        request: what is generated.
+        batch: B, rows.
+        capacity: tokens for which a cache of the draft has to have room: prompt, list and one round's tree.
+        draft_rows: nodes that the tree expansion passes to `DraftSteps.extend` in one round, all calls together.
         max_depth: D, the deepest proposal of a round; with the forced tokens that the decoder itself adds, this is more
             than the expansion's depth. A round emits at most D + 1 tokens.
-        capacity: tokens for which a cache of a draft has to have room: prompt, list and one round's tree.
     """
 
     runner: TargetRunner
-    prompts: Prompts
-    features: Tensor
-    first: Tensor
-    first_slot: Tensor
-    expansion: "TreeExpansion"
-    max_depth: int
+    request: Request[Any]
+    batch: int
     capacity: int
+    draft_rows: int
+    max_depth: int
 
 
 @dataclass(frozen=True)
@@ -62,91 +60,63 @@ class Observation:
         return self.node_features.gather(1, self.path[..., None].expand(-1, -1, self.node_features.shape[-1]))
 
 
-class DraftSteps(Protocol):
-    """A draft that can look one token ahead from any node: what tree expansions grow trees with."""
+class DraftSession(DraftSteps, Protocol):
+    """A draft at work on batches of one shape, with all that it keeps from round to round.
 
-    def root_logits(self) -> Tensor:
-        """Logits of the token behind the root, `[B, V]`."""
-        ...
-
-    def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
-        """Read the nodes of one depth.
-
-        Args:
-            tokens: int64 `[B, k]`.
-            parents: each node's parent among the nodes of the previous call, int64 `[B, k]`; 0, the root, in a
-                round's first call.
-            slots: int64 `[B, k]`.
-            depth: their depth, 1 for children of the root.
-
-        Returns:
-            Logits of the token behind each node, `[B, k, V]`.
-        """
-        ...
-
-
-class TreeExpansion(Protocol):
-    """The policy by which a draft's proposals become a tree of a fixed number of nodes.
-
-    Attributes:
-        depth: D, the deepest proposal.
-        nodes: N, nodes of a tree, the root included.
-        leaves: bound of the nodes without children.
-        draft_rows: nodes that `expand` passes to `DraftSteps.extend` in one round, all calls together.
-        draft_passes: forward passes of the draft in one round.
+    On a GPU its methods are recorded and replayed (see `Recording`): they keep what lasts from call to call in tensors
+    that they change in place, and never look at a tensor's values on the host.
     """
 
-    depth: int
-    nodes: int
-    leaves: int
-    draft_rows: int
-    draft_passes: int
-
-    def expand(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
-    ) -> TokenTree:
-        """Grow one tree for each row.
+    def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
+        """Start on a new batch, when the target has read the prompts and chosen the first token.
 
         Args:
-            root: last token of each row, int64 `[B]`.
-            state: list states behind it, `[B]`.
-            constraint: what lists may continue with; applied to the draft as to the target.
-            choice: what the target will choose tokens by.
-            steps: the draft.
+            prompts: what the target has read.
+            features: of the prompts' tokens, those of the draft's `feature_layers`, `[B, P, k d]`.
+            first: the target's first token, int64 `[B]`.
+            first_slot: its slot, int64 `[B]`.
         """
-        ...
-
-
-class Draft(Protocol):
-    """Whatever proposes tokens: a network, a retrieval pool, the catalog itself.
-
-    On a GPU all methods but `prepare` are recorded and replayed (see `Recording`): they keep what lasts from call to
-    call in tensors that they change in place, and never look at a tensor's values on the host.
-    """
-
-    def prepare(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> None:
-        """Get ready for this target, on its device and in its precision, before anything is timed.
-
-        Raises:
-            InputError: the draft belongs to another target or vocabulary.
-        """
-        ...
-
-    def begin(self, context: DraftContext) -> None:
-        """Start on a new batch, when the target has read the prompts and chosen the first token."""
-        ...
-
-    def propose(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        expansion: TreeExpansion,
-    ) -> TokenTree:
-        """Propose a tree for each row; arguments as in `TreeExpansion.expand`."""
         ...
 
     def observe(self, observation: Observation) -> None:
         """Learn what the target kept."""
         ...
+
+
+@runtime_checkable
+class HostDraftSession(DraftSession, Protocol):
+    """A draft session that also works on the host, for instance to look texts up in memory.
+
+    Every round is then preceded by a call of `look_up`, which is not recorded: it writes what it finds to tensors that
+    `root_logits` and `extend` read. The device is waited for before each call.
+    """
+
+    def look_up(self, texts: Sequence[Sequence[int]]) -> None:
+        """Get ready for the next round.
+
+        Args:
+            texts: for each row its prompt and what has been generated so far, the last token being the root.
+        """
+        ...
+
+
+class Draft(ABC):
+    """Whatever proposes tokens: a network, a retrieval pool, the catalog itself.
+
+    Attributes:
+        feature_layers: the hidden states of the target that it wants to see, see `CachedLayers.open`.
+    """
+
+    feature_layers: Sequence[int] = LAST_LAYER
+
+    @abstractmethod
+    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+        """Get ready for this target, on its device and in its precision, before anything is timed.
+
+        Raises:
+            InputError: the draft belongs to another target or vocabulary, or cannot serve such requests.
+        """
+
+    @abstractmethod
+    def open(self, plan: DraftPlan) -> DraftSession:
+        """A session for batches of one shape, with tensors of its own; called after `prepare`."""

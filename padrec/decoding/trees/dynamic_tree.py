@@ -5,14 +5,15 @@ import math
 from torch import Tensor
 
 from padrec.catalog import InputError
-from padrec.decoding.lists.constraint import Constraint, ListState
+from padrec.decoding.lists.constraint import Constraint
+from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice, Guess
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.trees.draft import DraftSteps
-from padrec.decoding.trees.tree_growth import growth_of
+from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion
+from padrec.decoding.trees.tree_operations import TreeOperations
 
 
-class DynamicTree:
+class DynamicTree(TreeExpansion):
     """Grows the `width` most probable nodes of each depth and keeps the best of all nodes (arXiv 2406.16858).
 
     A node's score is the log-probability, by the draft, that the target chooses its whole path (`Choice.log_chances`).
@@ -48,11 +49,17 @@ class DynamicTree:
         self.draft_passes = depth
 
     def expand(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        steps: DraftSteps,
+        operations: TreeOperations,
     ) -> TokenTree:
         """Grow one tree for each row; see `TreeExpansion.expand`."""
         guess = Guess.of(choice.sampling, self.greedy_temperature)
-        growth = growth_of(root, state, constraint, guess, self.width, self.depth, self.nodes)
+        growth = operations.grow(root, state, constraint, guess, self.width, self.depth, self.nodes)
         logits = steps.root_logits()[:, None]
         for depth in range(self.depth):
             if depth > 0:

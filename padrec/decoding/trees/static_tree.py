@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import InputError
-from padrec.decoding.lists.constraint import Constraint, ListState, concatenate
+from padrec.decoding.lists.constraint import Constraint
+from padrec.decoding.lists.list_state import ListState, concatenate
 from padrec.decoding.lists.sampling import Choice
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.lists.top_k import top_k
-from padrec.decoding.trees.draft import DraftSteps
+from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion
+from padrec.decoding.trees.tree_operations import TreeOperations
 
 
-class StaticTree:
+class StaticTree(TreeExpansion):
     """A tree of a given shape (EAGLE-1, arXiv 2401.15077): the node `[0, 2]` is the third best child of the best one.
 
     Args:
@@ -45,7 +46,13 @@ class StaticTree:
         self.draft_passes = self.depth
 
     def expand(
-        self, root: Tensor, state: ListState, constraint: Constraint[ListState], choice: Choice, steps: DraftSteps
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: Constraint[ListState],
+        choice: Choice,
+        steps: DraftSteps,
+        operations: TreeOperations,
     ) -> TokenTree:
         """Fill the shape for each row; see `TreeExpansion.expand`."""
         level_states, level_tokens = state.unsqueeze(), root[:, None]
@@ -64,7 +71,7 @@ class StaticTree:
                 logits = steps.extend(level_tokens, parents, level_states.slot, depth - 1)
             log_probs = choice.log_chances(logits, constraint.allowed(level_states), depth - 1)  # [B, readers, V]
             ranks = min(max(path[-1] for path in level) + 1, log_probs.shape[-1])
-            best, best_tokens = top_k(log_probs, ranks)
+            best, best_tokens = log_probs.topk(ranks)
             rows = [readers.index(path[:-1]) for path in level]
             at = _index([row * ranks + min(path[-1], ranks - 1) for row, path in zip(rows, level, strict=True)], root)
             above = _index(rows, root)

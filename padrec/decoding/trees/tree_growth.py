@@ -1,102 +1,20 @@
 """How a dynamic tree grows: depth by depth the best children of what the draft has read, in the end the best of all."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from padrec.decoding.device.compiled import compiled
-from padrec.decoding.lists.constraint import (
-    CatalogConstraint,
-    Constraint,
-    Continuations,
-    FreeDecoding,
-    ListState,
-    concatenate,
-    is_plain,
-)
+from padrec.decoding.lists.constraint import Constraint, Continuations
+from padrec.decoding.lists.list_state import ListState, concatenate
 from padrec.decoding.lists.sampling import Guess, masked_log_softmax
-from padrec.decoding.lists.token_tree import MOST_NODES_OF_KERNELS, TokenTree
-from padrec.decoding.lists.top_k import fits_a_row, top_k
-
-# Triton comes with PyTorch's GPU builds only.
-if find_spec("triton") is not None:
-    from padrec.decoding.trees.triton_growth import TritonGrowth
-
-
-# What the kernels compute of a constraint.
-_IN_KERNELS = ("continuations", "advance")
-
-
-class Growth(Protocol):
-    """A tree while it grows.
-
-    Attributes:
-        frontier: tokens of the nodes that the draft reads next, int64 `[B, width]`.
-        parents: of those, their places among the nodes that it has read last, int64 `[B, width]`.
-    """
-
-    frontier: Tensor
-    parents: Tensor
-
-    @property
-    def slots(self) -> Tensor:
-        """Of the frontier, int64 `[B, width]`."""
-        ...
-
-    def grow(self, logits: Tensor, noise: Tensor | None) -> None:
-        """Grow the children of the frontier, at first of the root, and make the best of them the next frontier.
-
-        Children that may not follow score minus infinity.
-
-        Args:
-            logits: of the draft behind every node of the frontier, `[B, k, V]`.
-            noise: of the tokens chosen behind these nodes, `[B, V]`; None for greedy decoding.
-        """
-        ...
-
-    def tree(self) -> TokenTree:
-        """The best of all that has grown."""
-        ...
-
-
-def growth_of(
-    root: Tensor,
-    state: ListState,
-    constraint: Constraint[ListState],
-    guess: Guess,
-    width: int,
-    depth: int,
-    nodes: int,
-) -> Growth:
-    """Begin a tree for each row.
-
-    Args:
-        root: last token of each row, int64 `[B]`.
-        state: list states behind it, `[B]`.
-        constraint: what lists may continue with.
-        guess: how the draft guesses the target's choices.
-        width: children of each node, and nodes of a frontier.
-        depth: how often the tree grows.
-        nodes: of the tree, the root included; at most as many as grow.
-    """
-    most = 1 + width + (depth - 1) * width * width
-    if root.is_cuda and nodes <= MOST_NODES_OF_KERNELS:
-        if is_plain(constraint, CatalogConstraint, *_IN_KERNELS):
-            if fits_a_row(max(most, constraint.trie.max_children), width):
-                return TritonGrowth(root, state, constraint, guess, width, depth, nodes)
-        elif is_plain(constraint, FreeDecoding, *_IN_KERNELS) and fits_a_row(
-            max(most, constraint.vocabulary.size), width
-        ):
-            return TritonGrowth(root, state, constraint, guess, width, depth, nodes)
-    return TreeGrowth(root, state, constraint, guess, width, nodes)
+from padrec.decoding.lists.token_tree import TokenTree
 
 
 class TreeGrowth:
-    """See `Growth` and `growth_of`; in plain PyTorch, for every constraint."""
+    """See `Growth` and `TreeOperations.grow`; in plain PyTorch, for every constraint."""
 
     def __init__(
         self,
@@ -137,13 +55,13 @@ class _Level:
     """What grew from k nodes.
 
     Attributes:
-        tokens: children of all nodes, one node's behind the other's, best first, int64 `[B, k * width]`.
+        tokens: children of all nodes, one node's after the other's, best first, int64 `[B, k * width]`.
         child_scores: of those, float32 `[B, k * width]`.
         best: places of the best ones among them, best first, int64 `[B, width]`: the next frontier.
         parents: of those, their places among the nodes, int64 `[B, width]`.
         frontier: tokens of those, int64 `[B, width]`.
         scores: of those, `[B, width]`.
-        states: list states behind those, `[B, width]`.
+        states: list states after those, `[B, width]`.
     """
 
     tokens: Tensor
@@ -168,7 +86,7 @@ def _grow(
     gains, tokens = _best_tokens(logits, constraint.continuations(states), guess, noise, width)
     # Log-probabilities are at most 0, so that no child ever outscores its parent.
     child_scores = (scores[..., None] + gains.float()).flatten(1)
-    best_scores, best = top_k(child_scores, width)
+    best_scores, best = child_scores.topk(width)
     parents = best // width
     tokens = tokens.flatten(1)
     frontier = tokens.gather(1, best)
@@ -186,7 +104,7 @@ def _best_tokens(
         listed = logits.gather(-1, continuations.tokens)
         noise = None if noise is None else noise.gather(-1, continuations.tokens)
     log_probs = masked_log_softmax(listed, None if continuations is None else continuations.free)
-    gains, at = top_k(guess.log_chances(log_probs, noise), min(width, listed.shape[-1]))
+    gains, at = guess.log_chances(log_probs, noise).topk(min(width, listed.shape[-1]))
     tokens = at if continuations is None else continuations.tokens.gather(-1, at)
     fill = (0, max(0, width - listed.shape[-1]))
     return functional.pad(gains, fill, value=-torch.inf), functional.pad(tokens, fill)

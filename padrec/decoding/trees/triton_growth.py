@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.device.early_launch import launch_options, launches_early
-from padrec.decoding.lists.constraint import CatalogConstraint, FreeDecoding, ListState
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.free_decoding import FreeDecoding
+from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Guess
 from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.lists.triton_arguments import STATES, block, in_bytes, in_rows, list_kinds, list_numbers, taking
@@ -19,7 +21,7 @@ _TREE_WARPS, _FORCED_WARPS = 8, 16
 
 
 class TritonGrowth:
-    """See `Growth` and `growth_of`; the constraint is the catalog's, or none.
+    """See `Growth` and `TreeOperations.grow`; the constraint is the catalog's, or none.
 
     All candidates are written side by side as they grow, so that nothing needs to be put together in the end.
     """
@@ -172,7 +174,7 @@ class TritonGrowth:
 
 
 def with_forced_runs(tree: TokenTree, constraint: CatalogConstraint, leaves: int, length: int) -> TokenTree:
-    """See `ForcedRuns.extend`."""
+    """See `TreeOperations.add_forced_runs`."""
     batch, n_old = tree.tokens.shape
     n_new = n_old + leaves * length
     grown = _empty_tree(tree.states, n_new, tree.max_depth + length)

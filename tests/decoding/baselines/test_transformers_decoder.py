@@ -50,9 +50,8 @@ def decode(
     decoder: Decoder, prompts: Prompts, sampling: Sampling, constrained: bool = True, dtype: torch.dtype = torch.float32
 ) -> tuple[Recommendations, DecodingTrace]:
     runner = TransformersRunner(tiny_target(_VOCABULARY, dtype=dtype))
-    decoder.prepare(runner, _VOCABULARY)
     request = ListRequest.build(_CATALOG, _VOCABULARY, 5, constrained=constrained, sampling=sampling)
-    return decoder.decode(runner, prompts, request, torch.Generator().manual_seed(3))
+    return decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("constrained", [True, False])

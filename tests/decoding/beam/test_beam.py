@@ -2,6 +2,8 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedModel
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding import (
@@ -25,7 +28,8 @@ from padrec.decoding import (
 from padrec.decoding.beam.beam_decoder import searched_trie
 from padrec.decoding.beam.beam_plan import plan_passes
 from padrec.decoding.beam.beam_search import BeamSearch
-from padrec.decoding.rounds import session
+from padrec.decoding.layers.runner import TransformersSession
+from padrec.decoding.rounds import recordings
 from tests.reference import beam_search, item_log_probs, leaf_tokens, prompt_tokens
 from tests.stubs import SlowRecording, random_catalog, random_prompts, select_rows, tiny_target
 
@@ -42,7 +46,7 @@ _LOOK_AHEADS = [0, 5, 12, 40, 512]
 def decode(
     decoder: BeamDecoder | TransformersBeamDecoder, runner: TransformersRunner, prompts: Prompts, request: ListRequest
 ) -> tuple[Recommendations, DecodingTrace]:
-    return decoder.decode(runner, prompts, request, torch.Generator())
+    return decoder.bind(runner, request).decode(prompts, torch.Generator())
 
 
 def codes_log_probs(lists: Recommendations, row: int, vocabulary: SemanticIDVocabulary) -> list[list[float]]:
@@ -146,17 +150,23 @@ def test_nodes_that_only_fill_up_change_nothing(monkeypatch: pytest.MonkeyPatch)
     assert max(filled) > 0
 
 
+class BigramSession:
+    def prefill_branches(self, prompts: Prompts, branches: Branches) -> Tensor:
+        return torch.cat([prompts.tokens[:, -1:], branches.tokens], 1)[..., None]
+
+    def read_branches(self, branches: Branches) -> Tensor:
+        return branches.tokens[..., None]
+
+
 class BigramRunner(TransformersRunner):
     """A target whose logits follow from the last token alone, `[V, V]`."""
 
     def __init__(self, logits: Tensor) -> None:
         self._table = logits
+        self.model = cast(PreTrainedModel, SimpleNamespace(device=torch.device("cpu")))
 
-    def prefill_branches(self, prompts: Prompts, branches: Branches, extra: int) -> Tensor:
-        return torch.cat([prompts.tokens[:, -1:], branches.tokens], 1)[..., None]
-
-    def read_branches(self, branches: Branches) -> Tensor:
-        return branches.tokens[..., None]
+    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = (-1,)) -> TransformersSession:
+        return cast(TransformersSession, BigramSession())
 
     def logits(self, features: Tensor) -> Tensor:
         return self._table[features[..., 0]]
@@ -319,15 +329,16 @@ def test_requests_and_targets_take_turns_at_one_beam_decoder() -> None:
 
 @pytest.mark.parametrize("look_ahead", [0, 12, 512])
 def test_a_batch_of_a_known_shape_records_nothing(look_ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "Recording", SlowRecording)
+    monkeypatch.setattr(recordings, "Recording", SlowRecording)
     monkeypatch.setattr(SlowRecording, "made", 0)
     vocabulary = SemanticIDVocabulary(_SIZES)
     request = ListRequest.build(_CATALOG, vocabulary, _K)
-    runner, decoder = TransformersRunner(tiny_target(vocabulary)), BeamDecoder(look_ahead=look_ahead)
+    runner = TransformersRunner(tiny_target(vocabulary))
+    session = BeamDecoder(look_ahead=look_ahead).bind(runner, request)
 
     def recorded(batch: int) -> int:
         made, start = SlowRecording.made, time.perf_counter()
-        _, trace = decode(decoder, runner, batch_prompts(batch), request)
+        _, trace = session.decode(batch_prompts(batch), torch.Generator())
         elapsed, made = time.perf_counter() - start, SlowRecording.made - made
         assert trace.recording_seconds >= made * SlowRecording.seconds
         assert trace.seconds + trace.recording_seconds <= elapsed
@@ -373,7 +384,7 @@ def test_what_is_recorded_reads_no_value_on_the_host(
     # As on a GPU; and this device knows no mixed precision.
     monkeypatch.setattr("padrec.decoding.beam.prefix_tree._width", lambda trie, nodes, bound: bound)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    search = BeamSearch(runner, trie, width, _K, plan, renormalise, capacity=256)
+    search = BeamSearch(runner, runner.open(2, 256), trie, width, _K, plan, renormalise)
     with torch.inference_mode(), NothingFromTheHost():  # type: ignore[no-untyped-call]
         # The second time in the tensors that the first run has made, as it is recorded.
         for _ in range(2):

@@ -22,7 +22,7 @@ def test_greedy_lists_equal_a_plain_token_by_token_reference(separator: bool, sh
     model = tiny_target(vocabulary)
     prompts = random_prompts(_CATALOG, vocabulary, [3, 0, 5, 1])
     request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=constrained)
-    lists, trace = AutoregressiveDecoder().decode(TransformersRunner(model), prompts, request, torch.Generator())
+    lists, trace = AutoregressiveDecoder().bind(TransformersRunner(model), request).decode(prompts, torch.Generator())
     leaves = leaf_tokens(_CATALOG, vocabulary)
     for row in range(4):
         plain = PlainTarget(model, prompt_tokens(prompts, row), vocabulary, leaves if constrained else None, _K)
@@ -44,7 +44,7 @@ def test_one_token_costs_one_pass(model_type: str) -> None:
     prompts = random_prompts(_CATALOG, vocabulary, [2, 1, 3])
     request = ListRequest.build(_CATALOG, vocabulary, _K)
     runner = TransformersRunner(tiny_target(vocabulary, model_type=model_type))
-    _, trace = AutoregressiveDecoder().decode(runner, prompts, request, torch.Generator())
+    _, trace = AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator())
     passes = request.n_tokens - 1
     assert trace.batch_size == 3
     assert trace.tokens.tolist() == [request.n_tokens] * 3
@@ -69,7 +69,7 @@ def test_a_list_is_the_same_alone_and_in_any_batch(sampling: Sampling, dtype: to
         keyed = GivenKeys(sampling.temperature, sampling.top_k, sampling.top_p, tuple(keys[row] for row in rows))
         request = ListRequest.build(_CATALOG, vocabulary, 3, constrained=constrained, sampling=keyed)
         runner = TransformersRunner(model)
-        lists, _ = AutoregressiveDecoder().decode(runner, select_rows(prompts, rows), request, torch.Generator())
+        lists, _ = AutoregressiveDecoder().bind(runner, request).decode(select_rows(prompts, rows), torch.Generator())
         found: list[list[int]] = lists.tokens.tolist()
         return found
 
@@ -84,7 +84,7 @@ def test_the_generator_decides_the_lists() -> None:
     prompts = random_prompts(_CATALOG, vocabulary, [2] * 8)
     request = ListRequest.build(_CATALOG, vocabulary, _K, sampling=Sampling(1.0))
     first, again, other = (
-        AutoregressiveDecoder().decode(runner, prompts, request, torch.Generator().manual_seed(seed))[0].tokens
+        AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator().manual_seed(seed))[0].tokens
         for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)

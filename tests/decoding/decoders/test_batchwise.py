@@ -1,6 +1,7 @@
 """Many prompts a few at a time: the lists and counts of all at once."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 import torch
@@ -14,13 +15,16 @@ from padrec.decoding import (
     DynamicTree,
     ListRequest,
     Prompts,
-    Recommendations,
     Sampling,
     SpeculativeDecoder,
     TargetRunner,
     TransformersRunner,
 )
+from padrec.decoding.lists.request import Request
+from padrec.decoding.rounds.decoding_session import DecodingSession
 from tests.stubs import random_catalog, random_network_draft, random_prompts, tiny_target
+
+R = TypeVar("R")
 
 _SIZES = (5, 6, 4)
 _CATALOG = random_catalog(_SIZES, 30)
@@ -34,11 +38,17 @@ class WatchedDecoder(AutoregressiveDecoder):
         super().__init__()
         self.shapes: list[tuple[int, int]] = []
 
-    def decode(
-        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
-    ) -> tuple[Recommendations, DecodingTrace]:
-        self.shapes.append((prompts.tokens.shape[0], prompts.tokens.shape[1]))
-        lists, trace = super().decode(runner, prompts, request, generator)
+    def bind(self, runner: TargetRunner, request: Request[R]) -> DecodingSession[R]:
+        return WatchedSession(self, super().bind(runner, request))
+
+
+class WatchedSession(DecodingSession[R]):
+    def __init__(self, decoder: WatchedDecoder, session: DecodingSession[R]) -> None:
+        self._decoder, self._session = decoder, session
+
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
+        self._decoder.shapes.append((prompts.tokens.shape[0], prompts.tokens.shape[1]))
+        lists, trace = self._session.decode(prompts, generator)
         return lists, replace(trace, recording_seconds=0.25, decoder=f"of {len(prompts.tokens)}")
 
 
@@ -54,9 +64,8 @@ def test_lists_and_counts_are_those_of_all_at_once(sampling: Sampling, speculati
     prompts = random_prompts(_CATALOG, _VOCABULARY, [3, 0, 4, 1, 7])
     request = ListRequest.build(_CATALOG, _VOCABULARY, 3, sampling=sampling)
     runner = TransformersRunner(model)
-    batchwise.prepare(runner, _VOCABULARY)
-    found, trace = batchwise.decode(runner, prompts, request, torch.Generator().manual_seed(0))
-    expected, expected_trace = inner.decode(runner, prompts, request, torch.Generator().manual_seed(0))
+    found, trace = batchwise.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
+    expected, expected_trace = inner.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
     assert torch.equal(found.tokens, expected.tokens)
     assert torch.equal(found.leaves, expected.leaves)
     torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-6)
@@ -71,12 +80,12 @@ def test_batches_are_padded_no_more_than_they_need() -> None:
     prompts = random_prompts(_CATALOG, _VOCABULARY, [3, 0, 4, 1, 7])
     request = ListRequest.build(_CATALOG, _VOCABULARY, 3)
     runner = TransformersRunner(tiny_target(_VOCABULARY))
-    _, trace = BatchwiseDecoder(inner, 2).decode(runner, prompts, request, torch.Generator())
+    _, trace = BatchwiseDecoder(inner, 2).bind(runner, request).decode(prompts, torch.Generator())
     lengths = prompts.lengths.tolist()
     assert inner.shapes == [(2, max(lengths[:2])), (2, max(lengths[2:4])), (1, lengths[4])]
     assert trace.recording_seconds == 0.75, "reported, and no part of decoding"
     assert trace.decoder is None, "batches of two sizes were decoded by two"
-    _, trace = BatchwiseDecoder(inner, 5).decode(runner, prompts, request, torch.Generator())
+    _, trace = BatchwiseDecoder(inner, 5).bind(runner, request).decode(prompts, torch.Generator())
     assert trace.decoder == "of 5"
 
 

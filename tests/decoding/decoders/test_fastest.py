@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 import torch
@@ -14,17 +15,25 @@ from padrec.decoding import (
     FastestDecoder,
     ListRequest,
     Prompts,
-    Recommendations,
     Sampling,
     SpeculativeDecoder,
     TargetRunner,
     TransformersRunner,
 )
+from padrec.decoding.lists.request import Request
+from padrec.decoding.lists.verification import ExactVerification
+from padrec.decoding.rounds.decoding_session import DecodingSession
 from tests.stubs import RandomDraft, random_catalog, random_prompts, tiny_target
+
+R = TypeVar("R")
 
 _SIZES = (5, 6, 4)
 _VOCABULARY = SemanticIDVocabulary(_SIZES)
 _CATALOG = random_catalog(_SIZES, 30)
+
+
+class LossyVerification(ExactVerification):
+    lossless = False
 
 
 class TimedDecoder(AutoregressiveDecoder):
@@ -35,13 +44,19 @@ class TimedDecoder(AutoregressiveDecoder):
         self.per_batch, self.per_list = per_batch, per_list
         self.batches: list[int] = []
 
-    def decode(
-        self, runner: TargetRunner, prompts: Prompts, request: ListRequest, generator: torch.Generator
-    ) -> tuple[Recommendations, DecodingTrace]:
-        lists, trace = super().decode(runner, prompts, request, generator)
+    def bind(self, runner: TargetRunner, request: Request[R]) -> DecodingSession[R]:
+        return TimedSession(self, super().bind(runner, request))
+
+
+class TimedSession(DecodingSession[R]):
+    def __init__(self, decoder: TimedDecoder, session: DecodingSession[R]) -> None:
+        self._decoder, self._session = decoder, session
+
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
+        lists, trace = self._session.decode(prompts, generator)
         batch = len(prompts.tokens)
-        self.batches.append(batch)
-        seconds = self.per_batch + self.per_list * batch
+        self._decoder.batches.append(batch)
+        seconds = self._decoder.per_batch + self._decoder.per_list * batch
         return lists, replace(trace, prefill_seconds=0.0, decode_seconds=seconds, recording_seconds=1.0)
 
 
@@ -53,9 +68,10 @@ def test_every_batch_size_gets_the_decoder_that_is_fastest_for_it() -> None:
     runner, request = TransformersRunner(tiny_target(_VOCABULARY)), request_for()
     large_tree, small_tree = TimedDecoder(1, 1), TimedDecoder(3, 0.1)
     decoder = FastestDecoder({"large": large_tree, "small": small_tree})
+    session = decoder.bind(runner, request)
     for batch in (1, 4, 1, 4, 4):  # 2 and 3.1 seconds for a list, 5 and 3.4 for four: clear at once
         prompts = random_prompts(_CATALOG, _VOCABULARY, list(range(batch)))
-        decoder.decode(runner, prompts, request, torch.Generator())
+        session.decode(prompts, torch.Generator())
     measured = [1, 1, 1, 4, 4, 4]
     assert sorted(large_tree.batches) == sorted([*measured, 1, 1])
     assert sorted(small_tree.batches) == sorted([*measured, 4, 4, 4])
@@ -65,10 +81,11 @@ def test_what_is_nearly_as_fast_is_tried_for_more_batches() -> None:
     runner, request = TransformersRunner(tiny_target(_VOCABULARY)), request_for()
     lucky, steady, slow = TimedDecoder(1.0, 0), TimedDecoder(1.1, 0), TimedDecoder(1.4, 0)
     decoder = FastestDecoder({"lucky": lucky, "steady": steady, "slow": slow})
+    session = decoder.bind(runner, request)
     prompts, chosen = random_prompts(_CATALOG, _VOCABULARY, [1]), []
     for seconds in (1.0, 1.15, 1.2, 1.2, 0.1, 0.1):
         lucky.per_batch = seconds
-        chosen.append(decoder.decode(runner, prompts, request, torch.Generator())[1].decoder)
+        chosen.append(session.decode(prompts, torch.Generator())[1].decoder)
     assert chosen == ["lucky", "lucky", "steady", "steady", "steady", "steady"]
     assert [len(d.batches) for d in (lucky, steady, slow)] == [4 * 3 + 2, 4 * 3 + 4, 3]
 
@@ -76,8 +93,9 @@ def test_what_is_nearly_as_fast_is_tried_for_more_batches() -> None:
 def test_what_the_choice_costs_is_reported_once_and_apart() -> None:
     runner, request = TransformersRunner(tiny_target(_VOCABULARY)), request_for()
     decoder = FastestDecoder({"a": TimedDecoder(2, 0), "b": TimedDecoder(5, 0)})
+    session = decoder.bind(runner, request)
     prompts = random_prompts(_CATALOG, _VOCABULARY, [1])
-    traces = [decoder.decode(runner, prompts, request, torch.Generator())[1] for _ in range(2)]
+    traces = [session.decode(prompts, torch.Generator())[1] for _ in range(2)]
     assert [trace.seconds for trace in traces] == [2, 2]
     assert [trace.decoder for trace in traces] == ["a", "a"]
     assert [trace.recording_seconds for trace in traces] == [3 * (2 + 1) + 3 * (5 + 1) + 1, 1]
@@ -90,11 +108,10 @@ def test_adaptive_lists_are_those_of_the_reference(temperature: float) -> None:
         AutoregressiveDecoder(),
         AdaptiveDecoder(RandomDraft(_VOCABULARY), [DynamicTree(3, 2, 8), Chain(2)]),
     ]
-    for decoder in decoders:
-        decoder.prepare(runner, _VOCABULARY)
+    sessions = [decoder.bind(runner, request) for decoder in decoders]
     for batch in (1, 3, 5):
         prompts = random_prompts(_CATALOG, _VOCABULARY, list(range(batch)))
-        results = [d.decode(runner, prompts, request, torch.Generator().manual_seed(7)) for d in decoders]
+        results = [session.decode(prompts, torch.Generator().manual_seed(7)) for session in sessions]
         assert torch.equal(results[0][0].tokens, results[1][0].tokens)
         assert results[1][1].accepted_lengths.shape == (decoders[1].max_depth(request) + 1,)
 
@@ -132,8 +149,7 @@ def test_all_default_trees_guess_equally_sharp(given: float | None, expected: fl
 
 
 def test_only_lossless_decoders_can_stand_in_for_each_other() -> None:
-    lossy = AutoregressiveDecoder()
-    lossy.lossless = False
+    lossy = SpeculativeDecoder(RandomDraft(_VOCABULARY), verification=LossyVerification())
     with pytest.raises(
         InputError, match=r"^decoders \['a'\], not lossless \['a'\]: expected lossless decoders of lists"
     ):

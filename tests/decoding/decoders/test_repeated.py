@@ -33,9 +33,8 @@ def test_the_first_copies_are_what_the_decoder_writes(sampling: Sampling, specul
     request = ListRequest.build(_CATALOG, vocabulary, 3, sampling=sampling)
     runner = TransformersRunner(model)
     repeated = RepeatedDecoder(inner, copies=3)
-    repeated.prepare(runner, vocabulary)
-    found, trace = repeated.decode(runner, prompts, request, torch.Generator().manual_seed(0))
-    expected, expected_trace = inner.decode(runner, prompts, request, torch.Generator().manual_seed(0))
+    found, trace = repeated.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
+    expected, expected_trace = inner.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
     assert torch.equal(found.tokens, expected.tokens)
     assert torch.equal(found.leaves, expected.leaves)
     for name in ("tokens", "target_passes", "draft_passes"):

@@ -73,10 +73,9 @@ def draw(
     model, vocabulary, prompts = target(separator, shared)
     request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=constrained, sampling=sampling)
     decoder, runner = decoder_of(name, model, vocabulary), TransformersRunner(model)
-    decoder.prepare(runner, vocabulary)
     seed = 1 + _DECODERS.index(name)
     generator = torch.Generator().manual_seed(seed)
-    lists, trace = decoder.decode(runner, select_rows(prompts, [0] * _DRAWS), request, generator)
+    lists, trace = decoder.bind(runner, request).decode(select_rows(prompts, [0] * _DRAWS), generator)
     if name != "autoregressive":  # a test of speculation only where some proposals are kept and some are not
         assert 0 < int(trace.accepted.sum()) < int(trace.attempted.sum())
     lengths = trace.tokens.clamp(max=n_tokens).tolist()

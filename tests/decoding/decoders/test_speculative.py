@@ -14,7 +14,7 @@ from padrec.decoding import (
     Decoder,
     DecodingTrace,
     Draft,
-    DraftContext,
+    DraftPlan,
     DynamicTree,
     ListRequest,
     Observation,
@@ -33,6 +33,8 @@ from tests.stubs import (
     OracleDraft,
     RandomDraft,
     StubDraft,
+    StubSession,
+    UnboundTree,
     random_catalog,
     random_network_draft,
     random_prompts,
@@ -64,8 +66,7 @@ def decode(
     decoder: Decoder, model: PreTrainedModel, prompts: Prompts, request: ListRequest, seed: int = 0
 ) -> tuple[Recommendations, DecodingTrace]:
     runner = TransformersRunner(model)
-    decoder.prepare(runner, request.vocabulary)
-    return decoder.decode(runner, prompts, request, torch.Generator().manual_seed(seed))
+    return decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(seed))
 
 
 def assert_same_lists(found: Recommendations, expected: Recommendations, tolerance: float) -> None:
@@ -100,7 +101,8 @@ def test_speculation_equals_autoregression(
         assert all(len(set(leaves)) == _K for leaves in expected.leaves.tolist())
     for expansion in expansions():
         for draft in drafts(model, vocabulary, expected.tokens):
-            found, trace = decode(SpeculativeDecoder(draft, expansion), model, prompts, request)
+            tree = UnboundTree(expansion) if isinstance(draft, ContraryDraft) else expansion
+            found, trace = decode(SpeculativeDecoder(draft, tree), model, prompts, request)
             assert_same_lists(found, expected, 1e-3 if dtype == torch.float32 else 1e-6)
             assert torch.equal(trace.tokens, reference_trace.tokens)
 
@@ -192,7 +194,7 @@ def test_a_draft_that_is_never_right_costs_one_pass_for_each_token(constrained: 
     expected, _ = decode(AutoregressiveDecoder(), model, prompts, request)
     for expansion in expansions():
         draft = ContraryDraft(expected.tokens, vocabulary)
-        found, trace = decode(SpeculativeDecoder(draft, expansion), model, prompts, request)
+        found, trace = decode(SpeculativeDecoder(draft, UnboundTree(expansion)), model, prompts, request)
         assert_same_lists(found, expected, 1e-6)
         rounds = trace.tokens - 1  # the first token comes from the prefill
         assert torch.equal(trace.target_passes, rounds)
@@ -202,13 +204,22 @@ def test_a_draft_that_is_never_right_costs_one_pass_for_each_token(constrained: 
 
 
 class PerfectDraft(StubDraft):
-    """Knows the target: its logits behind a path are the target's own."""
+    """Knows the target: its logits after a path are the target's own."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 
-    def begin(self, context: DraftContext) -> None:
-        self._written = [[*prompt_tokens(context.prompts, row), int(first)] for row, first in enumerate(context.first)]
+    def open(self, plan: DraftPlan) -> StubSession:
+        return PerfectSession(self, plan, self._model)
+
+
+class PerfectSession(StubSession):
+    def __init__(self, draft: PerfectDraft, plan: DraftPlan, model: PreTrainedModel) -> None:
+        super().__init__(draft, plan)
+        self._model = model
+
+    def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
+        self._written = [[*prompt_tokens(prompts, row), int(token)] for row, token in enumerate(first)]
 
     def observe(self, observation: Observation) -> None:
         for row, (tokens, count) in enumerate(zip(observation.tokens, observation.count, strict=True)):

@@ -85,8 +85,7 @@ def test_every_compiled_step_is_one_graph(traced: Counter[str]) -> None:
             runner = TransformersRunner(model)
             lists = []
             for decoder in decoders:
-                decoder.prepare(runner, vocabulary)
-                found, _ = decoder.decode(runner, prompts, request, torch.Generator().manual_seed(0))
+                found, _ = decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
                 lists.append(found.tokens)
             assert all(torch.equal(found, lists[0]) for found in lists)
     torch._dynamo.reset()

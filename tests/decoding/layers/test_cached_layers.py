@@ -89,11 +89,11 @@ def assert_reads_like(model: PreTrainedModel, layers: CachedLayers, tolerance: f
     """Two rows that advance at their own pace: prompts, a tree, its path, one more of a tree read in two passes."""
     embed: Any = model.get_input_embeddings()
     tokens = tokens_of(2)
-    layers.reserve(2, 40)
+    reader = layers.open(2, 40)
     for _ in range(2):  # what an earlier text has left in the cache is never seen
         lengths = torch.tensor([5, 3])
         columns = torch.arange(5).expand(2, -1)
-        read = layers(embed(tokens[:, :5]), Placement(torch.zeros(2, dtype=torch.long), columns))
+        read, _ = reader(embed(tokens[:, :5]), Placement(torch.zeros(2, dtype=torch.long), columns))
         for row, length in enumerate(lengths.tolist()):
             expected = whole_pass(model, tokens[row : row + 1, :length])
             torch.testing.assert_close(read[row, :length], expected[0], rtol=0, atol=tolerance)
@@ -105,7 +105,7 @@ def assert_reads_like(model: PreTrainedModel, layers: CachedLayers, tolerance: f
         for node in range(1, 5):
             ancestors[node] |= ancestors[parents[node]]
         ancestors = ancestors.expand(2, -1, -1)
-        tree = layers(embed(nodes), Placement(lengths, ancestors.sum(-1) - 1, 0, ancestors))
+        tree, _ = reader(embed(nodes), Placement(lengths, ancestors.sum(-1) - 1, 0, ancestors))
         for row, past in enumerate(lengths.tolist()):
             for node in range(5):
                 path = nodes[row, ancestors[row, node]]
@@ -113,12 +113,12 @@ def assert_reads_like(model: PreTrainedModel, layers: CachedLayers, tolerance: f
                 torch.testing.assert_close(tree[row, node], expected[0, -1], rtol=0, atol=tolerance)
 
         # The second row keeps one node less.
-        layers.keep(lengths, torch.tensor([[0, 2, 4], [0, 2, 2]]))
+        reader.keep(lengths, torch.tensor([[0, 2, 4], [0, 2, 2]]))
         kept = lengths + torch.tensor([3, 2])
         following = tokens.gather(1, kept[:, None] + torch.arange(2))
         seen = torch.tensor([[True, False, False], [True, True, False]])[:, None, None].expand(-1, 2, -1, -1)
-        first = layers(embed(following[:, :1]), Placement(kept, torch.zeros(2, 1, dtype=torch.long), 0, seen[0]))
-        second = layers(embed(following[:, 1:]), Placement(kept, torch.ones(2, 1, dtype=torch.long), 1, seen[1]))
+        first, _ = reader(embed(following[:, :1]), Placement(kept, torch.zeros(2, 1, dtype=torch.long), 0, seen[0]))
+        second, _ = reader(embed(following[:, 1:]), Placement(kept, torch.ones(2, 1, dtype=torch.long), 1, seen[1]))
         for row, past in enumerate(kept.tolist()):
             expected = whole_pass(model, tokens[row : row + 1, : past + 2])[0, past:]
             found = torch.cat([first[row], second[row]])
@@ -218,9 +218,9 @@ def test_fused_layers_compute_in_the_precision_of_their_weights(enabled: bool) -
     embed: Any = model.get_input_embeddings()
     hidden = embed(tokens_of(2)).bfloat16()
     placement = Placement(torch.zeros(2, dtype=torch.long), torch.arange(_WIDTH).expand(2, -1))
-    layers.reserve(2, _WIDTH)
+    reader = layers.open(2, _WIDTH)
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-        found = layers(hidden, placement)
+        found, _ = reader(hidden, placement)
     expected: Tensor = model(inputs_embeds=hidden.float(), use_cache=False).last_hidden_state
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
@@ -233,9 +233,9 @@ def test_other_layers_compute_in_the_precision_around_them(enabled: bool) -> Non
     embed: Any = model.get_input_embeddings()
     tokens = tokens_of(2)
     placement = Placement(torch.zeros(2, dtype=torch.long), torch.arange(_WIDTH).expand(2, -1))
-    layers.reserve(2, _WIDTH)
+    reader = layers.open(2, _WIDTH)
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-        found = layers(embed(tokens), placement)
+        found, _ = reader(embed(tokens), placement)
         expected = whole_pass(model, tokens)
     assert found.dtype == expected.dtype
     torch.testing.assert_close(found, expected, rtol=0, atol=0.1 if enabled else 1e-4)
@@ -249,9 +249,9 @@ def test_buffers_stay_where_they_are_when_other_texts_are_read_in_between() -> N
     places = []
     for _ in range(2):
         for batch, capacity in sizes:
-            layers.reserve(batch, capacity)
+            reader = layers.open(batch, capacity)
             start = torch.zeros(batch, 1, dtype=torch.long)
-            layers(torch.zeros(batch, 1, 32), Placement(start[:, 0], start))
-            places.append(layers._current.keys.data_ptr())
+            reader(torch.zeros(batch, 1, 32), Placement(start[:, 0], start))
+            places.append(reader._buffers.keys.data_ptr())
     assert places[:3] == places[3:]
     assert len(set(places)) == 3

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from padrec.decoding import Placement
-from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream, visible_columns
+from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
+from padrec.decoding.layers.placement import visible_columns
 
 _OPERATIONS = LayerOperations()
 _COLUMNS = 14

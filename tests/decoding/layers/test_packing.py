@@ -13,15 +13,15 @@ from torch import Tensor
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
     Branches,
-    Chain,
-    DraftContext,
+    DraftPlan,
+    ListRequest,
     ListState,
     Packing,
     Prompts,
     TokenTree,
     TransformersRunner,
 )
-from tests.stubs import random_network_draft, tiny_target
+from tests.stubs import random_catalog, random_network_draft, tiny_target
 
 _VOCABULARY = SemanticIDVocabulary((5, 6, 4))
 _LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=5)
@@ -81,11 +81,8 @@ def assert_same_rows(found: Tensor, expected: Tensor, lengths: Sequence[int]) ->
 def test_a_packed_prefill_equals_a_padded_one(model_type: str, spare: int, lengths: list[int]) -> None:
     """`gemma` stands for layers that read prompts as they are padded, whatever is asked."""
     model = tiny_target(_VOCABULARY, model_type=model_type, kv_heads=2)
-    runners = [TransformersRunner(model), TransformersRunner(model)]
-    prefilled = [
-        runner.prefill(prompts_of(lengths, room), extra=_ROOM)
-        for runner, room in zip(runners, (spare, None), strict=True)
-    ]
+    targets = [TransformersRunner(model).open(len(lengths), max(lengths) + _ROOM) for _ in range(2)]
+    prefilled = [target.prefill(prompts_of(lengths, room)) for target, room in zip(targets, (spare, None), strict=True)]
     torch.testing.assert_close(prefilled[0][0], prefilled[1][0], rtol=0, atol=1e-9)
     assert_same_rows(prefilled[0][1], prefilled[1][1], lengths)
     # Later passes find the same keys and values.
@@ -94,7 +91,7 @@ def test_a_packed_prefill_equals_a_padded_one(model_type: str, spare: int, lengt
     tokens = torch.randint(_VOCABULARY.size, (batch, n_nodes), generator=torch.Generator().manual_seed(7))
     states = ListState(torch.zeros(batch, n_nodes, dtype=torch.int64))
     tree = TokenTree.from_parents(tokens, torch.tensor(parents), states, n_nodes)
-    read = [runner.verify(tree) for runner in runners]
+    read = [target.verify(tree) for target in targets]
     for found, expected in zip(*read, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
@@ -107,7 +104,9 @@ def test_branches_behind_packed_prompts_are_read_as_behind_padded_ones(n_branche
     seen = torch.eye(n_branches, dtype=torch.bool).expand(len(lengths), -1, -1)
     branches = Branches(tokens, torch.zeros(n_branches, dtype=torch.long), seen)
     found, expected = (
-        TransformersRunner(model).prefill_branches(prompts_of(lengths, spare), branches, extra=_ROOM)
+        TransformersRunner(model)
+        .open(len(lengths), max(lengths) + _ROOM)
+        .prefill_branches(prompts_of(lengths, spare), branches)
         for spare in (2, None)
     )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
@@ -122,8 +121,10 @@ def test_a_draft_begins_behind_packed_prompts_as_behind_padded_ones(lengths: lis
     roots = []
     for read in (prompts, replace(prompts, packed=None)):
         runner, draft = TransformersRunner(model), random_network_draft(model, _VOCABULARY)
-        draft.prepare(runner, _VOCABULARY)
-        draft.begin(DraftContext(runner, read, features, first, torch.zeros_like(first), Chain(2), 2, 64))
-        assert draft._memory.lengths.tolist() == lengths
-        roots.append(draft._memory.root)
+        request = ListRequest.build(random_catalog((5, 6, 4), 9), _VOCABULARY, 2)
+        draft.prepare(runner, request)
+        session = draft.open(DraftPlan(runner, request, batch, 64, 2, 2))
+        session.begin(read, features, first, torch.zeros_like(first))
+        assert session._memory.lengths.tolist() == lengths
+        roots.append(session._memory.root)
     torch.testing.assert_close(*roots, rtol=0, atol=1e-9)

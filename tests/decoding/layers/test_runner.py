@@ -58,14 +58,15 @@ def test_prefill_verify_and_commit_equal_whole_passes_without_cache(
     prompts = random_prompts(_CATALOG, _VOCABULARY, [2, 0, 4])
     n_rounds, n_nodes = 4, 8
     moved = 0
-    logits, features = runner.prefill(prompts, extra=n_rounds * n_nodes)
+    target = runner.open(3, prompts.tokens.shape[1] + n_rounds * n_nodes)
+    logits, features = target.prefill(prompts)
     written = [prompt_tokens(prompts, row) for row in range(3)]
     for row, tokens in enumerate(written):
         expected = forward(model, tokens)
         assert_reads((expected[0][-1], expected[1]), logits[row], features[row, : len(tokens)], tolerance)
     for _ in range(n_rounds):
         tree = random_tree(coin, 3, n_nodes)
-        logits, features = runner.verify(tree)
+        logits, features = target.verify(tree)
         paths = []
         for row, tokens in enumerate(written):
             parents, node_tokens = tree.parents[row].tolist(), tree.tokens[row].tolist()
@@ -79,7 +80,7 @@ def test_prefill_verify_and_commit_equal_whole_passes_without_cache(
         for tokens, path, node_row in zip(written, paths, tree.tokens.tolist(), strict=True):
             tokens += [node_row[node] for node in path]
         width = max(1, *map(len, paths))
-        runner.commit(
+        target.commit(
             torch.tensor([path + [0] * (width - len(path)) for path in paths]),
             torch.tensor([len(path) for path in paths]),
         )
@@ -104,17 +105,18 @@ def test_branches_read_like_whole_passes_without_cache(
     seen = torch.tensor([[other in way for other in range(n_tokens)] for way in ways])
     depths = torch.tensor([len(way) - 1 for way in ways])
     first = 0
+    target = runner.open(3, prompts.tokens.shape[1] + n_tokens)
     for width in widths:
         here = slice(first, first + width)
         branches = Branches(tokens[:, here], depths[here], seen[here].expand(3, -1, -1).contiguous(), first)
         if first == 0 and width == widths[0]:
-            features = runner.prefill_branches(prompts, branches, extra=n_tokens)
+            features = target.prefill_branches(prompts, branches)
             for row in range(3):
                 expected = forward(model, prompt_tokens(prompts, row))[1][-1]
                 torch.testing.assert_close(features[row, 0], expected, rtol=0, atol=tolerance)
             features = features[:, 1:]
         else:
-            features = runner.read_branches(branches)
+            features = target.read_branches(branches)
         for row in range(3):
             for place, way in enumerate(ways[here]):
                 read = forward(model, prompt_tokens(prompts, row) + tokens[row, way].tolist())
@@ -126,10 +128,10 @@ def test_branches_read_like_whole_passes_without_cache(
 def test_a_row_reads_the_same_alone_and_in_a_batch() -> None:
     model = tiny_target(_VOCABULARY)
     prompts = random_prompts(_CATALOG, _VOCABULARY, [1, 5, 3, 0])
-    together, _ = TransformersRunner(model).prefill(prompts, extra=0)
-    runner = TransformersRunner(model)
-    for row in range(4):  # one runner, prompts of different widths: its cache is used again
-        alone, _ = runner.prefill(select_rows(prompts, [row]), extra=3)
+    together, _ = TransformersRunner(model).open(4, 64).prefill(prompts)
+    target = TransformersRunner(model).open(1, 64)
+    for row in range(4):  # one session, prompts of different widths: its cache is used again
+        alone, _ = target.prefill(select_rows(prompts, [row]))
         torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-9)
 
 
@@ -139,23 +141,37 @@ def test_what_an_earlier_batch_left_in_the_cache_is_never_seen() -> None:
     tree = random_tree(random.Random(1), 2, 5)
     results = []
     for before in ([], [long]):
-        runner = TransformersRunner(model)
+        target = TransformersRunner(model).open(2, 64)
         for prompts in [*before, short]:
-            runner.prefill(prompts, extra=5)
-        results.append(runner.verify(tree)[0])
+            target.prefill(prompts)
+        results.append(target.verify(tree)[0])
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-9)
 
 
-def test_verifying_before_any_prompt_is_an_error() -> None:
-    runner = TransformersRunner(tiny_target(_VOCABULARY))
-    with pytest.raises(RuntimeError, match="a runner needs prefill before verify and commit"):
-        runner.verify(random_tree(random.Random(0), 1, 2))
+@pytest.mark.parametrize(("model_type", "kv_heads", "attention"), _TARGETS)
+def test_features_of_any_layers_are_those_of_a_whole_pass(model_type: str, kv_heads: int, attention: str) -> None:
+    model = tiny_target(_VOCABULARY, model_type=model_type, kv_heads=kv_heads, n_layers=3, attention=attention)
+    tolerance = 1e-4 if attention == "eager" else 1e-9
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [2, 0, 4])
+    target = TransformersRunner(model).open(3, 64, (0, 2, -1))
+    logits, features = target.prefill(prompts)
+    for row in range(3):
+        tokens = torch.tensor([prompt_tokens(prompts, row)])
+        with torch.no_grad():
+            whole = model(tokens, output_hidden_states=True, use_cache=False)
+        expected = torch.cat([whole.hidden_states[layer][0] for layer in (0, 2, 3)], -1)
+        torch.testing.assert_close(features[row, : tokens.shape[1]], expected, rtol=0, atol=tolerance)
+        torch.testing.assert_close(logits[row], whole.logits[0, -1], rtol=0, atol=tolerance)
+    _, of_nodes = target.verify(random_tree(random.Random(0), 3, 4))
+    assert of_nodes.shape == (3, 4, 3 * model.config.hidden_size)
+    with pytest.raises(InputError, match=r"feature_layers \[4\] of 3 layers: expected some of 0 … 3"):
+        TransformersRunner(model).open(3, 64, (4,))
 
 
 def test_prompts_of_one_token_are_read() -> None:
     model = tiny_target(_VOCABULARY)
     prompts = Prompts(torch.tensor([[1]]), torch.tensor([[_VOCABULARY.other_slot]]), torch.tensor([1]))
-    logits, features = TransformersRunner(model).prefill(prompts, extra=1)
+    logits, features = TransformersRunner(model).open(1, 64).prefill(prompts)
     expected = forward(model, [1])
     assert_reads((expected[0], expected[1]), logits, features[0])
 
@@ -176,7 +192,7 @@ def test_any_architecture_is_read_as_its_own_forward_pass_reads_it(settings: dic
         model = build_backbone({**sizes, **settings}, _VOCABULARY).double().eval()
     prompts = random_prompts(_CATALOG, _VOCABULARY, [4])
     with torch.no_grad():
-        logits, features = TransformersRunner(model).prefill(prompts, extra=0)
+        logits, features = TransformersRunner(model).open(1, 64).prefill(prompts)
         expected = forward(model, prompt_tokens(prompts, 0))
     assert_reads((expected[0][-1], expected[1]), logits[0], features[0], 1e-4)
 
@@ -193,7 +209,7 @@ def test_prompts_beyond_a_window_of_attention_are_refused(settings: dict[str, An
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
     runner = TransformersRunner(build_backbone({**sizes, **settings}, _VOCABULARY).eval())
     with pytest.raises(InputError, match="attend to the last 4 tokens: expected at least"):
-        runner.prefill(random_prompts(_CATALOG, _VOCABULARY, [4]), extra=3)
+        runner.open(1, 64)
 
 
 @pytest.mark.parametrize(

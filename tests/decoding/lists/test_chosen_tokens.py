@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from padrec.decoding import (
     Sampling,
     masked_log_softmax,
 )
-from padrec.decoding.lists import chosen_tokens
-from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose_tokens
+from padrec.decoding.lists.list_operations import ListOperations
+from padrec.decoding.lists.text_request import TextRequest
+from padrec.decoding.rounds.round_operations import RoundOperations
+from padrec.decoding.rounds.round_operations_for import round_operations_for
 from tests.stubs import random_catalog
 
 _SIZES = (3, 4)
@@ -43,19 +46,13 @@ def test_the_best_allowed_token_is_chosen_and_the_state_moves_behind_it(
     for path in ([], item[:1], item):
         states = nodes_of(constraint, 2, path)
         choice = sampling.choice(keys, torch.full((2,), len(path)), 0, _VOCABULARY.size)
-        found = choose_tokens(logits, states, depths, choice, constraint)
+        found = ListOperations().choose(logits, states, depths, choice, constraint)
         log_probs = masked_log_softmax(logits, constraint.allowed(states))
         assert found.tokens.tolist() == choice.scores(log_probs, depths).argmax(-1).tolist()
         assert torch.equal(found.log_probs, log_probs.gather(-1, found.tokens[..., None])[..., 0])
         assert (found.log_probs > -torch.inf).all()
         behind = constraint.advance(states, found.tokens)
         assert all(torch.equal(getattr(found.states, name), value) for name, value in vars(behind).items())
-
-
-class OnGPU(torch.Tensor):
-    """Says that it is on a GPU."""
-
-    is_cuda = True
 
 
 class Lenient(CatalogConstraint):
@@ -65,38 +62,20 @@ class Lenient(CatalogConstraint):
         return None
 
 
-def chosen_by(
-    constraint: Constraint[Any], sampling: Sampling, logits: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> object:
-    """Who chooses: the kernel, or plain PyTorch."""
-    of_kernel: Any = ("kernel", None, None)
-    plain: Any = ("plain", None, None)
-    monkeypatch.setattr(chosen_tokens, "choose_in_catalog", lambda *given: of_kernel, raising=False)
-    monkeypatch.setattr(chosen_tokens, "_choose_tokens", lambda *given: ChosenTokens(*plain))
-    zeros = torch.zeros(1, 1, dtype=torch.long)
-    choice = sampling.choice(zeros[0], zeros[0], 0, _VOCABULARY.size)
-    return choose_tokens(logits, nodes_of(constraint, 1, []), zeros, choice, constraint).tokens
-
-
 @pytest.mark.parametrize(
-    ("sampling", "dtype", "expected"),
-    [
-        (Sampling(), torch.bfloat16, "kernel"),
-        (Sampling(0.7), torch.float32, "kernel"),
-        (Sampling(0.0, top_k=2, top_p=0.5), torch.float32, "kernel"),
-        (Sampling(0.7, top_k=2), torch.float32, "plain"),
-        (Sampling(0.7, top_p=0.5), torch.float32, "plain"),
-        (Sampling(), torch.float64, "plain"),
-    ],
-    ids=str,
+    ("device", "dtype", "expected"),
+    [("cuda", torch.bfloat16, True), ("cuda", torch.float64, False), ("cpu", torch.float32, False)],
 )
-def test_on_a_gpu_a_kernel_chooses_in_a_catalog(
-    sampling: Sampling, dtype: torch.dtype, expected: str, monkeypatch: pytest.MonkeyPatch
+def test_kernels_compute_rounds_where_the_device_has_them_and_they_know_the_constraint(
+    device: str, dtype: torch.dtype, expected: bool
 ) -> None:
-    logits = torch.zeros(1, 1, _VOCABULARY.size, dtype=dtype)
-    on_gpu = logits.as_subclass(OnGPU)
-    assert chosen_by(_REQUEST.constraint, sampling, on_gpu, monkeypatch) == expected
-    assert chosen_by(_REQUEST.constraint, sampling, logits, monkeypatch) == "plain"
-    assert chosen_by(FreeDecoding(_VOCABULARY), sampling, on_gpu, monkeypatch) == "plain"
-    lenient = Lenient(CatalogTrie(_REQUEST.catalog, _VOCABULARY), _VOCABULARY, 3)
-    assert chosen_by(lenient, sampling, on_gpu, monkeypatch) == "plain"
+    pytest.importorskip("triton")
+
+    def by_kernels(constraint: Constraint[Any]) -> bool:
+        request = replace(_REQUEST, constraint=constraint)
+        return type(round_operations_for(torch.device(device), dtype, request)) is not RoundOperations
+
+    assert by_kernels(_REQUEST.constraint) == by_kernels(FreeDecoding(_VOCABULARY)) == expected
+    assert not by_kernels(Lenient(CatalogTrie(_REQUEST.catalog, _VOCABULARY), _VOCABULARY, 3))
+    text = TextRequest(_VOCABULARY.size, n_tokens=4, stop_tokens=(2,))
+    assert type(round_operations_for(torch.device(device), dtype, text)) is RoundOperations

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding import CatalogConstraint, FreeDecoding, ListState, concatenate
-from padrec.decoding.lists.constraint import is_plain
 from tests import reference
 
 _CPU = torch.device("cpu")
@@ -197,19 +196,3 @@ def test_a_list_longer_than_the_catalog_is_refused(list_length: int) -> None:
     catalog = Catalog(torch.tensor([[0], [1], [1]]), ["a", "b", "c"])
     with pytest.raises(InputError, match=rf"^lists of {list_length} distinct items: the catalog has 2 distinct"):
         constraint_of((catalog, SemanticIDVocabulary([2]), list_length))
-
-
-def test_kernels_stand_in_for_no_constraint_that_decides_otherwise() -> None:
-    class Longer(FreeDecoding):
-        longest_run = 2
-
-    class Other(FreeDecoding):
-        def advance(self, state: ListState, token: torch.Tensor) -> ListState:
-            return state
-
-    vocabulary = SemanticIDVocabulary((3, 4))
-    plain = [
-        (is_plain(c, FreeDecoding, "continuations", "advance"), is_plain(c, CatalogConstraint, "continuations"))
-        for c in (FreeDecoding(vocabulary), Longer(vocabulary), Other(vocabulary))
-    ]
-    assert plain == [(True, False), (True, False), (False, False)]

@@ -1,5 +1,6 @@
 """A decoder's counts against a recount from the proposals that its draft logged and the lists that came out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -28,6 +29,9 @@ from padrec.decoding import (
     TransformersRunner,
     TreeExpansion,
 )
+from padrec.decoding.layers.runner import TransformersSession
+from padrec.decoding.trees.tree_expansion import DraftSteps
+from padrec.decoding.trees.tree_operations import TreeOperations
 from tests import reference
 from tests.stubs import LoggingDraft, RandomDraft, random_catalog, random_network_draft, random_prompts, tiny_target
 
@@ -57,9 +61,16 @@ class LoggingRunner(TransformersRunner):
         super().__init__(model)
         self.trees: list[TokenTree] = []
 
-    def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
-        self.trees.append(tree)
-        return super().verify(tree)
+    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = (-1,)) -> TransformersSession:
+        session = super().open(batch, capacity, feature_layers)
+        verify = session.verify
+
+        def logged(tree: TokenTree) -> tuple[Tensor, Tensor]:
+            self.trees.append(tree)
+            return verify(tree)
+
+        session.verify = logged  # type: ignore[method-assign]
+        return session
 
 
 def recount(
@@ -111,8 +122,7 @@ def recount(
 
 def decode(decoder: Decoder, runner: TransformersRunner, request: ListRequest) -> tuple[Recommendations, DecodingTrace]:
     prompts = random_prompts(_CATALOG, request.vocabulary, [3, 0, 1, 5, 2, 2, 4, 1])
-    decoder.prepare(runner, request.vocabulary)
-    return decoder.decode(runner, prompts, request, torch.Generator().manual_seed(3))
+    return decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.5)], ids=["greedy", "sampled"])
@@ -172,8 +182,8 @@ def test_a_list_that_ends_early_does_not_disturb_the_others(sampling: Sampling) 
     prompts = random_prompts(_CATALOG, vocabulary, [n % 6 for n in range(40)], seed=5)
     request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=False, sampling=sampling)
     runner = TransformersRunner(model)
-    expected, reference_trace = AutoregressiveDecoder().decode(
-        runner, prompts, request, torch.Generator().manual_seed(0)
+    expected, reference_trace = (
+        AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
     )
     lengths = reference_trace.tokens.tolist()
     assert min(lengths) < request.n_tokens == max(lengths), "some lists end early, some do not"
@@ -184,8 +194,7 @@ def test_a_list_that_ends_early_does_not_disturb_the_others(sampling: Sampling) 
         assert expected.log_probs[row, n:].tolist() == [0.0] * (request.n_tokens - n)
     for expansion in _EXPANSIONS.values():
         decoder = SpeculativeDecoder(RandomDraft(vocabulary), expansion)
-        decoder.prepare(runner, vocabulary)
-        found, trace = decoder.decode(runner, prompts, request, torch.Generator().manual_seed(0))
+        found, trace = decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
         assert torch.equal(found.tokens, expected.tokens)
         assert torch.equal(found.leaves, expected.leaves)
         assert torch.equal(trace.tokens, reference_trace.tokens)
@@ -193,25 +202,26 @@ def test_a_list_that_ends_early_does_not_disturb_the_others(sampling: Sampling) 
         torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-5)
 
 
-class SilentDraft(RandomDraft):
-    """Proposes nothing, as a retrieval pool without a match."""
+class SilentTree(Chain):
+    """Proposes nothing, though it could."""
 
-    def propose(
+    def expand(
         self,
         root: Tensor,
         state: ListState,
         constraint: Constraint[ListState],
         choice: Choice,
-        expansion: TreeExpansion,
+        steps: DraftSteps,
+        operations: TreeOperations,
     ) -> TokenTree:
         parents = torch.zeros_like(root)[:, None]
-        return TokenTree.from_parents(root[:, None], parents, state.unsqueeze(), expansion.depth)
+        return TokenTree.from_parents(root[:, None], parents, state.unsqueeze(), self.depth)
 
 
 def test_a_round_without_proposals_misses_its_first_depth() -> None:
     vocabulary = SemanticIDVocabulary(_SIZES)
     request = ListRequest.build(_CATALOG, vocabulary, _K)
-    decoder = SpeculativeDecoder(SilentDraft(vocabulary), Chain(3), forced_tokens=False)
+    decoder = SpeculativeDecoder(RandomDraft(vocabulary), SilentTree(3), forced_tokens=False)
     _, trace = decode(decoder, TransformersRunner(tiny_target(vocabulary)), request)
     n_rounds = 8 * (request.n_tokens - 1)
     assert trace.attempted.sum(0).tolist() == [n_rounds, 0, 0]

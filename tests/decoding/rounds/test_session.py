@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,13 +26,16 @@ from padrec.decoding import (
     SpeculativeDecoder,
     TransformersRunner,
 )
-from padrec.decoding.rounds import session
-from padrec.decoding.rounds.session import PromptShape, packed_size
+from padrec.decoding.device.shared_shapes import packed_size
+from padrec.decoding.layers.prompts import PromptShape
+from padrec.decoding.rounds import recordings
+from padrec.decoding.rounds.decoding_session import DecodingSession
 from tests.stubs import (
     ContraryDraft,
     CountingRunner,
     OracleDraft,
     SlowRecording,
+    UnboundTree,
     random_catalog,
     random_network_draft,
     random_prompts,
@@ -52,6 +56,10 @@ _DECODERS: dict[str, Callable[[], Decoder]] = {
 _BATCHES = [[3, 1], [9, 0], [2, 2], [4, 1, 0], [6], [12, 30], [3, 1]]
 
 
+# A decoder's session with a target and a request, which goes on from batch to batch.
+_SESSIONS: dict[Any, DecodingSession[Recommendations]] = {}
+
+
 def prompts_of(batch: int) -> Prompts:
     return random_prompts(_CATALOG, _VOCABULARY, _BATCHES[batch], seed=batch % 6)
 
@@ -59,13 +67,10 @@ def prompts_of(batch: int) -> Prompts:
 def decode(
     decoder: Decoder, runner: TransformersRunner, batch: int, request: ListRequest
 ) -> tuple[Recommendations, DecodingTrace]:
-    return decoder.decode(runner, prompts_of(batch), request, torch.Generator().manual_seed(batch % 6))
-
-
-def prepared(name: str, runner: TransformersRunner) -> Decoder:
-    decoder = _DECODERS[name]()
-    decoder.prepare(runner, _VOCABULARY)
-    return decoder
+    key = (decoder, runner, request)
+    if key not in _SESSIONS:
+        _SESSIONS[key] = decoder.bind(runner, request)
+    return _SESSIONS[key].decode(prompts_of(batch), torch.Generator().manual_seed(batch % 6))
 
 
 def assert_same(found: tuple[Recommendations, DecodingTrace], expected: tuple[Recommendations, DecodingTrace]) -> None:
@@ -84,10 +89,10 @@ def test_batches_one_after_the_other_get_the_lists_of_fresh_decoders(
     """Nothing of a batch is left for the next one: neither in caches, lists and counts nor in the draft."""
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, constrained=constrained, sampling=sampling)
     runner = TransformersRunner(_MODEL)
-    decoder = prepared(name, runner)
+    decoder = _DECODERS[name]()
     for batch in range(len(_BATCHES)):
         fresh = TransformersRunner(_MODEL)
-        assert_same(decode(decoder, runner, batch, request), decode(prepared(name, fresh), fresh, batch, request))
+        assert_same(decode(decoder, runner, batch, request), decode(_DECODERS[name](), fresh, batch, request))
 
 
 @pytest.mark.parametrize("name", _DECODERS)
@@ -98,18 +103,16 @@ def test_requests_and_targets_take_turns_at_one_decoder(name: str) -> None:
         ListRequest.build(_CATALOG, _VOCABULARY, _K, constrained=False),
     ]
     runner = TransformersRunner(_MODEL)
-    decoder = prepared(name, runner)
-    expected = [decode(prepared(name, runner), runner, 3, request) for request in requests]
+    decoder = _DECODERS[name]()
+    expected = [decode(_DECODERS[name](), runner, 3, request) for request in requests]
     for _ in range(2):
         for request, lists in zip(requests, expected, strict=True):
             assert_same(decode(decoder, runner, 3, request), lists)
-    # A draft shares embedding and head with its target: another target is prepared for.
+    # A draft shares embedding and head with its target: sessions with two targets stay apart.
     other = TransformersRunner(tiny_target(_VOCABULARY, seed=5))
-    decoder.prepare(other, _VOCABULARY)
     found, _ = decode(decoder, other, 3, requests[0])
     expected_of_other, _ = decode(AutoregressiveDecoder(), other, 3, requests[0])
     assert torch.equal(found.tokens, expected_of_other.tokens)
-    decoder.prepare(runner, _VOCABULARY)
     assert_same(decode(decoder, runner, 3, requests[0]), expected[0])
 
 
@@ -117,7 +120,7 @@ def test_requests_and_targets_take_turns_at_one_decoder(name: str) -> None:
 def test_what_is_returned_is_not_written_to_again(name: str) -> None:
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
     runner = TransformersRunner(_MODEL)
-    decoder = prepared(name, runner)
+    decoder = _DECODERS[name]()
     first = decode(decoder, runner, 0, request)
     copies = [{k: v.clone() for k, v in vars(part).items() if isinstance(v, Tensor)} for part in first]
     decode(decoder, runner, 2, request)
@@ -152,8 +155,7 @@ def test_the_device_is_asked_only_when_the_lists_may_be_complete(depth: int, mon
     ):
         asked.clear()
         runner = CountingRunner(_MODEL)
-        decoder = SpeculativeDecoder(draft, Chain(depth), forced_tokens=False)
-        decoder.prepare(runner, _VOCABULARY)
+        decoder = SpeculativeDecoder(draft, UnboundTree(Chain(depth)), forced_tokens=False)
         _, trace = decode(decoder, runner, 3, request)
         needed = math.ceil(to_write / tokens)
         assert trace.target_passes.tolist() == [needed] * 3
@@ -171,7 +173,7 @@ def test_rounds_end_with_the_longest_list(name: str) -> None:
     """As many passes as the slowest row needs, and none after it."""
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, constrained=False, sampling=Sampling(2.0))
     runner = CountingRunner(_MODEL)
-    decoder = prepared(name, runner)
+    decoder = _DECODERS[name]()
     for batch in range(len(_BATCHES)):
         runner.passes = 0
         _, trace = decode(decoder, runner, batch, request)
@@ -182,11 +184,11 @@ def test_rounds_end_with_the_longest_list(name: str) -> None:
 
 
 def test_recording_is_timed_apart_and_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "Recording", SlowRecording)
+    monkeypatch.setattr(recordings, "Recording", SlowRecording)
     monkeypatch.setattr(SlowRecording, "made", 0)
     request = ListRequest.build(_CATALOG, _VOCABULARY, 1)
     runner = TransformersRunner(_MODEL)
-    decoder = prepared("chain", runner)
+    decoder = _DECODERS["chain"]()
 
     def recorded(batch: int) -> int:
         made, start = SlowRecording.made, time.perf_counter()
@@ -202,8 +204,6 @@ def test_recording_is_timed_apart_and_done_once(monkeypatch: pytest.MonkeyPatch)
     assert recorded(1) == 1, "another width has a start of its own"
     assert recorded(4) == 2, "another batch size has everything of its own"
     assert [recorded(batch) for batch in (0, 1, 4)] == [0, 0, 0]
-    decoder.prepare(runner, _VOCABULARY)
-    assert recorded(0) == 2, "a draft that is prepared again has other tensors"
 
 
 @pytest.mark.parametrize(
@@ -245,9 +245,3 @@ def test_batches_of_one_shape_share_a_start() -> None:
     assert shape([3, 9, 2], 9) != shape([3, 9, 1], 9)
     assert shape([9, 9], 9) == PromptShape(2, 9, None)
     assert shape([4], 9) == PromptShape(1, 9, None), "the padding of a single prompt is left"
-
-
-def test_a_decoder_whose_draft_is_not_ready_says_so() -> None:
-    decoder = SpeculativeDecoder(random_network_draft(_MODEL, _VOCABULARY))
-    with pytest.raises(RuntimeError, match="call prepare first"):
-        decode(decoder, TransformersRunner(_MODEL), 0, ListRequest.build(_CATALOG, _VOCABULARY, _K))

@@ -25,10 +25,9 @@ def test_what_the_catalog_proposes_changes_no_list(separator: bool, sampling: Sa
     request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=constrained, sampling=sampling)
     runner = TransformersRunner(tiny_target(vocabulary))
     prompts = random_prompts(_CATALOG, vocabulary, [2, 0, 5, 1])
-    expected, _ = AutoregressiveDecoder().decode(runner, prompts, request, torch.Generator().manual_seed(0))
+    expected, _ = AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
     decoder = SpeculativeDecoder(CatalogDraft(), DynamicTree(depth=4, width=6, nodes=20))
-    decoder.prepare(runner, vocabulary)
-    found, _ = decoder.decode(runner, prompts, request, torch.Generator().manual_seed(0))
+    found, _ = decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
     assert torch.equal(found.tokens, expected.tokens)
 
 
@@ -42,7 +41,6 @@ def test_a_tree_that_holds_all_that_may_follow_takes_one_pass_for_each_item() ->
     prompts = random_prompts(catalog, vocabulary, [2, 0, 5, 1])
     # The root, and codes two to four with the separator of both items.
     decoder = SpeculativeDecoder(CatalogDraft(), DynamicTree(depth=4, width=2, nodes=9), forced_tokens=False)
-    decoder.prepare(runner, vocabulary)
-    _, trace = decoder.decode(runner, prompts, request, torch.Generator())
+    _, trace = decoder.bind(runner, request).decode(prompts, torch.Generator())
     # The first code of the first item comes from reading the prompt.
     assert trace.target_passes.tolist() == [_K] * 4

@@ -3,6 +3,7 @@ import torch
 
 from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding import CatalogConstraint, Chain, Constraint, FreeDecoding, ListState, Sampling
+from padrec.decoding.trees.tree_operations import TreeOperations
 from tests.stubs import PathSteps, random_catalog
 
 _SIZES = (4, 5, 3)
@@ -25,7 +26,9 @@ def test_every_node_is_the_most_probable_token_behind_the_one_before(name: str, 
     chain, steps = Chain(depth), PathSteps(batch, _VOCABULARY.size, seed=1)
     positions = torch.zeros(batch, dtype=torch.int64)
     choice = Sampling(temperature).choice(torch.arange(batch), positions, depth, _VOCABULARY.size)
-    tree = chain.expand(torch.tensor([3, 3, 3]), constraint.initial(batch, _CPU), constraint, choice, steps)
+    tree = chain.expand(
+        torch.tensor([3, 3, 3]), constraint.initial(batch, _CPU), constraint, choice, steps, TreeOperations()
+    )
     assert (chain.depth, chain.nodes, chain.leaves) == (depth, depth + 1, 1)
     assert (chain.draft_rows, chain.draft_passes) == (depth - 1, depth)
     assert tree.parents.tolist() == [[0, *range(depth)]] * batch

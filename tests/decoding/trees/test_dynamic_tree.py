@@ -17,6 +17,7 @@ from padrec.decoding import (
     Sampling,
     TokenTree,
 )
+from padrec.decoding.trees.tree_operations import TreeOperations
 from tests.stubs import PathSteps, random_catalog
 
 _SIZES = (3, 6, 3)
@@ -141,7 +142,9 @@ def test_the_kept_nodes_are_those_of_the_reference(
     constraint, batch = constraint_of(name, vocabulary), 2
     expansion = DynamicTree(depth, width, nodes, greedy_temperature)
     steps, choice = PathSteps(batch, vocabulary.size, seed), choice_of(temperature, batch, depth, vocabulary)
-    tree = expansion.expand(torch.tensor([1, 1]), constraint.initial(batch, _CPU), constraint, choice, steps)
+    tree = expansion.expand(
+        torch.tensor([1, 1]), constraint.initial(batch, _CPU), constraint, choice, steps, TreeOperations()
+    )
     assert tree.tokens.shape == (batch, expansion.nodes)
     assert tree.max_depth == depth
     assert int(tree.depths.max()) <= depth
@@ -168,7 +171,9 @@ def test_equal_scores_keep_parents_with_their_children(seed: int, levels: int, n
     vocabulary = SemanticIDVocabulary(_SIZES)
     constraint, expansion = constraint_of("catalog", vocabulary), DynamicTree(5, width, nodes)
     steps, choice = PathSteps(3, vocabulary.size, seed, levels=levels), choice_of(0.0, 3, 5, vocabulary)
-    tree = expansion.expand(torch.tensor([1, 1, 1]), constraint.initial(3, _CPU), constraint, choice, steps)
+    tree = expansion.expand(
+        torch.tensor([1, 1, 1]), constraint.initial(3, _CPU), constraint, choice, steps, TreeOperations()
+    )
     for row in range(3):
         paths = paths_of(tree, row)
         present = [path for path, is_present in zip(paths, tree.present[row].tolist(), strict=True) if is_present]
@@ -185,7 +190,12 @@ def test_a_forced_chain_is_followed_to_its_end() -> None:
     constraint = catalog_constraint(catalog, vocabulary, 1)
     steps = PathSteps(1, vocabulary.size, seed=0)
     tree = DynamicTree(depth=4, width=3, nodes=5).expand(
-        torch.tensor([1]), constraint.initial(1, _CPU), constraint, choice_of(1.0, 1, 4, vocabulary), steps
+        torch.tensor([1]),
+        constraint.initial(1, _CPU),
+        constraint,
+        choice_of(1.0, 1, 4, vocabulary),
+        steps,
+        TreeOperations(),
     )
     assert tree.tokens[0, 1:].tolist() == vocabulary.encode(catalog.codes)[0].tolist()
     assert tree.parents[0].tolist() == [0, 0, 1, 2, 3]
@@ -223,6 +233,7 @@ def test_sharper_guesses_make_deeper_trees() -> None:
             FreeDecoding(vocabulary),
             choice_of(0.0, 1, 2, vocabulary),
             SameSteps(logits),
+            TreeOperations(),
         )
         trees[greedy_temperature] = tree
     assert trees[1.0].depths[0].tolist() == [0, 1, 1]

@@ -8,7 +8,7 @@ from padrec.decoding.device.kernels.early_launch import let_next_start, wait_for
 
 @triton.jit
 def _deepest(tokens, parents, depths, present, chosen, N_NODES: tl.constexpr, DEPTH: tl.constexpr, BLOCK: tl.constexpr):
-    """The deepest node whose path is the target's, and its depth; see `verify`."""
+    """The deepest node whose path is the target's, and its depth; see `accept`."""
     node = tl.arange(0, BLOCK)
     inside = node < N_NODES
     parent = tl.load(parents + node, inside, 0)
@@ -44,7 +44,7 @@ def _count(
 
 
 @triton.jit
-def settle_kernel(
+def accept_kernel(
     tree_tokens,
     tree_parents,
     tree_depths,

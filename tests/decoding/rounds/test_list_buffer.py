@@ -5,6 +5,7 @@ import torch
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.decoding import CatalogConstraint, FreeDecoding, ListBuffer, ListRequest, Recommendations, Sampling
+from padrec.decoding.lists.list_operations import ListOperations
 
 _CATALOG = Catalog(torch.tensor([[0, 0], [0, 1], [1, 1], [1, 1]]), ["a", "b", "c", "d"])
 _VOCABULARY = SemanticIDVocabulary([2, 2])
@@ -41,7 +42,7 @@ def buffer_of(n_rows: int) -> ListBuffer:
     logits = torch.zeros(n_rows, _VOCABULARY.size)
     logits[:, 4] = 9
     lists = ListBuffer(request, n_rows, torch.device("cpu"))
-    lists.begin(logits, torch.zeros(n_rows, dtype=torch.long))
+    lists.begin(logits, torch.zeros(n_rows, dtype=torch.long), ListOperations())
     return lists
 
 
@@ -58,7 +59,7 @@ def test_tokens_are_written_up_to_the_end_of_each_list() -> None:
         assert lists.append(torch.tensor(tokens), log_probs, torch.tensor(count)).tolist() == written
     assert lists.finished.tolist() == [True, True, True]
     assert lists.lengths.tolist() == [8, 3, 7]
-    found = lists.recommendations()
+    found = lists.request.result(*lists.written())
     assert found.tokens.tolist() == [[4, 6, 3, 5, 7, 3, 4, 7], [4, 6, 2, 0, 0, 0, 0, 0], [4, 6, 3, 5, 7, 3, 2, 0]]
     assert found.log_probs[:, 1:].tolist() == [[-float(token) for token in row[1:]] for row in found.tokens.tolist()]
     assert found.leaves.tolist() == [[0, 2, 1], [0, -1, -1], [0, 2, -1]]
@@ -69,5 +70,5 @@ def test_an_end_token_at_once_ends_the_list() -> None:
     logits = torch.zeros(1, _VOCABULARY.size)
     logits[:, _VOCABULARY.eos_token] = 9
     lists = ListBuffer(request, 1, torch.device("cpu"))
-    lists.begin(logits, torch.zeros(1, dtype=torch.long))
+    lists.begin(logits, torch.zeros(1, dtype=torch.long), ListOperations())
     assert (lists.finished.tolist(), lists.lengths.tolist()) == ([True], [1])

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padrec.decoding import ListState, TokenTree, verify
+from padrec.decoding import ListState, TokenTree
+from padrec.decoding.lists.accepted_path import accept
 from tests.reference import sequential_rejection_law, walk
 
 Node = tuple[int, int]  # parent and token
@@ -36,7 +37,7 @@ def test_the_path_of_chosen_tokens_is_kept(tree: list[Node], data: st.DataObject
     row = st.lists(st.integers(0, 3), min_size=len(tree), max_size=len(tree))
     chosen = data.draw(st.lists(row, min_size=1, max_size=4))
     max_depth = len(tree)
-    outcome = verify(token_tree([tree] * len(chosen), max_depth), torch.tensor(chosen))
+    outcome = accept(token_tree([tree] * len(chosen), max_depth), torch.tensor(chosen))
     assert outcome.path.shape == outcome.emitted.shape == (len(chosen), max_depth + 1)
     for number, choices in enumerate(chosen):
         path, emitted = walk(tokens, parents, choices)
@@ -54,7 +55,7 @@ def test_absent_nodes_are_never_kept(tree: list[Node], data: st.DataObject) -> N
     chosen = data.draw(st.lists(st.integers(0, 3), min_size=len(tree), max_size=len(tree)))
     known = replace(token_tree([tree], len(tree)), present=torch.tensor([present]))
     path, emitted = walk([token if here else -1 for token, here in zip(tokens, present, strict=True)], parents, chosen)
-    outcome = verify(known, torch.tensor([chosen]))
+    outcome = accept(known, torch.tensor([chosen]))
     assert int(outcome.count) == len(path) - 1
     assert outcome.path[0, : len(path)].tolist() == path
     assert outcome.emitted[0, : len(path)].tolist() == emitted
@@ -72,7 +73,7 @@ def test_rows_of_different_shapes_do_not_disturb_each_other() -> None:
                 nodes.append(node)
         rows.append(nodes)
     chosen = [[coin.randrange(3) for _ in range(n_nodes)] for _ in rows]
-    outcome = verify(token_tree(rows, n_nodes), torch.tensor(chosen))
+    outcome = accept(token_tree(rows, n_nodes), torch.tensor(chosen))
     for number, (nodes, choices) in enumerate(zip(rows, chosen, strict=True)):
         parents, tokens = zip(*nodes, strict=True)
         path, emitted = walk(tokens, parents, choices)
@@ -104,7 +105,7 @@ def test_drawing_at_every_node_emits_what_sequential_rejection_emits(shape: str,
     for emitted, probability in sequential_rejection_law(tokens, parents, target):
         expected[emitted] += probability
     draws = list(product(range(n_tokens), repeat=len(nodes)))
-    outcome = verify(token_tree([nodes] * len(draws), len(nodes)), torch.tensor(draws))
+    outcome = accept(token_tree([nodes] * len(draws), len(nodes)), torch.tensor(draws))
     found: defaultdict[tuple[int, ...], float] = defaultdict(float)
     for number, draw in enumerate(draws):
         probability = 1.0

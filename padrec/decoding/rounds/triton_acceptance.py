@@ -1,33 +1,29 @@
-"""Settling a round by one GPU kernel, where plain PyTorch takes some twenty."""
+"""Acceptance by one GPU kernel, where plain PyTorch takes some twenty."""
 
 import torch
-from torch import Tensor
 
 from padrec.decoding.device.early_launch import launch_options, launches_early
 from padrec.decoding.lists.chosen_tokens import ChosenTokens
-from padrec.decoding.lists.recommendations import RoundStatistics
+from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.lists.triton_arguments import STATES, block, in_bytes
-from padrec.decoding.rounds.kernels.settling import settle_kernel
+from padrec.decoding.rounds.accepted import Accepted
+from padrec.decoding.rounds.kernels.acceptance import accept_kernel
 from padrec.decoding.rounds.list_buffer import ListBuffer
+from padrec.decoding.trees.tree_expansion import TreeExpansion
 
 
-def settle_in_kernel(
-    tree: TokenTree,
-    chosen: ChosenTokens,
-    lists: ListBuffer,
-    statistics: RoundStatistics,
-    depth: int,
-    draft_passes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `Settled` consists of, of a tree whose draft goes so deep in so many passes; see `settle`."""
+def accept_in_kernel(
+    tree: TokenTree, chosen: ChosenTokens, lists: ListBuffer, statistics: RoundStatistics, expansion: TreeExpansion
+) -> Accepted:
+    """See `RoundOperations.accept`."""
     batch, n_nodes = tree.tokens.shape
     path, emitted, slots = (tree.tokens.new_empty(batch, tree.max_depth + 1) for _ in range(3))
     count = torch.empty_like(lists.lengths)
     behind, kept = ([getattr(states, name, None) for name in STATES] for states in (chosen.states, lists.state))
     used = kept[STATES.index("used")]
     list_length = 1 if used is None else used.shape[1]
-    settle_kernel[(batch,)](
+    accept_kernel[(batch,)](
         *(in_bytes(x) for x in (tree.tokens, tree.parents, tree.depths, tree.ancestors, tree.present)),
         chosen.tokens.contiguous(),
         chosen.log_probs.contiguous(),
@@ -44,10 +40,10 @@ def settle_in_kernel(
         slots,
         count,
         lists.request.n_tokens,
-        lists.request.vocabulary.eos_token,
+        lists.request.stop_tokens[0],
         list_length,
-        depth,
-        draft_passes,
+        expansion.depth,
+        expansion.draft_passes,
         N_NODES=n_nodes,
         DEPTH=tree.max_depth,
         BLOCK_N=block(n_nodes),
@@ -55,4 +51,4 @@ def settle_in_kernel(
         BLOCK_L=block(list_length),
         **launch_options(launches_early(tree.tokens.device)),
     )
-    return path, emitted, slots, count
+    return Accepted(path, emitted, slots, count)

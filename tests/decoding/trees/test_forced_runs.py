@@ -25,6 +25,7 @@ from padrec.decoding import (
     TransformersRunner,
     TreeExpansion,
 )
+from padrec.decoding.trees.tree_operations import TreeOperations
 from tests import reference
 from tests.stubs import OracleDraft, PathSteps, RandomDraft, random_catalog, random_prompts, tiny_target
 
@@ -90,8 +91,10 @@ def test_the_best_leaves_with_a_forced_token_are_continued_by_their_run(
         state, written = constraint.advance(state, token[:, 0]), torch.cat([written, token], 1)
     expansion, steps = _EXPANSIONS[grown], PathSteps(batch, vocabulary.size, seed)
     choice = Sampling().choice(torch.zeros(batch), torch.zeros(batch), 0, vocabulary.size)
-    before = expansion.expand(torch.full((batch,), vocabulary.bos_token), state, constraint, choice, steps)
-    tree = ForcedRuns(n_leaves, length).extend(before, constraint)
+    before = expansion.expand(
+        torch.full((batch,), vocabulary.bos_token), state, constraint, choice, steps, TreeOperations()
+    )
+    tree = ForcedRuns(n_leaves, length).extend(before, constraint, TreeOperations())
     n_nodes = before.tokens.shape[1]
     assert tree.tokens.shape[1] == n_nodes + min(n_leaves, n_nodes) * length
     assert tree.max_depth == expansion.depth + length
@@ -147,8 +150,7 @@ def decode(
 ) -> tuple[Recommendations, DecodingTrace, list[Path]]:
     runner = TransformersRunner(tiny_target(request.vocabulary))
     prompts = random_prompts(request.catalog, request.vocabulary, [3, 0, 1, 2])
-    decoder.prepare(runner, request.vocabulary)
-    lists, trace = decoder.decode(runner, prompts, request, torch.Generator().manual_seed(sampling_seed))
+    lists, trace = decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(sampling_seed))
     written = [
         tuple(tokens[:length]) for tokens, length in zip(lists.tokens.tolist(), trace.tokens.tolist(), strict=True)
     ]

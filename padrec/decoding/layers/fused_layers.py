@@ -1,0 +1,170 @@
+"""Decoder layers of the Llama and Qwen families, computed in few fused steps."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from padrec.decoding.device.early_launch import has_kernels, launches_early
+from padrec.decoding.layers.cached_layers import LAST_LAYER, joined_features, layer_numbers
+from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
+from padrec.decoding.layers.placement import Placement
+
+
+class FusedLayers:
+    """Layers of the Llama and Qwen families, computed in few fused steps; see `CachedLayers`.
+
+    Args:
+        layers: decoder layers of a transformers model, on their device and in their precision.
+        config: the model's configuration, one for which `can_fuse`.
+        rotary: the model's rotary embedding.
+        norm: the norm after the last layer, if there is one.
+        operations: compute the steps; by default those for the layers' device.
+
+    Attributes:
+        operations: see above; maps of what the layers give out may be left to them as well.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[nn.Module],
+        config: PretrainedConfig,
+        rotary: nn.Module,
+        norm: nn.Module | None = None,
+        operations: LayerOperations | None = None,
+    ) -> None:
+        self.layers = [_FusedLayer(layer) for layer in layers]
+        self.norm = _norm(norm)
+        size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.heads = Heads(config.num_attention_heads, config.num_key_value_heads, size, size**-0.5)
+        self._rotary_module = rotary
+        weight = self.layers[0].out
+        self.dtype, self.device = weight.dtype, weight.device
+        self.operations = operations or operations_for(self.heads, self.dtype, self.device)
+        self._buffers: dict[tuple[int, int], _Buffers] = {}
+
+    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "_FusedSession":
+        """See `CachedLayers.open`."""
+        # Buffers are never given up while the layers live: recorded passes write to them.
+        if (batch, capacity) not in self._buffers:
+            self._buffers[batch, capacity] = self._allocate(batch, capacity)
+        return _FusedSession(self, self._buffers[batch, capacity], layer_numbers(feature_layers, len(self.layers)))
+
+    def _allocate(self, batch: int, capacity: int) -> "_Buffers":
+        shape = (len(self.layers), batch, self.heads.keys, capacity, self.heads.size)
+        keys = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        like = torch.zeros((), dtype=torch.promote_types(self.dtype, torch.float32), device=self.device)
+        cos, sin = self._rotary_module(like, torch.arange(capacity, device=self.device)[None])
+        return _Buffers(keys, torch.zeros_like(keys), (cos[0].contiguous(), sin[0].contiguous()))
+
+
+class _FusedSession:
+    """See `LayerSession`."""
+
+    def __init__(self, stack: FusedLayers, buffers: "_Buffers", feature_layers: Sequence[int]) -> None:
+        self._stack, self._buffers, self._feature_layers = stack, buffers, feature_layers
+
+    def __call__(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+        """See `LayerSession.__call__`."""
+        # Where a draft is validated while it is trained, its layers compute in the precision of its weights.
+        with torch.autocast(self._stack.device.type, enabled=False):
+            return self._read(hidden.to(self._stack.dtype), placement)
+
+    def _read(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+        stack, buffers = self._stack, self._buffers
+        compute, heads, packing = stack.operations, stack.heads, placement.packing
+        norms = [*(layer.input_norm for layer in stack.layers), stack.norm]
+        tokens = hidden.flatten(0, 1)
+        stream = Stream(tokens.contiguous() if packing is None else packing.pack(tokens), norms[0])
+        taken = {}  # [T, d] hidden states by number
+        for number, layer in enumerate(stack.layers):
+            if number in self._feature_layers:
+                taken[number] = stream.values
+            cache = LayerCache(buffers.keys[number], buffers.values[number])
+            qkv = compute.linear(stream, layer.qkv, layer.qkv_bias)
+            queries = compute.rotate_and_store(qkv, heads, layer.head_norms, buffers.rotary, placement, cache)
+            seen = compute.attention(queries, heads, placement, cache)
+            stream = compute.add(stream, seen, layer.out, layer.out_bias, layer.middle_norm)
+            inner = compute.linear(stream, layer.gate_up, gated=True)
+            stream = compute.add(stream, inner, layer.down, norm=norms[number + 1])
+        taken[len(stack.layers)] = compute.normed(stream)
+        states = {
+            number: (values if packing is None else packing.unpack(values)).view(hidden.shape)
+            for number, values in taken.items()
+        }
+        return states[len(stack.layers)], joined_features(states, self._feature_layers)
+
+    def keep(self, lengths: Tensor, path: Tensor) -> None:
+        """See `LayerSession.keep`."""
+        self._stack.operations.keep(self._buffers.keys, self._buffers.values, lengths, path)
+
+
+class _FusedLayer:
+    """The weights of one layer, those that read the same input joined into one.
+
+    Parameters that are not trained become views of the joined ones, so that no weight is held twice.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        parts: Any = layer
+        attention, mlp = parts.self_attn, parts.mlp
+        self.input_norm = _norm(parts.input_layernorm)
+        self.qkv, self.qkv_bias = _join([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.head_norms: tuple[RMSNorm, RMSNorm] | None = None
+        query_norm, key_norm = (_norm(getattr(attention, name, None)) for name in ("q_norm", "k_norm"))
+        if query_norm is not None and key_norm is not None:
+            self.head_norms = (query_norm, key_norm)
+        self.out, self.out_bias = attention.o_proj.weight, attention.o_proj.bias
+        self.middle_norm = _norm(parts.post_attention_layernorm)
+        self.gate_up, _ = _join([mlp.gate_proj, mlp.up_proj])
+        self.down = mlp.down_proj.weight
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """What the layers keep of the texts they read.
+
+    Attributes:
+        keys: `[layers, B, G, S, n]`.
+        values: like `keys`.
+        rotary: cosines and sines of all S positions, each `[S, n]`.
+    """
+
+    keys: Tensor
+    values: Tensor
+    rotary: tuple[Tensor, Tensor]
+
+
+def operations_for(heads: Heads, dtype: torch.dtype, device: torch.device) -> LayerOperations:
+    """Fused kernels where the device has them, else plain PyTorch."""
+    if has_kernels(device, dtype):
+        from padrec.decoding.layers.triton_operations import TritonOperations, supports
+
+        if supports(heads):
+            return TritonOperations(early=launches_early(device))
+    return LayerOperations()
+
+
+def _norm(module: nn.Module | None) -> RMSNorm | None:
+    # A draft has no norm before its attention: an identity stands in its place.
+    if module is None or isinstance(module, nn.Identity):
+        return None
+    found: Any = module
+    return RMSNorm(found.weight, found.variance_epsilon)
+
+
+def _join(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
+    # Not inference tensors, though this may happen in a validation: frozen weights are trained against later.
+    with torch.inference_mode(False), torch.no_grad():
+        weight = torch.cat([linear.weight.detach() for linear in linears])
+    sizes = [len(linear.weight) for linear in linears]
+    for linear, part in zip(linears, weight.split(sizes), strict=True):
+        if not linear.weight.requires_grad:
+            linear.weight.data = part
+    bias = None
+    if linears[0].bias is not None:
+        bias = torch.cat([linear.bias.detach() for linear in linears])
+    return weight, bias

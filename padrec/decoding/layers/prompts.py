@@ -1,0 +1,75 @@
+"""What the target reads before it writes."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from padrec.decoding.device.shared_shapes import packed_size, recorded_width, roomy
+from padrec.decoding.layers.packing import Packing
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What the target reads before it writes a list.
+
+    Attributes:
+        tokens: int64 `[B, P]`, padded on the right.
+        slots: slot of each token, int64 `[B, P]`.
+        lengths: tokens of each row, int64 `[B]`, at least 1.
+        packed: the tokens of all rows together, or more, but fewer than `B P`: rows are then read without their padding
+            where the layers can. None reads them as they are padded.
+    """
+
+    tokens: Tensor
+    slots: Tensor
+    lengths: Tensor
+    packed: int | None = None
+
+    def packing(self, behind: int = 0) -> Packing | None:
+        """How the rows are packed, each with so many tokens `behind` its prompt."""
+        if self.packed is None:
+            return None
+        batch, width = self.tokens.shape
+        return Packing.of(self.lengths + behind, width + behind, self.packed + batch * behind)
+
+    def batches(self, size: int) -> "list[Prompts]":
+        """At most `size` prompts at a time, in their order, padded no more than these need; waits for the device."""
+        lengths: list[int] = self.lengths.tolist()
+        batches = []
+        for first in range(0, len(lengths), size):
+            rows = slice(first, first + size)
+            at = rows, slice(0, max(lengths[rows]))
+            batches.append(Prompts(self.tokens[at], self.slots[at], self.lengths[rows]))
+        return batches
+
+
+@dataclass(frozen=True)
+class PromptShape:
+    """The shape in which the prompts of a batch are recorded.
+
+    Attributes:
+        batch: their number.
+        width: to which they are padded, in tokens.
+        packed: see `Prompts`.
+    """
+
+    batch: int
+    width: int
+    packed: int | None
+
+    @classmethod
+    def of(cls, prompts: Prompts, n_tokens: int | None = None) -> "PromptShape":
+        """The shape of prompts that have so many tokens together; where None, the device is asked if it matters."""
+        (batch, width), device = prompts.tokens.shape, prompts.tokens.device
+        width = recorded_width(width, device)
+        if batch == 1:
+            return cls(batch, width, None)
+        if n_tokens is None:
+            n_tokens = int(prompts.lengths.sum())
+        return cls(batch, width, packed_size(n_tokens, batch, width, device))
+
+
+def room_for(prompts: Prompts, behind: int) -> int:
+    """Capacity of the cache, in tokens, for prompts as they are recorded and so many tokens behind them."""
+    device = prompts.tokens.device
+    return roomy(recorded_width(prompts.tokens.shape[1], device) + behind, device)
