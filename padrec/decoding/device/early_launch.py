@@ -13,8 +13,8 @@ class LaunchOptions(TypedDict):
 
 
 def launches_early(device: torch.device) -> bool:
-    """Whether a GPU can launch a kernel before the one ahead of it has ended: from Hopper (9.0) on."""
-    return torch.cuda.get_device_capability(device) >= (9, 0)
+    """Whether a device can launch a kernel before the one ahead of it has ended: GPUs from Hopper (9.0) on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def launch_options(early: bool) -> LaunchOptions:
