@@ -4,7 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
+
+# Without a GPU, kernels run on the CPU, by Triton's interpreter. Triton reads this when it is first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # A time limit per example fails at random on a busy machine; the examples stay as many.
 settings.register_profile("padrec", parent=settings(), deadline=None)

@@ -1,0 +1,216 @@
+"""Decoding by recorded passes, which only a GPU replays, against eager decoding."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding import (
+    AutoregressiveDecoder,
+    BeamDecoder,
+    Chain,
+    Decoder,
+    DynamicTree,
+    ListRequest,
+    Prompts,
+    Sampling,
+    SpeculativeDecoder,
+    TransformersRunner,
+)
+from padrec.decoding.rounds import session
+from padrec.targets import build_backbone, to_precision
+from tests.kernel_device import DEVICE, needs_gpu
+from tests.stubs import random_catalog, random_network_draft, random_prompts
+
+pytestmark = needs_gpu
+
+_SIZES, _K = (5, 6, 4), 3
+_CATALOG = random_catalog(_SIZES, 30)
+_VOCABULARY = SemanticIDVocabulary(_SIZES)
+_BATCHES = [[3, 1], [9, 0], [4, 1, 0], [6], [12, 30], [3, 1]]  # users, by the items of their histories
+
+
+def target(head_size: int, dtype: torch.dtype, seed: int = 0) -> PreTrainedModel:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "initializer_range": 0.3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": head_size}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_backbone({"model_type": "qwen3", **sizes, **heads}, _VOCABULARY)
+    to_precision(model, dtype)
+    model.eval().requires_grad_(False).to(DEVICE)
+    return model
+
+
+def speculative(expansion: Chain | DynamicTree) -> Callable[[PreTrainedModel], Decoder]:
+    def decoder(model: PreTrainedModel) -> Decoder:
+        draft = random_network_draft(model, _VOCABULARY)
+        draft.network.to(DEVICE)
+        return SpeculativeDecoder(draft, expansion)
+
+    return decoder
+
+
+_DECODERS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
+    "autoregressive": lambda model: AutoregressiveDecoder(),
+    "forced": lambda model: AutoregressiveDecoder(forced_tokens=True),
+    "chain": speculative(Chain(3)),
+    "tree": speculative(DynamicTree(3, 3, 10)),
+}
+
+
+class EagerRecording:
+    """Runs what would be recorded."""
+
+    def __init__(self, function: Callable[[], None], device: torch.device) -> None:
+        self._function = function
+
+    def __call__(self) -> None:
+        self._function()
+
+
+def lists_of(decoder: Decoder, runner: TransformersRunner, request: ListRequest, batch: int) -> list[Any]:
+    prompts = random_prompts(_CATALOG, _VOCABULARY, _BATCHES[batch], seed=batch)
+    on_device = Prompts(prompts.tokens.to(DEVICE), prompts.slots.to(DEVICE), prompts.lengths.to(DEVICE))
+    lists, trace = decoder.decode(runner, on_device, request, torch.Generator().manual_seed(batch))
+    return [lists.tokens.tolist(), trace.target_passes.tolist(), trace.accepted.tolist(), trace.attempted.tolist()]
+
+
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """Compiling takes minutes, and what is recorded does not depend on it."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("head_size", "dtype"),
+    [(8, torch.float32), (16, torch.float32), (16, torch.bfloat16)],
+    ids=["plain operations", "kernels", "kernels bfloat16"],
+)
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("constrained", [True, False], ids=["catalog", "free"])
+@pytest.mark.parametrize("name", _DECODERS)
+@pytest.mark.usefixtures("uncompiled")
+def test_recorded_decoding_equals_eager_decoding(
+    name: str, constrained: bool, sampling: Sampling, head_size: int, dtype: torch.dtype
+) -> None:
+    model = target(head_size, dtype)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, constrained=constrained, sampling=sampling, device=DEVICE)
+    results = []
+    for recorded in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not recorded:
+                patch.setattr(session, "Recording", EagerRecording)
+            runner, decoder = TransformersRunner(model), _DECODERS[name](model)
+            decoder.prepare(runner, _VOCABULARY)
+            results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
+            # Once more in another order: what was recorded for one batch is not disturbed by the others.
+            again = [lists_of(decoder, runner, request, batch) for batch in reversed(range(len(_BATCHES)))]
+            assert again[::-1] == results[-1]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("head_size", "dtype"),
+    [(8, torch.float32), (16, torch.float32), (16, torch.bfloat16)],
+    ids=["plain operations", "kernels", "kernels bfloat16"],
+)
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("look_ahead", [None, 0, 12])
+def test_recorded_beam_search_equals_eager_beam_search(
+    look_ahead: int | None, renormalise: bool, head_size: int, dtype: torch.dtype
+) -> None:
+    model = target(head_size, dtype)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
+    results = []
+    for recorded in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not recorded:
+                patch.setattr(session, "Recording", EagerRecording)
+            runner, decoder = TransformersRunner(model), BeamDecoder(5, look_ahead, renormalise)
+            results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
+            # Once more in another order: what was recorded for one batch is not disturbed by the others.
+            again = [lists_of(decoder, runner, request, batch) for batch in reversed(range(len(_BATCHES)))]
+            assert again[::-1] == results[-1]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("look_ahead", [None, 0, 12])
+@pytest.mark.parametrize("width", [_K, 200])
+def test_recorded_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | None) -> None:
+    decoder = BeamDecoder(width, look_ahead)
+    runner = TransformersRunner(target(16, torch.float64))
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
+    reference = TransformersRunner(target(16, torch.float64).cpu())
+    reference_request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
+    for batch, histories in enumerate(_BATCHES):
+        prompts = random_prompts(_CATALOG, _VOCABULARY, histories, seed=batch)
+        expected, _ = BeamDecoder(width).decode(reference, prompts, reference_request, torch.Generator())
+        # The second time everything is replayed.
+        for _ in range(2):
+            assert lists_of(decoder, runner, request, batch)[0] == expected.tokens.tolist()
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", ["forced", "chain", "tree"])
+@pytest.mark.usefixtures("uncompiled")
+def test_recorded_speculation_equals_autoregression(name: str, sampling: Sampling) -> None:
+    model = target(16, torch.float32)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=DEVICE)
+    runner, reference, decoder = TransformersRunner(model), AutoregressiveDecoder(), _DECODERS[name](model)
+    decoder.prepare(runner, _VOCABULARY)
+    for batch in range(len(_BATCHES)):
+        found, expected = (lists_of(arm, runner, request, batch)[0] for arm in (decoder, reference))
+        assert found == expected
+
+
+@pytest.mark.parametrize("head_size", [8, 16], ids=["plain operations", "kernels"])
+@pytest.mark.parametrize("name", [*_DECODERS, "beam"])
+@pytest.mark.usefixtures("uncompiled")
+def test_packed_prompts_get_the_lists_of_padded_ones(
+    name: str, head_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = target(head_size, torch.float32)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
+    results = []
+    for step in (8, 1 << 20):  # so small that these batches are packed, and so large that they are not
+        monkeypatch.setattr(session, "_PACKED_STEP", step)
+        runner = TransformersRunner(model)
+        decoder = BeamDecoder(5) if name == "beam" else _DECODERS[name](model)
+        decoder.prepare(runner, _VOCABULARY)
+        # The second time everything is replayed.
+        results += [[lists_of(decoder, runner, request, at)[0] for at in range(len(_BATCHES))] for _ in range(2)]
+    assert all(lists == results[0] for lists in results)
+
+
+@pytest.mark.parametrize("name", ["chain", "tree"])
+@pytest.mark.usefixtures("uncompiled")
+def test_a_draft_that_is_prepared_again_is_recorded_again(name: str) -> None:
+    """What was recorded before runs on tensors that the draft no longer has."""
+    model = target(16, torch.float32)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
+    runner, decoder = TransformersRunner(model), _DECODERS[name](model)
+    results = []
+    for _ in range(2):
+        decoder.prepare(runner, _VOCABULARY)
+        # Whatever the old tensors held is overwritten, where their memory has been given back.
+        torch.full((1 << 22,), 7, device=DEVICE)
+        results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", ["autoregressive", "forced", "tree"])
+def test_compiled_steps_change_no_list(name: str, sampling: Sampling) -> None:
+    model = target(16, torch.float32)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=DEVICE)
+    results = []
+    for stance in ("default", "force_eager"):
+        with torch.compiler.set_stance(stance):
+            runner, decoder = TransformersRunner(model), _DECODERS[name](model)
+            decoder.prepare(runner, _VOCABULARY)
+            results.append(lists_of(decoder, runner, request, 0))
+    assert results[0] == results[1]

@@ -1,0 +1,140 @@
+"""The folded fusion by a kernel, against plain PyTorch."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.layers.triton_operations import TritonOperations
+from padrec.drafts import FoldedFusion
+from padrec.drafts.triton_fusion import fuse, fuse_in_tree
+from tests.drafts.reference_drafting import random_network
+from tests.kernel_device import DEVICE, DTYPES, needs_gpu
+from tests.stubs import tiny_target
+
+_VOCABULARY = SemanticIDVocabulary((5, 6, 7))
+_ROWS = 9
+_TOLERANCE = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 1e-5}
+Gate = tuple[Tensor, Tensor, Tensor]
+
+
+def fused_exactly(tokens: Tensor, read: Tensor, parents: Tensor | None, table: Tensor, gate: Gate | None) -> Tensor:
+    """The definition in float64, see `FoldedFusion`."""
+    before = read if parents is None else torch.stack([row[of] for row, of in zip(read, parents, strict=True)])
+    fused = before.double() + table[tokens].double()
+    if gate is None:
+        return fused
+    weight, offset, step_embedding = (x.double() for x in gate)
+    return fused + (fused @ weight.T + offset[tokens]).sigmoid() * step_embedding
+
+
+@settings(max_examples=15)
+@given(
+    batch=st.integers(1, 3),
+    n_before=st.integers(1, 4),
+    n_nodes=st.integers(1, 4),
+    n_units=st.sampled_from([16, 20, 32]),
+    gated=st.booleans(),
+    behind_parents=st.booleans(),
+    sees=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
+    seed=st.integers(0, 1000),
+)
+def test_tokens_are_fused_with_what_was_read_before_them(
+    batch: int,
+    n_before: int,
+    n_nodes: int,
+    n_units: int,
+    gated: bool,
+    behind_parents: bool,
+    sees: bool,
+    dtype: torch.dtype,
+    seed: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    n_nodes = n_nodes if behind_parents else n_before
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    # A part of a wider product, as head and fusion are.
+    table, read = numbers(11, n_units), numbers(batch, n_before, n_units + 3)[..., :n_units]
+    gate = (numbers(1, n_units) / n_units**0.5, numbers(11, 1), numbers(n_units)) if gated else None
+    tokens = torch.randint(11, (batch, n_nodes), generator=generator)
+    parents = torch.randint(n_before, (batch, n_nodes), generator=generator)
+    known: Any = None if gate is None else tuple(x.to(DEVICE) for x in gate)
+    at, before, of, there = (x.to(DEVICE) for x in (tokens, read, parents, table))
+    if not behind_parents:
+        assert_close(fuse(at, before, None, there, known), fused_exactly(tokens, read, None, table, gate))
+        return
+    expected = fused_exactly(tokens, read, parents, table, gate)
+    assert_close(fuse(at, before, of, there, known), expected)
+    above = torch.rand(batch, n_before, _ROWS, generator=generator) < 0.5 if sees else None
+    first = int(torch.randint(_ROWS - n_nodes + 1, (), generator=generator))
+    found, seen = fuse_in_tree(at, before, of, there, known, None if above is None else above.to(DEVICE), first, _ROWS)
+    assert_close(found, expected)
+    for row in range(batch):
+        for node in range(n_nodes):
+            visible = torch.arange(_ROWS) == first + node
+            if above is not None:
+                visible = visible | above[row, parents[row, node]]
+            assert torch.equal(seen[row, node].cpu(), visible)
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    tolerance = _TOLERANCE[found.dtype]
+    torch.testing.assert_close(found.cpu().double(), expected, rtol=tolerance, atol=2 * tolerance)
+
+
+def plain_and_fused(dtype: torch.dtype, steps: bool) -> tuple[FoldedFusion, FoldedFusion]:
+    """The same fusion in float64 on the CPU and in this precision on the GPU."""
+    token_slots = _VOCABULARY.token_slots
+    assert token_slots is not None
+    model = tiny_target(_VOCABULARY, dtype=dtype)
+    network = random_network(model, _VOCABULARY.n_slot_states, step_embeddings=steps)
+    there: Any = copy.deepcopy(model)
+    there.to(DEVICE)
+    fused = FoldedFusion(
+        copy.deepcopy(network).to(DEVICE),
+        there.get_input_embeddings(),
+        there.get_output_embeddings(),
+        token_slots.to(DEVICE),
+        TritonOperations(),
+    )
+    model, network = model.double(), network.double()
+    return FoldedFusion(network, model.get_input_embeddings(), model.get_output_embeddings(), token_slots), fused
+
+
+@needs_gpu
+@pytest.mark.parametrize("steps", [True, False], ids=["with steps", "without"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_on_a_gpu_fusion_is_that_of_plain_pytorch(dtype: torch.dtype, steps: bool) -> None:
+    plain, fused = plain_and_fused(dtype, steps)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 4, 32, generator=generator, dtype=torch.float64).to(dtype)
+    tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-4
+    above = torch.rand(2, 4, _ROWS, generator=generator) < 0.5
+    parents = torch.randint(4, (2, 3), generator=generator)
+    tokens = torch.randint(_VOCABULARY.size, (2, 4), generator=generator)
+    (logits, read), (expected_logits, expected_read) = fused.look(features.to(DEVICE)), plain.look(features.double())
+    for found, expected in ((logits, expected_logits), (read, expected_read)):
+        torch.testing.assert_close(found.cpu().double(), expected, rtol=tolerance, atol=tolerance)
+    for step in range(3):
+        hidden = fused(tokens.to(DEVICE), read, tokens, step)
+        torch.testing.assert_close(
+            hidden.cpu().double(), plain(tokens, expected_read, tokens, step), rtol=tolerance, atol=2 * tolerance
+        )
+        for mask in (None, above):
+            at, of, rows = tokens[:, :3].to(DEVICE), parents.to(DEVICE), torch.arange(_ROWS, device=DEVICE)
+            seen = None if mask is None else mask.to(DEVICE)
+            hidden, sees = fused.extend(at, read, at, step, of, seen, rows, 5)
+            expected_hidden, expected_sees = plain.extend(
+                tokens[:, :3], expected_read, tokens, step, parents, mask, torch.arange(_ROWS), 5
+            )
+            assert torch.equal(sees.cpu(), expected_sees)
+            torch.testing.assert_close(hidden.cpu().double(), expected_hidden, rtol=tolerance, atol=2 * tolerance)
