@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from padrec.decoding import Constraint, ListState, TokenTree
-from padrec.decoding.lists.constraint import concatenate
+from padrec.decoding.lists.list_state import concatenate
 
 S = TypeVar("S", bound=ListState)
 _OF_NODES = ("tokens", "parents", "depths", "ancestors", "scores", "present")

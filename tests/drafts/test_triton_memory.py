@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from padrec.decoding import Observation
 from padrec.drafts.draft_memory import DraftMemory
-from padrec.drafts.triton_memory import remember_kept, remember_last
+from padrec.drafts.draft_operations import DraftOperations
+from padrec.drafts.triton_draft_operations import TritonDraftOperations
 from tests.kernel_device import DEVICE, DTYPES
 
 
@@ -24,17 +25,19 @@ def test_what_is_remembered_of_rounds(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(batch, n_nodes, n_units, generator=generator).to(dtype)
-    memory, there = DraftMemory.empty(batch, n_kept, features), DraftMemory.empty(batch, n_kept, features.to(DEVICE))
+    memory, there = (
+        DraftMemory.empty(batch, n_kept, n_units, dtype, torch.device(device)) for device in ("cpu", DEVICE)
+    )
+    plain, kernels = DraftOperations(), TritonDraftOperations()
     for _ in range(2):
         path, tokens, slots = (torch.randint(n_nodes, (batch, n_kept), generator=generator) for _ in range(3))
         output = torch.randn(batch, n_kept, n_units, generator=generator).to(dtype)
         count = torch.randint(n_kept + 1, (batch,), generator=generator)  # 0 in rows that have ended
-        memory.keep(Observation(features, path, tokens, slots, count))
-        of_tokens = (tokens.to(DEVICE), slots.to(DEVICE), count.to(DEVICE))
-        kept = (there.kept.features, there.kept.tokens, there.kept.slots, there.kept.count)
-        remember_kept(features.to(DEVICE), path.to(DEVICE), of_tokens, kept)
-        memory.move_on(output, count)
-        remember_last(output.to(DEVICE), count.to(DEVICE), there.root, there.lengths)
+        plain.remember(Observation(features, path, tokens, slots, count), memory)
+        moved = Observation(*(x.to(DEVICE) for x in (features, path, tokens, slots, count)))
+        kernels.remember(moved, there)
+        plain.move_on(output, count, memory)
+        kernels.move_on(output.to(DEVICE), count.to(DEVICE), there)
         for name in ("features", "tokens", "slots", "count"):
             assert torch.equal(getattr(there.kept, name).cpu(), getattr(memory.kept, name)), name
         assert torch.equal(there.root.cpu(), memory.root)

@@ -20,7 +20,10 @@ from padrec.decoding import (
     SpeculativeDecoder,
     TransformersRunner,
 )
-from padrec.decoding.rounds import session
+from padrec.decoding.device import shared_shapes
+from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.rounds import recordings
+from padrec.decoding.rounds.decoding_session import DecodingSession
 from padrec.targets import build_backbone, to_precision
 from tests.kernel_device import DEVICE, needs_gpu
 from tests.stubs import random_catalog, random_network_draft, random_prompts
@@ -71,10 +74,10 @@ class EagerRecording:
         self._function()
 
 
-def lists_of(decoder: Decoder, runner: TransformersRunner, request: ListRequest, batch: int) -> list[Any]:
+def lists_of(session: DecodingSession[Recommendations], batch: int) -> list[Any]:
     prompts = random_prompts(_CATALOG, _VOCABULARY, _BATCHES[batch], seed=batch)
     on_device = Prompts(prompts.tokens.to(DEVICE), prompts.slots.to(DEVICE), prompts.lengths.to(DEVICE))
-    lists, trace = decoder.decode(runner, on_device, request, torch.Generator().manual_seed(batch))
+    lists, trace = session.decode(on_device, torch.Generator().manual_seed(batch))
     return [lists.tokens.tolist(), trace.target_passes.tolist(), trace.accepted.tolist(), trace.attempted.tolist()]
 
 
@@ -103,12 +106,11 @@ def test_recorded_decoding_equals_eager_decoding(
     for recorded in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             if not recorded:
-                patch.setattr(session, "Recording", EagerRecording)
-            runner, decoder = TransformersRunner(model), _DECODERS[name](model)
-            decoder.prepare(runner, _VOCABULARY)
-            results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
+                patch.setattr(recordings, "Recording", EagerRecording)
+            session = _DECODERS[name](model).bind(TransformersRunner(model), request)
+            results.append([lists_of(session, batch) for batch in range(len(_BATCHES))])
             # Once more in another order: what was recorded for one batch is not disturbed by the others.
-            again = [lists_of(decoder, runner, request, batch) for batch in reversed(range(len(_BATCHES)))]
+            again = [lists_of(session, batch) for batch in reversed(range(len(_BATCHES)))]
             assert again[::-1] == results[-1]
     assert results[0] == results[1]
 
@@ -129,11 +131,11 @@ def test_recorded_beam_search_equals_eager_beam_search(
     for recorded in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             if not recorded:
-                patch.setattr(session, "Recording", EagerRecording)
-            runner, decoder = TransformersRunner(model), BeamDecoder(5, look_ahead, renormalise)
-            results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
+                patch.setattr(recordings, "Recording", EagerRecording)
+            session = BeamDecoder(5, look_ahead, renormalise).bind(TransformersRunner(model), request)
+            results.append([lists_of(session, batch) for batch in range(len(_BATCHES))])
             # Once more in another order: what was recorded for one batch is not disturbed by the others.
-            again = [lists_of(decoder, runner, request, batch) for batch in reversed(range(len(_BATCHES)))]
+            again = [lists_of(session, batch) for batch in reversed(range(len(_BATCHES)))]
             assert again[::-1] == results[-1]
     assert results[0] == results[1]
 
@@ -141,17 +143,16 @@ def test_recorded_beam_search_equals_eager_beam_search(
 @pytest.mark.parametrize("look_ahead", [None, 0, 12])
 @pytest.mark.parametrize("width", [_K, 200])
 def test_recorded_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | None) -> None:
-    decoder = BeamDecoder(width, look_ahead)
-    runner = TransformersRunner(target(16, torch.float64))
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
-    reference = TransformersRunner(target(16, torch.float64).cpu())
-    reference_request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
+    session = BeamDecoder(width, look_ahead).bind(TransformersRunner(target(16, torch.float64)), request)
+    on_cpu = TransformersRunner(target(16, torch.float64).cpu())
+    reference = BeamDecoder(width).bind(on_cpu, ListRequest.build(_CATALOG, _VOCABULARY, _K))
     for batch, histories in enumerate(_BATCHES):
         prompts = random_prompts(_CATALOG, _VOCABULARY, histories, seed=batch)
-        expected, _ = BeamDecoder(width).decode(reference, prompts, reference_request, torch.Generator())
+        expected, _ = reference.decode(prompts, torch.Generator())
         # The second time everything is replayed.
         for _ in range(2):
-            assert lists_of(decoder, runner, request, batch)[0] == expected.tokens.tolist()
+            assert lists_of(session, batch)[0] == expected.tokens.tolist()
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
@@ -160,10 +161,10 @@ def test_recorded_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | No
 def test_recorded_speculation_equals_autoregression(name: str, sampling: Sampling) -> None:
     model = target(16, torch.float32)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=DEVICE)
-    runner, reference, decoder = TransformersRunner(model), AutoregressiveDecoder(), _DECODERS[name](model)
-    decoder.prepare(runner, _VOCABULARY)
+    runner = TransformersRunner(model)
+    sessions = [arm.bind(runner, request) for arm in (_DECODERS[name](model), AutoregressiveDecoder())]
     for batch in range(len(_BATCHES)):
-        found, expected = (lists_of(arm, runner, request, batch)[0] for arm in (decoder, reference))
+        found, expected = (lists_of(session, batch)[0] for session in sessions)
         assert found == expected
 
 
@@ -177,29 +178,12 @@ def test_packed_prompts_get_the_lists_of_padded_ones(
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
     results = []
     for step in (8, 1 << 20):  # so small that these batches are packed, and so large that they are not
-        monkeypatch.setattr(session, "_PACKED_STEP", step)
-        runner = TransformersRunner(model)
+        monkeypatch.setattr(shared_shapes, "_PACKED_STEP", step)
         decoder = BeamDecoder(5) if name == "beam" else _DECODERS[name](model)
-        decoder.prepare(runner, _VOCABULARY)
+        session = decoder.bind(TransformersRunner(model), request)
         # The second time everything is replayed.
-        results += [[lists_of(decoder, runner, request, at)[0] for at in range(len(_BATCHES))] for _ in range(2)]
+        results += [[lists_of(session, at)[0] for at in range(len(_BATCHES))] for _ in range(2)]
     assert all(lists == results[0] for lists in results)
-
-
-@pytest.mark.parametrize("name", ["chain", "tree"])
-@pytest.mark.usefixtures("uncompiled")
-def test_a_draft_that_is_prepared_again_is_recorded_again(name: str) -> None:
-    """What was recorded before runs on tensors that the draft no longer has."""
-    model = target(16, torch.float32)
-    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
-    runner, decoder = TransformersRunner(model), _DECODERS[name](model)
-    results = []
-    for _ in range(2):
-        decoder.prepare(runner, _VOCABULARY)
-        # Whatever the old tensors held is overwritten, where their memory has been given back.
-        torch.full((1 << 22,), 7, device=DEVICE)
-        results.append([lists_of(decoder, runner, request, batch) for batch in range(len(_BATCHES))])
-    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
@@ -210,7 +194,6 @@ def test_compiled_steps_change_no_list(name: str, sampling: Sampling) -> None:
     results = []
     for stance in ("default", "force_eager"):
         with torch.compiler.set_stance(stance):
-            runner, decoder = TransformersRunner(model), _DECODERS[name](model)
-            decoder.prepare(runner, _VOCABULARY)
-            results.append(lists_of(decoder, runner, request, 0))
+            session = _DECODERS[name](model).bind(TransformersRunner(model), request)
+            results.append(lists_of(session, 0))
     assert results[0] == results[1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from padrec.catalog import CatalogTrie, SemanticIDVocabulary
 from padrec.decoding import CatalogConstraint, Choice, ListState, Sampling
-from padrec.decoding.lists.chosen_tokens import choose_tokens
+from padrec.decoding.lists.list_operations import ListOperations
 from padrec.decoding.lists.triton_choice import choose_in_catalog
 from tests.decoding.walked_lists import assert_same_states, states_on, walked
 from tests.kernel_device import DEVICE, DTYPES
@@ -90,18 +90,16 @@ def assert_chooses(
     logits = torch.randn(*shape, vocabulary.size + 5, generator=generator).to(dtype).to(DEVICE)[..., : vocabulary.size]
     logits[:, min(1, n_nodes - 1)] = 0  # of equal logits the first is chosen, where there is no noise
     plain: Any = constraint
-    expected = choose_tokens(logits.double().cpu(), states, depths, choice, plain)
-    found_tokens, found_log_probs, found_states = choose_in_catalog(
-        logits, states_on(DEVICE, states), depths.to(DEVICE), known, there
-    )
+    expected = ListOperations().choose(logits.double().cpu(), states, depths, choice, plain)
+    found = choose_in_catalog(logits, states_on(DEVICE, states), depths.to(DEVICE), known, there)
     is_open = plain.continuations(states).free.any(-1)
     assert is_open.sum() == sum(at < vocabulary.list_tokens(constraint.list_length) for at in steps)
-    assert torch.equal(found_tokens.cpu()[is_open], expected.tokens[is_open])
-    assert ((found_tokens >= 0) & (found_tokens < vocabulary.size)).all()
-    assert found_log_probs.dtype == torch.float32
-    log_probs = found_log_probs.cpu()[is_open].double(), expected.log_probs[is_open]
+    assert torch.equal(found.tokens.cpu()[is_open], expected.tokens[is_open])
+    assert ((found.tokens >= 0) & (found.tokens < vocabulary.size)).all()
+    assert found.log_probs.dtype == torch.float32
+    log_probs = found.log_probs.cpu()[is_open].double(), expected.log_probs[is_open]
     torch.testing.assert_close(*log_probs, atol=1e-5, rtol=1e-5)
-    assert_same_states(found_states, expected.states, is_open)
+    assert_same_states(found.states, expected.states, is_open)
     # Beside no other node the choice is the very same.
     for row, node in {(0, 0), (batch // 2, n_nodes - 1), (batch - 1, n_nodes // 2)}:
         part = slice(row, row + 1), slice(node, node + 1)
@@ -109,5 +107,5 @@ def assert_chooses(
         alone = choose_in_catalog(
             logits[part], states_on(DEVICE, selected(states, part)), depths[part].to(DEVICE), noise, there
         )
-        assert torch.equal(alone[0], found_tokens[part])
-        assert torch.equal(alone[1], found_log_probs[part])
+        assert torch.equal(alone.tokens, found.tokens[part])
+        assert torch.equal(alone.log_probs, found.log_probs[part])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from padrec.catalog import CatalogTrie, SemanticIDVocabulary
 from padrec.decoding import CatalogConstraint, Constraint, FreeDecoding
 from padrec.decoding.lists.sampling import Guess
-from padrec.decoding.trees.tree_growth import TreeGrowth, growth_of
+from padrec.decoding.trees.tree_growth import TreeGrowth
 from padrec.decoding.trees.triton_growth import TritonGrowth
 from tests.decoding.walked_lists import assert_same_tree, states_on, walked
 from tests.kernel_device import DEVICE, needs_gpu
@@ -112,12 +112,3 @@ def assert_grows(
             for name in ("frontier", "parents", "slots"):
                 assert torch.equal(getattr(found, name).cpu(), getattr(plain, name)), name
     assert_same_tree(found.tree(), plain.tree())
-
-
-@needs_gpu
-def test_on_a_gpu_trees_grow_by_kernels() -> None:
-    constraint = FreeDecoding(SemanticIDVocabulary((12, 20, 9)))
-    growth = growth_of(
-        torch.zeros(1).long().to(DEVICE), constraint.initial(1, DEVICE), constraint, Guess(1.0, 0.0), 3, 2, 5
-    )
-    assert isinstance(growth, TritonGrowth)

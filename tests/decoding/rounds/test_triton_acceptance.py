@@ -19,11 +19,12 @@ from padrec.decoding import (
     TreeExpansion,
 )
 from padrec.decoding.lists.chosen_tokens import ChosenTokens
-from padrec.decoding.lists.recommendations import RoundStatistics
+from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.sampling import Guess
-from padrec.decoding.rounds.settling import Settled, settle
-from padrec.decoding.rounds.triton_settling import settle_in_kernel
+from padrec.decoding.rounds.round_operations import RoundOperations
+from padrec.decoding.rounds.triton_acceptance import accept_in_kernel
 from padrec.decoding.trees.tree_growth import TreeGrowth
+from padrec.decoding.trees.tree_operations import TreeOperations
 from tests.decoding.walked_lists import assert_same_states, states_on, tree_on, walked
 from tests.kernel_device import DEVICE, needs_gpu
 from tests.stubs import random_catalog
@@ -48,7 +49,7 @@ def proposed(request: ListRequest, expansion: TreeExpansion, width: int, seed: i
     for level in range(expansion.depth):
         logits = torch.randn(5, 1 if level == 0 else width, request.vocabulary.size, generator=generator)
         growth.grow(logits, None)
-    return ForcedRuns(2, 2 if constraint.longest_run > 0 else 0).extend(growth.tree(), constraint)
+    return ForcedRuns(2, 2 if constraint.longest_run > 0 else 0).extend(growth.tree(), constraint, TreeOperations())
 
 
 def chosen_of(tree: TokenTree, constraint: Constraint[Any], n_tokens: int, agrees: float, seed: int) -> ChosenTokens:
@@ -82,16 +83,16 @@ def lists_at(request: ListRequest, lengths: list[int], device: torch.device) -> 
 @pytest.mark.parametrize(
     "shape", [(1, 1, 2), (1, 8, 9), (3, 4, 12), pytest.param((4, 9, 64), marks=needs_gpu)], ids=str
 )
-def test_a_round_is_settled_as_in_plain_pytorch(shape: tuple[int, int, int], constrained: bool, agrees: float) -> None:
+def test_a_round_is_accepted_as_in_plain_pytorch(shape: tuple[int, int, int], constrained: bool, agrees: float) -> None:
     width, depth, nodes = shape
     n_tokens = request_on("cpu", constrained).n_tokens
-    assert_settles(DynamicTree(depth, width, nodes), constrained, agrees, [0, 3, 8, n_tokens - 2, 4], seed=depth)
+    assert_accepts(DynamicTree(depth, width, nodes), constrained, agrees, [0, 3, 8, n_tokens - 2, 4], seed=depth)
 
 
 @pytest.mark.parametrize("constrained", [False, True])
-def test_a_round_without_proposals_is_settled_as_in_plain_pytorch(constrained: bool) -> None:
+def test_a_round_without_proposals_is_accepted_as_in_plain_pytorch(constrained: bool) -> None:
     n_tokens = request_on("cpu", constrained).n_tokens
-    assert_settles(RootOnly(), constrained, 1.0, [0, 3, 8, n_tokens - 1, 4], seed=0)
+    assert_accepts(RootOnly(), constrained, 1.0, [0, 3, 8, n_tokens - 1, 4], seed=0)
 
 
 @settings(max_examples=15)
@@ -105,13 +106,13 @@ def test_a_round_without_proposals_is_settled_as_in_plain_pytorch(constrained: b
     seed=st.integers(0, 1000),
 )
 @example(width=1, depth=1, nodes=2, constrained=False, agrees=1.0, written=[22] * 5, seed=0)
-def test_any_round_is_settled_as_in_plain_pytorch(
+def test_any_round_is_accepted_as_in_plain_pytorch(
     width: int, depth: int, nodes: int, constrained: bool, agrees: float, written: list[int], seed: int
 ) -> None:
-    assert_settles(DynamicTree(depth, width, nodes), constrained, agrees, written, seed)
+    assert_accepts(DynamicTree(depth, width, nodes), constrained, agrees, written, seed)
 
 
-def assert_settles(expansion: TreeExpansion, constrained: bool, agrees: float, written: list[int], seed: int) -> None:
+def assert_accepts(expansion: TreeExpansion, constrained: bool, agrees: float, written: list[int], seed: int) -> None:
     """After that many tokens that are `written`."""
     request, there = request_on("cpu", constrained), request_on(DEVICE, constrained)
     vocabulary = request.vocabulary
@@ -124,13 +125,9 @@ def assert_settles(expansion: TreeExpansion, constrained: bool, agrees: float, w
         RoundStatistics(len(written), vocabulary.n_slot_states, tree.max_depth, x.lengths.device)
         for x in (lists, found_lists)
     )
-    expected = settle(tree, chosen, lists, counts, expansion)
+    expected = RoundOperations().accept(tree, chosen, lists, counts, expansion)
     moved = ChosenTokens(chosen.tokens.to(DEVICE), chosen.log_probs.to(DEVICE), states_on(DEVICE, chosen.states))
-    found = Settled(
-        *settle_in_kernel(
-            tree_on(DEVICE, tree), moved, found_lists, found_counts, expansion.depth, expansion.draft_passes
-        )
-    )
+    found = accept_in_kernel(tree_on(DEVICE, tree), moved, found_lists, found_counts, expansion)
     assert torch.equal(found.path.cpu(), expected.path)
     assert torch.equal(found.count.cpu(), expected.count)
     kept = torch.arange(tree.max_depth + 1) < expected.count[:, None]
