@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 import padrec  # noqa: F401  # short class names in configs resolve among what is imported
 from padrec.catalog import InputError
 from padrec.data import Preparation
-from padrec.targets import read_checkpoint
+from padrec.training import read_checkpoint
 
 # Resolves ${…} last, overrides included.
 _PARSER_MODE = "omegaconf+"

@@ -15,15 +15,8 @@ from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.network_draft import NetworkDraft
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
-from padrec.targets import (
-    FrozenTarget,
-    TargetRecommender,
-    TrainableModule,
-    in_step_precision,
-    picked,
-    rows_of,
-    stored_vocabulary,
-)
+from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
+from padrec.training import TrainableModule, picked, rows_of, stored_vocabulary
 
 
 class PADRecDraft(TrainableModule):

@@ -11,8 +11,7 @@ from padrec.catalog import InputError
 from padrec.catalog.quantizers import RQVAE, separation_loss
 from padrec.quantization.embedding_datamodule import ItemVectors
 from padrec.quantization.quantizer_module import QuantizerModule
-from padrec.targets.recommender import read_checkpoint
-from padrec.targets.training import TrainableModule
+from padrec.training import TrainableModule, read_checkpoint, stored_hyperparameters
 
 _KIND = "quantizer"
 _RESTART_ITEMS = 4096
@@ -84,8 +83,7 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
             InputError: nothing is there, or it is not a quantizer.
         """
         checkpoint = read_checkpoint(Path(path), _KIND)
-        hyperparameters = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-        module = cls(dimension=checkpoint["dimension"], **hyperparameters)
+        module = cls(dimension=checkpoint["dimension"], **stored_hyperparameters(checkpoint))
         module.load_state_dict(checkpoint["state_dict"])
         return module.eval()
 

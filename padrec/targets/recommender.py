@@ -34,7 +34,14 @@ from padrec.targets.backbone import (
 from padrec.targets.compiled_layers import CompiledLayers
 from padrec.targets.pretrained import extend_vocabulary, load_pretrained
 from padrec.targets.residual_dropout import add_residual_dropout
-from padrec.targets.training import TrainableModule, picked, rows_of
+from padrec.training import (
+    TrainableModule,
+    picked,
+    read_checkpoint,
+    rows_of,
+    stored_hyperparameters,
+    stored_vocabulary,
+)
 
 if TYPE_CHECKING:
     from padrec.targets.low_rank import LowRankAdapters
@@ -183,8 +190,7 @@ class TargetRecommender(TrainableModule):
             return cls._of(model, vocabulary, catalog)
         checkpoint = read_checkpoint(path, "target")
         vocabulary = stored_vocabulary(checkpoint, "target")
-        hyperparameters = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-        target = cls(**hyperparameters, vocabulary=vocabulary, catalog=catalog)
+        target = cls(**stored_hyperparameters(checkpoint), vocabulary=vocabulary, catalog=catalog)
         target.on_load_checkpoint(checkpoint)
         target.load_state_dict(checkpoint["state_dict"])
         return target if target._adapters is None else cls._of(target.plain_backbone(), vocabulary, catalog)
@@ -317,43 +323,3 @@ def ranking_metrics(prefix: str) -> MetricCollection:
     metrics = {f"ndcg@{k}": NDCG(k) for k in (5, 10)} | {f"recall@{k}": Recall(k) for k in (5, 10)}
     # Compute groups would merge metrics whose first batches happen to agree.
     return MetricCollection(dict(metrics), prefix=prefix, compute_groups=False)
-
-
-def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
-    """Read a Lightning checkpoint of a padrec module, tensors and primitives only.
-
-    Args:
-        path: the file.
-        kind: `target` or `draft`; None takes either.
-
-    Raises:
-        InputError: no such file, not a checkpoint, or one of another kind of module.
-    """
-    if not path.is_file():
-        expected = f"the checkpoint or folder of a {kind}" if kind else "a checkpoint"
-        raise InputError(f"{path}: no such file, expected {expected}")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes happen to mean to the unpickler
-        raise InputError(f"{path}: cannot be read as a Lightning checkpoint of tensors and primitives") from error
-    if not isinstance(checkpoint, dict):
-        raise InputError(f"{path}: holds a {type(checkpoint).__name__}, expected a checkpoint")
-    found = checkpoint.get("kind")
-    if found is None or found != (kind or found):
-        raise InputError(f"{path}: a checkpoint of kind {found!r}, expected {kind or 'target or draft'!r}")
-    return checkpoint
-
-
-def stored_vocabulary(checkpoint: dict[str, Any], kind: str) -> SemanticIDVocabulary:
-    """The vocabulary that a checkpoint was trained with.
-
-    Args:
-        checkpoint: of a `target` or a `draft`.
-        kind: which of them is expected.
-
-    Raises:
-        InputError: a checkpoint of another kind.
-    """
-    if checkpoint.get("kind") != kind:
-        raise InputError(f"a checkpoint of kind {checkpoint.get('kind')!r}, expected {kind!r}")
-    return SemanticIDVocabulary(**checkpoint["vocabulary"])

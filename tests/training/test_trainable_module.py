@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from padrec.catalog import InputError
-from padrec.targets import TrainableModule
+from padrec.training import TrainableModule
 from tests.tiny_training import quiet_trainer, tiny_backbone, tiny_data, tiny_recommender
 
 

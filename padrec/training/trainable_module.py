@@ -1,4 +1,4 @@
-"""How targets and drafts are trained: optimiser, schedule, reproducible noise, exact means over processes."""
+"""How modules are trained: optimiser, schedule, reproducible noise, exact means over processes."""
 
 import math
 
@@ -85,16 +85,3 @@ class TrainableModule(L.LightningModule):
         """
         all_tokens = self.trainer.strategy.reduce(count.detach().float(), reduce_op="sum")
         return total * self.trainer.world_size / torch.as_tensor(all_tokens).clamp(min=1)
-
-
-def rows_of(mask: Tensor) -> Tensor:
-    """The places of True in a mask `[B, T]`, row by row: `b T + t`, int64 `[M]`.
-
-    It waits for the device, which every indexing by a mask does. So a step asks once, before there is much to wait for.
-    """
-    return mask.flatten().nonzero().squeeze(1)
-
-
-def picked(values: Tensor, rows: Tensor) -> Tensor:
-    """Of values `[B, T, *]` those at the places that `rows_of` found: `[M, *]`."""
-    return values.flatten(0, 1).index_select(0, rows)
