@@ -3,11 +3,7 @@
 from padrec.catalog import (
     Catalog,
     CatalogTrie,
-    ConcatenatedEmbeddings,
-    EmbeddingFile,
     InputError,
-    ItemEmbeddings,
-    PrincipalComponents,
     SemanticIDVocabulary,
 )
 from padrec.data import (
@@ -51,9 +47,13 @@ from padrec.drafts import AssistantModel, FeatureDraft, PADRecDraft
 from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
 from padrec.quantization import (
     BehaviourEmbeddings,
+    ConcatenatedEmbeddings,
+    EmbeddingFile,
     ItemEmbeddingDataModule,
+    ItemEmbeddings,
     ItemJSON,
     PreparedTexts,
+    PrincipalComponents,
     ResidualKMeansQuantizer,
     RQVAEQuantizer,
     SemanticIDWriter,

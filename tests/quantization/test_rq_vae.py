@@ -3,9 +3,9 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import InputError
-from padrec.catalog.quantizers import RQVAE, ResidualKMeans, sinkhorn
-from padrec.catalog.quantizers.codebook import Codebook
-from padrec.catalog.quantizers.k_means import squared_distances
+from padrec.quantization import RQVAE, ResidualKMeans, sinkhorn
+from padrec.quantization.codebook import Codebook
+from padrec.quantization.k_means import squared_distances
 
 
 def normal(n: int, d: int = 6, seed: int = 0) -> Tensor:

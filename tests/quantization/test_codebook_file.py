@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from padrec.catalog import InputError
-from padrec.catalog.quantizers import ResidualKMeans, read_codebooks, write_codebooks
+from padrec.quantization import ResidualKMeans, read_codebooks, write_codebooks
 
 
 def test_codebooks_come_back_and_give_the_same_codes(tmp_path: Path) -> None:

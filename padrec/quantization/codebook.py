@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from padrec.catalog.quantizers.k_means import squared_distances
-from padrec.catalog.quantizers.sinkhorn import sinkhorn
+from padrec.quantization.k_means import squared_distances
+from padrec.quantization.sinkhorn import sinkhorn
 
 
 class Codebook(nn.Module):

@@ -8,7 +8,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from padrec.catalog import InputError
-from padrec.catalog.quantizers.k_means import KMeans, squared_distances
+from padrec.quantization.k_means import KMeans, squared_distances
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from padrec.catalog import InputError
-from padrec.catalog.quantizers import ResidualKMeans, add_disambiguation_slot, count_collisions, reassign_collisions
+from padrec.quantization import ResidualKMeans, add_disambiguation_slot, count_collisions, reassign_collisions
 
 
 class TableQuantizer:

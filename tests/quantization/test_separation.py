@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from padrec.catalog.quantizers import separation_loss
+from padrec.quantization import separation_loss
 
 
 def normal(n: int, d: int = 3, seed: int = 0) -> Tensor:

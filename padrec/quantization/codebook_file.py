@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from padrec.catalog.errors import InputError
+from padrec.catalog import InputError
 
 
 def write_codebooks(path: Path, codebooks: Sequence[Tensor]) -> None:

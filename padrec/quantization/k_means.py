@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from padrec.catalog.errors import InputError
+from padrec.catalog import InputError
 
 # k-means++ looks at so many points per cluster: each of its draws is a pass over all that it looks at.
 _SEEDING_POINTS = 64

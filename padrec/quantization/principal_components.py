@@ -7,8 +7,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from padrec.catalog.errors import InputError
-from padrec.catalog.item_embeddings import EmbeddingSource, ItemEmbeddings
+from padrec.catalog import InputError
+from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 
 _BATCH_ITEMS = 16384
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from padrec.catalog import ConcatenatedEmbeddings, EmbeddingFile, InputError, ItemEmbeddings
+from padrec.catalog import InputError
+from padrec.quantization import ConcatenatedEmbeddings, EmbeddingFile, ItemEmbeddings
 
 
 def three_items(dimension: int = 2) -> ItemEmbeddings:

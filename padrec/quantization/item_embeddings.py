@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from padrec.catalog.errors import InputError
+from padrec.catalog import InputError
 
 _TENSOR = "embeddings"
 

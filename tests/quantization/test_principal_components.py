@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from padrec.catalog import EmbeddingSource, InputError, ItemEmbeddings, PrincipalComponents
+from padrec.catalog import InputError
+from padrec.quantization import EmbeddingSource, ItemEmbeddings, PrincipalComponents
 
 
 class Given(EmbeddingSource):

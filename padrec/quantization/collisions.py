@@ -4,8 +4,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from padrec.catalog.errors import InputError
-from padrec.catalog.quantizers.quantizer import Quantizer
+from padrec.catalog import InputError
+from padrec.quantization.quantizer import Quantizer
 
 # Items whose distances to all codes are in memory at a time.
 _BATCH_ITEMS = 16384

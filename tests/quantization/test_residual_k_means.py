@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import InputError
-from padrec.catalog.quantizers import ResidualKMeans
+from padrec.quantization import ResidualKMeans
 
 
 def normal(n: int, d: int = 3) -> Tensor:
