@@ -6,7 +6,7 @@ from pathlib import Path
 
 from padrec.catalog import Catalog, InputError
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers.files import read_json_lines
+from padrec.data.json_file import read_json_lines
 
 _EXPECTED = '{"user": key, "history": [item key, …], "items": [item key, …]}'
 

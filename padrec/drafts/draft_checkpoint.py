@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from padrec.catalog import InputError, SemanticIDVocabulary
-from padrec.data.readers.files import read_json_object
+from padrec.data.json_file import read_json_object
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.training import read_checkpoint
 

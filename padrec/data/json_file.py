@@ -1,10 +1,11 @@
-"""Text and JSON files as people hand them over, with every mistake named."""
+"""JSON files as people hand them over, with every mistake named."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from padrec.catalog import InputError
+from padrec.data.text_file import read_text
 
 
 def read_json_object(path: Path, expected: str) -> dict[str, object]:
@@ -63,34 +64,3 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, 
         if not isinstance(row, dict):
             raise InputError(f"{place}: a JSON {type(row).__name__}, expected {expected}")
         yield place, row
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file.
-
-    Raises:
-        InputError: the file is missing, cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8, expected a UTF-8 text file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def only_file(folder: Path, pattern: str) -> Path:
-    """The one file in a folder that matches a pattern.
-
-    Raises:
-        InputError: the folder is missing, or none or several files match.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise InputError(f"{folder}: expected one file {pattern}, found {names}")
-    return found[0]
