@@ -3,16 +3,16 @@ from pathlib import Path
 from padrec.catalog import SemanticIDVocabulary
 from padrec.data import ItemSequences, PromptTemplate
 from padrec.data.sequence_encoder import SequenceEncoder
-from padrec.data.training_rows import FILLER_ROW, TrainingRows
+from padrec.data.window_rows import FILLER_ROW, WindowRows
 from padrec.data.windows import cut_windows, list_windows
 from tests.data.toy_data import toy_catalog
 from tests.tiny_language_model import save_tiny_tokenizer
 
 
-def make_rows() -> TrainingRows:
+def make_rows() -> WindowRows:
     sequences = ItemSequences.from_lists([[0, 1, 2, 3, 4, 6, 7], [5]])
     encoder = SequenceEncoder(SemanticIDVocabulary((3, 3)), toy_catalog())
-    return TrainingRows(cut_windows(sequences, max_history=2, list_length=2), encoder)
+    return WindowRows(cut_windows(sequences, max_history=2, list_length=2), encoder)
 
 
 def test_first_window_supervises_all_but_bos_and_padding() -> None:
@@ -43,7 +43,7 @@ def test_text_ends_the_history_where_the_list_begins(tmp_path: Path) -> None:
     vocabulary = SemanticIDVocabulary((3, 3), text_tokens=template.text_tokens, tokenizer=template.fingerprint)
     encoder = SequenceEncoder(vocabulary, toy_catalog(), template)
     sequences = ItemSequences.from_lists([[0, 1, 2, 3, 4, 6, 7], [5]] + [[0, 1, 2, 3]] * 40)
-    rows = TrainingRows(cut_windows(sequences, max_history=2, list_length=2), encoder, seed=3)
+    rows = WindowRows(cut_windows(sequences, max_history=2, list_length=2), encoder, seed=3)
     places = [  # items before the text, of every row
         rows[row].tokens[0].tolist().index(template.closing[0]) // 3 for row in range(len(rows))
     ]
@@ -51,7 +51,7 @@ def test_text_ends_the_history_where_the_list_begins(tmp_path: Path) -> None:
     assert places[1:4] == [2, 2, 1]
     assert set(places[4:]) == {1, 2, 3}
     assert rows[4].supervised[0].sum() == 4 * 3
-    again = TrainingRows(rows.windows, encoder, seed=3)
+    again = WindowRows(rows.windows, encoder, seed=3)
     assert all(rows[row].tokens.equal(again[row].tokens) for row in range(len(rows)))
 
 
@@ -60,7 +60,7 @@ def test_a_marker_stands_between_a_history_and_its_list_alone() -> None:
     lists = list_windows(ItemSequences.from_lists([[3]]), ItemSequences.from_lists([[6, 7]]))
     vocabulary = SemanticIDVocabulary((3, 3))
     encoders = (SequenceEncoder(vocabulary, toy_catalog(), list_marker=marker) for marker in (False, True))
-    plain, marked = (TrainingRows(logged.appended(lists), encoder)[[0, 1]] for encoder in encoders)
+    plain, marked = (WindowRows(logged.appended(lists), encoder)[[0, 1]] for encoder in encoders)
     assert marked.lengths.tolist() == [10, 11]
     # The row of what a user did only becomes as wide as the other.
     assert marked.tokens[0].tolist() == [*plain.tokens[0].tolist(), vocabulary.pad_token]
@@ -80,7 +80,7 @@ def test_a_marker_stands_behind_the_text_of_generated_lists_alone(tmp_path: Path
     logged = cut_windows(ItemSequences.from_lists([[0, 1, 2, 3]]), max_history=2, list_length=2)
     lists = list_windows(ItemSequences.from_lists([[3, 0]]), ItemSequences.from_lists([[6, 7]]))
     encoders = (SequenceEncoder(vocabulary, toy_catalog(), template, marker) for marker in (False, True))
-    plain, marked = (TrainingRows(logged.appended(lists), encoder)[[0, 1]] for encoder in encoders)
+    plain, marked = (WindowRows(logged.appended(lists), encoder)[[0, 1]] for encoder in encoders)
     assert marked.lengths.tolist() == [14, 15]
     assert marked.tokens[0, :14].tolist() == plain.tokens[0].tolist()
     text, marker = template.closing, vocabulary.eos_token
