@@ -45,7 +45,7 @@ from padrec.decoding import (
     TransformersDecoder,
     TransformersRunner,
 )
-from padrec.drafts import AssistantModel, FeatureDraft, PADRecDraft
+from padrec.drafts import AssistantModel, DraftWeights, FeatureDraft, PADRecDraft
 from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
 from padrec.quantization import (
     BehaviourEmbeddings,
@@ -62,7 +62,7 @@ from padrec.quantization import (
     TargetEmbeddings,
     TextEmbeddings,
 )
-from padrec.targets import TargetRecommender
+from padrec.targets import PretrainedModel, TargetRecommender, TargetWeights
 
 __all__ = [
     "AdaptiveDecoder",
@@ -80,6 +80,7 @@ __all__ = [
     "CatalogTrie",
     "Chain",
     "ConcatenatedEmbeddings",
+    "DraftWeights",
     "DynamicTree",
     "EmbeddingFile",
     "FastestDecoder",
@@ -98,6 +99,7 @@ __all__ = [
     "Preparation",
     "PreparedReader",
     "PreparedTexts",
+    "PretrainedModel",
     "PrincipalComponents",
     "PromptTemplate",
     "Prompts",
@@ -118,6 +120,7 @@ __all__ = [
     "TableLog",
     "TargetEmbeddings",
     "TargetRecommender",
+    "TargetWeights",
     "TextEmbeddings",
     "TimeSplit",
     "TransformersBeamDecoder",

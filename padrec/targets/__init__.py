@@ -9,11 +9,18 @@ from padrec.targets.backbone import (
     to_precision,
 )
 from padrec.targets.frozen import FrozenTarget
+from padrec.targets.initial_weights import InitialModel, InitialWeights
+from padrec.targets.pretrained_model import PretrainedModel
 from padrec.targets.recommender import TargetRecommender
+from padrec.targets.target_weights import TargetWeights
 
 __all__ = [
     "FrozenTarget",
+    "InitialModel",
+    "InitialWeights",
+    "PretrainedModel",
     "TargetRecommender",
+    "TargetWeights",
     "build_backbone",
     "fingerprint",
     "in_step_precision",

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from padrec.catalog import InputError
 from padrec.data import PromptTemplate, SemanticIDDataModule
 from padrec.decoding import BeamDecoder
-from padrec.targets import TargetRecommender, fingerprint
+from padrec.targets import PretrainedModel, TargetRecommender, TargetWeights, fingerprint
 from tests.tiny_language_model import ITEM, TEXT, save_tiny_language_model, save_tiny_tokenizer
 from tests.tiny_training import first_prompts, quiet_trainer, tiny_data
 
@@ -28,7 +28,8 @@ def text_data(folder: Path, **arguments: Any) -> SemanticIDDataModule:
 
 def recommender(folder: Path, data: SemanticIDDataModule, **arguments: Any) -> TargetRecommender:
     given = {"catalog": data.catalog, "list_length": data.list_length, "warmup_steps": 1, **arguments}
-    return TargetRecommender(data.vocabulary, pretrained=str(folder), **given)
+    start = PretrainedModel(str(folder), given.pop("lora", None))
+    return TargetRecommender(data.vocabulary, initial_weights=start, **given)
 
 
 def trained(folder: Path, data: SemanticIDDataModule, **arguments: Any) -> TargetRecommender:
@@ -224,16 +225,10 @@ def test_tokenizer_and_model_have_to_belong_together(own_folder: Path, tmp_path:
         recommender(own_folder, text_data(own_folder))
 
 
-def test_a_target_starts_from_something(folder: Path) -> None:
+def test_a_target_starts_from_something() -> None:
     data = tiny_data()
-    with pytest.raises(InputError, match="neither backbone nor pretrained nor initial_target: expected"):
+    with pytest.raises(InputError, match="neither backbone nor initial_weights: expected"):
         TargetRecommender(data.vocabulary)
-    with pytest.raises(InputError, match="lora without pretrained: expected"):
-        TargetRecommender(data.vocabulary, {"model_type": "llama"}, lora={})
-    adapters: list[dict[str, Any] | None] = [None, {}]
-    for lora in adapters:
-        with pytest.raises(InputError, match=r"pretrained .* and initial_target t\.ckpt: expected one of them"):
-            recommender(folder, data, initial_target="t.ckpt", lora=lora)
 
 
 @pytest.mark.parametrize("lora", [None, {"r": 2}])
@@ -242,7 +237,8 @@ def test_training_goes_on_from_a_target_that_was_pretrained(
 ) -> None:
     data = text_data(own_folder)
     first = trained(own_folder, data, lora=lora)
-    second = TargetRecommender(data.vocabulary, initial_target=str(own_folder / "target.ckpt"), dropout=0.1)
+    start = TargetWeights(str(own_folder / "target.ckpt"))
+    second = TargetRecommender(data.vocabulary, initial_weights=start, dropout=0.1)
     assert second.fingerprint() == first.fingerprint()
     trainer = quiet_trainer(tmp_path, max_steps=1, limit_val_batches=0)
     trainer.fit(second, datamodule=data)

@@ -10,7 +10,40 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.data.tokenizer import check_name, load_tokenizer, tokenizer_fingerprint
-from padrec.targets.backbone import read_weights
+from padrec.targets.backbone import fingerprint, read_weights
+from padrec.targets.initial_weights import InitialModel, InitialWeights
+
+
+class PretrainedModel(InitialWeights):
+    """The weights of a pretrained language model, whose vocabulary is extended by that of the data.
+
+    Either all weights are trained, or low-rank adapters and the rows of the new tokens; see `LowRankAdapters`. Adapters
+    are merged into plain weights wherever lists are written and where the target is loaded.
+
+    Args:
+        path: folder or hub name of a causal language model with its tokenizer, that of the data's prompt template.
+        lora: settings of the low-rank adapters, `{}` for the defaults; None trains all weights.
+    """
+
+    def __init__(self, path: str, lora: dict[str, Any] | None = None) -> None:
+        self._path = path
+        self._lora = lora
+
+    def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
+        """See `InitialWeights`.
+
+        Raises:
+            InputError: see `load_pretrained` and `LowRankAdapters`.
+        """
+        model = load_pretrained(self._path, vocabulary, backbone)
+        known_as = fingerprint(model)
+        extend_vocabulary(model, vocabulary, seed)
+        if self._lora is None:
+            return InitialModel(model)
+        # Only here: peft takes seconds to import, and most runs need no adapters.
+        from padrec.targets.low_rank import LowRankAdapters
+
+        return InitialModel(model, LowRankAdapters(model, vocabulary, self._lora), self._path, known_as)
 
 
 def load_pretrained(
