@@ -182,7 +182,8 @@ def test_evaluation_compares_with_all_that_transformers_offers(runs: Path, tmp_p
         "assisted": {"class_path": decoder, "init_args": {"assistant": assistant}},
     }
     overlay = tmp_path / "arms.yaml"
-    overlay.write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}, sort_keys=False))
+    compared = {"arms": arms, "further_references": ["transformers"]}
+    overlay.write_text(yaml.safe_dump({"model": {"init_args": compared}}, sort_keys=False))
     run("fit", "target", f"{named('assistant')} --model.init_args.backbone.num_hidden_layers=1")
     run("test", "evaluate", f"{named('today')} --config={overlay} --data.init_args.eval_batch_size=1")
     report = json.loads((runs / "today" / "report.json").read_text())
@@ -393,6 +394,12 @@ WRONG_INPUT = {
     ),
     "target as draft": ("test", "evaluate", "--config={tmp}/target-as-draft.yaml", ["kind 'target', expected 'draft'"]),
     "no reference arm": ("test", "evaluate", "--config={tmp}/no-reference.yaml", ["'autoregressive'"]),
+    "no further reference": (
+        "test",
+        "evaluate",
+        "--model.init_args.further_references=[slow]",
+        ["arm 'slow' among them"],
+    ),
 }
 
 
