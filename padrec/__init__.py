@@ -3,11 +3,7 @@
 from padrec.catalog import (
     Catalog,
     CatalogTrie,
-    ConcatenatedEmbeddings,
-    EmbeddingFile,
     InputError,
-    ItemEmbeddings,
-    PrincipalComponents,
     SemanticIDVocabulary,
 )
 from padrec.data import (
@@ -15,8 +11,10 @@ from padrec.data import (
     AmazonReviews2018,
     AmazonReviews2023,
     AtSpeedReader,
+    GeneratedLists,
     LCRecReader,
     LeaveLastOut,
+    LoggedSequences,
     MiniOneRecReader,
     Preparation,
     PreparedReader,
@@ -47,20 +45,24 @@ from padrec.decoding import (
     TransformersDecoder,
     TransformersRunner,
 )
-from padrec.drafts import AssistantModel, FeatureDraft, PADRecDraft
+from padrec.drafts import AssistantModel, DraftWeights, FeatureDraft, PADRecDraft
 from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
 from padrec.quantization import (
     BehaviourEmbeddings,
+    ConcatenatedEmbeddings,
+    EmbeddingFile,
     ItemEmbeddingDataModule,
+    ItemEmbeddings,
     ItemJSON,
     PreparedTexts,
+    PrincipalComponents,
     ResidualKMeansQuantizer,
     RQVAEQuantizer,
     SemanticIDWriter,
     TargetEmbeddings,
     TextEmbeddings,
 )
-from padrec.targets import TargetRecommender
+from padrec.targets import PretrainedModel, TargetRecommender, TargetWeights
 
 __all__ = [
     "AdaptiveDecoder",
@@ -78,10 +80,12 @@ __all__ = [
     "CatalogTrie",
     "Chain",
     "ConcatenatedEmbeddings",
+    "DraftWeights",
     "DynamicTree",
     "EmbeddingFile",
     "FastestDecoder",
     "FeatureDraft",
+    "GeneratedLists",
     "InputError",
     "ItemEmbeddingDataModule",
     "ItemEmbeddings",
@@ -89,11 +93,13 @@ __all__ = [
     "LCRecReader",
     "LeaveLastOut",
     "ListRequest",
+    "LoggedSequences",
     "MiniOneRecReader",
     "PADRecDraft",
     "Preparation",
     "PreparedReader",
     "PreparedTexts",
+    "PretrainedModel",
     "PrincipalComponents",
     "PromptTemplate",
     "Prompts",
@@ -114,6 +120,7 @@ __all__ = [
     "TableLog",
     "TargetEmbeddings",
     "TargetRecommender",
+    "TargetWeights",
     "TextEmbeddings",
     "TimeSplit",
     "TransformersBeamDecoder",

@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 import padrec  # noqa: F401  # short class names in configs resolve among what is imported
 from padrec.catalog import InputError
 from padrec.data import Preparation
-from padrec.targets import read_checkpoint
+from padrec.targets import TargetRecommender
+from padrec.training import read_checkpoint
 
 # Resolves ${…} last, overrides included.
 _PARSER_MODE = "omegaconf+"
@@ -39,6 +40,16 @@ class PadrecCLI(LightningCLI):
         """Link what the datamodule knows to the models that ask for it; others are left alone."""
         for name in _LINKS:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Name the initial weights of a target's checkpoint, which holds primitives, as a config names them."""
+        subcommand = self.config.subcommand
+        model = self.config[subcommand].model
+        stored = model.pop("dict_kwargs", {})  # those of a checkpoint's hyperparameters that are no arguments
+        if locate(model.class_path) is TargetRecommender and stored:
+            start = TargetRecommender.stored_initial_weights(stored)
+            chosen = {"class_path": model.class_path, "init_args": {"initial_weights": start}}
+            self.config = self.parser.parse_object({subcommand: {"model": chosen}}, self.config)
 
     def before_predict(self) -> None:
         """Keep predictions from piling up in memory: `RecommendationWriter` takes them as they come."""

@@ -130,7 +130,8 @@ def test_lists_of_the_target_can_be_predicted_and_trained_on(runs: Path, tmp_pat
     assert len(rows) == 24
     assert {len(row["items"]) for row in rows} == {4}
     assert all(item.startswith("item-") for row in rows for item in row["items"])
-    run("fit", "draft", f"{named('on-lists')} --data.init_args.generated_lists=[{lists}]")
+    both = f"--data.init_args.training_rows+=padrec.LoggedSequences {_TRAIN_ON_LISTS}[{lists}]"
+    run("fit", "draft", f"{named('on-lists')} {both}")
     assert len(logged(runs / "on-lists", "train/loss")) > len(logged(runs / "padrec", "train/loss"))
 
 
@@ -181,7 +182,8 @@ def test_evaluation_compares_with_all_that_transformers_offers(runs: Path, tmp_p
         "assisted": {"class_path": decoder, "init_args": {"assistant": assistant}},
     }
     overlay = tmp_path / "arms.yaml"
-    overlay.write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}, sort_keys=False))
+    compared = {"arms": arms, "further_references": ["transformers"]}
+    overlay.write_text(yaml.safe_dump({"model": {"init_args": compared}}, sort_keys=False))
     run("fit", "target", f"{named('assistant')} --model.init_args.backbone.num_hidden_layers=1")
     run("test", "evaluate", f"{named('today')} --config={overlay} --data.init_args.eval_batch_size=1")
     report = json.loads((runs / "today" / "report.json").read_text())
@@ -256,6 +258,9 @@ def write_wrong_inputs(folder: Path, runs: Path) -> None:
     (folder / "assistant-of-others.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"arms": arms}}}))
 
 
+_TRAIN_ON_LISTS = (
+    "--data.init_args.training_rows+=padrec.GeneratedLists --data.init_args.training_rows.init_args.paths="
+)
 _READ = (
     "--data.init_args.list_length=2 --data.init_args.reader=padrec.LCRecReader "
     "--data.init_args.reader.init_args.folder="
@@ -321,7 +326,7 @@ WRONG_INPUT = {
     "unknown item": (
         "fit",
         "target",
-        "--data.init_args.generated_lists=[{tmp}/unknown-item.jsonl]",
+        _TRAIN_ON_LISTS + "[{tmp}/unknown-item.jsonl]",
         ["unknown-item.jsonl, line 1", "'item-777' is not among the 30 items"],
     ),
     "long list": ("fit", "target", "--data.init_args.list_length=28", ["list_length is 28", "at most the 27"]),
@@ -370,6 +375,12 @@ WRONG_INPUT = {
     ),
     "target as draft": ("test", "evaluate", "--config={tmp}/target-as-draft.yaml", ["kind 'target', expected 'draft'"]),
     "no reference arm": ("test", "evaluate", "--config={tmp}/no-reference.yaml", ["'autoregressive'"]),
+    "no further reference": (
+        "test",
+        "evaluate",
+        "--model.init_args.further_references=[slow]",
+        ["arm 'slow' among them"],
+    ),
 }
 
 

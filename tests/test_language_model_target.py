@@ -11,9 +11,10 @@ from padrec.targets import TargetRecommender
 from tests.tiny_language_model import save_tiny_language_model
 
 _CONF = Path(__file__).parent / "conf"
+_WEIGHTS = "--model.init_args.initial_weights"
 _TRAINING = {
     "all-weights": "",
-    "adapters": "--model.init_args.lora.r=4 --model.init_args.lora.lora_dropout=0.1",
+    "adapters": f"{_WEIGHTS}.init_args.lora.r=4 {_WEIGHTS}.init_args.lora.lora_dropout=0.1",
 }
 
 
@@ -25,7 +26,8 @@ def run(stage: str, config: str, arguments: str = "") -> None:
 
 def training(kind: str) -> str:
     """Arguments that make the target of target.yaml start from the language model."""
-    return f"--model.init_args.backbone=null --model.init_args.pretrained=$LM {_TRAINING[kind]}"
+    start = f"{_WEIGHTS}=padrec.PretrainedModel {_WEIGHTS}.init_args.path=$LM"
+    return f"--model.init_args.backbone=null {start} {_TRAINING[kind]}"
 
 
 @pytest.fixture(scope="module", params=_TRAINING)
@@ -118,16 +120,16 @@ def test_a_resumed_fit_ends_as_an_uninterrupted_one(kind: str, runs: Path) -> No
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--model.init_args.lora.rank=3", "lora: unknown setting rank, expected some of"),
+        (f"{_WEIGHTS}.init_args.lora.rank=3", "lora: unknown setting rank, expected some of"),
         ("--model.init_args.backbone.hidden_size=8", "hidden_size is 16, but backbone asks for 8: leave backbone out"),
-        ("--model.init_args.pretrained=./absent", "absent: no such folder, expected a folder or the hub name"),
+        (f"{_WEIGHTS}.init_args.path=./absent", "absent: no such folder, expected a folder or the hub name"),
         ("--data.init_args.prompt.init_args.text=Buy!", "prompt text 'Buy!': no {history}, expected it once"),
     ],
 )
 def test_wrong_input_ends_with_one_message(
     argument: str, message: str, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start = f"--model.init_args.pretrained={runs}/language-model --model.init_args.backbone=null"
+    start = training("all-weights").replace("$LM", str(runs / "language-model"))
     with pytest.raises(SystemExit) as caught:
         run("fit", "target", f"{start} {argument} --trainer.logger=false")
     assert caught.value.code == 2

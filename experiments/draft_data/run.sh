@@ -12,13 +12,13 @@ lists() { # name, temperature
     --trainer.callbacks "[{class_path: padrec.RecommendationWriter, init_args: {path: $results/$1.jsonl}}]"
 }
 
-fit() { # name, whether logged sequences are among the rows
-  padrec fit --config $configs/draft.yaml --trainer.logger.init_args.name "$1" --data.init_args.logged_sequences "$2"
+fit() { # name, more arguments
+  padrec fit --config $configs/draft.yaml --trainer.logger.init_args.name "$@"
 }
 
 lists greedy 0
 lists sampled 1
-fit mixed true
-fit lists false
+fit mixed
+fit lists --config $configs/lists_alone.yaml
 padrec test --config $configs/evaluate.yaml
 cat $results/evaluate/report.md

@@ -106,7 +106,9 @@ teach_lists() { # ids
         --trainer.callbacks.path "$results/$name.jsonl" --ckpt_path "$(best "$teacher")" "${more[@]}"
       overlays "$start"
       fit "$name" "${chosen[@]}" --config $configs/list_target.yaml --trainer.max_epochs "$list_epochs" \
-        --data.init_args.generated_lists "[$results/$name.jsonl]" --model.init_args.initial_target "$(best "$student")"
+        --data.init_args.training_rows "[{class_path: padrec.LoggedSequences}, {class_path: padrec.GeneratedLists, \
+          init_args: {paths: [$results/$name.jsonl]}}]" --model.init_args.initial_weights padrec.TargetWeights \
+        --model.init_args.initial_weights.init_args.path "$(best "$student")"
     fi
     student=$name teacher=$name config=$start marker=true
   done

@@ -35,7 +35,8 @@ def score_lists(data: Path, lists: Path, part: Literal["validation", "test"]) ->
     users = [str(json.loads(line)["user"]) for line in lists.read_text().splitlines()]
     if sorted(users) != sorted(split.user_keys):
         raise InputError(f"{lists}: {len(users)} lists, expected one for each of the {len(split.user_keys)} users")
-    found = read_generated_lists([str(lists)], dataset.catalog, max_history=1, list_length=10).lists.padded()
+    _, items = read_generated_lists([str(lists)], dataset.catalog, max_history=1, list_length=10)
+    found = items.padded()
     row = {user: number for number, user in enumerate(split.user_keys)}
     relevant = truth.select(torch.tensor([row[user] for user in users])).padded()
     scores: dict[str, float] = {}

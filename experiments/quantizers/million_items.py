@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
-from padrec.catalog.quantizers import ResidualKMeans, count_collisions
 from padrec.evaluation.report import check_writable, markdown_table, write_report
+from padrec.quantization import ResidualKMeans, count_collisions
 
 
 def measure(

@@ -25,7 +25,7 @@ for seed in 0 1 2; do
   while read -r name slots steps; do
     draft "$name-$seed" --seed_everything $seed --data.init_args.seed $seed \
       --model.init_args.slot_embeddings "$slots" --model.init_args.step_embeddings "$steps" \
-      --model.init_args.initial_draft $results/base/checkpoints/last.ckpt </dev/null
+      --model.init_args.initial_weights.init_args.path $results/base/checkpoints/last.ckpt </dev/null
   done <<<"hass false false
 slots true false
 steps false true

@@ -2,8 +2,10 @@
 
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.data.datamodule import SemanticIDDataModule
+from padrec.data.generated_lists import GeneratedLists
 from padrec.data.interactions import Interactions
 from padrec.data.item_sequences import ItemSequences
+from padrec.data.logged_sequences import LoggedSequences
 from padrec.data.logs import AmazonReviews2014, AmazonReviews2018, AmazonReviews2023, LogSource, TableLog
 from padrec.data.preparation import LeaveLastOut, Preparation, SplitRule, TimeSplit
 from padrec.data.prompt_template import PromptTemplate
@@ -17,6 +19,7 @@ from padrec.data.readers import (
     SyntheticReader,
 )
 from padrec.data.splits import Split, leave_one_out
+from padrec.data.training_rows import TrainingRows
 
 __all__ = [
     "AmazonReviews2014",
@@ -24,11 +27,13 @@ __all__ = [
     "AmazonReviews2023",
     "AtSpeedReader",
     "Dataset",
+    "GeneratedLists",
     "Interactions",
     "ItemSequences",
     "LCRecReader",
     "LeaveLastOut",
     "LogSource",
+    "LoggedSequences",
     "MiniOneRecReader",
     "Preparation",
     "PreparedReader",
@@ -42,5 +47,6 @@ __all__ = [
     "SyntheticReader",
     "TableLog",
     "TimeSplit",
+    "TrainingRows",
     "leave_one_out",
 ]

@@ -1,6 +1,7 @@
 """The data of every stage, from the reader to the batches."""
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch, SequenceBatch
-from padrec.data.generated_lists import read_generated_lists
 from padrec.data.global_batch_sampler import GlobalBatchSampler
 from padrec.data.item_sequences import ItemSequences
+from padrec.data.logged_sequences import LoggedSequences
 from padrec.data.prompt_file import UserHistories, read_prompt_file
 from padrec.data.prompt_rows import PromptRows, evaluation_prompts, random_cut_prompts
 from padrec.data.prompt_template import PromptTemplate
@@ -23,7 +24,8 @@ from padrec.data.resumable_loader import ResumableLoader
 from padrec.data.sequence_encoder import SequenceEncoder
 from padrec.data.splits import Split, leave_one_out
 from padrec.data.training_rows import TrainingRows
-from padrec.data.windows import Windows, cut_windows, list_windows
+from padrec.data.window_rows import WindowRows
+from padrec.data.windows import Windows
 
 
 class SemanticIDDataModule(LightningDataModule):
@@ -45,9 +47,8 @@ class SemanticIDDataModule(LightningDataModule):
         prompt: the text of prompts, for a target that starts from a pretrained language model; None writes no text.
         short_users: users with too few items for leave-one-out: refuse the data, or leave those users out.
         max_users: the most users to validate, test and predict with, a random sample; None takes all.
-        generated_lists: JSON-lines files of lists that a target generated, to train on beside the logged sequences;
-            a row is `{"user": key, "history": [item key, …], "items": [item key, …]}`.
-        logged_sequences: whether what users did is trained on; False trains on the generated lists alone.
+        training_rows: what to train on, such as `LoggedSequences` and `GeneratedLists`, one after the other; None is
+            what users did alone.
         list_marker: whether `<eos>` stands between a history, with the text of `prompt`, and a list: it ends the
             prompts, and goes into the rows of generated lists. A target that is trained so writes lists behind the
             marker and continues what a user did without it.
@@ -79,8 +80,7 @@ class SemanticIDDataModule(LightningDataModule):
         prompt: PromptTemplate | None = None,
         short_users: Literal["error", "drop"] = "error",
         max_users: int | None = None,
-        generated_lists: list[str] | None = None,
-        logged_sequences: bool = True,
+        training_rows: list[TrainingRows] | None = None,
         list_marker: bool = False,
         predict_split: Literal["test", "train"] = "test",
         predict_cuts: int = 1,
@@ -95,8 +95,7 @@ class SemanticIDDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.max_users = max_users
-        self.generated_lists = generated_lists or []
-        self.logged_sequences = logged_sequences
+        self.training_rows = [LoggedSequences()] if training_rows is None else training_rows
         self.predict_split = predict_split
         self.predict_cuts = predict_cuts
         self.predict_prompts = predict_prompts
@@ -142,8 +141,8 @@ class SemanticIDDataModule(LightningDataModule):
             raise InputError(f"predict_split is {self.predict_split!r}, expected 'test' or 'train'")
         if self.unknown_items not in ("error", "drop"):
             raise InputError(f"unknown_items is {self.unknown_items!r}, expected 'error' or 'drop'")
-        if not self.logged_sequences and not self.generated_lists:
-            raise InputError("logged_sequences is false without generated_lists, expected one of them to train on")
+        if not self.training_rows:
+            raise InputError("training_rows is empty, expected something to train on, or null for what users did")
         if self.predict_prompts is not None and self.predict_split == "train":
             raise InputError(
                 f"predict_prompts is {self.predict_prompts!r} and predict_split 'train', expected one of them: users "
@@ -189,35 +188,23 @@ class SemanticIDDataModule(LightningDataModule):
         return max(of_a_list, logged)
 
     def setup(self, stage: str) -> None:
-        """Read the generated lists and cut the training rows before a fit.
+        """Gather the training rows before a fit.
 
         Raises:
-            InputError: a file of generated lists is missing or wrong, or no user has items to train on.
+            InputError: a source has no rows, or a file is missing or wrong.
         """
         if stage != "fit" or self._windows is not None:
             return
-        if not self.generated_lists:
-            self._windows = self._logged_windows()
-        elif self.logged_sequences:
-            self._windows = self._logged_windows().appended(self._list_windows())
-        else:
-            self._windows = self._list_windows()
-
-    def _logged_windows(self) -> Windows:
-        windows = cut_windows(self._split.train, self.max_history, self.list_length)
-        if len(windows.starts) == 0:
-            raise InputError(f"{self._split.source}: no user has items to train on, expected some")
-        return windows
-
-    def _list_windows(self) -> Windows:
-        generated = read_generated_lists(self.generated_lists, self._catalog, self.max_history, self.list_length)
-        return list_windows(generated.histories, generated.lists)
+        parts = [
+            rows.windows(self._split, self._catalog, self.max_history, self.list_length) for rows in self.training_rows
+        ]
+        self._windows = reduce(Windows.appended, parts)
 
     def train_dataloader(self) -> DataLoader[SequenceBatch]:
         """Batches of training rows, the same on any number of processes; resumes within an epoch."""
         self.setup("fit")
         assert self._windows is not None
-        rows = TrainingRows(self._windows, self._encoder, self.seed)
+        rows = WindowRows(self._windows, self._encoder, self.seed)
         n_processes, process = self._processes()
         sampler = GlobalBatchSampler(rows.lengths, self.batch_size, n_processes, process, self.seed)
         return ResumableLoader(

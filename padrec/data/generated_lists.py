@@ -1,37 +1,51 @@
 """Lists that a target generated, to train on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from padrec.catalog import Catalog, InputError
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers.files import read_json_lines
+from padrec.data.json_file import read_json_lines
+from padrec.data.splits import Split
+from padrec.data.training_rows import TrainingRows
+from padrec.data.windows import Windows, list_windows
 
 _EXPECTED = '{"user": key, "history": [item key, …], "items": [item key, …]}'
 
 
-@dataclass(frozen=True)
-class GeneratedLists:
-    """Lists and the histories that they were generated from.
+class GeneratedLists(TrainingRows):
+    """Lists behind the histories that they were generated from; only the lists are predicted.
 
-    Attributes:
-        histories: item indices, one row per list.
-        lists: item indices, one for each generated leaf.
+    Args:
+        paths: JSON-lines files, such as `RecommendationWriter` writes; see `read_generated_lists`.
+
+    Raises:
+        InputError: no files.
     """
 
-    histories: ItemSequences
-    lists: ItemSequences
+    def __init__(self, paths: list[str]) -> None:
+        if not paths:
+            raise InputError("no files of generated lists, expected at least one")
+        self._paths = paths
+
+    def windows(self, split: Split, catalog: Catalog, max_history: int, list_length: int) -> Windows:
+        """See `TrainingRows` and `read_generated_lists`."""
+        return list_windows(*read_generated_lists(self._paths, catalog, max_history, list_length))
 
 
-def read_generated_lists(paths: Sequence[str], catalog: Catalog, max_history: int, list_length: int) -> GeneratedLists:
+def read_generated_lists(
+    paths: Sequence[str], catalog: Catalog, max_history: int, list_length: int
+) -> tuple[ItemSequences, ItemSequences]:
     """Read JSON-lines files with a row `{"user": key, "history": [item key, …], "items": [item key, …]}` per list.
 
     Args:
         paths: the files.
         catalog: the items.
-        max_history: histories keep at most their last so many items.
+        max_history: histories keep at most this many items, the last ones.
         list_length: K, the most items that a list may have.
+
+    Returns:
+        Histories and lists as item indices, one row for each list.
 
     Raises:
         InputError: a file is missing or empty, or a line is malformed, names an unknown item, or has no history, no
@@ -46,7 +60,7 @@ def read_generated_lists(paths: Sequence[str], catalog: Catalog, max_history: in
                 raise InputError(f"{place}: a list of {len(items)} items, expected at most list_length = {list_length}")
             histories.append(history[-max_history:])
             lists.append(items)
-    return GeneratedLists(ItemSequences.from_lists(histories), ItemSequences.from_lists(lists))
+    return ItemSequences.from_lists(histories), ItemSequences.from_lists(lists)
 
 
 def _items(place: str, row: Mapping[str, object], field: str, catalog: Catalog) -> list[int]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from padrec.catalog import InputError
-from padrec.data.training_rows import FILLER_ROW
+from padrec.data.window_rows import FILLER_ROW
 
 _POOL_BATCHES = 50
 

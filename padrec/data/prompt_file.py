@@ -8,7 +8,7 @@ from typing import Literal
 
 from padrec.catalog import Catalog, InputError
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers.files import read_json_lines
+from padrec.data.json_file import read_json_lines
 
 _LOG = logging.getLogger(__name__)
 _EXPECTED = '{"user": key, "history": [item key, …]}'

@@ -3,6 +3,7 @@
 from padrec.drafts.assistant_model import AssistantModel
 from padrec.drafts.context_alignment import StreamCache, Window, step_mask, unroll
 from padrec.drafts.draft_checkpoint import DraftCheckpoint
+from padrec.drafts.draft_weights import DraftWeights
 from padrec.drafts.feature_draft import FeatureDraft
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.folded_fusion import FoldedFusion, TrackedFusion, fusion_for
@@ -15,6 +16,7 @@ __all__ = [
     "AssistantModel",
     "DraftCheckpoint",
     "DraftObjective",
+    "DraftWeights",
     "FeatureDraft",
     "FeatureDraftNetwork",
     "FoldedFusion",

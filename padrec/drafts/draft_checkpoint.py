@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from padrec.catalog import InputError, SemanticIDVocabulary
-from padrec.data.readers.files import read_json_object
+from padrec.data.json_file import read_json_object
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
-from padrec.targets import read_checkpoint
+from padrec.training import read_checkpoint
 
 _CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
 _PREFIX = "network."

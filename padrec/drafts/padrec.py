@@ -19,19 +19,13 @@ from padrec.decoding import (
 )
 from padrec.drafts.context_alignment import Window, unroll
 from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
+from padrec.drafts.draft_weights import DraftWeights
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.network_draft import NetworkDraft
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
-from padrec.targets import (
-    FrozenTarget,
-    TargetRecommender,
-    TrainableModule,
-    in_step_precision,
-    picked,
-    rows_of,
-    stored_vocabulary,
-)
+from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
+from padrec.training import TrainableModule, picked, rows_of, stored_vocabulary
 
 
 class PADRecDraft(TrainableModule):
@@ -58,7 +52,7 @@ class PADRecDraft(TrainableModule):
         learning_rate: peak learning rate.
         weight_decay: of matrices other than embeddings.
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
-        initial_draft: checkpoint or folder of a draft of the same target to start from. The position-aware part is the
+        initial_weights: those of another draft to start from; None draws them at random. The position-aware part is the
             identity at first, so that PAD-Rec can start exactly where EAGLE or HASS ended.
         compile: compile the target's layers, which compute the features; see `CompiledLayers`.
         seed: of the noise.
@@ -86,7 +80,7 @@ class PADRecDraft(TrainableModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
         warmup_steps: int = 100,
-        initial_draft: str | None = None,
+        initial_weights: DraftWeights | None = None,
         compile: bool = False,
         seed: int = 0,
     ) -> None:
@@ -97,7 +91,7 @@ class PADRecDraft(TrainableModule):
                 "expected at least 1 step, a weight in (0, 1] and noise of at least 0"
             )
         # The target is not saved: a checkpoint's path would silently override the config's.
-        self.save_hyperparameters(ignore=["target", "vocabulary", "catalog", "list_length", "initial_draft"])
+        self.save_hyperparameters(ignore=["target", "vocabulary", "catalog", "list_length", "initial_weights"])
         self.vocabulary = vocabulary
         self.catalog = catalog
         self.list_length = list_length
@@ -111,10 +105,8 @@ class PADRecDraft(TrainableModule):
             "step_embeddings": step_embeddings,
         }
         self.network = FeatureDraftNetwork(recommender.backbone.config, **self.settings)  # type: ignore[arg-type]
-        if initial_draft is not None:
-            initial = DraftCheckpoint.read(Path(initial_draft))
-            initial.check(self.target.fingerprint, vocabulary)
-            initial.start(self.network)
+        if initial_weights is not None:
+            initial_weights.load_into(self.network, self.target.fingerprint, vocabulary)
         self.objective = DraftObjective(feature_weight, soft_weight, top_k_weight, top_k)
         self._step_weights = [step_weight**step for step in range(unrolled_steps)]
         self._noise = feature_noise

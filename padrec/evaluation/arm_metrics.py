@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from padrec.catalog import Catalog
 from padrec.data.batches import PromptBatch
 from padrec.decoding import DecodingTrace, Recommendations
-from padrec.evaluation.arm_result import ArmResult
+from padrec.evaluation.arm_result import SPEEDUP_OVER, ArmResult
 from padrec.metrics import (
     NDCG,
     AcceptanceLength,
@@ -45,7 +45,7 @@ class ArmMetrics(nn.Module):
         n_slot_states: L + 2.
         max_depth: D, the arm's deepest proposal.
         sequential: whether an item is written behind those before it, so that two lists have a first difference.
-        over_transformers: whether to compare with transformers' own `generate` too.
+        further_references: names of the arms whose speed to compare with beside the reference arm's.
         decoders: names of those that the arm chooses among, if it does; see `DecodingTrace.decoder`.
     """
 
@@ -55,7 +55,7 @@ class ArmMetrics(nn.Module):
         n_slot_states: int,
         max_depth: int,
         sequential: bool = True,
-        over_transformers: bool = False,
+        further_references: Sequence[str] = (),
         decoders: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -71,7 +71,8 @@ class ArmMetrics(nn.Module):
         self._unranked: list[tuple[Tensor, Tensor, Tensor]] = []  # leaves, relevant leaves and relevant items
         self.speed, self.latency, self.speedup = Speed(), Latency(), Speedup()
         self.recording_seconds = Total()
-        self.speedup_over_transformers = Speedup() if over_transformers else None
+        self._further_references = tuple(further_references)
+        self.speedups_over = nn.ModuleList(Speedup() for _ in further_references)  # in their order, as `lists_by`
         self.acceptance_length, self.accepted_per_pass = AcceptanceLength(), AcceptedPerPass()
         self.accepted_lengths = AcceptedLengths(max_depth)
         self.rates = _by_name(
@@ -91,7 +92,7 @@ class ArmMetrics(nn.Module):
         trace: DecodingTrace,
         expected: Recommendations | None,
         reference_trace: DecodingTrace,
-        transformers_trace: DecodingTrace | None = None,
+        further_traces: Sequence[DecodingTrace] = (),
     ) -> None:
         """Add one batch, all of whose rows count; everything on the CPU.
 
@@ -101,7 +102,7 @@ class ArmMetrics(nn.Module):
             trace: what that cost.
             expected: what another arm of the same search recommended to them; None where there is no such arm.
             reference_trace: what the reference arm's lists cost.
-            transformers_trace: what the lists of transformers' own `generate` cost, where it is compared with.
+            further_traces: what the lists of the further references cost, in their order.
         """
         self.add_recording(trace)
         self._unranked.append((lists.leaves, batch.relevant, batch.relevant_items))
@@ -109,9 +110,10 @@ class ArmMetrics(nn.Module):
             self._rank()
         self.speed.update(trace.seconds, trace.prefill_seconds, trace.tokens)
         self.latency.update(trace.seconds, torch.ones_like(trace.tokens, dtype=torch.bool))
-        self.speedup.update(int(batch.users[0]), reference_trace.seconds, trace.seconds)
-        if self.speedup_over_transformers is not None and transformers_trace is not None:
-            self.speedup_over_transformers.update(int(batch.users[0]), transformers_trace.seconds, trace.seconds)
+        unit = int(batch.users[0])
+        self.speedup.update(unit, reference_trace.seconds, trace.seconds)
+        for (_, speedup), further in zip(self._speedups_over(), further_traces, strict=True):
+            speedup.update(unit, further.seconds, trace.seconds)
         self.acceptance_length.update(trace.tokens, trace.target_passes)
         self.accepted_per_pass.update(trace.accepted_lengths)
         self.accepted_lengths.update(trace.accepted_lengths)
@@ -152,12 +154,17 @@ class ArmMetrics(nn.Module):
         self.valid.update(lists.leaves >= 0)
         self.distinct.update(_n_distinct(lists.leaves).double() / lists.leaves.shape[1])
 
-    def _over_transformers(self) -> dict[str, Any]:
-        if self.speedup_over_transformers is None:
-            return {}
-        found = {key: float(value) for key, value in self.speedup_over_transformers.compute().items()}
-        interval = [found["low"], found["high"]]
-        return {"speedup_over_transformers": found["speedup"], "speedup_over_transformers_ci95": interval}
+    def _speedups_over(self) -> list[tuple[str, Speedup]]:
+        speedups = [speedup for speedup in self.speedups_over if isinstance(speedup, Speedup)]
+        return list(zip(self._further_references, speedups, strict=True))
+
+    def _over_further_references(self) -> dict[str, Any]:
+        metrics: dict[str, Any] = {}
+        for name, speedup in self._speedups_over():
+            found = {key: float(value) for key, value in speedup.compute().items()}
+            key = f"{SPEEDUP_OVER}{name}"
+            metrics |= {key: found["speedup"], f"{key}_ci95": [found["low"], found["high"]]}
+        return metrics
 
     def result(self, name: str, is_reference: bool) -> ArmResult:
         """The arm's part of the report; every process must call this, since it reduces over them."""
@@ -189,7 +196,7 @@ class ArmMetrics(nn.Module):
             "distinct_items": float(self.distinct.compute()),
             "speedup": 1.0 if is_reference else speedup["speedup"],
             "speedup_ci95": [1.0, 1.0] if is_reference else [speedup["low"], speedup["high"]],
-            **self._over_transformers(),
+            **self._over_further_references(),
             "identical_lists": float(self.identical.compute()),
             "first_difference_margin": None if isnan(margin) else margin,
             **({"lists_by": {name: count for name, count in lists_by.items() if count > 0}} if lists_by else {}),

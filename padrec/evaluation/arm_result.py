@@ -5,6 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+SPEEDUP_OVER = "speedup_over_"
+"""What the names of speedups over further references begin with; the arm's name follows."""
+
 
 @dataclass(frozen=True)
 class ArmResult:

@@ -29,8 +29,6 @@ from padrec.evaluation.report import Report, check_writable, device_name, softwa
 from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
 
-REFERENCE = "autoregressive"
-TRANSFORMERS = "transformers"
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _SAMPLE_USERS = 8
 _SHOWN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "recall@10", "identical_lists")
@@ -45,8 +43,7 @@ class SpeculativeEvaluator(L.LightningModule):
 
     Args:
         target: checkpoint or folder of the target.
-        arms: decoders by name; `autoregressive` is the reference and must be there for `test`. Where there is an arm
-            `transformers`, the report also says how much faster each arm is than that one.
+        arms: decoders by name.
         vocabulary: the tokens; linked from the datamodule.
         catalog: the items; linked from the datamodule.
         list_length: K, items in a list; linked from the datamodule.
@@ -54,6 +51,8 @@ class SpeculativeEvaluator(L.LightningModule):
         top_k: see `Sampling`.
         top_p: see `Sampling`.
         constraint: `catalog` for lists of distinct items that exist, None for free decoding.
+        reference: the arm that all are compared with; it must be there for `test`.
+        further_references: other arms over which the report gives every arm's speedup too.
         predict_arm: the arm that `predict` uses; None takes the last one.
         seed: of sampled lists.
 
@@ -72,6 +71,8 @@ class SpeculativeEvaluator(L.LightningModule):
         top_k: int | None = None,
         top_p: float = 1.0,
         constraint: Literal["catalog"] | None = "catalog",
+        reference: str = "autoregressive",
+        further_references: list[str] | None = None,
         predict_arm: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -80,6 +81,7 @@ class SpeculativeEvaluator(L.LightningModule):
             raise InputError(f"predict_arm {predict_arm!r} with the arms {list(arms)}: expected one of the arms")
         self._target = TargetRecommender.load(target)
         self._arms = dict(arms)
+        self._reference, self._further_references = reference, further_references or []
         self._predict_arm = predict_arm or list(arms)[-1]
         self._vocabulary, self._catalog = vocabulary, catalog
         self._list_length = list_length
@@ -102,8 +104,9 @@ class SpeculativeEvaluator(L.LightningModule):
                 decoding does not know.
         """
         if stage == "test":
-            if REFERENCE not in self._arms:
-                raise InputError(f"arms {list(self._arms)}: expected the reference arm {REFERENCE!r} among them")
+            for name in (self._reference, *self._further_references):
+                if name not in self._arms:
+                    raise InputError(f"arms {list(self._arms)}: expected the reference arm {name!r} among them")
             check_writable(self._report_folder())
             # Asked for now: whatever a report needs must not fail when hours of decoding lie behind it.
             self._versions = software_versions()
@@ -127,11 +130,15 @@ class SpeculativeEvaluator(L.LightningModule):
         for name, arm in self._arms.items():
             self._sessions[name] = arm.bind(self._runner, self._request)
             max_depth = arm.max_depth(self._request)
-            compared = TRANSFORMERS in self._arms
             sequential = arm.search == LIST_SEARCH
             decoders = tuple(arm.decoders) if isinstance(arm, FastestDecoder) else ()
             self._metrics[name] = ArmMetrics(
-                self._catalog, self._vocabulary.n_slot_states, max_depth, sequential, compared, decoders
+                self._catalog,
+                self._vocabulary.n_slot_states,
+                max_depth,
+                sequential,
+                self._further_references,
+                decoders,
             )
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
@@ -148,14 +155,14 @@ class SpeculativeEvaluator(L.LightningModule):
         shift = batch_idx % len(names)
         order = names[shift:] + names[:shift]
         results = {name: self._decode(name, batch, batch_idx) for name in (order if batch_idx % 2 else order[::-1])}
-        _, reference_trace = results[REFERENCE]
-        today = results[TRANSFORMERS][1] if TRANSFORMERS in results else None
-        models = models_of_comparison(self._arms)
+        traces = {name: trace for name, (_, trace) in results.items()}
+        further_traces = [traces[name] for name in self._further_references]
+        models = models_of_comparison(self._arms, self._reference)
         users = batch.to("cpu")
         for name, (lists, trace) in results.items():
             model = models[name]
             expected = None if model is None else results[model][0]
-            self._metrics[name].update(users, lists, trace, expected, reference_trace, today)
+            self._metrics[name].update(users, lists, trace, expected, traces[self._reference], further_traces)
         if sum(len(sample.prompts.users) for sample in self._samples) < _SAMPLE_USERS:
             leaves = {name: lists.leaves for name, (lists, _) in results.items()}
             self._samples.append(SampleLists(users, leaves))
@@ -164,7 +171,7 @@ class SpeculativeEvaluator(L.LightningModule):
         """Write the report, and log it."""
         # Every process must take part in the reduction, by the device that the processes talk by.
         device = self.trainer.strategy.root_device
-        results = [self._metrics[name].to(device).result(name, name == REFERENCE) for name in self._arms]
+        results = [self._metrics[name].to(device).result(name, name == self._reference) for name in self._arms]
         report = self._report(results)
         scalars = report.scalars()
         shown = {tag: value for tag, value in scalars.items() if tag.rpartition("/")[2] in _SHOWN_METRICS}
@@ -190,6 +197,7 @@ class SpeculativeEvaluator(L.LightningModule):
             versions=self._versions,
             seed=self._seed,
             command=" ".join(["padrec", *sys.argv[1:]]),
+            reference=self._reference,
             arms={result.name: result.metrics for result in results},
         )
 
@@ -209,13 +217,17 @@ class SpeculativeEvaluator(L.LightningModule):
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
 
-def models_of_comparison(arms: Mapping[str, Decoder]) -> dict[str, str | None]:
+def models_of_comparison(arms: Mapping[str, Decoder], reference: str) -> dict[str, str | None]:
     """The arm whose lists each arm's own must equal, by name: the first of the same search, the reference before all.
 
     None for an arm that no other one before it can be compared with; the reference is compared with itself.
+
+    Args:
+        arms: decoders by name.
+        reference: one of them.
     """
     first: dict[str, str] = {}
-    for name in sorted(arms, key=lambda name: name != REFERENCE):
+    for name in sorted(arms, key=lambda name: name != reference):
         first.setdefault(arms[name].search, name)
     models = {name: first[arm.search] for name, arm in arms.items()}
-    return {name: None if model == name != REFERENCE else model for name, model in models.items()}
+    return {name: None if model == name != reference else model for name, model in models.items()}

@@ -27,7 +27,7 @@ class RecommendationWriter(Callback):
       in the catalog's order, and `ties` names the others.
     - `user` is null for a user that the data do not know.
 
-    The datamodule reads such files as `generated_lists`. While predicting, each process writes
+    `GeneratedLists` reads such files for training. While predicting, each process writes
     `<path>.partial-<process>`; the file itself appears at the end and is whole. On several machines the path must be
     on a file system that they share.
 

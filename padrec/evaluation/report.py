@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from padrec.catalog import InputError
+from padrec.evaluation.arm_result import SPEEDUP_OVER
 
 _JSON, _MARKDOWN = "report.json", "report.md"
 _MISSING = "–"
@@ -41,6 +42,7 @@ class Report:
         versions: versions of the software, by name, see `software_versions`.
         seed: of sampled lists.
         command: the command line.
+        reference: name of the reference arm.
         arms: each arm's metrics; the first arm is named first everywhere.
     """
 
@@ -55,6 +57,7 @@ class Report:
     versions: dict[str, str]
     seed: int
     command: str
+    reference: str
     arms: dict[str, dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,8 +74,8 @@ class Report:
     def markdown(self) -> str:
         """The report as Markdown: a table with one row per arm, then the settings."""
         title = f"# Evaluation on {escape_markdown(self.dataset)}"
-        compared = any("speedup_over_transformers" in metrics for metrics in self.arms.values())
-        columns = [(name, cell) for name, cell in _COLUMNS if compared or name != _OVER_TRANSFORMERS]
+        speedup, *others = _COLUMNS
+        columns = [speedup, *self._further_speedups(), *others]
         header = ["arm", *(name for name, _ in columns)]
         rows = [[escape_markdown(arm), *(cell(metrics) for _, cell in columns)] for arm, metrics in self.arms.items()]
         settings = [f"- {name}: {value}" for name, value in self._settings().items()]
@@ -80,6 +83,15 @@ class Report:
         table = markdown_table(header, rows)
         parts = [title, table, _HOW_TO_READ, *self._choices(), "## Settings", "\n".join(settings), command]
         return "\n\n".join(parts) + "\n"
+
+    def _further_speedups(self) -> list[tuple[str, Callable[[Mapping[str, Any]], str]]]:
+        """A column for each arm beside the reference over which there are speedups."""
+        keys = dict.fromkeys(key for metrics in self.arms.values() for key in metrics if f"{key}_ci95" in metrics)
+        return [
+            (f"over {escape_markdown(key.removeprefix(SPEEDUP_OVER))}", _speedup(key))
+            for key in keys
+            if key.startswith(SPEEDUP_OVER)
+        ]
 
     def _choices(self) -> list[str]:
         """A sentence for each arm that chooses among decoders."""
@@ -97,6 +109,7 @@ class Report:
             "list length": str(self.list_length),
             "batch size": str(self.batch_size),
             "temperature": f"{self.temperature:g}",
+            "reference arm": escape_markdown(self.reference),
             "constraint": escape_markdown(self.constraint or "none"),
             "precision": escape_markdown(self.precision),
             "device": escape_markdown(self.device),
@@ -225,10 +238,8 @@ def _latency(metrics: Mapping[str, Any]) -> str:
     return " / ".join(_format(metrics["latency_ms"][percentile], ",.1f") for percentile in ("p50", "p95"))
 
 
-_OVER_TRANSFORMERS = "over transformers"
 _COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("speedup (95 % interval)", _speedup("speedup")),
-    (_OVER_TRANSFORMERS, _speedup("speedup_over_transformers")),
     ("tokens/s", _number("tokens_per_second", ",.0f")),
     ("lists/s", _number("lists_per_second", ",.2f")),
     ("τ", _number("acceptance_length", ".2f")),

@@ -8,8 +8,9 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from padrec.catalog import EmbeddingSource, InputError, ItemEmbeddings
+from padrec.catalog import InputError
 from padrec.data import ItemSequences, Reader, Split, leave_one_out
+from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
-from padrec.catalog import EmbeddingSource, InputError, ItemEmbeddings
+from padrec.catalog import InputError
 from padrec.data.global_batch_sampler import GlobalBatchSampler
+from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 
 
 class ItemVectors(NamedTuple):

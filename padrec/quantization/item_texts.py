@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from padrec.catalog import InputError
-from padrec.data.readers.files import read_json_object
+from padrec.data.json_file import read_json_object
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from padrec.catalog import InputError, ItemEmbeddings
-from padrec.catalog.quantizers import Quantizer
+from padrec.catalog import InputError
 from padrec.metrics import CodebookQuality
 from padrec.quantization.embedding_datamodule import ItemEmbeddingDataModule, ItemVectors
+from padrec.quantization.item_embeddings import ItemEmbeddings
+from padrec.quantization.quantizer import Quantizer
 
 
 class DecodingQuantizer(Quantizer, Protocol):

@@ -1,48 +1,57 @@
-"""Training an RQ-VAE."""
+"""The residual-quantized autoencoder."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from padrec.catalog import InputError
-from padrec.catalog.quantizers import RQVAE, separation_loss
-from padrec.quantization.embedding_datamodule import ItemVectors
-from padrec.quantization.quantizer_module import QuantizerModule
-from padrec.targets.recommender import read_checkpoint
-from padrec.targets.training import TrainableModule
-
-_KIND = "quantizer"
-_RESTART_ITEMS = 4096
+from padrec.quantization.codebook import Codebook
+from padrec.quantization.k_means import squared_distances
+from padrec.quantization.residual_k_means import ResidualKMeans
 
 
-class RQVAEQuantizer(QuantizerModule, TrainableModule):
-    """Trains an RQ-VAE on item embeddings: loss = reconstruction + codebook loss + β · commitment loss.
+@dataclass(frozen=True)
+class RQVAEOutput:
+    """What a training pass gives.
 
-    Codes start from a residual k-means of many latents; those that no item chose for an epoch move onto items. With
-    `separation` above 0 the loss has another part, which pushes apart the items of a batch that lie so close that the
-    codes could hardly tell them from one another, see `separation_loss`.
+    Attributes:
+        reconstruction: `[m, d]`.
+        codes: int64 `[m, L]`.
+        latents: of the items, `[m, e]`.
+        error: root mean square over items of ‖z − Σ e_l‖, scalar without a gradient.
+        codebook_loss: mean over slots and values of ‖sg(r) − e‖²: moves codes to residuals.
+        commitment_loss: mean over slots and values of ‖r − sg(e)‖²: moves residuals to codes.
+    """
+
+    reconstruction: Tensor
+    codes: Tensor
+    latents: Tensor
+    error: Tensor
+    codebook_loss: Tensor
+    commitment_loss: Tensor
+
+
+class RQVAE(nn.Module):
+    """Autoencoder whose latent is a sum of one code vector for each slot.
+
+    RQ-VAE: Zeghidour et al. 2021, Lee et al. 2022. TIGER (Rajput et al. 2023) makes semantic IDs of items with it,
+    LC-Rec (Zheng et al. 2024) balances the last slot by Sinkhorn. Latent z = encoder(x), r₀ = z; slot l takes a code
+    vector e_l near r_l, and r_{l+1} = r_l − e_l. The decoder reads Σ e_l; gradients go straight through to z.
 
     Args:
-        dimension: values in an embedding; linked from the datamodule.
+        dimension: of an item embedding, d.
         codebook_sizes: codes in each slot.
         hidden_sizes: of the encoder; the decoder has them in reverse.
-        latent_size: of a code vector.
-        commitment: β.
-        separation: weight of the separation loss, beside a reconstruction error on the embeddings' own scale; 0 leaves
-            it out.
-        separation_margin: how far apart items are to be, in units of the quantization error of the batch.
-        sinkhorn_epsilon: of the last slot in training; 0 switches Sinkhorn off.
-        initial_items: items that the first codes are clustered from, a random sample.
-        learning_rate: peak learning rate.
-        weight_decay: of the layers' matrices; code vectors are never decayed.
-        warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
-        seed: of the first codes and of dead codes' new places.
+        latent_size: of a code vector, e.
+        sinkhorn_epsilon: of the last slot in training, see `sinkhorn`; 0 takes the nearest code there too.
+        sinkhorn_iterations: see `sinkhorn`.
+        batch_size: items that `encode` computes at a time.
 
     Raises:
-        InputError: a size or rate out of range.
+        InputError: a size below one, or no slots.
     """
 
     def __init__(
@@ -51,119 +60,144 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         codebook_sizes: Sequence[int] = (256, 256, 256, 256),
         hidden_sizes: Sequence[int] = (512, 256, 128),
         latent_size: int = 32,
-        commitment: float = 0.25,
-        separation: float = 0.0,
-        separation_margin: float = 2.0,
         sinkhorn_epsilon: float = 0.003,
-        initial_items: int = 65536,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-4,
-        warmup_steps: int = 100,
-        seed: int = 0,
+        sinkhorn_iterations: int = 50,
+        batch_size: int = 16384,
     ) -> None:
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
-        if min(commitment, separation) < 0 or separation_margin <= 0 or initial_items < 1:
+        super().__init__()
+        sizes = [dimension, *hidden_sizes, latent_size]
+        if not codebook_sizes or min(*sizes, *codebook_sizes, batch_size) < 1 or sinkhorn_epsilon < 0:
             raise InputError(
-                f"commitment {commitment}, separation {separation}, separation_margin {separation_margin}, "
-                f"initial_items {initial_items}: expected no negative weight, a positive margin and at least one item"
+                f"codebook_sizes {list(codebook_sizes)}, layers {sizes}, batch_size {batch_size}, sinkhorn_epsilon "
+                f"{sinkhorn_epsilon}: expected at least one slot, sizes of at least 1, and no negative epsilon"
             )
-        self.save_hyperparameters(ignore=["dimension"])
-        self._dimension = dimension
-        self._commitment = commitment
-        self._separation = separation
-        self._separation_margin = separation_margin
-        self._initial_items = initial_items
-        self.network = RQVAE(dimension, codebook_sizes, hidden_sizes, latent_size, sinkhorn_epsilon)
-        self._uses = self._nothing_used()
-
-    @classmethod
-    def load(cls, path: str | Path) -> "RQVAEQuantizer":
-        """Read a Lightning checkpoint.
-
-        Raises:
-            InputError: nothing is there, or it is not a quantizer.
-        """
-        checkpoint = read_checkpoint(Path(path), _KIND)
-        hyperparameters = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-        module = cls(dimension=checkpoint["dimension"], **hyperparameters)
-        module.load_state_dict(checkpoint["state_dict"])
-        return module.eval()
+        self.encoder = _perceptron(sizes)
+        self.decoder = _perceptron(sizes[::-1])
+        last = len(codebook_sizes) - 1
+        self.codebooks = nn.ModuleList(
+            Codebook(size, latent_size, sinkhorn_epsilon if slot == last else 0.0, sinkhorn_iterations)
+            for slot, size in enumerate(codebook_sizes)
+        )
+        self._batch_size = batch_size
 
     @property
-    def quantizer(self) -> RQVAE:
-        """The network."""
-        return self.network
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Codes in each slot."""
+        return tuple(book.vectors.num_embeddings for book in self._books())
 
     @property
-    def codebooks(self) -> list[Tensor]:
-        """See `QuantizerModule`."""
-        return self.network.code_vectors
+    def code_vectors(self) -> list[Tensor]:
+        """Code vectors of each slot, `[K, e]`."""
+        return [book.vectors.weight.detach() for book in self._books()]
 
-    def trainable_module(self) -> nn.Module:
-        """See `TrainableModule`."""
-        return self.network
+    def forward(self, vectors: Tensor) -> RQVAEOutput:
+        """Encode, quantize and decode.
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the kind, the size of the embeddings and which codes this epoch has used."""
-        checkpoint["kind"] = _KIND
-        checkpoint["dimension"] = self._dimension
-        checkpoint["uses"] = [used.cpu() for used in self._uses]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of other embeddings.
-
-        Raises:
-            InputError: their size differs.
+        Args:
+            vectors: `[m, d]`.
         """
-        if checkpoint.get("dimension") != self._dimension:
-            raise InputError(
-                f"the checkpoint reads embeddings of {checkpoint.get('dimension')} values, the data have "
-                f"{self._dimension}: expected a checkpoint trained on these embeddings"
-            )
-        self._uses = list(checkpoint["uses"])
+        latents = self.encoder(vectors)  # [m, e]
+        residuals, codes, codebook_losses, commitment_losses = latents, [], [], []
+        for book in self._books():
+            codes.append(book.choose(residuals))
+            chosen = book.vectors(codes[-1])  # [m, e]
+            codebook_losses.append(nn.functional.mse_loss(chosen, residuals.detach()))
+            commitment_losses.append(nn.functional.mse_loss(residuals, chosen.detach()))
+            # Codes are constants to the slots behind them: these only pull at the encoder.
+            residuals = residuals - chosen.detach()
+        quantized = latents - residuals.detach()  # Σ e_l with the gradient of the latents
+        return RQVAEOutput(
+            reconstruction=self.decoder(quantized),
+            codes=torch.stack(codes, dim=1),
+            latents=latents,
+            error=residuals.detach().square().sum(1).mean().sqrt(),
+            codebook_loss=torch.stack(codebook_losses).mean(),
+            commitment_loss=torch.stack(commitment_losses).mean(),
+        )
 
-    def on_train_start(self) -> None:
-        """Cluster the latents, unless the fit resumes."""
-        self._uses = [used.to(self.device) for used in self._uses]
-        if self.global_step == 0:
-            generator = torch.Generator().manual_seed(self._seed)
-            self.network.initialise_codebooks(self._sample(self._initial_items, generator), seed=self._seed)
+    @torch.no_grad()
+    def initialise_codebooks(self, vectors: Tensor, iterations: int = 20, seed: int = 0) -> None:
+        """Set the codes to a residual k-means of latents.
 
-    def on_train_epoch_start(self) -> None:
-        """Move codes that the epoch before has not used onto random items.
-
-        Not at that epoch's end: a checkpoint of it would hold codes that no step has adapted, and a fit that resumes
-        would move them again.
+        Args:
+            vectors: items to take the latents of, `[n, d]`: many more than one batch, so that every code starts where
+                items are.
+            iterations: of k-means.
+            seed: of k-means.
         """
-        if any(bool(uses.any()) for uses in self._uses):
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.current_epoch)
-            vectors = self._sample(_RESTART_ITEMS, generator).to(self.device)
-            moved = self.network.restart_dead_codes(vectors, self._uses, generator)
-            for slot, codes in enumerate(moved):
-                self.log(f"train/restarted_codes/slot_{slot}", float(len(codes)))
-        self._uses = self._nothing_used()
+        device = self._device()
+        latents = torch.cat([self.encoder(batch.to(device)) for batch in vectors.split(self._batch_size)])
+        clusters = ResidualKMeans(self.codebook_sizes, iterations=iterations, fit_items=None, seed=seed, device=device)
+        for book, centroids in zip(self._books(), clusters.fit(latents).codebooks, strict=True):
+            book.vectors.weight.copy_(centroids)
 
-    def training_step(self, batch: ItemVectors, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
-        output = self.network(batch.vectors)
-        reconstruction = nn.functional.mse_loss(output.reconstruction, batch.vectors)
-        loss: Tensor = reconstruction + output.codebook_loss + self._commitment * output.commitment_loss
-        for uses, codes in zip(self._uses, output.codes.unbind(1), strict=True):
-            counts = torch.bincount(codes, minlength=len(uses))
-            uses.add_(torch.as_tensor(self.trainer.strategy.reduce(counts, reduce_op="sum")))
-        losses = {"reconstruction": reconstruction, "commitment": output.commitment_loss}
-        if self._separation > 0:
-            losses["separation"] = separation_loss(output.latents, self._separation_margin * output.error)
-            loss = loss + self._separation * losses["separation"]
-        losses["loss"] = loss
-        for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), sync_dist=True, batch_size=len(batch.vectors))
-        return loss
+    @torch.no_grad()
+    def restart_dead_codes(self, vectors: Tensor, uses: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+        """Move codes that no item chose onto items, see `Codebook.restart`.
 
-    def _sample(self, n_items: int, generator: torch.Generator) -> Tensor:
-        """Embeddings of random items, the same on all processes, `[at most n_items, d]`."""
-        vectors = self.embeddings.vectors
-        return vectors[torch.randperm(len(vectors), generator=generator)[:n_items]]
+        Args:
+            vectors: items that dead codes may move to, `[m, d]`.
+            uses: how often each code was chosen, for each slot int64 `[K]`.
+            generator: chooses among the items, on the CPU.
 
-    def _nothing_used(self) -> list[Tensor]:
-        return [torch.zeros(size, dtype=torch.long, device=self.device) for size in self.network.codebook_sizes]
+        Returns:
+            The codes that were moved, for each slot.
+        """
+        residuals = self.encoder(vectors)
+        moved = []
+        for book, used in zip(self._books(), uses, strict=True):
+            moved.append(book.restart(residuals, used, generator))
+            nearest = squared_distances(residuals, book.vectors.weight).argmin(1)
+            residuals = residuals - book.vectors(nearest)
+        return moved
+
+    @torch.no_grad()
+    def encode(self, vectors: Tensor) -> Tensor:
+        """See `Quantizer`."""
+        return torch.cat([self._encode_batch(batch.to(self._device())) for batch in vectors.split(self._batch_size)])
+
+    def _encode_batch(self, vectors: Tensor) -> Tensor:
+        residuals, codes = self.encoder(vectors), []
+        for book in self._books():
+            codes.append(squared_distances(residuals, book.vectors.weight).argmin(1))
+            residuals = residuals - book.vectors(codes[-1])
+        return torch.stack(codes, dim=1).cpu()
+
+    @torch.no_grad()
+    def distances(self, vectors: Tensor, prefix: Tensor) -> Tensor:
+        """See `Quantizer`; distances between latents."""
+        residuals = self.encoder(vectors.to(self._device()))
+        for book, codes in zip(self._books(), prefix.to(self._device()).unbind(1), strict=False):
+            residuals = residuals - book.vectors(codes)
+        return squared_distances(residuals, self._books()[prefix.shape[1]].vectors.weight).cpu()
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """The embeddings that codes stand for.
+
+        Args:
+            codes: int64 `[n, any number of the first slots]`.
+
+        Returns:
+            `[n, d]`, on the network's device.
+        """
+        chosen = zip(self._books(), codes.to(self._device()).unbind(1), strict=False)
+        decoded: Tensor = self.decoder(torch.stack([book.vectors(slot) for book, slot in chosen]).sum(0))
+        return decoded
+
+    def _books(self) -> list[Codebook]:
+        return [book for book in self.codebooks if isinstance(book, Codebook)]
+
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+def _perceptron(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers with ReLU between them, Xavier-initialised as in LC-Rec."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.xavier_normal_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

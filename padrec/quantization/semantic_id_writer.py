@@ -10,16 +10,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from padrec.catalog import Catalog, InputError, ItemEmbeddings
-from padrec.catalog.quantizers import (
-    add_disambiguation_slot,
-    count_collisions,
-    read_codebooks,
-    reassign_collisions,
-    write_codebooks,
-)
+from padrec.catalog import Catalog, InputError
 from padrec.data.readers.semantic_id_index import write_index
 from padrec.metrics import CodebookQuality
+from padrec.quantization.codebook_file import read_codebooks, write_codebooks
+from padrec.quantization.collisions import add_disambiguation_slot, count_collisions, reassign_collisions
+from padrec.quantization.item_embeddings import ItemEmbeddings
 from padrec.quantization.quantizer_module import QuantizerModule
 
 CODEBOOKS_FILE = "codebooks.safetensors"

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from padrec.catalog import Catalog, EmbeddingSource, InputError, ItemEmbeddings
+from padrec.catalog import Catalog, InputError
 from padrec.data import Reader, Split, leave_one_out
+from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 from padrec.targets import TargetRecommender
 
 _LOG = logging.getLogger(__name__)

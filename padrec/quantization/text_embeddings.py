@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from padrec.catalog import EmbeddingSource, InputError, ItemEmbeddings
+from padrec.catalog import InputError
 from padrec.quantization.embedding_cache import EmbeddingCache
+from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 from padrec.quantization.item_texts import TextReader
 
 _HASHED_BYTES = 1 << 20

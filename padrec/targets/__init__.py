@@ -9,22 +9,22 @@ from padrec.targets.backbone import (
     to_precision,
 )
 from padrec.targets.frozen import FrozenTarget
-from padrec.targets.recommender import TargetRecommender, ranking_metrics, read_checkpoint, stored_vocabulary
-from padrec.targets.training import TrainableModule, picked, rows_of
+from padrec.targets.initial_weights import InitialModel, InitialWeights
+from padrec.targets.pretrained_model import PretrainedModel
+from padrec.targets.recommender import TargetRecommender
+from padrec.targets.target_weights import TargetWeights
 
 __all__ = [
     "FrozenTarget",
+    "InitialModel",
+    "InitialWeights",
+    "PretrainedModel",
     "TargetRecommender",
-    "TrainableModule",
+    "TargetWeights",
     "build_backbone",
     "fingerprint",
     "in_step_precision",
     "load_backbone",
-    "picked",
-    "ranking_metrics",
-    "read_checkpoint",
-    "rows_of",
     "save_backbone",
-    "stored_vocabulary",
     "to_precision",
 ]

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from padrec.catalog import InputError, SemanticIDVocabulary
-from padrec.data.readers.files import read_json_object
+from padrec.data.json_file import read_json_object
 
 _VOCABULARY_FILE = "vocabulary.json"
 _SAMPLED_VALUES = 1024

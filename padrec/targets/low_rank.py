@@ -33,6 +33,7 @@ class LowRankAdapters:
     def __init__(self, model: PreTrainedModel, vocabulary: SemanticIDVocabulary, settings: Mapping[str, Any]) -> None:
         if unknown := sorted(settings.keys() - _SETTINGS.keys()):
             raise InputError(f"lora: unknown setting {', '.join(unknown)}, expected some of {', '.join(_SETTINGS)}")
+        self.settings = dict(settings)
         chosen: dict[str, Any] = {**_SETTINGS, **settings}
         _check_modules(model, chosen["target_modules"])
         try:

@@ -33,9 +33,17 @@ from padrec.targets.backbone import (
     settings_of,
 )
 from padrec.targets.compiled_layers import CompiledLayers
-from padrec.targets.pretrained import extend_vocabulary, load_pretrained
+from padrec.targets.initial_weights import InitialWeights
+from padrec.targets.pretrained_model import PretrainedModel
 from padrec.targets.residual_dropout import add_residual_dropout
-from padrec.targets.training import TrainableModule, picked, rows_of
+from padrec.training import (
+    TrainableModule,
+    picked,
+    read_checkpoint,
+    rows_of,
+    stored_hyperparameters,
+    stored_vocabulary,
+)
 
 if TYPE_CHECKING:
     from padrec.targets.low_rank import LowRankAdapters
@@ -48,18 +56,14 @@ class TargetRecommender(TrainableModule):
     Validation and test recommend under the catalog constraint, by greedy lists unless another decoder is given, and
     report NDCG and recall.
 
-    The model starts from random weights, from those of another target, or from a pretrained language model, whose
-    vocabulary is then extended by that of the data (see `extend_vocabulary`). Of a pretrained model all weights are
-    trained, or low-rank adapters and the rows of the new tokens (see `LowRankAdapters`); adapters are merged into plain
-    weights wherever lists are written and where the target is loaded.
+    The model starts from random weights, or from `initial_weights`.
 
     Args:
         vocabulary: the tokens; linked from the datamodule.
         backbone: the model's transformers configuration, `model_type` and its settings; the vocabulary size and the
-            special tokens follow from the vocabulary. With `pretrained` or `initial_target` it may be left out.
-        pretrained: folder or hub name of a pretrained causal language model with its tokenizer, that of the data's
-            prompt template; None for random weights.
-        lora: settings of the low-rank adapters, `{}` for the defaults; None trains all weights.
+            special tokens follow from the vocabulary. With `initial_weights` it may be left out.
+        initial_weights: where the first weights come from, such as `PretrainedModel` or `TargetWeights`, which have to
+            be those of `backbone` where that is given; None draws them at random.
         catalog: the items, for validation and prediction; linked from the datamodule.
         list_length: K, items in a list; linked from the datamodule.
         learning_rate: peak learning rate.
@@ -68,8 +72,6 @@ class TargetRecommender(TrainableModule):
         dropout: of the embeddings and of what layers add to them, see `add_residual_dropout`; attention has a setting
             of its own in `backbone`.
         label_smoothing: share of the truth that is spread evenly over the vocabulary, in [0, 1).
-        initial_target: checkpoint or folder of a target of the same vocabulary whose weights to start from, those of
-            `backbone` where that is given.
         compile: compile the decoder layers for training; see `CompiledLayers`.
         decoder: what recommends in validation, test and prediction; None is `AutoregressiveDecoder`, which writes
             lists. A decoder that ranks, such as `BeamDecoder`, validates by its ranking.
@@ -77,17 +79,15 @@ class TargetRecommender(TrainableModule):
         seed: of dropout and of sampled lists.
 
     Raises:
-        InputError: an unknown model type or setting, a value out of range, no such pretrained model or one that does
-            not fit the data, an initial target of other weights or another vocabulary, nothing or two models to start
-            from, or adapters without a pretrained model.
+        InputError: an unknown model type or setting, a value out of range, neither settings nor weights to start from,
+            or weights that cannot be read or do not fit.
     """
 
     def __init__(
         self,
         vocabulary: SemanticIDVocabulary,
         backbone: dict[str, Any] | None = None,
-        pretrained: str | None = None,
-        lora: dict[str, Any] | None = None,
+        initial_weights: InitialWeights | None = None,
         catalog: Catalog | None = None,
         list_length: int = 10,
         learning_rate: float = 1e-3,
@@ -95,7 +95,6 @@ class TargetRecommender(TrainableModule):
         warmup_steps: int = 100,
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
-        initial_target: str | None = None,
         compile: bool = False,
         decoder: Decoder | None = None,
         temperature: float = 0.0,
@@ -105,7 +104,7 @@ class TargetRecommender(TrainableModule):
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing {label_smoothing}: expected at least 0 and less than 1")
         # What only affects decoding is not saved: a checkpoint's value would silently override the config's.
-        ignored = ["vocabulary", "catalog", "list_length", "decoder", "temperature", "initial_target"]
+        ignored = ["vocabulary", "catalog", "list_length", "decoder", "temperature", "initial_weights"]
         self.save_hyperparameters(ignore=ignored)
         self.vocabulary = vocabulary
         self.catalog = catalog
@@ -114,8 +113,8 @@ class TargetRecommender(TrainableModule):
         self._label_smoothing = label_smoothing
         self._decoder = decoder or AutoregressiveDecoder()
         self._adapters: LowRankAdapters | None = None
-        self._pretrained_fingerprint: str | None = None
-        self.backbone = self._build(backbone, pretrained, lora, initial_target)
+        self._adapted_fingerprint: str | None = None
+        self.backbone = self._build(backbone, initial_weights)
         check_logits(self.backbone.config)
         # Behind the adapters, which put another module in the place of the embeddings.
         add_residual_dropout(self.backbone, dropout)
@@ -124,51 +123,38 @@ class TargetRecommender(TrainableModule):
         self.test_metrics = ranking_metrics("test/")
         self._writer: DecodingSession[Recommendations] | None = None  # while writing
 
-    def _build(
-        self,
-        backbone: dict[str, Any] | None,
-        pretrained: str | None,
-        lora: dict[str, Any] | None,
-        initial_target: str | None,
-    ) -> PreTrainedModel:
-        if pretrained is not None and initial_target is not None:
-            both = f"pretrained {pretrained} and initial_target {initial_target}"
-            raise InputError(f"{both}: expected one of them to start from")
-        if pretrained is None and lora is not None:
-            raise InputError("lora without pretrained: expected a pretrained language model to adapt")
-        if initial_target is not None:
-            return self._continue(initial_target, backbone)
-        if pretrained is None:
+    def _build(self, backbone: dict[str, Any] | None, initial_weights: InitialWeights | None) -> PreTrainedModel:
+        """The model, and in the hyperparameters what `load` needs to build it again before it reads the weights."""
+        self.hparams.update(pretrained=None, lora=None)
+        if initial_weights is None:
             if backbone is None:
-                none = "neither backbone nor pretrained nor initial_target"
-                raise InputError(f"{none}: expected the settings of a new model, or one to start from")
+                neither = "neither backbone nor initial_weights"
+                raise InputError(f"{neither}: expected the settings of a new model, or weights to start from")
             return build_backbone(backbone, self.vocabulary)
-        model = load_pretrained(pretrained, self.vocabulary, backbone)
-        self._pretrained_fingerprint = fingerprint(model)
-        extend_vocabulary(model, self.vocabulary, self._seed)
-        if lora is None:
-            # A checkpoint will hold all weights, so that it need not find the pretrained ones again.
-            self.hparams.update(pretrained=None, backbone=settings_of(model))
+        start = initial_weights.build(self.vocabulary, backbone, self._seed)
+        if start.adapters is None:
+            # A checkpoint will hold all weights, so that it need not find the initial ones again.
+            self.hparams.update(backbone=settings_of(start.model))
         else:
-            # Only here: peft takes seconds to import, and most runs need no adapters.
-            from padrec.targets.low_rank import LowRankAdapters
+            self._adapters, self._adapted_fingerprint = start.adapters, start.adapted_fingerprint
+            self.hparams.update(pretrained=start.adapted, lora=start.adapters.settings)
+        return start.model
 
-            self._adapters = LowRankAdapters(model, self.vocabulary, lora)
-        return model
+    @staticmethod
+    def stored_initial_weights(hyperparameters: dict[str, Any]) -> dict[str, Any] | None:
+        """Take out of a checkpoint's hyperparameters what they say of initial weights.
 
-    def _continue(self, path: str, backbone: dict[str, Any] | None) -> PreTrainedModel:
-        """A model with the weights of another target."""
-        initial = TargetRecommender.load(path)
-        self.vocabulary.check_same(initial.vocabulary, f"the initial target {path}")
-        if backbone is None:
-            backbone = settings_of(initial.backbone)
-            self.hparams.update(backbone=backbone)
-        model = build_backbone(backbone, self.vocabulary)
-        try:
-            model.load_state_dict(initial.backbone.state_dict())
-        except RuntimeError as error:
-            raise InputError(f"{path}: expected a target with the weights of `backbone` ({error})") from None
-        return model
+        Args:
+            hyperparameters: as a checkpoint stores them, changed in place: `pretrained`, the model that its adapters
+                belong to, and `lora`, their settings; both None in a checkpoint that holds all weights.
+
+        Returns:
+            The argument `initial_weights` as a config has it.
+        """
+        path, lora = hyperparameters.pop("pretrained", None), hyperparameters.pop("lora", None)
+        if path is None:
+            return None
+        return {"class_path": "padrec.PretrainedModel", "init_args": {"path": path, "lora": lora}}
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
@@ -183,8 +169,10 @@ class TargetRecommender(TrainableModule):
             return cls._of(model, vocabulary, catalog)
         checkpoint = read_checkpoint(path, "target")
         vocabulary = stored_vocabulary(checkpoint, "target")
-        hyperparameters = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-        target = cls(**hyperparameters, vocabulary=vocabulary, catalog=catalog)
+        hyperparameters = stored_hyperparameters(checkpoint)
+        stored = cls.stored_initial_weights(hyperparameters)
+        initial_weights = None if stored is None else PretrainedModel(**stored["init_args"])
+        target = cls(**hyperparameters, vocabulary=vocabulary, initial_weights=initial_weights, catalog=catalog)
         target.on_load_checkpoint(checkpoint)
         target.load_state_dict(checkpoint["state_dict"])
         return target if target._adapters is None else cls._of(target.plain_backbone(), vocabulary, catalog)
@@ -219,7 +207,7 @@ class TargetRecommender(TrainableModule):
         checkpoint["kind"] = "target"
         checkpoint["vocabulary"] = self.vocabulary.to_dict()
         if self._adapters is not None:
-            checkpoint["pretrained_fingerprint"] = self._pretrained_fingerprint
+            checkpoint["pretrained_fingerprint"] = self._adapted_fingerprint
             for name in self._adapters.frozen_weights():
                 checkpoint["state_dict"].pop(f"backbone.{name}", None)
 
@@ -233,9 +221,9 @@ class TargetRecommender(TrainableModule):
         if self._adapters is None:
             return
         trained_on = checkpoint.get("pretrained_fingerprint")
-        if trained_on != self._pretrained_fingerprint:
+        if trained_on != self._adapted_fingerprint:
             raise InputError(
-                f"{self.hparams['pretrained']}: weights with fingerprint {self._pretrained_fingerprint}, but the "
+                f"{self.hparams['pretrained']}: weights with fingerprint {self._adapted_fingerprint}, but the "
                 f"checkpoint's adapters were trained for {trained_on}: expected the same pretrained model"
             )
         for name, weight in self._adapters.frozen_weights().items():
@@ -313,43 +301,3 @@ def ranking_metrics(prefix: str) -> MetricCollection:
     metrics = {f"ndcg@{k}": NDCG(k) for k in (5, 10)} | {f"recall@{k}": Recall(k) for k in (5, 10)}
     # Compute groups would merge metrics whose first batches happen to agree.
     return MetricCollection(dict(metrics), prefix=prefix, compute_groups=False)
-
-
-def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
-    """Read a Lightning checkpoint of a padrec module, tensors and primitives only.
-
-    Args:
-        path: the file.
-        kind: `target` or `draft`; None takes either.
-
-    Raises:
-        InputError: no such file, not a checkpoint, or one of another kind of module.
-    """
-    if not path.is_file():
-        expected = f"the checkpoint or folder of a {kind}" if kind else "a checkpoint"
-        raise InputError(f"{path}: no such file, expected {expected}")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes happen to mean to the unpickler
-        raise InputError(f"{path}: cannot be read as a Lightning checkpoint of tensors and primitives") from error
-    if not isinstance(checkpoint, dict):
-        raise InputError(f"{path}: holds a {type(checkpoint).__name__}, expected a checkpoint")
-    found = checkpoint.get("kind")
-    if found is None or found != (kind or found):
-        raise InputError(f"{path}: a checkpoint of kind {found!r}, expected {kind or 'target or draft'!r}")
-    return checkpoint
-
-
-def stored_vocabulary(checkpoint: dict[str, Any], kind: str) -> SemanticIDVocabulary:
-    """The vocabulary that a checkpoint was trained with.
-
-    Args:
-        checkpoint: of a `target` or a `draft`.
-        kind: which of them is expected.
-
-    Raises:
-        InputError: a checkpoint of another kind.
-    """
-    if checkpoint.get("kind") != kind:
-        raise InputError(f"a checkpoint of kind {checkpoint.get('kind')!r}, expected {kind!r}")
-    return SemanticIDVocabulary(**checkpoint["vocabulary"])

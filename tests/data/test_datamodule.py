@@ -9,7 +9,17 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
 from padrec.catalog import InputError, SemanticIDVocabulary
-from padrec.data import ItemSequences, LCRecReader, PromptBatch, PromptTemplate, SemanticIDDataModule, Split
+from padrec.data import (
+    GeneratedLists,
+    ItemSequences,
+    LCRecReader,
+    LoggedSequences,
+    PromptBatch,
+    PromptTemplate,
+    SemanticIDDataModule,
+    Split,
+    TrainingRows,
+)
 from tests.data.toy_data import CODES, INDEX, Recorder, ToyReader, write_lcrec
 from tests.tiny_language_model import TEXT, save_tiny_tokenizer
 
@@ -17,6 +27,10 @@ from tests.tiny_language_model import TEXT, save_tiny_tokenizer
 def datamodule(**arguments: Any) -> SemanticIDDataModule:
     reader = arguments.pop("reader", ToyReader())
     return SemanticIDDataModule(reader, **{"list_length": 2, "max_history": 3, "batch_size": 8, **arguments})
+
+
+def mixed_rows(lists: Path) -> list[TrainingRows]:
+    return [LoggedSequences(), GeneratedLists([str(lists)])]
 
 
 def quiet_trainer(folder: Path, **arguments: Any) -> Trainer:
@@ -102,7 +116,7 @@ def test_training_sequences_can_be_predicted_from_random_cuts() -> None:
 def test_generated_lists_are_mixed_in(tmp_path: Path) -> None:
     path = tmp_path / "lists.jsonl"
     path.write_text(json.dumps({"user": "u0", "history": ["i7"] * 9, "items": ["i7", "i7"]}) + "\n")
-    logged, mixed = (list(datamodule(generated_lists=lists).train_dataloader()) for lists in (None, [str(path)]))
+    logged, mixed = (list(datamodule(training_rows=rows).train_dataloader()) for rows in (None, mixed_rows(path)))
     rows = [
         row for batch in mixed for row in zip(batch.lengths.tolist(), batch.supervised.sum(1).tolist(), strict=True)
     ]
@@ -113,7 +127,7 @@ def test_generated_lists_are_mixed_in(tmp_path: Path) -> None:
 def test_generated_lists_can_be_all_that_is_trained_on(tmp_path: Path) -> None:
     path = tmp_path / "lists.jsonl"
     path.write_text(json.dumps({"user": "u0", "history": ["i7"] * 2, "items": ["i1", "i2"]}) + "\n")
-    (batch,) = datamodule(generated_lists=[str(path)], logged_sequences=False).train_dataloader()
+    (batch,) = datamodule(training_rows=[GeneratedLists([str(path)])]).train_dataloader()
     assert batch.lengths.tolist() == [1 + 4 * 3]
     assert batch.supervised.sum(1).tolist() == [2 * 3]
 
@@ -121,7 +135,7 @@ def test_generated_lists_can_be_all_that_is_trained_on(tmp_path: Path) -> None:
 def test_lists_are_marked_in_training_and_in_prompts(tmp_path: Path) -> None:
     path = tmp_path / "lists.jsonl"
     path.write_text(json.dumps({"user": "u0", "history": ["i7"] * 3, "items": ["i1", "i2"]}) + "\n")
-    data = datamodule(generated_lists=[str(path)], list_marker=True)
+    data = datamodule(training_rows=mixed_rows(path), list_marker=True)
     eos = data.vocabulary.eos_token
     batches = list(data.train_dataloader())
     assert sum(int((batch.tokens == eos).sum()) for batch in batches) == 1
@@ -138,7 +152,7 @@ def test_text_and_markers_count_among_the_most_tokens(list_marker: bool, tmp_pat
     path.write_text(json.dumps({"user": "u0", "history": ["i7"] * 3, "items": ["i1", "i2"]}) + "\n")
     for text in ("", ", and "):
         template = PromptTemplate(str(tmp_path), TEXT, "{item}" + text)
-        data = datamodule(prompt=template, generated_lists=[str(path)], list_marker=list_marker)
+        data = datamodule(prompt=template, training_rows=mixed_rows(path), list_marker=list_marker)
         around = 1 + len(template.opening) + len(template.closing)
         assert max(batch.tokens.shape[1] for batch in data.test_dataloader()) == data.max_prompt_tokens
         with_text = data.max_prompt_tokens - around - int(list_marker)
@@ -156,7 +170,7 @@ def test_predicted_histories_can_be_written_back_as_item_keys(tmp_path: Path) ->
             lines.append(json.dumps({"user": data.user_keys[user], "history": keys, "items": ["i0", "i3"]}))
     path = tmp_path / "lists.jsonl"
     path.write_text("\n".join(lines))
-    rows = sum(len(batch.tokens) for batch in datamodule(generated_lists=[str(path)]).train_dataloader())
+    rows = sum(len(batch.tokens) for batch in datamodule(training_rows=mixed_rows(path)).train_dataloader())
     assert rows == sum(len(batch.tokens) for batch in data.train_dataloader()) + 40
 
 
@@ -190,7 +204,7 @@ def test_prompts_of_new_users() -> None:
             {"predict_split": "train", "predict_prompts": "users.jsonl"},
             "predict_prompts is 'users.jsonl' and predict_split 'train', expected one of them",
         ),
-        ({"logged_sequences": False}, "logged_sequences is false without generated_lists, expected one of them"),
+        ({"training_rows": []}, "training_rows is empty, expected something to train on"),
         ({"predict_prompts": "absent.jsonl"}, r"absent\.jsonl: no such file"),
         ({"codebook_sizes": [3]}, "codebook_sizes has 1 slots, expected 2 as in catalog"),
         ({"codebook_sizes": [3, 2]}, "catalog: item 'i2' has code 2 in slot 1, expected 0 … 1"),
@@ -204,7 +218,7 @@ def test_wrong_input_is_refused_at_construction(arguments: dict[str, Any], messa
 
 def test_wrong_files_are_refused_before_a_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl: no such file"):
-        datamodule(generated_lists=[str(tmp_path / "none.jsonl")]).setup("fit")
+        datamodule(training_rows=[GeneratedLists([str(tmp_path / "none.jsonl")])]).setup("fit")
     write_lcrec(tmp_path, INDEX, {"u": [1, 2, 8]})
     with pytest.raises(InputError, match="item '8' is not among"):
         datamodule(reader=LCRecReader(str(tmp_path)))
@@ -271,7 +285,7 @@ data:
       class_path: {class_path}
       init_args: {{n_users: 30, n_items: 60, codebook_sizes: [4, 8, 8]}}
     list_length: 5
-    generated_lists: null
+    training_rows: [padrec.LoggedSequences]
     codebook_sizes: [4, 8, 9]
 """
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from padrec.catalog import InputError
+from padrec.data import GeneratedLists, ItemSequences, Split
 from padrec.data.generated_lists import read_generated_lists
 from tests.data.toy_data import toy_catalog
 
@@ -14,9 +15,9 @@ def test_lists_are_read_with_the_end_of_their_history(tmp_path: Path) -> None:
         row = {"user": "new", "history": ["i1", "i2", "i3"], "items": items}
         paths.append(tmp_path / f"{number}.jsonl")
         paths[-1].write_text(json.dumps(row) + "\n")
-    found = read_generated_lists([str(path) for path in paths], toy_catalog(), max_history=2, list_length=2)
-    assert [found.histories.row(row).tolist() for row in range(2)] == [[2, 3], [2, 3]]
-    assert [found.lists.row(row).tolist() for row in range(2)] == [[4, 0], [6]]
+    histories, lists = read_generated_lists([str(path) for path in paths], toy_catalog(), max_history=2, list_length=2)
+    assert [histories.row(row).tolist() for row in range(2)] == [[2, 3], [2, 3]]
+    assert [lists.row(row).tolist() for row in range(2)] == [[4, 0], [6]]
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,19 @@ def test_wrong_lines_are_refused_with_their_place(tmp_path: Path, line: str, mes
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl: no such file"):
         read_generated_lists([str(tmp_path / "none.jsonl")], toy_catalog(), max_history=2, list_length=2)
+
+
+def test_rows_predict_the_list_from_its_history(tmp_path: Path) -> None:
+    path = tmp_path / "lists.jsonl"
+    path.write_text(json.dumps({"user": "u0", "history": ["i1", "i2", "i3"], "items": ["i4", "i0"]}) + "\n")
+    nothing = ItemSequences.from_lists([[]])
+    split = Split(("u0",), nothing, nothing, ItemSequences.from_lists([[7]]))
+    windows = GeneratedLists([str(path)]).windows(split, toy_catalog(), max_history=2, list_length=2)
+    assert windows.sequences.row(0).tolist() == [2, 3, 4, 0]
+    assert windows.supervised_from.tolist() == [2]
+    assert windows.lists.tolist() == [True]
+
+
+def test_no_files_are_refused() -> None:
+    with pytest.raises(InputError, match="no files of generated lists"):
+        GeneratedLists([])

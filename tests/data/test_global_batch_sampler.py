@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from padrec.catalog import InputError
 from padrec.data.global_batch_sampler import GlobalBatchSampler
-from padrec.data.training_rows import FILLER_ROW
+from padrec.data.window_rows import FILLER_ROW
 
 lengths_strategy = st.lists(st.integers(1, 30), min_size=1, max_size=300).map(torch.tensor)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.drafts import FeatureDraftNetwork, Window, step_mask, unroll
-from padrec.targets import picked, rows_of
+from padrec.training import picked, rows_of
 from tests.drafts.reference_drafting import random_network, simulated_drafting
 from tests.stubs import tiny_target
 

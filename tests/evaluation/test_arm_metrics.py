@@ -106,7 +106,7 @@ def test_arms_are_compared_with_the_first_of_their_search() -> None:
         "steps": BeamDecoder(look_ahead=0),
         "renormalised": BeamDecoder(renormalise=True),
     }
-    assert models_of_comparison(arms) == {
+    assert models_of_comparison(arms, "autoregressive") == {
         "transformers": "autoregressive",
         "beam": None,
         "wide": None,
@@ -115,6 +115,23 @@ def test_arms_are_compared_with_the_first_of_their_search() -> None:
         "steps": "beam",
         "renormalised": None,
     }
+
+
+def test_any_arm_can_be_the_reference() -> None:
+    arms: dict[str, Decoder] = {"autoregressive": AutoregressiveDecoder(), "transformers": TransformersDecoder()}
+    assert models_of_comparison(arms, "transformers") == dict.fromkeys(arms, "transformers")
+
+
+def test_speed_is_compared_with_further_references() -> None:
+    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, further_references=["a.b", "slow"])
+    batch = users_with(torch.arange(2)[:, None])
+    trace = trace_of(batch)
+    slow = replace(trace, decode_seconds=10 * trace.seconds - trace.prefill_seconds)
+    metrics.update(batch, recommend([0, 1], [1, 2]), trace, None, trace, [trace, slow])
+    found = metrics.result("arm", is_reference=False).metrics
+    assert found["speedup_over_a.b"] == pytest.approx(1.0)
+    assert found["speedup_over_slow"] == pytest.approx(10.0)
+    assert found["speedup_over_slow_ci95"] == pytest.approx([10.0, 10.0])
 
 
 def test_lists_are_counted_by_the_decoder_that_was_chosen_for_them() -> None:

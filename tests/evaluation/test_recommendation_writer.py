@@ -95,15 +95,15 @@ def test_the_datamodule_reads_the_lists_back(tmp_path: Path, arguments: dict[str
     path = tmp_path / "lists.jsonl"
     predict(path, data)
     catalog = data.catalog
-    found = read_generated_lists([str(path)], catalog, max_history=20, list_length=3)
+    histories, lists = read_generated_lists([str(path)], catalog, max_history=20, list_length=3)
     model = ListStub(catalog.n_leaves, 3)
     row = 0
     for batch in data.predict_dataloader():
         for history, leaves in zip(batch.history, model.predict_step(batch).leaves, strict=True):
-            assert found.histories.row(row).tolist() == history[history >= 0].tolist()
-            assert catalog.leaf_of_item[found.lists.row(row)].tolist() == leaves.tolist()
+            assert histories.row(row).tolist() == history[history >= 0].tolist()
+            assert catalog.leaf_of_item[lists.row(row)].tolist() == leaves.tolist()
             row += 1
-    assert row == len(found.lists)
+    assert row == len(lists)
 
 
 def test_two_processes_write_the_file_of_one(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def table_rows(markdown: str) -> list[list[str]]:
 def test_the_json_file_holds_the_designed_keys(tmp_path: Path) -> None:
     toy_report().write(tmp_path / "new" / "folder")
     found = read_strictly(tmp_path / "new" / "folder" / "report.json")
-    assert list(found) == [*SETTINGS, *ORIGIN, "arms"]
+    assert list(found) == [*SETTINGS, *ORIGIN, "reference", "arms"]
     assert list(found["arms"]) == ["autoregressive", "padrec", "transformers"]
     for metrics in found["arms"].values():
         assert list(metrics) == [*COST, *DRAFTING, *RATES, *QUALITY, *COMPARISON]
@@ -78,14 +78,21 @@ def test_the_markdown_table_has_one_full_row_per_arm(tmp_path: Path) -> None:
     assert found["recording (s)"] == "12.5"
 
 
-def test_speedups_over_transformers_have_a_column_where_there_are_any() -> None:
-    assert "over transformers" not in toy_report().markdown()
-    over = {"speedup_over_transformers": 7.0, "speedup_over_transformers_ci95": [6.5, 7.25]}
+def test_speedups_over_further_references_have_a_column_each() -> None:
+    assert "| over " not in toy_report().markdown()
+    over = {
+        "speedup_over_transformers": 7.0,
+        "speedup_over_transformers_ci95": [6.5, 7.25],
+        "speedup_over_a*b": 3.0,
+        "speedup_over_a*b_ci95": [2.5, 3.25],
+    }
     header, _, slow, fast = table_rows(
         toy_report(arms={"a": toy_metrics(1.0, 0), "b": toy_metrics(2.0, 3) | over}).markdown()
     )
-    column = [name.strip() for name in header].index("over transformers")
-    assert [row[column].strip() for row in (slow, fast)] == ["–", "7.00 × (6.50 – 7.25)"]
+    names = [name.strip() for name in header]
+    for name, cell in (("over transformers", "7.00 × (6.50 – 7.25)"), (r"over a\*b", "3.00 × (2.50 – 3.25)")):
+        column = names.index(name)
+        assert [row[column].strip() for row in (slow, fast)] == ["–", cell]
 
 
 def test_what_an_arm_chose_stands_below_the_table() -> None:

@@ -70,6 +70,7 @@ def toy_report(**changes: Any) -> Report:
         "versions": {"padrec": "0.1.0", "torch": "2.13.0"},
         "seed": 0,
         "command": "padrec test --config a.yaml",
+        "reference": "autoregressive",
         "arms": {result.name: result.metrics for result in toy_results()},
     }
     return Report(**fields | changes)

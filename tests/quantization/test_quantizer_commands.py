@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from padrec.catalog import Catalog, ItemEmbeddings
-from padrec.catalog.quantizers import ResidualKMeans, count_collisions
+from padrec.catalog import Catalog
 from padrec.cli import main
 from padrec.data.readers.semantic_id_index import read_index
-from padrec.quantization import RQVAEQuantizer
+from padrec.quantization import ItemEmbeddings, ResidualKMeans, RQVAEQuantizer, count_collisions
 
 _CONFIG = Path(__file__).parents[1] / "conf" / "quantizer.yaml"
 _K_MEANS = "--model=padrec.ResidualKMeansQuantizer --model.init_args.codebook_sizes=[6,5,8]"

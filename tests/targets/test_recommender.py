@@ -26,7 +26,6 @@ from tests.tiny_training import (
     first_prompts,
     quiet_trainer,
     same_batches,
-    tiny_backbone,
     tiny_data,
     tiny_draft,
     tiny_recommender,
@@ -122,19 +121,6 @@ def test_dropout_is_noise_of_the_step(data: SemanticIDDataModule, tmp_path: Path
         return float(trainer.callback_metrics["train/loss"])
 
     assert loss(dropout=0.4) == loss(dropout=0.4) != loss()
-
-
-def test_training_goes_on_from_another_target(data: SemanticIDDataModule, tmp_path: Path) -> None:
-    first = trained(data, tmp_path)
-    for name in ("target.ckpt", "target"):
-        second = tiny_recommender(data, initial_target=str(tmp_path / name), dropout=0.1)
-        assert second.fingerprint() == first.fingerprint()
-    other = tiny_data(separator=False)
-    with pytest.raises(InputError, match=r"the initial target .*target\.ckpt"):
-        tiny_recommender(other, initial_target=str(tmp_path / "target.ckpt"))
-    deeper = tiny_backbone(num_hidden_layers=3)
-    with pytest.raises(InputError, match=r"target\.ckpt: expected a target with the weights of `backbone`"):
-        tiny_recommender(data, initial_target=str(tmp_path / "target.ckpt"), backbone=deeper)
 
 
 def test_a_running_mean_of_the_weights_is_what_is_validated_and_kept(

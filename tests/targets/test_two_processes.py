@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed import destroy_process_group
 
 from padrec.data import SemanticIDDataModule
-from padrec.targets import TrainableModule
+from padrec.training import TrainableModule
 from tests.tiny_training import quiet_trainer, tiny_data, tiny_draft, tiny_recommender
 
 Results = dict[str, dict[str, Tensor]]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from padrec.catalog import InputError
-from padrec.data.readers.files import read_json_object
+from padrec.data.json_file import read_json_object
 
 
 def read_titles(path: Path) -> dict[str, str]:

@@ -5,8 +5,9 @@ from pathlib import Path
 from padrec.catalog import Catalog, InputError
 from padrec.data.interactions import Interactions
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers.files import only_file, read_json_object
+from padrec.data.json_file import read_json_object
 from padrec.data.readers.item_titles import read_titles
+from padrec.data.readers.only_file import only_file
 from padrec.data.readers.reader import Dataset, Reader
 from padrec.data.readers.semantic_id_index import read_index
 

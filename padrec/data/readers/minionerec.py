@@ -9,11 +9,12 @@ from pathlib import Path
 
 from padrec.catalog import Catalog, InputError
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers.files import only_file, read_text
 from padrec.data.readers.item_titles import read_titles
+from padrec.data.readers.only_file import only_file
 from padrec.data.readers.reader import Dataset, Reader
 from padrec.data.readers.semantic_id_index import read_index
 from padrec.data.splits import Split
+from padrec.data.text_file import read_text
 
 _PARTS = ("train", "valid", "test")
 _COLUMNS = ("user_id", "history_item_id", "item_id", "item_sid")

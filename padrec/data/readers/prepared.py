@@ -15,7 +15,7 @@ from padrec.catalog.catalog_folder import ITEMS_FILE
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.preparation.prepared_folder import PreparedFolder
 from padrec.data.preparation.split_rule import PARTS
-from padrec.data.readers.files import only_file
+from padrec.data.readers.only_file import only_file
 from padrec.data.readers.reader import Dataset, Reader
 from padrec.data.readers.semantic_id_index import read_index
 from padrec.data.splits import Split

@@ -9,7 +9,7 @@ from string import ascii_lowercase
 import torch
 
 from padrec.catalog import Catalog, InputError
-from padrec.data.readers.files import read_json_object
+from padrec.data.json_file import read_json_object
 
 # Nine digits hold every code that fits in 32 bits and is no typing error.
 _CODE = re.compile(r"<([a-z])_(\d{1,9})>")

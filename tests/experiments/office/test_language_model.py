@@ -6,7 +6,7 @@ import pytest
 
 from experiments.office import language_model
 from padrec.data import PromptTemplate
-from padrec.targets import TargetRecommender
+from padrec.targets import PretrainedModel, TargetRecommender
 from tests.tiny_training import tiny_data
 
 
@@ -18,6 +18,6 @@ def test_a_target_can_start_from_the_model(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "argv", arguments)
     language_model.main()
     data = tiny_data(prompt=PromptTemplate(str(tmp_path / "model")))
-    TargetRecommender(data.vocabulary, pretrained=str(tmp_path / "model"))
+    TargetRecommender(data.vocabulary, initial_weights=PretrainedModel(str(tmp_path / "model")))
     with pytest.raises(SystemExit):
         language_model.main()  # nothing is overwritten

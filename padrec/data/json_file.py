@@ -1,0 +1,66 @@
+"""JSON files as people hand them over, with every mistake named."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from padrec.catalog import InputError
+from padrec.data.text_file import read_text
+
+
+def read_json_object(path: Path, expected: str) -> dict[str, object]:
+    """Read a JSON object, refusing what `json.load` lets pass.
+
+    Args:
+        path: the file.
+        expected: what the object maps to what, for the message: `item -> codes`.
+
+    Raises:
+        InputError: the file is missing, is no JSON, is no object, is empty, or repeats a key.
+    """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InputError(f"{path}: key {key!r} occurs twice, expected every key once")
+            found[key] = value
+        return found
+
+    text = read_text(path)
+    try:
+        content = json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{path}: no valid JSON at {place} ({error.msg}), expected an object {expected}") from None
+    if not isinstance(content, dict) or not content:
+        kind = "an empty object" if content == {} else f"a JSON {type(content).__name__}"
+        raise InputError(f"{path}: {kind}, expected an object {expected}")
+    return content
+
+
+def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """The objects of a file with one JSON object on each line.
+
+    Args:
+        path: the file.
+        expected: what a line looks like, for the message.
+
+    Yields:
+        Where the line is, for messages about it, and its object.
+
+    Raises:
+        InputError: the file is missing or empty, or a line is no JSON object.
+    """
+    lines = read_text(path).splitlines()
+    if not lines:
+        raise InputError(f"{path}: empty, expected lines {expected}")
+    for number, line in enumerate(lines, start=1):
+        place = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{place}: no valid JSON ({error.msg}), expected {expected}") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{place}: a JSON {type(row).__name__}, expected {expected}")
+        yield place, row

@@ -1,0 +1,76 @@
+"""Residual k-means as a command."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from padrec.catalog import InputError
+from padrec.quantization.codebook_file import read_codebooks
+from padrec.quantization.quantizer_module import QuantizerModule
+from padrec.quantization.residual_k_means import ResidualKMeans
+
+
+class ResidualKMeansQuantizer(QuantizerModule):
+    """Clusters the embeddings when validation or prediction starts: there is nothing to train by gradients.
+
+    With `codebooks` it clusters nothing: later items get the codes that earlier ones were given by.
+
+    Args:
+        codebook_sizes: codes in each slot.
+        iterations: Lloyd iterations of a slot, at most.
+        init: first centroids, `k-means++` or a `random` subset.
+        fit_items: most items to find the centroids from, a random sample; None takes all.
+        batch_size: items computed at a time.
+        seed: of the sample and the first centroids.
+        codebooks: the `codebooks.safetensors` that `SemanticIDWriter` wrote in an earlier run; None clusters.
+
+    Raises:
+        InputError: an argument out of range, or codebooks that cannot be read or have other sizes.
+    """
+
+    def __init__(
+        self,
+        codebook_sizes: Sequence[int] = (256, 256, 256, 256),
+        iterations: int = 20,
+        init: Literal["k-means++", "random"] = "random",
+        fit_items: int | None = 262144,
+        batch_size: int = 16384,
+        seed: int = 0,
+        codebooks: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._settings = (tuple(codebook_sizes), iterations, init, fit_items, batch_size, seed)
+        self._quantizer = ResidualKMeans(*self._settings)
+        self._batch_size = batch_size
+        self._given = None if codebooks is None else read_codebooks(Path(codebooks))
+        if self._given is not None:
+            found = [len(book) for book in self._given]
+            if found != list(codebook_sizes):
+                raise InputError(f"{codebooks}: {found} codes, expected codebook_sizes {list(codebook_sizes)}")
+
+    @property
+    def quantizer(self) -> ResidualKMeans:
+        """See `QuantizerModule`."""
+        return self._quantizer
+
+    @property
+    def codebooks(self) -> list[Tensor]:
+        """See `QuantizerModule`."""
+        return self._given or self._quantizer.codebooks
+
+    def on_validation_start(self) -> None:
+        """Cluster."""
+        self._fit()
+
+    def on_predict_start(self) -> None:
+        """Cluster."""
+        self._fit()
+
+    def _fit(self) -> None:
+        if self._given is not None:
+            self._quantizer = ResidualKMeans.of_codebooks(self._given, self._batch_size, self.device)
+            return
+        # The device is known only now. All processes find the same centroids.
+        self._quantizer = ResidualKMeans(*self._settings, device=self.device).fit(self.embeddings.vectors)

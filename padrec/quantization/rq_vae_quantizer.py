@@ -1,0 +1,168 @@
+"""Training an RQ-VAE."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from padrec.catalog import InputError
+from padrec.quantization.embedding_datamodule import ItemVectors
+from padrec.quantization.quantizer_module import QuantizerModule
+from padrec.quantization.rq_vae import RQVAE
+from padrec.quantization.separation import separation_loss
+from padrec.training import TrainableModule, read_checkpoint, stored_hyperparameters
+
+_KIND = "quantizer"
+_RESTART_ITEMS = 4096
+
+
+class RQVAEQuantizer(QuantizerModule, TrainableModule):
+    """Trains an RQ-VAE on item embeddings: loss = reconstruction + codebook loss + β · commitment loss.
+
+    Codes start from a residual k-means of many latents; those that no item chose for an epoch move onto items. With
+    `separation` above 0 the loss has another part, which pushes apart the items of a batch that lie so close that the
+    codes could hardly tell them from one another, see `separation_loss`.
+
+    Args:
+        dimension: values in an embedding; linked from the datamodule.
+        codebook_sizes: codes in each slot.
+        hidden_sizes: of the encoder; the decoder has them in reverse.
+        latent_size: of a code vector.
+        commitment: β.
+        separation: weight of the separation loss, beside a reconstruction error on the embeddings' own scale; 0 leaves
+            it out.
+        separation_margin: how far apart items are to be, in units of the quantization error of the batch.
+        sinkhorn_epsilon: of the last slot in training; 0 switches Sinkhorn off.
+        initial_items: items that the first codes are clustered from, a random sample.
+        learning_rate: peak learning rate.
+        weight_decay: of the layers' matrices; code vectors are never decayed.
+        warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
+        seed: of the first codes and of dead codes' new places.
+
+    Raises:
+        InputError: a size or rate out of range.
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        codebook_sizes: Sequence[int] = (256, 256, 256, 256),
+        hidden_sizes: Sequence[int] = (512, 256, 128),
+        latent_size: int = 32,
+        commitment: float = 0.25,
+        separation: float = 0.0,
+        separation_margin: float = 2.0,
+        sinkhorn_epsilon: float = 0.003,
+        initial_items: int = 65536,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-4,
+        warmup_steps: int = 100,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
+        if min(commitment, separation) < 0 or separation_margin <= 0 or initial_items < 1:
+            raise InputError(
+                f"commitment {commitment}, separation {separation}, separation_margin {separation_margin}, "
+                f"initial_items {initial_items}: expected no negative weight, a positive margin and at least one item"
+            )
+        self.save_hyperparameters(ignore=["dimension"])
+        self._dimension = dimension
+        self._commitment = commitment
+        self._separation = separation
+        self._separation_margin = separation_margin
+        self._initial_items = initial_items
+        self.network = RQVAE(dimension, codebook_sizes, hidden_sizes, latent_size, sinkhorn_epsilon)
+        self._uses = self._nothing_used()
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RQVAEQuantizer":
+        """Read a Lightning checkpoint.
+
+        Raises:
+            InputError: nothing is there, or it is not a quantizer.
+        """
+        checkpoint = read_checkpoint(Path(path), _KIND)
+        module = cls(dimension=checkpoint["dimension"], **stored_hyperparameters(checkpoint))
+        module.load_state_dict(checkpoint["state_dict"])
+        return module.eval()
+
+    @property
+    def quantizer(self) -> RQVAE:
+        """The network."""
+        return self.network
+
+    @property
+    def codebooks(self) -> list[Tensor]:
+        """See `QuantizerModule`."""
+        return self.network.code_vectors
+
+    def trainable_module(self) -> nn.Module:
+        """See `TrainableModule`."""
+        return self.network
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the kind, the size of the embeddings and which codes this epoch has used."""
+        checkpoint["kind"] = _KIND
+        checkpoint["dimension"] = self._dimension
+        checkpoint["uses"] = [used.cpu() for used in self._uses]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of other embeddings.
+
+        Raises:
+            InputError: their size differs.
+        """
+        if checkpoint.get("dimension") != self._dimension:
+            raise InputError(
+                f"the checkpoint reads embeddings of {checkpoint.get('dimension')} values, the data have "
+                f"{self._dimension}: expected a checkpoint trained on these embeddings"
+            )
+        self._uses = list(checkpoint["uses"])
+
+    def on_train_start(self) -> None:
+        """Cluster the latents, unless the fit resumes."""
+        self._uses = [used.to(self.device) for used in self._uses]
+        if self.global_step == 0:
+            generator = torch.Generator().manual_seed(self._seed)
+            self.network.initialise_codebooks(self._sample(self._initial_items, generator), seed=self._seed)
+
+    def on_train_epoch_start(self) -> None:
+        """Move codes that the epoch before has not used onto random items.
+
+        Not at that epoch's end: a checkpoint of it would hold codes that no step has adapted, and a fit that resumes
+        would move them again.
+        """
+        if any(bool(uses.any()) for uses in self._uses):
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.current_epoch)
+            vectors = self._sample(_RESTART_ITEMS, generator).to(self.device)
+            moved = self.network.restart_dead_codes(vectors, self._uses, generator)
+            for slot, codes in enumerate(moved):
+                self.log(f"train/restarted_codes/slot_{slot}", float(len(codes)))
+        self._uses = self._nothing_used()
+
+    def training_step(self, batch: ItemVectors, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        output = self.network(batch.vectors)
+        reconstruction = nn.functional.mse_loss(output.reconstruction, batch.vectors)
+        loss: Tensor = reconstruction + output.codebook_loss + self._commitment * output.commitment_loss
+        for uses, codes in zip(self._uses, output.codes.unbind(1), strict=True):
+            counts = torch.bincount(codes, minlength=len(uses))
+            uses.add_(torch.as_tensor(self.trainer.strategy.reduce(counts, reduce_op="sum")))
+        losses = {"reconstruction": reconstruction, "commitment": output.commitment_loss}
+        if self._separation > 0:
+            losses["separation"] = separation_loss(output.latents, self._separation_margin * output.error)
+            loss = loss + self._separation * losses["separation"]
+        losses["loss"] = loss
+        for name, value in losses.items():
+            self.log(f"train/{name}", value.detach(), sync_dist=True, batch_size=len(batch.vectors))
+        return loss
+
+    def _sample(self, n_items: int, generator: torch.Generator) -> Tensor:
+        """Embeddings of random items, the same on all processes, `[at most n_items, d]`."""
+        vectors = self.embeddings.vectors
+        return vectors[torch.randperm(len(vectors), generator=generator)[:n_items]]
+
+    def _nothing_used(self) -> list[Tensor]:
+        return [torch.zeros(size, dtype=torch.long, device=self.device) for size in self.network.codebook_sizes]

@@ -1,0 +1,50 @@
+"""Weights that a target starts from, where these are not random."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from transformers import PreTrainedModel
+
+from padrec.catalog import SemanticIDVocabulary
+
+if TYPE_CHECKING:
+    from padrec.targets.low_rank import LowRankAdapters
+
+
+@dataclass(frozen=True)
+class InitialModel:
+    """A model before its training.
+
+    Attributes:
+        model: over the vocabulary.
+        adapters: what alone is trained; None trains all weights.
+        adapted: folder or hub name of the model that the adapters belong to.
+        adapted_fingerprint: of that model's weights.
+    """
+
+    model: PreTrainedModel
+    adapters: "LowRankAdapters | None" = None
+    adapted: str | None = None
+    adapted_fingerprint: str | None = None
+
+
+class InitialWeights(Protocol):
+    """A source of weights to start from.
+
+    A source is a class of its own in a file of its own, with primitives as constructor arguments, so that a config can
+    name it by `class_path`. Naming this protocol as its parent class makes the class name alone enough there.
+    """
+
+    def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
+        """Make the model.
+
+        Args:
+            vocabulary: its tokens.
+            backbone: settings that it must have; None takes those that belong to the weights.
+            seed: of weights that are drawn, such as those of new tokens.
+
+        Raises:
+            InputError: the weights cannot be read, or fit neither the vocabulary nor the settings.
+        """
+        ...

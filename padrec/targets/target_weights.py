@@ -1,0 +1,35 @@
+"""Starting from another target."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.targets.backbone import build_backbone, settings_of
+from padrec.targets.initial_weights import InitialModel, InitialWeights
+from padrec.targets.recommender import TargetRecommender
+
+
+class TargetWeights(InitialWeights):
+    """The weights of another target of the same vocabulary.
+
+    Args:
+        path: checkpoint or folder of that target; its adapters, if it has any, are merged.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
+        """See `InitialWeights`.
+
+        Raises:
+            InputError: the target cannot be read, or has another vocabulary or other weights than `backbone`.
+        """
+        initial = TargetRecommender.load(self._path)
+        vocabulary.check_same(initial.vocabulary, f"the initial target {self._path}")
+        model = build_backbone(backbone or settings_of(initial.backbone), vocabulary)
+        try:
+            model.load_state_dict(initial.backbone.state_dict())
+        except RuntimeError as error:
+            raise InputError(f"{self._path}: expected a target with the weights of `backbone` ({error})") from None
+        return InitialModel(model)

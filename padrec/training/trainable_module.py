@@ -1,0 +1,87 @@
+"""How modules are trained: optimiser, schedule, reproducible noise, exact means over processes."""
+
+import math
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from padrec.catalog import InputError
+
+
+class TrainableModule(L.LightningModule):
+    """AdamW with linear warm-up and cosine decay to zero, shared by all training modules.
+
+    Args:
+        learning_rate: peak learning rate.
+        weight_decay: of all matrices; vectors and embeddings are never decayed.
+        warmup_steps: optimiser steps until the peak.
+        seed: of all randomness inside training steps, such as dropout.
+    """
+
+    def __init__(self, *, learning_rate: float, weight_decay: float, warmup_steps: int, seed: int) -> None:
+        super().__init__()
+        if learning_rate <= 0 or weight_decay < 0 or warmup_steps < 0:
+            raise InputError(
+                f"learning_rate {learning_rate}, weight_decay {weight_decay}, warmup_steps {warmup_steps}: "
+                "expected a positive rate and nothing negative"
+            )
+        self._learning_rate = learning_rate
+        self._weight_decay = weight_decay
+        self._warmup_steps = warmup_steps
+        self._seed = seed
+
+    def trainable_module(self) -> nn.Module:
+        """The module whose parameters are trained."""
+        return self
+
+    def undecayed_modules(self) -> list[nn.Module]:
+        """Modules none of whose parameters are decayed."""
+        return [module for module in self.trainable_module().modules() if isinstance(module, nn.Embedding)]
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW and its schedule, stepped after every batch."""
+        undecayed = {id(parameter) for module in self.undecayed_modules() for parameter in module.parameters()}
+        decayed: list[Tensor] = []
+        free: list[Tensor] = []
+        for parameter in self.trainable_module().parameters():
+            if parameter.requires_grad:
+                plain = parameter.ndim < 2 or id(parameter) in undecayed
+                (free if plain else decayed).append(parameter)
+        groups = [{"params": decayed, "weight_decay": self._weight_decay}, {"params": free, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self._learning_rate, betas=(0.9, 0.95))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        if step < self._warmup_steps:
+            return (step + 1) / self._warmup_steps
+        if step == self._warmup_steps:
+            return 1.0
+        # Asked for only now: while optimisers are configured, it would set the training data up before a resumed fit
+        # has restored where in them it was, and the fit would start the epoch anew.
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):  # training without an end, such as max_epochs: -1, keeps the peak
+            return 1.0
+        progress = (step - self._warmup_steps) / max(1, total - self._warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        """Tie the noise of each step to its number, so that a resumed fit repeats an uninterrupted one."""
+        torch.manual_seed((self._seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
+
+    def logs_are_due(self) -> bool:
+        """Whether the logger takes what this step logs: numbers for it alone need not be computed otherwise."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # the trainer does not declare it
+        return every > 0 and (self.global_step + 1) % every == 0
+
+    def mean_over_tokens(self, total: Tensor, count: Tensor) -> Tensor:
+        """The mean whose gradient, averaged over processes, is that of the whole global batch.
+
+        Args:
+            total: sum of a loss over this process's tokens, scalar.
+            count: number of these tokens, scalar.
+        """
+        all_tokens = self.trainer.strategy.reduce(count.detach().float(), reduce_op="sum")
+        return total * self.trainer.world_size / torch.as_tensor(all_tokens).clamp(min=1)

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from padrec.catalog import InputError
+from padrec.quantization import EmbeddingSource, ItemEmbeddings, PrincipalComponents
+
+
+class Given(EmbeddingSource):
+    def __init__(self, vectors: torch.Tensor) -> None:
+        self._vectors = vectors
+
+    def embed(self) -> ItemEmbeddings:
+        return ItemEmbeddings([str(row) for row in range(len(self._vectors))], self._vectors, source="given")
+
+
+def vectors() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(50, 5, generator=generator) * torch.tensor([1.0, 5.0, 2.0, 0.5, 3.0]) + 7
+
+
+def test_components_equal_those_of_a_singular_value_decomposition() -> None:
+    found = PrincipalComponents(Given(vectors()), 3).embed().vectors
+    centred = (vectors() - vectors().mean(0)).double()
+    left, singular, _ = torch.linalg.svd(centred, full_matrices=False)
+    expected = left[:, :3] * singular[:3]
+    torch.testing.assert_close(found.abs(), expected.abs().float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found @ found.T, (expected @ expected.T).float(), rtol=1e-4, atol=1e-3)
+
+
+def test_all_components_keep_all_distances() -> None:
+    found = PrincipalComponents(Given(vectors()), 5).embed()
+    torch.testing.assert_close(torch.pdist(found.vectors), torch.pdist(vectors()), rtol=1e-4, atol=0)
+    assert found.source == "given"
+
+
+def test_a_number_of_components_that_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^0 principal components, expected at least 1$"):
+        PrincipalComponents(Given(vectors()), 0)
+    with pytest.raises(InputError, match=r"^given: 5 dimensions, expected at least 6$"):
+        PrincipalComponents(Given(vectors()), 6).embed()
+
+
+def test_later_items_are_projected_as_the_first_ones(tmp_path: Path) -> None:
+    file = tmp_path / "kept" / "components.safetensors"
+    first = PrincipalComponents(Given(vectors()), 3, str(file)).embed().vectors
+    assert torch.equal(first, PrincipalComponents(Given(vectors()), 3).embed().vectors)
+    later = PrincipalComponents(Given(vectors()[:4]), 3, str(file)).embed().vectors
+    torch.testing.assert_close(later, first[:4])
+
+
+def test_components_of_other_embeddings_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "components.safetensors"
+    PrincipalComponents(Given(vectors()), 3, str(file)).embed()
+    with pytest.raises(InputError, match="3 components of 5 dimensions, expected 2 of the 5 dimensions of given"):
+        PrincipalComponents(Given(vectors()), 2, str(file)).embed()
+    save_file({"mean": torch.ones(2)}, tmp_path / "mean.safetensors")
+    with pytest.raises(InputError, match="expected safetensors with the tensors mean and axes"):
+        PrincipalComponents(Given(vectors()), 2, str(tmp_path / "mean.safetensors")).embed()

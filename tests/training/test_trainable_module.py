@@ -1,0 +1,100 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from padrec.catalog import InputError
+from padrec.training import TrainableModule
+from tests.tiny_training import quiet_trainer, tiny_backbone, tiny_data, tiny_recommender
+
+
+class RateRecorder(Callback):
+    """Writes down the learning rate that every optimiser step uses, and may stop a fit that has no end."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.rates: list[float] = []
+        self._stop_after = stop_after
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+        trainer.should_stop = len(self.rates) == self._stop_after
+
+
+def recorded_rates(tmp_path: Path, warmup_steps: int, stop_after: int | None = None, **arguments: Any) -> list[float]:
+    data = tiny_data(batch_size=16)
+    recorder = RateRecorder(stop_after)
+    trainer = quiet_trainer(tmp_path, callbacks=[recorder], limit_val_batches=0, **arguments)
+    trainer.fit(tiny_recommender(data, learning_rate=0.01, warmup_steps=warmup_steps), datamodule=data)
+    return recorder.rates
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 1, 4])
+def test_rate_warms_up_to_its_peak_and_falls_along_a_cosine(warmup_steps: int, tmp_path: Path) -> None:
+    rates = recorded_rates(tmp_path, warmup_steps, max_steps=9)
+    expected = [0.01 * (step + 1) / warmup_steps for step in range(warmup_steps)]
+    decay = 9 - warmup_steps
+    expected += [0.005 * (1 + math.cos(math.pi * step / decay)) for step in range(decay)]
+    assert rates == pytest.approx(expected)
+    assert max(rates) == 0.01
+
+
+def test_epochs_tell_the_length_of_the_decay(tmp_path: Path) -> None:
+    assert recorded_rates(tmp_path, 2, max_epochs=2) == recorded_rates(tmp_path, 2, max_steps=6)
+
+
+def test_training_without_an_end_keeps_the_peak(tmp_path: Path) -> None:
+    rates = recorded_rates(tmp_path, 2, stop_after=5, max_epochs=-1)
+    assert rates == pytest.approx([0.005, 0.01, 0.01, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_only_matrices_are_decayed(tied: bool, tmp_path: Path) -> None:
+    data = tiny_data()
+    module = tiny_recommender(data, backbone=tiny_backbone("qwen3", tie_word_embeddings=tied), weight_decay=0.3)
+    trainer = quiet_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    trainer.fit(module, datamodule=data)
+    decay = {id(p): group["weight_decay"] for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    for name, parameter in module.named_parameters():
+        plain = "norm" in name or "embed_tokens" in name
+        assert decay.pop(id(parameter)) == (0.0 if plain else 0.3), name
+    assert not decay
+
+
+@pytest.mark.parametrize("arguments", [{"learning_rate": 0.0}, {"weight_decay": -0.1}, {"warmup_steps": -1}])
+def test_training_that_cannot_work_is_refused(arguments: dict[str, Any]) -> None:
+    settings = {"learning_rate": 0.1, "weight_decay": 0.0, "warmup_steps": 0, "seed": 0, **arguments}
+    with pytest.raises(InputError, match="expected a positive rate and nothing negative"):
+        TrainableModule(**settings)
+
+
+class Noise(TrainableModule):
+    """Writes down the noise of its training steps."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(learning_rate=0.1, weight_decay=0.0, warmup_steps=0, seed=seed)
+        self.layer = nn.Linear(1, 1)
+        self.noise: list[float] = []
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        self.noise.append(float(torch.rand(())))
+        loss: torch.Tensor = self.layer(batch).sum()
+        return loss
+
+
+def test_noise_follows_from_seed_and_step_alone(tmp_path: Path) -> None:
+    def noise(seed: int) -> list[float]:
+        module = Noise(seed)
+        loader = torch.utils.data.DataLoader(torch.ones(4, 1))  # type: ignore[arg-type, var-annotated]
+        quiet_trainer(tmp_path, max_epochs=2).fit(module, loader)
+        return module.noise
+
+    first = noise(0)
+    torch.rand(3)
+    assert noise(0) == first
+    assert len(set(first + noise(1))) == 16
