@@ -14,12 +14,12 @@ from padrec.decoding.layers.triton_operations import TritonOperations
 from padrec.drafts import FoldedFusion
 from padrec.drafts.triton_fusion import fuse, fuse_in_tree
 from tests.drafts.reference_drafting import random_network
-from tests.kernel_device import DEVICE, DTYPES, needs_gpu
+from tests.kernel_device import DEVICE, DTYPES, ON_GPU, needs_gpu
 from tests.stubs import tiny_target
 
 _VOCABULARY = SemanticIDVocabulary((5, 6, 7))
 _ROWS = 9
-_TOLERANCE = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 1e-5}
+_TOLERANCE = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 1e-4 if ON_GPU else 1e-5}
 Gate = tuple[Tensor, Tensor, Tensor]
 
 
