@@ -36,7 +36,7 @@ def compiled_functions() -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]
     code = getattr(compiled(len), "__code__")  # noqa: B009  # the same for all that the decorator returns
     for room in (padrec.decoding, padrec.drafts):
         for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
-            if ".triton_" in found.name or ".kernels" in found.name:  # Triton comes with PyTorch's GPU builds only
+            if ".triton_" in found.name or ".kernels" in found.name:  # kernels and their launchers
                 continue
             module = importlib.import_module(found.name)
             for name, value in vars(module).items():
