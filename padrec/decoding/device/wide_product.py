@@ -10,5 +10,7 @@ def wide_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     exact = torch.promote_types(x.dtype, torch.float32)
     if x.dtype == exact:
         return F.linear(x, weight, bias)
-    y = torch.mm(x, weight.t(), out_dtype=exact) if x.is_cuda else F.linear(x.to(exact), weight.to(exact))
+    # A draft is validated while it is trained, in mixed precision, which would round the result again.
+    with torch.autocast(x.device.type, enabled=False):
+        y = torch.mm(x, weight.t(), out_dtype=exact) if x.is_cuda else F.linear(x.to(exact), weight.to(exact))
     return y if bias is None else y + bias

@@ -50,7 +50,7 @@ def test_every_phase_of_a_round_gets_a_share(tmp_path: Path) -> None:
     report = json.loads((output / "report.json").read_text())
     rows = {row["decoder"]: row for row in report["rounds"]}
     assert list(rows) == ["autoregressive", "forced", "speculative"]
-    shared = {"target pass", "tree building", "settling", "keeping"}
+    shared = {"target pass", "tree building", "acceptance", "keeping"}
     assert rows["autoregressive"]["phases"].keys() == shared
     assert rows["speculative"]["phases"].keys() == shared | {"draft passes"}
     for row in rows.values():
