@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from padrec.catalog import InputError, SemanticIDVocabulary
-from padrec.decoding import ListRequest, Request, TargetRunner
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding import Request, TargetRunner
 from padrec.drafts.draft_checkpoint import DraftCheckpoint
-from padrec.drafts.network_draft import NetworkDraft
+from padrec.drafts.network_draft import NetworkDraft, vocabulary_of
 from padrec.targets import to_precision
 
 
@@ -27,12 +27,11 @@ class FeatureDraft(NetworkDraft):
 
     def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
         """Build the network for this target, once for all decoders that share the draft; see `Draft.prepare`."""
-        if not isinstance(request, ListRequest):
-            raise InputError(f"a request for {type(request).__name__}: expected a ListRequest, for a draft of lists")
-        if self._prepared_for == (runner, request.vocabulary):
+        vocabulary = vocabulary_of(request)
+        if self._prepared_for == (runner, vocabulary):
             return
-        network = self._checkpoint.network(runner.model.config, runner.fingerprint, request.vocabulary)
+        network = self._checkpoint.network(runner.model.config, runner.fingerprint, vocabulary)
         to_precision(network, runner.model.dtype)
         self._network = network.to(runner.model.device).eval().requires_grad_(False)
         super().prepare(runner, request)
-        self._prepared_for = runner, request.vocabulary
+        self._prepared_for = runner, vocabulary

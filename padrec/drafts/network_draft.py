@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.device.phase import Phase
 from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession, can_fuse
@@ -49,8 +49,7 @@ class NetworkDraft(Draft):
 
     def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
         """Share the target's embedding and head; see `Draft.prepare`."""
-        if not isinstance(request, ListRequest):
-            raise InputError(f"a request for {type(request).__name__}: expected a ListRequest, for a draft of lists")
+        vocabulary = vocabulary_of(request)
         model, network = runner.model, self.network
         layers = LayerOperations()
         if can_fuse(network.config):
@@ -60,7 +59,7 @@ class NetworkDraft(Draft):
             self._layers = TransformersLayers(_forward_of(network), n_layers=1)
         self._operations = draft_operations_for(model.device, model.dtype)
         maps = model.get_input_embeddings(), model.get_output_embeddings()
-        self._fusion = fusion_for(network, *maps, request.vocabulary, layers, self._operations)
+        self._fusion = fusion_for(network, *maps, vocabulary, layers, self._operations)
 
     def open(self, plan: DraftPlan) -> "NetworkDraftSession":
         """See `Draft.open`."""
@@ -134,6 +133,17 @@ class NetworkDraftSession(DraftSession):
         depths = self._columns[: seen.tokens.shape[1]].expand(len(seen.tokens), -1)
         output, _ = self._layers(hidden, Placement(self._memory.lengths, depths, packing=packing))
         self._operations.move_on(output, seen.count, self._memory)
+
+
+def vocabulary_of(request: Request[Any]) -> SemanticIDVocabulary:
+    """The semantic IDs that a request is for.
+
+    Raises:
+        InputError: it is no request for lists.
+    """
+    if not isinstance(request, ListRequest):
+        raise InputError(f"a request for {type(request).__name__}: expected a ListRequest, for a draft of lists")
+    return request.vocabulary
 
 
 def _forward_of(network: FeatureDraftNetwork) -> LayerForward:

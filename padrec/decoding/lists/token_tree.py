@@ -8,9 +8,6 @@ from torch import Tensor
 
 from padrec.decoding.lists.list_state import ListState, concatenate
 
-# The kernels that make trees hold what each node sees of all others in registers.
-MOST_NODES_OF_KERNELS = 256
-
 
 @dataclass(frozen=True)
 class TokenTree:

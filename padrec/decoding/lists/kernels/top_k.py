@@ -33,14 +33,3 @@ def largest(numbers, inside, K: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.c
         found = tl.where(rank == taken, top, found)
     number = _turned((found >> 32).to(tl.int32)).to(tl.float32, bitcast=True)
     return number, BLOCK - 1 - (found & 0xFFFFFFFF)
-
-
-@triton.jit
-def top_k_kernel(values, best, indices, n, K: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    place = tl.arange(0, BLOCK)
-    rank = tl.arange(0, BLOCK_K)
-    numbers = tl.load(values + row * n + place, place < n, 0.0)
-    number, index = largest(numbers, place < n, K, BLOCK, BLOCK_K)
-    tl.store(best + row * K + rank, number, rank < K)
-    tl.store(indices + row * K + rank, index, rank < K)
