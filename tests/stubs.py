@@ -127,7 +127,7 @@ class CountingRunner(TransformersRunner):
         return session
 
 
-class SlowRecording:
+class SlowGraph:
     """Takes its time to record, and counts."""
 
     seconds = 0.05
@@ -135,7 +135,7 @@ class SlowRecording:
 
     def __init__(self, function: Callable[[], None], device: torch.device) -> None:
         time.sleep(self.seconds)
-        SlowRecording.made += 1
+        SlowGraph.made += 1
         self._function = function
 
     def __call__(self) -> None:

@@ -8,7 +8,7 @@ import torch
 from experiments.speed.setting import large_catalog
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from padrec import ListRequest, Sampling
-from padrec.decoding import Choice, Recording
+from padrec.decoding import CapturedGraph, Choice
 from padrec.decoding.rounds.round_operations_for import round_operations_for
 
 _LIST_LENGTH = 10
@@ -51,7 +51,7 @@ def constraint_cost(
     return {"items": n_items, "trie_seconds": trie_seconds, "steps": steps}
 
 
-def _step(request: ListRequest, batch: int, count: int, device: torch.device) -> Recording:
+def _step(request: ListRequest, batch: int, count: int, device: torch.device) -> CapturedGraph:
     """One token on `[batch, count]` states that stand at all slots in turn."""
     constraint, vocabulary, codes = request.constraint, request.vocabulary, request.catalog.codes
     generator = torch.Generator().manual_seed(0)
@@ -75,4 +75,4 @@ def _step(request: ListRequest, batch: int, count: int, device: torch.device) ->
     def step() -> None:
         operations.choose(logits, states, depths, choice, constraint)
 
-    return Recording(step, device)
+    return CapturedGraph(step, device)

@@ -18,7 +18,7 @@ from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_sec
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import SpeculativeDecoder
 from padrec.catalog import InputError
-from padrec.decoding import LayerOperations, Recording, RoundOperations
+from padrec.decoding import CapturedGraph, LayerOperations, RoundOperations
 from padrec.decoding.device.shared_shapes import roomy
 from padrec.drafts import NetworkDraft
 from padrec.drafts.draft_operations import DraftOperations
@@ -140,8 +140,8 @@ def _round(setting: Setting, batch: int) -> Work:
     capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
     rounds = SpeculativeDecoder(draft, round_tree()).rounds(runner, request, batch, capacity)
     keys = torch.zeros(batch, dtype=torch.long, device=device)
-    start = Recording(partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys), device)
-    return Work(Recording(rounds.round, device), ROUNDS, before=start)
+    start = CapturedGraph(partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys), device)
+    return Work(CapturedGraph(rounds.round, device), ROUNDS, before=start)
 
 
 def _markdown(content: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import torch
 from experiments.speed.setting import Setting
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from padrec import DynamicTree, SpeculativeDecoder
-from padrec.decoding import DraftPlan, Recording
+from padrec.decoding import CapturedGraph, DraftPlan
 from padrec.decoding.device.shared_shapes import roomy
 
 ROUND_PREFIX = 128
@@ -103,7 +103,7 @@ class _Recorder:
     """Records work by name, and how long that took."""
 
     def __init__(self, device: torch.device) -> None:
-        self.recordings: dict[str, Recording] = {}
+        self.recordings: dict[str, CapturedGraph] = {}
         self.seconds: dict[str, float] = {}
         self._device = device
 
@@ -112,6 +112,6 @@ class _Recorder:
             function()
 
         def make() -> None:
-            self.recordings[name] = Recording(work, self._device)
+            self.recordings[name] = CapturedGraph(work, self._device)
 
         self.seconds[name] = wall_seconds(make, self._device)

@@ -20,7 +20,7 @@ from experiments.speed.setting import Setting, backbone_of
 from experiments.speed.timing import Timing, Work, interleaved_seconds
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import AutoregressiveDecoder, ListRequest, SpeculativeDecoder
-from padrec.decoding import FreeDecoding, Phase, Recording, Rounds
+from padrec.decoding import CapturedGraph, FreeDecoding, Phase, Rounds
 from padrec.decoding.device.shared_shapes import roomy
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -100,8 +100,8 @@ def _round(
     for name, kind in (("round", request), ("without constraint", free)):
         rounds = rounds_of(setting.runner, kind, batch, capacity)
         # The start is recorded too, since the recorded round reads what it leaves behind.
-        start = Recording(partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys), device)
-        works[name] = Work(Recording(rounds.round, device), ROUNDS, before=start)
+        start = CapturedGraph(partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys), device)
+        works[name] = Work(CapturedGraph(rounds.round, device), ROUNDS, before=start)
         if name == "round":
             phases = _profiled(rounds, start, n_rounds, device)
     # One after the other: the draft's cache belongs to the start that came last.
@@ -117,7 +117,7 @@ def _round(
     }
 
 
-def _profiled(rounds: Rounds, start: Recording, n_rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
+def _profiled(rounds: Rounds, start: CapturedGraph, n_rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
     start()
     rounds.round()  # compiles what a round needs that is not recorded
     start()

@@ -16,7 +16,7 @@ from experiments.speed.setting import backbone_of, drawn_on
 from experiments.speed.timing import Timing, Work, interleaved_seconds
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import InputError, SemanticIDVocabulary
-from padrec.decoding import LayerSession, Placement, Recording
+from padrec.decoding import CapturedGraph, LayerSession, Placement
 from padrec.decoding.device.early_launch import launches_early
 from padrec.decoding.layers.attention_tiles import AttentionTile, AttentionTileChoice, attention_tile
 from padrec.decoding.layers.fused_layers import FusedLayers
@@ -271,7 +271,7 @@ def _passes(
         for name in choices:
             switch.tiles = CHOICES[name]
             found = torch.empty_like(hidden)
-            recordings[name] = Recording(partial(_read, session, hidden, placement, found), device)
+            recordings[name] = CapturedGraph(partial(_read, session, hidden, placement, found), device)
             recordings[name]()
             outputs[name] = found.float()
         seconds = interleaved_seconds({name: Work(run, _CALLS) for name, run in recordings.items()}, device, repeats)

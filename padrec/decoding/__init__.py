@@ -10,21 +10,21 @@ from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.decoders.fastest import FastestDecoder
 from padrec.decoding.decoders.repeated import RepeatedDecoder
 from padrec.decoding.decoders.speculative import SpeculativeDecoder
+from padrec.decoding.device.captured_graph import CapturedGraph
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.device.phase import Phase
-from padrec.decoding.device.recording import Recording
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.branches import Branches
 from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession, can_fuse
 from padrec.decoding.layers.fused_layers import FusedLayers
 from padrec.decoding.layers.kv_cache import PreallocatedCache, additive_mask
 from padrec.decoding.layers.layer_operations import LayerOperations
-from padrec.decoding.layers.packing import Packing
 from padrec.decoding.layers.placement import Placement
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TargetRunner, TargetSession, TransformersRunner
 from padrec.decoding.layers.supported_models import check_logits
 from padrec.decoding.layers.transformers_layers import TransformersLayers
+from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
 from padrec.decoding.lists.accepted_path import AcceptedPath, accept
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogState
 from padrec.decoding.lists.chosen_tokens import ChosenTokens
@@ -64,6 +64,7 @@ __all__ = [
     "BeamDecoder",
     "Branches",
     "CachedLayers",
+    "CapturedGraph",
     "CatalogConstraint",
     "CatalogDraft",
     "CatalogState",
@@ -94,13 +95,11 @@ __all__ = [
     "ListRequest",
     "ListState",
     "Observation",
-    "Packing",
     "Phase",
     "Placement",
     "PreallocatedCache",
     "Prompts",
     "Recommendations",
-    "Recording",
     "RepeatedDecoder",
     "Request",
     "RootOnly",
@@ -121,6 +120,7 @@ __all__ = [
     "TransformersRunner",
     "TreeExpansion",
     "TreeOperations",
+    "VariableLengthLayout",
     "VerificationRule",
     "accept",
     "additive_mask",

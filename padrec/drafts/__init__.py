@@ -1,7 +1,7 @@
 """Drafts, their training modules and objectives."""
 
 from padrec.drafts.assistant_model import AssistantModel
-from padrec.drafts.context_alignment import StreamCache, Window, step_mask, unroll
+from padrec.drafts.context_alignment import StepCache, Window, step_mask, unroll
 from padrec.drafts.draft_checkpoint import DraftCheckpoint
 from padrec.drafts.draft_weights import DraftWeights
 from padrec.drafts.feature_draft import FeatureDraft
@@ -23,7 +23,7 @@ __all__ = [
     "NetworkDraft",
     "PADRecDraft",
     "PositionAwareEmbedding",
-    "StreamCache",
+    "StepCache",
     "TrackedFusion",
     "Window",
     "agreement_by_slot",

@@ -10,7 +10,7 @@ from transformers import Cache
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
 
-class StreamCache(Cache):
+class StepCache(Cache):
     """Keys and values of every draft step so far, one after another along the columns."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ def unroll(
     """
     batch, length = slots.shape
     every = Window.whole(length, embeddings.device)
-    cache = StreamCache()
+    cache = StepCache()
     mask = step_mask(every.columns, length, 0)
     predicted = network(embeddings, features, slots, 0, every.columns.expand(batch, -1), mask, cache)
     yield predicted

@@ -13,11 +13,11 @@ from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession, can
 from padrec.decoding.layers.fused_layers import FusedLayers
 from padrec.decoding.layers.kv_cache import PreallocatedCache
 from padrec.decoding.layers.layer_operations import LayerOperations
-from padrec.decoding.layers.packing import Packing
 from padrec.decoding.layers.placement import Placement
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TargetRunner
 from padrec.decoding.layers.transformers_layers import LayerForward, TransformersLayers
+from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.request import Request
 from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, Observation
@@ -97,7 +97,7 @@ class NetworkDraftSession(DraftSession):
         tokens, slots = _shifted(prompts.tokens, prompts.slots, prompts.lengths, first, first_slot)
         self._memory.lengths.zero_()
         self._memory.kept.count.zero_()
-        self._read(DraftInputs(features, tokens, slots, prompts.lengths), prompts.packing())
+        self._read(DraftInputs(features, tokens, slots, prompts.lengths), prompts.layout())
 
     def root_logits(self) -> Tensor:
         """Read what the target kept, and look one token ahead; see `DraftSteps`."""
@@ -128,10 +128,10 @@ class NetworkDraftSession(DraftSession):
         logits, self._parent_read = self._fusion.look(features)
         return logits
 
-    def _read(self, seen: DraftInputs, packing: Packing | None = None) -> None:
+    def _read(self, seen: DraftInputs, layout: VariableLengthLayout | None = None) -> None:
         hidden = self._fusion(seen.tokens, self._fusion.read(seen.features), seen.slots, 0)
         depths = self._columns[: seen.tokens.shape[1]].expand(len(seen.tokens), -1)
-        output, _ = self._layers(hidden, Placement(self._memory.lengths, depths, packing=packing))
+        output, _ = self._layers(hidden, Placement(self._memory.lengths, depths, layout=layout))
         self._operations.move_on(output, seen.count, self._memory)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from padrec.drafts import FeatureDraftNetwork, StreamCache
+from padrec.drafts import FeatureDraftNetwork, StepCache
 from padrec.targets import to_precision
 
 
@@ -64,6 +64,6 @@ def simulated_drafting(
         n = len(behind)
         causal = torch.ones(n, n, dtype=torch.bool).tril()[None]
         hidden = inputs_by_step(network, embeddings, behind, slots, n_true)
-        predicted = network.attend(hidden, torch.arange(n)[None], causal, StreamCache())[0, -1]
+        predicted = network.attend(hidden, torch.arange(n)[None], causal, StepCache())[0, -1]
         behind.append(predicted)
     return predicted

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.drafts import FeatureDraftNetwork, StreamCache
+from padrec.drafts import FeatureDraftNetwork, StepCache
 from tests.drafts.reference_drafting import random_network
 from tests.stubs import tiny_target
 
@@ -34,7 +34,7 @@ def test_one_layer_of_the_targets_architecture_without_input_and_final_norm(mode
     embedding, feature = torch.randn(2, 32, dtype=torch.float64)
     position, slot, step = torch.tensor([[17]]), torch.tensor([[2]]), 1
     visible = torch.ones(1, 1, 1, dtype=torch.bool)
-    result = network(embedding[None, None], feature[None, None], slot, step, position, visible, StreamCache())
+    result = network(embedding[None, None], feature[None, None], slot, step, position, visible, StepCache())
     fused = network.fusion.weight @ torch.cat([embedding, feature]) + network.fusion.bias
     hidden = network.position_aware(fused, slot[0, 0], step)
     expected = plain_layer(network, hidden, n_heads=4, epsilon=model.config.rms_norm_eps)
@@ -78,7 +78,7 @@ def test_the_order_of_positions_matters_as_in_the_target() -> None:
     causal = torch.ones(3, 3, dtype=torch.bool).tril()[None]
 
     def attend(*positions: int) -> Tensor:
-        return network.attend(hidden, torch.tensor([positions]), causal, StreamCache())
+        return network.attend(hidden, torch.tensor([positions]), causal, StepCache())
 
     torch.testing.assert_close(attend(0, 1, 2), attend(5, 6, 7), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(attend(0, 1, 2), attend(0, 1, 5), rtol=1e-3, atol=1e-3)
@@ -96,6 +96,6 @@ def test_the_draft_is_hass_before_training() -> None:
     slots, positions = torch.arange(4)[None], torch.arange(4)[None]
     causal = torch.ones(4, 4, dtype=torch.bool).tril()[None]
     ours, theirs = (
-        network(embeddings, features, slots, 2, positions, causal, StreamCache()) for network in (padrec, hass)
+        network(embeddings, features, slots, 2, positions, causal, StepCache()) for network in (padrec, hass)
     )
     assert torch.equal(ours, theirs)

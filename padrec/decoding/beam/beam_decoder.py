@@ -14,8 +14,8 @@ from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.rounds.captured_loop import CapturedLoop
 from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape
-from padrec.decoding.rounds.recordings import Recordings
 
 _GPU_LOOK_AHEAD = 512
 
@@ -98,16 +98,16 @@ class _BeamSession:
         self._search = search
         self._request = request
         self._device = device
-        self._recordings = Recordings(search.start, search.finish, device)
+        self._loop = CapturedLoop(search.start, search.finish, device)
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
         """Rank K items for each prompt; see `DecodingSession.decode`. Nothing is drawn."""
         request, keys = self._request, torch.zeros_like(prompts.lengths)
-        recording_seconds = self._recordings.record(prompts, keys)
+        recording_seconds = self._loop.record(prompts, keys)
         watch = Stopwatch(self._device)
-        self._recordings.start(prompts, keys)
+        self._loop.start(prompts, keys)
         prefilled = watch.mark()
-        self._recordings.round()
+        self._loop.round()
         seconds, prefill_seconds = watch.lap(), prefilled()
         leaves, log_probs = self._search.best()
         lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)

@@ -66,9 +66,9 @@ class Beam:
 class BeamSearch:
     """The search for batches of one size, batch after batch in the same tensors.
 
-    It has two parts, `start` and `finish`, which may be recorded (see `Recording`): all shapes are fixed, and on a GPU
-    nothing is asked of the device. `start` leaves its beam where `finish` finds it, and may be recorded for prompts of
-    several widths.
+    It has two parts, `start` and `finish`, which may be captured (see `CapturedGraph`): all shapes are fixed, and on
+    a GPU nothing is asked of the device. `start` leaves its beam where `finish` finds it, and may be
+    captured for prompts of several widths.
 
     Args:
         runner: the target.

@@ -43,4 +43,4 @@ def behind_prompts(prompts: Prompts, branches: Branches) -> tuple[Tensor, Placem
     seen = seen.gather(2, at[:, None].expand(-1, len(column), -1))  # [B, P + N, P + N]
     is_branch = ((behind >= 0) & (behind < n_branches))[:, None]
     visible = torch.where(in_prompt[..., None], before, in_prompt[:, None] | (seen & is_branch))
-    return tokens, Placement(torch.zeros_like(prompts.lengths), positions, 0, visible, prompts.packing(n_branches))
+    return tokens, Placement(torch.zeros_like(prompts.lengths), positions, 0, visible, prompts.layout(n_branches))

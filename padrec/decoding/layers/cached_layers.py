@@ -30,7 +30,7 @@ class LayerSession(Protocol):
 
         Returns:
             The layers' outputs, `[B, M, d]`, and the features that were asked for, `[B, M, k d]`; where the placement
-            has a packing, those of padding are anything finite.
+            has a layout, those of padding are anything finite.
         """
         ...
 

@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 
 from padrec.decoding.device.early_launch import has_kernels, launches_early
 from padrec.decoding.layers.cached_layers import LAST_LAYER, joined_features, layer_numbers
-from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
+from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, ResidualStream, RMSNorm
 from padrec.decoding.layers.placement import Placement
 
 
@@ -75,10 +75,10 @@ class _FusedSession:
 
     def _read(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
         stack, buffers = self._stack, self._buffers
-        compute, heads, packing = stack.operations, stack.heads, placement.packing
+        compute, heads, layout = stack.operations, stack.heads, placement.layout
         norms = [*(layer.input_norm for layer in stack.layers), stack.norm]
         tokens = hidden.flatten(0, 1)
-        stream = Stream(tokens.contiguous() if packing is None else packing.pack(tokens), norms[0])
+        stream = ResidualStream(tokens.contiguous() if layout is None else layout.pack(tokens), norms[0])
         taken = {}  # [T, d] hidden states by number
         for number, layer in enumerate(stack.layers):
             if number in self._feature_layers:
@@ -92,7 +92,7 @@ class _FusedSession:
             stream = compute.add(stream, inner, layer.down, norm=norms[number + 1])
         taken[len(stack.layers)] = compute.normed(stream)
         states = {
-            number: (values if packing is None else packing.unpack(values)).view(hidden.shape)
+            number: (values if layout is None else layout.unpack(values)).view(hidden.shape)
             for number, values in taken.items()
         }
         return states[len(stack.layers)], joined_features(states, self._feature_layers)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from padrec.decoding.layers.layer_operations import LayerOperations, Stream
+from padrec.decoding.layers.layer_operations import LayerOperations, ResidualStream
 
 
 class Head:
@@ -26,7 +26,7 @@ class Head:
         if not isinstance(head, nn.Linear):
             logits: Tensor = head(outputs)
             return logits.to(torch.promote_types(logits.dtype, torch.float32))
-        stream = Stream(outputs.reshape(-1, outputs.shape[-1]))
+        stream = ResidualStream(outputs.reshape(-1, outputs.shape[-1]))
         # Kernels that read the logits also read what was written before them.
         flat = self._operations.linear(stream, head.weight, head.bias, ordered=True, exact=True)
         return flat.view(*outputs.shape[:-1], -1)

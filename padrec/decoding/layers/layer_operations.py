@@ -28,7 +28,7 @@ class RMSNorm:
 
 
 @dataclass(frozen=True)
-class Stream:
+class ResidualStream:
     """The residual stream between two of a layer's maps, and the norm through which the next one reads it.
 
     Attributes:
@@ -82,7 +82,7 @@ class LayerOperations:
 
     def linear(
         self,
-        stream: Stream,
+        stream: ResidualStream,
         weight: Tensor,
         bias: Tensor | None = None,
         gated: bool = False,
@@ -111,8 +111,8 @@ class LayerOperations:
         return F.silu(gate) * up
 
     def add(
-        self, stream: Stream, x: Tensor, weight: Tensor, bias: Tensor | None = None, norm: RMSNorm | None = None
-    ) -> Stream:
+        self, stream: ResidualStream, x: Tensor, weight: Tensor, bias: Tensor | None = None, norm: RMSNorm | None = None
+    ) -> ResidualStream:
         """Add a linear map of something else to the stream.
 
         Args:
@@ -122,9 +122,9 @@ class LayerOperations:
             bias: `[m]`.
             norm: through which the next map will read the stream.
         """
-        return Stream(stream.values + F.linear(x, weight, bias), norm)
+        return ResidualStream(stream.values + F.linear(x, weight, bias), norm)
 
-    def normed(self, stream: Stream) -> Tensor:
+    def normed(self, stream: ResidualStream) -> Tensor:
         """What a map reads of the stream, `[T, n]`."""
         if stream.normed is not None:
             return stream.normed
@@ -152,8 +152,8 @@ class LayerOperations:
         Returns:
             Queries `[B, M, H, n]`; if packed, as `attention` of the same operations reads them.
         """
-        if placement.packing is not None:
-            qkv = placement.packing.unpack(qkv)
+        if placement.layout is not None:
+            qkv = placement.layout.unpack(qkv)
         batch, width = placement.depths.shape
         states = qkv.view(batch, width, heads.queries + 2 * heads.keys, heads.size)
         q, k, v = states.split([heads.queries, heads.keys, heads.keys], dim=2)
@@ -189,7 +189,7 @@ class LayerOperations:
         seen = F.scaled_dot_product_attention(q, cache.keys, cache.values, mask, scale=heads.scale)
         seen = seen.view(batch, heads.keys, group, width, heads.size).permute(0, 3, 1, 2, 4)
         seen = seen.reshape(batch * width, heads.queries * heads.size)
-        return seen if placement.packing is None else placement.packing.pack(seen)
+        return seen if placement.layout is None else placement.layout.pack(seen)
 
     def keep(self, keys: Tensor, values: Tensor, lengths: Tensor, path: Tensor) -> None:
         """Move the columns of a tree path together, right behind the past, in place.

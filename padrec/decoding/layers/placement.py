@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from padrec.decoding.layers.packing import Packing
+from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Placement:
         first: columns behind the past that earlier passes of this tree have filled.
         ancestors: bool `[B, M, R]`, R at least `first + M`; `[b, i, j]` says that token i sees column
             `lengths[b] + j`. None where the tokens are a chain, each of which sees all before it; `first` is then 0.
-        packing: of the rows, where they are not equally long. Only tokens of the rows are then read, and only their
+        layout: of the rows, where they are not equally long. Only tokens of the rows are then read, and only their
             results count; N packed tokens stand for the `B M` ones of linear maps.
     """
 
@@ -30,7 +30,7 @@ class Placement:
     depths: Tensor
     first: int = 0
     ancestors: Tensor | None = None
-    packing: Packing | None = None
+    layout: VariableLengthLayout | None = None
 
 
 def visible_columns(placement: Placement, columns: int) -> Tensor:

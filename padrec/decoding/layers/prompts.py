@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from padrec.decoding.device.shared_shapes import packed_size, recorded_width, roomy
-from padrec.decoding.layers.packing import Packing
+from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Prompts:
     lengths: Tensor
     packed: int | None = None
 
-    def packing(self, behind: int = 0) -> Packing | None:
+    def layout(self, behind: int = 0) -> VariableLengthLayout | None:
         """How the rows are packed, each with so many tokens `behind` its prompt."""
         if self.packed is None:
             return None
         batch, width = self.tokens.shape
-        return Packing.of(self.lengths + behind, width + behind, self.packed + batch * behind)
+        return VariableLengthLayout.of(self.lengths + behind, width + behind, self.packed + batch * behind)
 
     def batches(self, size: int) -> "list[Prompts]":
         """At most `size` prompts at a time, in their order, padded no more than these need; waits for the device."""

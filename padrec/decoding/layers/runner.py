@@ -136,7 +136,7 @@ class TransformersSession:
         batch, width = prompts.tokens.shape
         # Padding stands on the right, so that no token that counts sees it.
         columns = torch.arange(width, device=prompts.tokens.device).expand(batch, -1)
-        placement = Placement(torch.zeros_like(prompts.lengths), columns, packing=prompts.packing())
+        placement = Placement(torch.zeros_like(prompts.lengths), columns, layout=prompts.layout())
         result = self._layers(self._embed(prompts.tokens), placement)
         self._lengths.copy_(prompts.lengths)
         return result

@@ -15,7 +15,7 @@ from padrec.decoding.layers.kernels.gate import gate_kernel
 from padrec.decoding.layers.kernels.held_linear import held_linear_kernel
 from padrec.decoding.layers.kernels.linear import linear_kernel, sum_kernel, vector_kernel
 from padrec.decoding.layers.kernels.norms import add_norm_kernel, norm_kernel
-from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
+from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, ResidualStream, RMSNorm
 from padrec.decoding.layers.linear_tiles import (
     HELD_STEP,
     HELD_WARPS,
@@ -58,7 +58,7 @@ class TritonOperations(LayerOperations):
 
     def linear(
         self,
-        stream: Stream,
+        stream: ResidualStream,
         weight: Tensor,
         bias: Tensor | None = None,
         gated: bool = False,
@@ -86,28 +86,28 @@ class TritonOperations(LayerOperations):
         return y
 
     def add(
-        self, stream: Stream, x: Tensor, weight: Tensor, bias: Tensor | None = None, norm: RMSNorm | None = None
-    ) -> Stream:
+        self, stream: ResidualStream, x: Tensor, weight: Tensor, bias: Tensor | None = None, norm: RMSNorm | None = None
+    ) -> ResidualStream:
         """See `LayerOperations.add`."""
         n_tokens = len(x)
         y = torch.empty_like(stream.values)
         if n_tokens == 1:
             self._map_vector(x, weight, bias, y, residual=stream.values)
-            return Stream(y, norm)
+            return ResidualStream(y, norm)
         tile = self._tiles(n_tokens, y.shape[1], x.shape[1], False, x.itemsize)
         if tile is None:
             return self._add_to(stream, F.linear(x, weight, bias), norm)
         if norm is None or y.dtype == torch.float16:
             # Values times a norm's weight may be out of float16's range.
             self._map(tile, x, weight, bias, y, residual=stream.values)
-            return Stream(y, norm)
+            return ResidualStream(y, norm)
         parts = triton.cdiv(y.shape[1], tile.outputs if tile.splits == 1 else _SUM_OUTPUTS)
         squares = torch.empty(n_tokens, parts, dtype=torch.float32, device=y.device)
-        outgoing = Stream(y, norm, torch.empty_like(y), squares)
+        outgoing = ResidualStream(y, norm, torch.empty_like(y), squares)
         self._map(tile, x, weight, bias, y, residual=stream.values, outgoing=outgoing)
         return outgoing
 
-    def normed(self, stream: Stream) -> Tensor:
+    def normed(self, stream: ResidualStream) -> Tensor:
         """See `LayerOperations.normed`."""
         x, norm = stream.values, stream.norm
         if norm is None:
@@ -128,16 +128,16 @@ class TritonOperations(LayerOperations):
         gate_kernel[grid](both, y, n, BLOCK=_GATE_OUTPUTS, num_warps=4, **self._launch)
         return y
 
-    def _add_to(self, stream: Stream, added: Tensor, norm: RMSNorm | None) -> Stream:
+    def _add_to(self, stream: ResidualStream, added: Tensor, norm: RMSNorm | None) -> ResidualStream:
         """The stream with `added`, `[T, m]`, and what the next map reads of it through `norm`."""
         if norm is None:
-            return Stream(stream.values + added)
+            return ResidualStream(stream.values + added)
         y, normed = torch.empty_like(added), torch.empty_like(added)
         n = y.shape[1]
         block = triton.next_power_of_2(n)
         arguments = (stream.values, added, norm.weight, y, normed, n, norm.eps)
         add_norm_kernel[(len(y),)](*arguments, BLOCK=block, num_warps=4, **self._launch)
-        return Stream(y, norm, normed=normed)
+        return ResidualStream(y, norm, normed=normed)
 
     def _map(
         self,
@@ -147,9 +147,9 @@ class TritonOperations(LayerOperations):
         bias: Tensor | None,
         y: Tensor,
         *,
-        incoming: Stream | None = None,
+        incoming: ResidualStream | None = None,
         residual: Tensor | None = None,
-        outgoing: Stream | None = None,
+        outgoing: ResidualStream | None = None,
         gated: bool = False,
         ordered: bool = False,
     ) -> None:
@@ -182,9 +182,9 @@ class TritonOperations(LayerOperations):
         weight: Tensor,
         bias: Tensor | None,
         y: Tensor,
-        incoming: Stream | None,
+        incoming: ResidualStream | None,
         residual: Tensor | None = None,
-        outgoing: Stream | None = None,
+        outgoing: ResidualStream | None = None,
         gated: bool = False,
         ordered: bool = False,
     ) -> None:
@@ -246,7 +246,7 @@ class TritonOperations(LayerOperations):
         bias: Tensor | None,
         y: Tensor,
         residual: Tensor | None,
-        outgoing: Stream | None,
+        outgoing: ResidualStream | None,
         ordered: bool,
     ) -> None:
         """Add up results, `[splits, T, m]`, to `y`; see `_map`."""
@@ -317,8 +317,8 @@ class TritonOperations(LayerOperations):
         cache: LayerCache,
     ) -> Tensor:
         """See `LayerOperations.rotate_and_store`."""
-        (batch, width), packing = placement.depths.shape, placement.packing
-        shape = (batch, width) if packing is None else (len(qkv),)
+        (batch, width), layout = placement.depths.shape, placement.layout
+        shape = (batch, width) if layout is None else (len(qkv),)
         queries = torch.empty(*shape, heads.queries, heads.size, dtype=qkv.dtype, device=qkv.device)
         n_heads = heads.queries + 2 * heads.keys
         together = heads_together(len(qkv), n_heads)
@@ -330,8 +330,8 @@ class TritonOperations(LayerOperations):
             rotary[1],
             placement.depths,
             placement.lengths,
-            None if packing is None else packing.places,
-            None if packing is None else packing.starts,
+            None if layout is None else layout.places,
+            None if layout is None else layout.starts,
             queries,
             cache.keys,
             cache.values,
@@ -344,7 +344,7 @@ class TritonOperations(LayerOperations):
             cache.keys.stride(1),
             0.0 if norms is None else norms[0].eps,
             HAS_NORM=norms is not None,
-            PACKED=packing is not None,
+            PACKED=layout is not None,
             N_QUERIES=heads.queries,
             N_KEYS=heads.keys,
             HEADS=together,
@@ -356,8 +356,8 @@ class TritonOperations(LayerOperations):
 
     def attention(self, queries: Tensor, heads: Heads, placement: Placement, cache: LayerCache) -> Tensor:
         """See `LayerOperations.attention`."""
-        (batch, width), packing = placement.depths.shape, placement.packing
-        n_tokens = batch * width if packing is None else len(queries)
+        (batch, width), layout = placement.depths.shape, placement.layout
+        n_tokens = batch * width if layout is None else len(queries)
         seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
         tile = self._attention_tiles(width * group, batch * heads.keys, heads.size, queries.itemsize)
@@ -368,7 +368,7 @@ class TritonOperations(LayerOperations):
             cache.values,
             placement.lengths,
             ancestors,
-            None if packing is None else packing.starts,
+            None if layout is None else layout.starts,
             seen,
             width,
             placement.first,
@@ -378,7 +378,7 @@ class TritonOperations(LayerOperations):
             cache.keys.stride(1),
             heads.scale,
             CHAIN=ancestors is None,
-            PACKED=packing is not None,
+            PACKED=layout is not None,
             N_KEYS=heads.keys,
             GROUP=group,
             SIZE=heads.size,

@@ -10,14 +10,14 @@ from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.request import Request
+from padrec.decoding.rounds.captured_loop import CapturedLoop
 from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.rounds.recordings import Recordings
 
 R = TypeVar("R")
 
 
 class Rounds(Protocol):
-    """How the lists of one batch are written; `start` and `round` are recorded, see `Recording`.
+    """How the lists of one batch are written; `start` and `round` are recorded, see `CapturedGraph`.
 
     Attributes:
         lists: the lists of the batch.
@@ -55,15 +55,15 @@ class ShapeSession(Generic[R]):
 
     def __init__(self, rounds: Rounds, request: Request[R], device: torch.device) -> None:
         self._rounds, self._request, self._device = rounds, request, device
-        self._recordings = Recordings(rounds.start, rounds.round, device)
+        self._loop = CapturedLoop(rounds.start, rounds.round, device)
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
         """Generate for each prompt; see `DecodingSession.decode`."""
         lists, statistics = self._rounds.lists, self._rounds.statistics
         keys = self._request.sampling.keys(len(prompts.tokens), generator, self._device)
-        recording_seconds = self._recordings.record(prompts, keys)
+        recording_seconds = self._loop.record(prompts, keys)
         watch = Stopwatch(self._device)
-        self._recordings.start(prompts, keys)
+        self._loop.start(prompts, keys)
         prefilled = watch.mark()
         self._finish(prompts)
         seconds, prefill_seconds = watch.lap(), prefilled()
@@ -75,9 +75,9 @@ class ShapeSession(Generic[R]):
         while remaining > 0:
             if self._rounds.on_host:
                 self._rounds.look_up(prompts)
-                self._recordings.round()
+                self._loop.round()
             else:
                 # At least this many rounds remain: run them before synchronising.
                 for _ in range(math.ceil(remaining / self._rounds.most_tokens)):
-                    self._recordings.round()
+                    self._loop.round()
             remaining = self._rounds.lists.remaining()

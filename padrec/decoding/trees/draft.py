@@ -63,7 +63,7 @@ class Observation:
 class DraftSession(DraftSteps, Protocol):
     """A draft at work on batches of one shape, with all that it keeps from round to round.
 
-    On a GPU its methods are recorded and replayed (see `Recording`): they keep what lasts from call to call in tensors
+    On a GPU its methods are captured and replayed (see `CapturedGraph`): what lasts between calls is kept in tensors
     that they change in place, and never look at a tensor's values on the host.
     """
 

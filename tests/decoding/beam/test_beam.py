@@ -29,9 +29,9 @@ from padrec.decoding.beam.beam_decoder import searched_trie
 from padrec.decoding.beam.beam_plan import plan_passes
 from padrec.decoding.beam.beam_search import BeamSearch
 from padrec.decoding.layers.runner import TransformersSession
-from padrec.decoding.rounds import recordings
+from padrec.decoding.rounds import captured_loop
 from tests.reference import beam_search, item_log_probs, leaf_tokens, prompt_tokens
-from tests.stubs import SlowRecording, random_catalog, random_prompts, select_rows, tiny_target
+from tests.stubs import SlowGraph, random_catalog, random_prompts, select_rows, tiny_target
 
 _SIZES, _K = (5, 6, 4), 4
 _CATALOG = random_catalog(_SIZES, 30)
@@ -329,18 +329,18 @@ def test_requests_and_targets_take_turns_at_one_beam_decoder() -> None:
 
 @pytest.mark.parametrize("look_ahead", [0, 12, 512])
 def test_a_batch_of_a_known_shape_records_nothing(look_ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings, "Recording", SlowRecording)
-    monkeypatch.setattr(SlowRecording, "made", 0)
+    monkeypatch.setattr(captured_loop, "CapturedGraph", SlowGraph)
+    monkeypatch.setattr(SlowGraph, "made", 0)
     vocabulary = SemanticIDVocabulary(_SIZES)
     request = ListRequest.build(_CATALOG, vocabulary, _K)
     runner = TransformersRunner(tiny_target(vocabulary))
     session = BeamDecoder(look_ahead=look_ahead).bind(runner, request)
 
     def recorded(batch: int) -> int:
-        made, start = SlowRecording.made, time.perf_counter()
+        made, start = SlowGraph.made, time.perf_counter()
         _, trace = session.decode(batch_prompts(batch), torch.Generator())
-        elapsed, made = time.perf_counter() - start, SlowRecording.made - made
-        assert trace.recording_seconds >= made * SlowRecording.seconds
+        elapsed, made = time.perf_counter() - start, SlowGraph.made - made
+        assert trace.recording_seconds >= made * SlowGraph.seconds
         assert trace.seconds + trace.recording_seconds <= elapsed
         return made
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from padrec.decoding import Placement
-from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm, Stream
+from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, ResidualStream, RMSNorm
 from padrec.decoding.layers.placement import visible_columns
 
 _OPERATIONS = LayerOperations()
@@ -74,7 +74,7 @@ def test_a_linear_map_of_the_stream(has_norm: bool, has_bias: bool, gated: bool)
     x, weight = random_tensor(n_tokens, n_in, seed=0), random_tensor(rows, n_in, seed=1)
     norm = RMSNorm(random_tensor(n_in, seed=2), 1e-3) if has_norm else None
     bias = random_tensor(rows, seed=3) if has_bias else None
-    found = _OPERATIONS.linear(Stream(x, norm), weight, bias, gated)
+    found = _OPERATIONS.linear(ResidualStream(x, norm), weight, bias, gated)
     expected = []
     for inputs in x.tolist():
         read = inputs if norm is None else normed(inputs, norm)
@@ -91,7 +91,7 @@ def test_a_linear_map_is_added_to_the_stream(has_bias: bool) -> None:
     values, x, weight = (random_tensor(*shape, seed=seed) for seed, shape in enumerate([(3, 4), (3, 5), (4, 5)]))
     bias = random_tensor(4, seed=3) if has_bias else None
     norm = RMSNorm(random_tensor(4, seed=4), 1e-3)
-    found = _OPERATIONS.add(Stream(values), x, weight, bias, norm)
+    found = _OPERATIONS.add(ResidualStream(values), x, weight, bias, norm)
     sums = [
         [value + dot(inputs, row) for value, row in zip(before, weight.tolist(), strict=True)]
         for before, inputs in zip(values.tolist(), x.tolist(), strict=True)

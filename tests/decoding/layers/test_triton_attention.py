@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from padrec.decoding import Packing, Placement
+from padrec.decoding import Placement, VariableLengthLayout
 from padrec.decoding.layers.attention_tiles import AttentionTile
 from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm
 from padrec.decoding.layers.triton_operations import TritonOperations
@@ -210,8 +210,8 @@ def test_packed_rows_are_stored_and_attended_to(
     dtype: torch.dtype,
 ) -> None:
     n_tokens, count = sum(lengths), torch.tensor(lengths, device=DEVICE)
-    packing = Packing.of(count, max(lengths), n_tokens + spare)
-    placement = replace(placement_of(past, max(lengths), 0, tree), packing=packing)
+    layout = VariableLengthLayout.of(count, max(lengths), n_tokens + spare)
+    placement = replace(placement_of(past, max(lengths), 0, tree), layout=layout)
     qkv = random_tensor(n_tokens + spare, (heads.queries + 2 * heads.keys) * heads.size, dtype=dtype, seed=0)
     qkv[n_tokens:] = torch.nan
     norms = random_norm(heads.size, dtype, 1), random_norm(heads.size, dtype, 2)

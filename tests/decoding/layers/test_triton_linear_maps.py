@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from padrec.decoding.layers.layer_operations import LayerOperations, Stream
+from padrec.decoding.layers.layer_operations import LayerOperations, ResidualStream
 from padrec.decoding.layers.linear_tiles import (
     HELD_STEP,
     HELD_WARPS,
@@ -86,9 +86,9 @@ def assert_maps(
     weight = random_tensor(rows, n_in, dtype=dtype, seed=1) / n_in**0.5
     bias = random_tensor(rows, dtype=dtype, seed=2) if "bias" in flags else None
     norm = random_norm(n_in, dtype, seed=3) if "norm" in flags else None
-    found = operations.linear(Stream(x, norm), weight, bias, gated, ordered=n_tokens % 2 == 0)
+    found = operations.linear(ResidualStream(x, norm), weight, bias, gated, ordered=n_tokens % 2 == 0)
     assert found.dtype == dtype
-    expected = PLAIN.linear(Stream(x.double(), exact_norm(norm)), weight.double(), exact(bias), gated)
+    expected = PLAIN.linear(ResidualStream(x.double(), exact_norm(norm)), weight.double(), exact(bias), gated)
     assert_close(found, expected)
 
 
@@ -117,8 +117,8 @@ def assert_adds(
     weight = random_tensor(n_out, n_in, dtype=dtype, seed=1) / n_in**0.5
     bias = random_tensor(n_out, dtype=dtype, seed=2) if "bias" in flags else None
     norm = random_norm(n_out, dtype, seed=3) if "norm" in flags else None
-    found = operations.add(Stream(values), x, weight, bias, norm)
-    expected = PLAIN.add(Stream(values.double()), x.double(), weight.double(), exact(bias), exact_norm(norm))
+    found = operations.add(ResidualStream(values), x, weight, bias, norm)
+    expected = PLAIN.add(ResidualStream(values.double()), x.double(), weight.double(), exact(bias), exact_norm(norm))
     assert_close(found.values, expected.values)
     assert_close(operations.normed(found), PLAIN.normed(expected))
     for gated in (False, True):

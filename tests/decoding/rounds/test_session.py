@@ -28,13 +28,13 @@ from padrec.decoding import (
 )
 from padrec.decoding.device.shared_shapes import packed_size
 from padrec.decoding.layers.prompts import PromptShape
-from padrec.decoding.rounds import recordings
+from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from tests.stubs import (
     ContraryDraft,
     CountingRunner,
     OracleDraft,
-    SlowRecording,
+    SlowGraph,
     UnboundTree,
     random_catalog,
     random_network_draft,
@@ -184,17 +184,17 @@ def test_rounds_end_with_the_longest_list(name: str) -> None:
 
 
 def test_recording_is_timed_apart_and_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings, "Recording", SlowRecording)
-    monkeypatch.setattr(SlowRecording, "made", 0)
+    monkeypatch.setattr(captured_loop, "CapturedGraph", SlowGraph)
+    monkeypatch.setattr(SlowGraph, "made", 0)
     request = ListRequest.build(_CATALOG, _VOCABULARY, 1)
     runner = TransformersRunner(_MODEL)
     decoder = _DECODERS["chain"]()
 
     def recorded(batch: int) -> int:
-        made, start = SlowRecording.made, time.perf_counter()
+        made, start = SlowGraph.made, time.perf_counter()
         _, trace = decode(decoder, runner, batch, request)
-        elapsed, made = time.perf_counter() - start, SlowRecording.made - made
-        assert trace.recording_seconds >= made * SlowRecording.seconds
+        elapsed, made = time.perf_counter() - start, SlowGraph.made - made
+        assert trace.recording_seconds >= made * SlowGraph.seconds
         assert trace.seconds == trace.prefill_seconds + trace.decode_seconds
         assert trace.seconds + trace.recording_seconds <= elapsed
         return made

@@ -10,7 +10,7 @@ import torch
 _WARM_UPS = 2
 
 
-class Recording:
+class CapturedGraph:
     """A function that is called again and again on the same tensors.
 
     On a GPU its kernels are recorded once, as a CUDA graph, and every call replays them with a single launch. The

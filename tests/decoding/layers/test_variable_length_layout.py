@@ -16,10 +16,10 @@ from padrec.decoding import (
     DraftPlan,
     ListRequest,
     ListState,
-    Packing,
     Prompts,
     TokenTree,
     TransformersRunner,
+    VariableLengthLayout,
 )
 from tests.stubs import random_catalog, random_network_draft, tiny_target
 
@@ -38,24 +38,24 @@ _ROOM = 10
 @given(lengths=_LENGTHS, behind=st.integers(0, 3), spare=st.integers(0, 5))
 def test_packed_tokens_stand_one_behind_the_other(lengths: list[int], behind: int, spare: int) -> None:
     width, n_tokens = max(lengths) + behind, sum(lengths)
-    packing = Packing.of(torch.tensor(lengths), width, n_tokens + spare)
+    layout = VariableLengthLayout.of(torch.tensor(lengths), width, n_tokens + spare)
     padded = torch.arange(len(lengths) * width).view(-1, 1)
     rows = padded.view(len(lengths), width).tolist()
-    packed = packing.pack(padded)
+    packed = layout.pack(padded)
     assert packed.shape == (n_tokens + spare, 1)
     assert packed[:n_tokens, 0].tolist() == [token for row, n in zip(rows, lengths, strict=True) for token in row[:n]]
-    assert packing.starts.tolist() == [sum(lengths[:row]) for row in range(len(lengths) + 1)]
-    unpacked = packing.unpack(packed).view(len(lengths), width).tolist()
+    assert layout.starts.tolist() == [sum(lengths[:row]) for row in range(len(lengths) + 1)]
+    unpacked = layout.unpack(packed).view(len(lengths), width).tolist()
     assert unpacked == [row[:n] + [row[n - 1]] * (width - n) for row, n in zip(rows, lengths, strict=True)]
 
 
 @given(lengths=_LENGTHS, spare=st.integers(1, 5))
 def test_what_stands_behind_the_last_row_comes_back_to_none(lengths: list[int], spare: int) -> None:
     n_tokens = sum(lengths)
-    packing = Packing.of(torch.tensor(lengths), max(lengths), n_tokens + spare)
+    layout = VariableLengthLayout.of(torch.tensor(lengths), max(lengths), n_tokens + spare)
     packed = torch.zeros(n_tokens + spare)
     packed[n_tokens:] = torch.nan
-    assert not packing.unpack(packed).isnan().any()
+    assert not layout.unpack(packed).isnan().any()
 
 
 def prompts_of(lengths: Sequence[int], spare: int | None) -> Prompts:

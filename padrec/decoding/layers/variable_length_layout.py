@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Packing:
+class VariableLengthLayout:
     """Where the tokens of B rows of at most M stand when they are put one behind the other.
 
     What looks at each token alone, as linear maps and norms do, then spends no time on padding. N is fixed before the
@@ -25,7 +25,7 @@ class Packing:
     sources: Tensor
 
     @classmethod
-    def of(cls, lengths: Tensor, width: int, size: int) -> "Packing":
+    def of(cls, lengths: Tensor, width: int, size: int) -> "VariableLengthLayout":
         """Pack rows, without asking the device for anything.
 
         Args:

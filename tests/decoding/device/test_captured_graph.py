@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from padrec.decoding import Recording
+from padrec.decoding import CapturedGraph
 from tests.kernel_device import DEVICE, needs_gpu
 
 
@@ -20,7 +20,7 @@ def test_a_recording_keeps_its_tensors() -> None:
 
         return copy
 
-    recording = Recording(copying(), DEVICE)
+    recording = CapturedGraph(copying(), DEVICE)
     # Takes the memory of whatever has been given back.
     others = [torch.full((1000,), 7.0, device=DEVICE) for _ in range(100)]
     counts.zero_()

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from padrec.decoding.device.recording import Recording
+from padrec.decoding.device.captured_graph import CapturedGraph
 from padrec.decoding.layers.prompts import Prompts, PromptShape
 
 
-class Recordings:
+class CapturedLoop:
     """What is recorded for batches of one size: a start for each shape of prompts, and one round.
 
     Args:
@@ -27,7 +27,7 @@ class Recordings:
         self._device = device
         self._starts: dict[PromptShape, _Start] = {}
         self._next: _Start
-        self._round: Recording | None = None
+        self._round: CapturedGraph | None = None
 
     def record(self, prompts: Prompts, keys: Tensor) -> float:
         """Record what is needed for a batch and is not recorded yet; returns the seconds it took."""
@@ -37,7 +37,7 @@ class Recordings:
             self._starts[shape] = _Start(self._start_function, prompts, keys, shape)
         self._next = self._starts[shape]
         if self._round is None:
-            self._round = Recording(self._round_function, self._device)
+            self._round = CapturedGraph(self._round_function, self._device)
         return time.perf_counter() - before
 
     def start(self, prompts: Prompts, keys: Tensor) -> None:
@@ -68,7 +68,7 @@ class _Start:
         self._prompts = Prompts(tokens, tokens.clone(), torch.zeros_like(keys), shape.packed)
         self._keys = torch.zeros_like(keys)
         self._fill(prompts, keys)
-        self._recording = Recording(lambda: begin(self._prompts, self._keys), device)
+        self._recording = CapturedGraph(lambda: begin(self._prompts, self._keys), device)
 
     def run(self, prompts: Prompts, keys: Tensor) -> None:
         """Start a batch."""

@@ -22,7 +22,7 @@ from padrec.decoding import (
 )
 from padrec.decoding.device import shared_shapes
 from padrec.decoding.lists.recommendations import Recommendations
-from padrec.decoding.rounds import recordings
+from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from padrec.targets import build_backbone, to_precision
 from tests.kernel_device import DEVICE, needs_gpu
@@ -64,7 +64,7 @@ _DECODERS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
 }
 
 
-class EagerRecording:
+class EagerGraph:
     """Runs what would be recorded."""
 
     def __init__(self, function: Callable[[], None], device: torch.device) -> None:
@@ -106,7 +106,7 @@ def test_recorded_decoding_equals_eager_decoding(
     for recorded in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             if not recorded:
-                patch.setattr(recordings, "Recording", EagerRecording)
+                patch.setattr(captured_loop, "CapturedGraph", EagerGraph)
             session = _DECODERS[name](model).bind(TransformersRunner(model), request)
             results.append([lists_of(session, batch) for batch in range(len(_BATCHES))])
             # Once more in another order: what was recorded for one batch is not disturbed by the others.
@@ -131,7 +131,7 @@ def test_recorded_beam_search_equals_eager_beam_search(
     for recorded in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             if not recorded:
-                patch.setattr(recordings, "Recording", EagerRecording)
+                patch.setattr(captured_loop, "CapturedGraph", EagerGraph)
             session = BeamDecoder(5, look_ahead, renormalise).bind(TransformersRunner(model), request)
             results.append([lists_of(session, batch) for batch in range(len(_BATCHES))])
             # Once more in another order: what was recorded for one batch is not disturbed by the others.
