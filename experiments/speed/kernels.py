@@ -39,7 +39,7 @@ _GROUPS: dict[str, tuple[type, tuple[str, ...]]] = {
 }
 # Where operations of each class are chosen.
 _CHOSEN_IN: dict[type, str] = {
-    RoundOperations: "padrec.decoding.decoders.speculative.round_operations_for",
+    RoundOperations: "padrec.decoding.rounds.rounds.round_operations_for",
     DraftOperations: "padrec.drafts.network_draft.draft_operations_for",
     LayerOperations: "padrec.decoding.layers.fused_layers.operations_for",
 }

@@ -135,19 +135,27 @@ def test_nodes_that_only_fill_up_change_nothing(monkeypatch: pytest.MonkeyPatch)
     prompts = random_prompts(catalog, vocabulary, [2, 0, 4])
     request = ListRequest.build(catalog, vocabulary, _K)
     decoder = BeamDecoder(look_ahead=15)
+    widths: list[int] = []
+    filled: list[int] = []
+    expand = CatalogTrie.expand
+
+    def counted(trie: CatalogTrie, nodes: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        widths.append(width)
+        filled.append(width - int(trie.n_children(nodes).sum(1).min()))
+        return expand(trie, nodes, width)
+
+    monkeypatch.setattr(CatalogTrie, "expand", counted)
     trimmed, trace = decode(decoder, runner, prompts, request)
     assert trace.target_passes.tolist() == [1] * 3
-    filled: list[int] = []
-
-    def bound_width(trie: CatalogTrie, nodes: Tensor, bound: int) -> int:
-        filled.append(bound - int(trie.n_children(nodes).sum(1).min()))
-        return bound
-
-    monkeypatch.setattr("padrec.decoding.beam.prefix_tree._width", bound_width)
+    needed = widths.copy()
+    widths.clear()
+    filled.clear()
+    monkeypatch.setattr("padrec.decoding.beam.beam_decoder.captures_graphs", lambda device: True)
     found, _ = decode(decoder, runner, prompts, request)
     assert torch.equal(found.leaves, trimmed.leaves)
     torch.testing.assert_close(found.log_probs, trimmed.log_probs, rtol=0, atol=1e-9)
     assert max(filled) > 0
+    assert sum(widths) > sum(needed)
 
 
 class BigramSession:
@@ -381,10 +389,9 @@ def test_what_is_recorded_reads_no_value_on_the_host(
     runner = TransformersRunner(model)
     tokens = torch.zeros(2, 32, dtype=torch.long, device="meta")
     prompts = Prompts(tokens, tokens, tokens[:, 0])
-    # As on a GPU; and this device knows no mixed precision.
-    monkeypatch.setattr("padrec.decoding.beam.prefix_tree._width", lambda trie, nodes, bound: bound)
+    # This device knows no mixed precision.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    search = BeamSearch(runner, runner.open(2, 256), trie, width, _K, plan, renormalise)
+    search = BeamSearch(runner, runner.open(2, 256), trie, width, _K, plan, renormalise, fixed_shapes=True)
     with torch.inference_mode(), NothingFromTheHost():  # type: ignore[no-untyped-call]
         # The second time in the tensors that the first run has made, as it is recorded.
         for _ in range(2):
