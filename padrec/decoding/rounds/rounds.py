@@ -6,11 +6,12 @@ from padrec.decoding.device.phase import Phase
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.verification import VerificationRule
+from padrec.decoding.rounds.acceptance import accept_round
 from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.rounds.round_operations_for import round_operations_for
 from padrec.decoding.trees.draft import Draft, DraftPlan, HostDraftSession
 from padrec.decoding.trees.forced_runs import ForcedRuns
 from padrec.decoding.trees.tree_expansion import TreeExpansion
+from padrec.decoding.trees.tree_operations import tree_operations_for
 
 
 class Rounds:
@@ -38,7 +39,7 @@ class Rounds:
         request, model = plan.request, plan.runner.model
         self._expansion, self._runs, self._rule = expansion, runs, rule
         self._constraint, self._max_depth = request.constraint, plan.max_depth
-        self._operations = round_operations_for(model.device, model.dtype, request)
+        self._operations = tree_operations_for(model.device, model.dtype, request.constraint)
         self._target = plan.runner.open(plan.batch, plan.capacity, draft.feature_layers)
         self._draft = draft.open(plan)
         self.lists = ListBuffer(request, plan.batch, model.device)
@@ -50,7 +51,7 @@ class Rounds:
         """Read the prompts and begin new lists, with the requests' random keys, int64 `[B]`."""
         logits, features = self._target.prefill(prompts)
         self.statistics.reset()
-        self.lists.begin(logits, keys, self._operations)
+        self.lists.begin(logits, keys)
         self._draft.begin(prompts, features, self.lists.last, self.lists.state.slot)
 
     def look_up(self, prompts: Prompts) -> None:
@@ -73,8 +74,9 @@ class Rounds:
         with Phase.TARGET_PASS.named():
             logits, features = self._target.verify(tree)
         with Phase.ACCEPTANCE.named():
-            chosen = self._rule.emit(tree, logits, choice, constraint, operations)
-            accepted = operations.accept(tree, chosen, lists, self.statistics, self._expansion)
+            chosen = self._rule.emit(tree, logits, choice, constraint)
+            emitted = chosen.tokens, chosen.log_probs, chosen.states
+            accepted = accept_round(*emitted, tree, lists, self.statistics, self._expansion)
         with Phase.KEEPING.named():
             self._target.commit(accepted.path, accepted.count)
             self._draft.observe(accepted.observation(features))
