@@ -10,7 +10,7 @@ from padrec.decoding.device.captured_graph import CapturedGraph
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts, PromptShape
 
-Start = Callable[[Prompts, Tensor], None]
+_Start = Callable[[Prompts, Tensor], None]
 
 
 class CapturedLoop:
@@ -22,7 +22,7 @@ class CapturedLoop:
         device: where the work runs.
     """
 
-    def __init__(self, start: Start, round_: Callable[[], None], device: torch.device) -> None:
+    def __init__(self, start: _Start, round_: Callable[[], None], device: torch.device) -> None:
         self._start, self._round, self._device = start, round_, device
         self._starts: dict[PromptShape, _CapturedStart] = {}
         self._captured_round: CapturedGraph | None = None
@@ -55,7 +55,7 @@ class CapturedLoop:
 class _CapturedStart:
     """The start of batches of one prompt shape, which are copied to the tensors that it was captured on."""
 
-    def __init__(self, start: Start, prompts: Prompts, keys: Tensor, shape: PromptShape) -> None:
+    def __init__(self, start: _Start, prompts: Prompts, keys: Tensor, shape: PromptShape) -> None:
         tokens = prompts.tokens.new_zeros(shape.batch, shape.width)
         self._prompts = Prompts(tokens, tokens.clone(), torch.zeros_like(keys), shape.packed)
         self._keys = torch.zeros_like(keys)

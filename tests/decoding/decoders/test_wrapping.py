@@ -34,7 +34,7 @@ _VOCABULARY = SemanticIDVocabulary(_SIZES)
 
 
 class WatchedDecoder(AutoregressiveDecoder):
-    """Remembers the shapes of its batches, and says that recording took a quarter of a second for each."""
+    """Remembers the shapes of its batches, and says that capturing took a quarter of a second for each."""
 
     def __init__(self) -> None:
         super().__init__()
