@@ -12,19 +12,14 @@ from padrec.decoding.decoders.repeated import RepeatedDecoder
 from padrec.decoding.decoders.speculative import SpeculativeDecoder
 from padrec.decoding.device.captured_graph import CapturedGraph
 from padrec.decoding.device.compiled import compiled
-from padrec.decoding.device.phase import Phase
-from padrec.decoding.device.stopwatch import Stopwatch
-from padrec.decoding.layers.branches import Branches
-from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession, can_fuse
-from padrec.decoding.layers.fused_layers import FusedLayers
-from padrec.decoding.layers.kv_cache import PreallocatedCache, additive_mask
+from padrec.decoding.device.stopwatch import Phase, Stopwatch
+from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession
+from padrec.decoding.layers.fused_layers import FusedLayers, can_fuse
 from padrec.decoding.layers.layer_operations import LayerOperations
-from padrec.decoding.layers.placement import Placement
-from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner, TargetSession, TransformersRunner
-from padrec.decoding.layers.supported_models import check_logits
-from padrec.decoding.layers.transformers_layers import TransformersLayers
-from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
+from padrec.decoding.layers.placement import Placement, VariableLengthLayout
+from padrec.decoding.layers.prompts import Branches, Prompts
+from padrec.decoding.layers.runner import TargetRunner, TargetSession, TransformersRunner, check_logits
+from padrec.decoding.layers.transformers_layers import PreallocatedCache, TransformersLayers, additive_mask
 from padrec.decoding.lists.accepted_path import AcceptedPath, accept
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogState
 from padrec.decoding.lists.chosen_tokens import ChosenTokens

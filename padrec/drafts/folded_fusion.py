@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.layers.head import Head
-from padrec.decoding.layers.layer_operations import LayerOperations, ResidualStream
+from padrec.decoding.layers.layer_operations import Head, LayerOperations, ResidualStream
 from padrec.drafts.draft_operations import DraftOperations, features_before, seen_nodes
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
-from padrec.decoding.device.phase import Phase
+from padrec.decoding.device.stopwatch import Phase
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TargetRunner
 from padrec.decoding.lists.decoding_trace import RoundStatistics

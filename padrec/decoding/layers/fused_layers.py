@@ -1,4 +1,4 @@
-"""Decoder layers of the Llama and Qwen families, computed in few fused steps."""
+"""Decoder layers of the Llama and Qwen families, computed in a few fused steps."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,23 @@ from padrec.decoding.layers.cached_layers import LAST_LAYER, joined_features, la
 from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, ResidualStream, RMSNorm
 from padrec.decoding.layers.placement import Placement
 
+_FUSED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+# Rotary embeddings whose angles depend on the position alone, not on the length of the text.
+_FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
+
 
 class FusedLayers:
-    """Layers of the Llama and Qwen families, computed in few fused steps; see `CachedLayers`.
+    """Layers of the Llama and Qwen families, computed in a few fused steps; see `CachedLayers`.
 
     Args:
         layers: decoder layers of a transformers model, on their device and in their precision.
-        config: the model's configuration, one for which `can_fuse`.
+        config: the model's configuration, for which `can_fuse` holds.
         rotary: the model's rotary embedding.
-        norm: the norm after the last layer, if there is one.
+        norm: the norm after the last layer, if any.
         operations: compute the steps; by default those for the layers' device.
 
     Attributes:
-        operations: see above; maps of what the layers give out may be left to them as well.
+        operations: see above; also usable for maps of the layers' outputs.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class FusedLayers:
 
     def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "_FusedSession":
         """See `CachedLayers.open`."""
-        # Buffers are never given up while the layers live: recorded passes write to them.
+        # Buffers live as long as the layers: captured passes write to them.
         if (batch, capacity) not in self._buffers:
             self._buffers[batch, capacity] = self._allocate(batch, capacity)
         return _FusedSession(self, self._buffers[batch, capacity], layer_numbers(feature_layers, len(self.layers)))
@@ -69,7 +73,7 @@ class _FusedSession:
 
     def __call__(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
         """See `LayerSession.__call__`."""
-        # Where a draft is validated while it is trained, its layers compute in the precision of its weights.
+        # A draft that is validated during training computes in the precision of its weights, despite autocast.
         with torch.autocast(self._stack.device.type, enabled=False):
             return self._read(hidden.to(self._stack.dtype), placement)
 
@@ -79,7 +83,7 @@ class _FusedSession:
         norms = [*(layer.input_norm for layer in stack.layers), stack.norm]
         tokens = hidden.flatten(0, 1)
         stream = ResidualStream(tokens.contiguous() if layout is None else layout.pack(tokens), norms[0])
-        taken = {}  # [T, d] hidden states by number
+        taken = {}  # hidden states [T, d] by number
         for number, layer in enumerate(stack.layers):
             if number in self._feature_layers:
                 taken[number] = stream.values
@@ -103,9 +107,9 @@ class _FusedSession:
 
 
 class _FusedLayer:
-    """The weights of one layer, those that read the same input joined into one.
+    """The weights of one layer, with those that read the same input joined.
 
-    Parameters that are not trained become views of the joined ones, so that no weight is held twice.
+    Frozen parameters become views of the joined ones, so that no weight is held twice.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -125,21 +129,28 @@ class _FusedLayer:
 
 @dataclass(frozen=True)
 class _Buffers:
-    """What the layers keep of the texts they read.
-
-    Attributes:
-        keys: `[layers, B, G, S, n]`.
-        values: like `keys`.
-        rotary: cosines and sines of all S positions, each `[S, n]`.
-    """
+    """Keys and values of all layers, `[layers, B, G, S, n]`, and cosines and sines of all S positions, `[S, n]`."""
 
     keys: Tensor
     values: Tensor
     rotary: tuple[Tensor, Tensor]
 
 
+def can_fuse(config: PretrainedConfig) -> bool:
+    """Whether `FusedLayers` supports models of this configuration."""
+    rope: Any = getattr(config, "rope_parameters", None) or {}
+    return (
+        config.model_type in _FUSED_FAMILIES
+        and getattr(config, "hidden_act", None) == "silu"
+        and rope.get("rope_type", "default") in _FIXED_ROTARY
+        and rope.get("partial_rotary_factor", 1.0) == 1.0
+        and not getattr(config, "mlp_bias", False)
+        and not getattr(config, "use_sliding_window", config.model_type == "mistral" and bool(config.sliding_window))
+    )
+
+
 def operations_for(heads: Heads, dtype: torch.dtype, device: torch.device) -> LayerOperations:
-    """Fused kernels where the device has them, else plain PyTorch."""
+    """Fused kernels if the device runs them, else plain PyTorch."""
     if has_kernels(device, dtype):
         from padrec.decoding.layers.triton_operations import TritonOperations, supports
 
@@ -149,7 +160,7 @@ def operations_for(heads: Heads, dtype: torch.dtype, device: torch.device) -> La
 
 
 def _norm(module: nn.Module | None) -> RMSNorm | None:
-    # A draft has no norm before its attention: an identity stands in its place.
+    # A draft has an identity in place of the norm before its attention.
     if module is None or isinstance(module, nn.Identity):
         return None
     found: Any = module
@@ -157,7 +168,7 @@ def _norm(module: nn.Module | None) -> RMSNorm | None:
 
 
 def _join(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
-    # Not inference tensors, though this may happen in a validation: frozen weights are trained against later.
+    # Not inference tensors even during validation: training later reads the frozen weights.
     with torch.inference_mode(False), torch.no_grad():
         weight = torch.cat([linear.weight.detach() for linear in linears])
     sizes = [len(linear.weight) for linear in linears]

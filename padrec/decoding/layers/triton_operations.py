@@ -1,4 +1,4 @@
-"""The steps of a decoder layer as fused GPU kernels: six launches for a layer, weights read once."""
+"""The steps of a decoder layer as fused GPU kernels: six launches per layer, each weight read once."""
 
 from typing import Any
 
@@ -8,30 +8,38 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from padrec.decoding.device.early_launch import launch_options
-from padrec.decoding.device.wide_product import wide_product
-from padrec.decoding.layers.attention_tiles import AttentionTileChoice, attention_tile, heads_together
-from padrec.decoding.layers.kernels.attention import attention_kernel, keep_kernel, rotate_kernel
-from padrec.decoding.layers.kernels.gate import gate_kernel
+from padrec.decoding.layers.kernels.attention import HeadNorms, Rows, attention_kernel, keep_kernel, rotate_kernel
+from padrec.decoding.layers.kernels.elementwise import add_norm_kernel, gate_kernel, norm_kernel
 from padrec.decoding.layers.kernels.held_linear import held_linear_kernel
-from padrec.decoding.layers.kernels.linear import linear_kernel, sum_kernel, vector_kernel
-from padrec.decoding.layers.kernels.norms import add_norm_kernel, norm_kernel
-from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, ResidualStream, RMSNorm
-from padrec.decoding.layers.linear_tiles import (
+from padrec.decoding.layers.kernels.linear import Inputs, Outputs, linear_kernel, sum_kernel, vector_kernel
+from padrec.decoding.layers.layer_operations import (
+    Heads,
+    LayerCache,
+    LayerOperations,
+    ResidualStream,
+    RMSNorm,
+    wide_product,
+)
+from padrec.decoding.layers.placement import Placement
+from padrec.decoding.layers.tiles import (
     HELD_STEP,
     HELD_WARPS,
+    AttentionTileChoice,
     HeldTile,
     Tile,
     TileChoice,
+    attention_tile,
+    heads_together,
     linear_tile,
     streamed_tile,
+    vector_blocks,
 )
-from padrec.decoding.layers.placement import Placement
 
-# Of a program that adds up what was multiplied in parts.
+# Outputs of a program that adds up splits.
 _SUM_OUTPUTS = 256
 # Units of heads that a warp rotates.
-_ROTATED_OF_A_WARP = 256
-# Of a program that applies gates to what the vendor's product has left.
+_ROTATED_PER_WARP = 256
+# Outputs of a program that applies gates to the vendor's product.
 _GATE_OUTPUTS = 1024
 
 
@@ -39,10 +47,10 @@ class TritonOperations(LayerOperations):
     """`LayerOperations` for passes of few tokens, which cost what reading the weights costs.
 
     Args:
-        early: launch each kernel while the one before it still runs, which GPUs can from Hopper (9.0) on.
+        early: launch each kernel while the previous one runs, which GPUs support from Hopper (9.0) on.
         tiles: divides linear maps of several tokens among programs, or leaves them to the vendor's product
-            (`experiments/speed/tiles.py` compares choices); None is `linear_tile` with `early`, for which its held
-            weights pay, and else `streamed_tile`.
+            (`experiments/speed/tiles.py` compares choices). None is `linear_tile` with `early`, without which held
+            weights do not pay, else `streamed_tile`.
         attention_tiles: divides attention among programs.
     """
 
@@ -66,46 +74,48 @@ class TritonOperations(LayerOperations):
         exact: bool = False,
     ) -> Tensor:
         """See `LayerOperations.linear`."""
-        dtype = torch.float32 if exact else stream.values.dtype
-        n_tokens = len(stream.values)
-        n_out, n_in = weight.shape[0] // 2 if gated else weight.shape[0], weight.shape[1]
+        x = stream.values
+        n_tokens, n_out = len(x), len(weight) // 2 if gated else len(weight)
+        y = x.new_empty(n_tokens, n_out, dtype=torch.float32 if exact else x.dtype)
         if n_tokens == 1:
-            y = stream.values.new_empty(1, n_out, dtype=dtype)
-            self._map_vector(stream.values, weight, bias, y, norm=stream.norm, gated=gated, ordered=ordered)
+            norm = stream.norm
+            inputs = Inputs(x) if norm is None else Inputs(x, norm=norm.weight, eps=norm.eps)
+            self._map_vector(inputs, weight, Outputs(y, bias), gated, ordered)
             return y
-        tile = self._tiles(n_tokens, n_out, n_in, gated, stream.values.itemsize)
+        tile = self._tiles(n_tokens, n_out, weight.shape[1], gated, x.itemsize)
         if tile is None:
             x = self.normed(stream)
-            y = wide_product(x, weight, bias) if exact else F.linear(x, weight, bias)
-            return self._gate(y) if gated else y
-        y = stream.values.new_empty(n_tokens, n_out, dtype=dtype)
-        if stream.scaled is not None:
-            self._map(tile, stream.scaled, weight, bias, y, incoming=stream, gated=gated, ordered=ordered)
+            both = wide_product(x, weight, bias) if exact else F.linear(x, weight, bias)
+            return self._gate(both) if gated else both
+        if stream.norm is None or stream.scaled is None:
+            inputs = Inputs(self.normed(stream))
         else:
-            self._map(tile, self.normed(stream), weight, bias, y, gated=gated, ordered=ordered)
+            scaled, squares = stream.scaled
+            inputs = Inputs(scaled, squares=squares, n_parts=squares.shape[1], eps=stream.norm.eps)
+        self._map(tile, inputs, weight, Outputs(y, bias), gated, ordered)
         return y
 
     def add(
         self, stream: ResidualStream, x: Tensor, weight: Tensor, bias: Tensor | None = None, norm: RMSNorm | None = None
     ) -> ResidualStream:
         """See `LayerOperations.add`."""
-        n_tokens = len(x)
         y = torch.empty_like(stream.values)
+        n_tokens, n_out = y.shape
+        outputs = Outputs(y, bias, stream.values)
         if n_tokens == 1:
-            self._map_vector(x, weight, bias, y, residual=stream.values)
+            self._map_vector(Inputs(x), weight, outputs)
             return ResidualStream(y, norm)
-        tile = self._tiles(n_tokens, y.shape[1], x.shape[1], False, x.itemsize)
+        tile = self._tiles(n_tokens, n_out, x.shape[1], False, x.itemsize)
         if tile is None:
             return self._add_to(stream, F.linear(x, weight, bias), norm)
         if norm is None or y.dtype == torch.float16:
-            # Values times a norm's weight may be out of float16's range.
-            self._map(tile, x, weight, bias, y, residual=stream.values)
+            # Values times a norm's weight may exceed float16's range.
+            self._map(tile, Inputs(x), weight, outputs)
             return ResidualStream(y, norm)
-        parts = triton.cdiv(y.shape[1], tile.outputs if tile.splits == 1 else _SUM_OUTPUTS)
-        squares = torch.empty(n_tokens, parts, dtype=torch.float32, device=y.device)
-        outgoing = ResidualStream(y, norm, torch.empty_like(y), squares)
-        self._map(tile, x, weight, bias, y, residual=stream.values, outgoing=outgoing)
-        return outgoing
+        parts = triton.cdiv(n_out, tile.outputs if tile.splits == 1 else _SUM_OUTPUTS)
+        scaled, squares = torch.empty_like(y), y.new_empty(n_tokens, parts, dtype=torch.float32)
+        self._map(tile, Inputs(x), weight, outputs._replace(next_norm=norm.weight, scaled=scaled, squares=squares))
+        return ResidualStream(y, norm, scaled=(scaled, squares))
 
     def normed(self, stream: ResidualStream) -> Tensor:
         """See `LayerOperations.normed`."""
@@ -114,97 +124,71 @@ class TritonOperations(LayerOperations):
             return x
         if stream.normed is not None:
             return stream.normed
-        y = torch.empty_like(x)
-        n = x.shape[1]
+        y, n = torch.empty_like(x), x.shape[1]
         block = triton.next_power_of_2(n)
-        norm_kernel[(len(x),)](x, norm.weight, y, n, norm.eps, BLOCK=block, num_warps=4, **self._launch)
+        norm_kernel[(len(x),)](
+            x=x, weight=norm.weight, y=y, n=n, eps=norm.eps, BLOCK=block, num_warps=4, **self._launch
+        )
         return y
 
     def _gate(self, both: Tensor) -> Tensor:
-        """Gates `[T, m]`, through SiLU, times the values beside them; `both` is `[T, 2 m]`."""
+        """SiLU of the first half of `[T, 2 m]` times the second half, `[T, m]`."""
         n_tokens, n = len(both), both.shape[1] // 2
         y = both.new_empty(n_tokens, n)
         grid = (n_tokens, triton.cdiv(n, _GATE_OUTPUTS))
-        gate_kernel[grid](both, y, n, BLOCK=_GATE_OUTPUTS, num_warps=4, **self._launch)
+        gate_kernel[grid](both=both, y=y, n=n, BLOCK=_GATE_OUTPUTS, num_warps=4, **self._launch)
         return y
 
     def _add_to(self, stream: ResidualStream, added: Tensor, norm: RMSNorm | None) -> ResidualStream:
-        """The stream with `added`, `[T, m]`, and what the next map reads of it through `norm`."""
+        """The stream plus `added`, `[T, m]`, with the norm that the next map applies."""
         if norm is None:
             return ResidualStream(stream.values + added)
-        y, normed = torch.empty_like(added), torch.empty_like(added)
-        n = y.shape[1]
-        block = triton.next_power_of_2(n)
-        arguments = (stream.values, added, norm.weight, y, normed, n, norm.eps)
-        add_norm_kernel[(len(y),)](*arguments, BLOCK=block, num_warps=4, **self._launch)
+        y, normed, n = torch.empty_like(added), torch.empty_like(added), added.shape[1]
+        add_norm_kernel[(len(y),)](
+            residual=stream.values,
+            added=added,
+            weight=norm.weight,
+            y=y,
+            normed=normed,
+            n=n,
+            eps=norm.eps,
+            BLOCK=triton.next_power_of_2(n),
+            num_warps=4,
+            **self._launch,
+        )
         return ResidualStream(y, norm, normed=normed)
 
     def _map(
-        self,
-        tile: Tile,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        y: Tensor,
-        *,
-        incoming: ResidualStream | None = None,
-        residual: Tensor | None = None,
-        outgoing: ResidualStream | None = None,
-        gated: bool = False,
-        ordered: bool = False,
+        self, tile: Tile, inputs: Inputs, weight: Tensor, outputs: Outputs, gated: bool = False, ordered: bool = False
     ) -> None:
-        """A linear map of several tokens, `x` `[T, n]` to `y`.
-
-        Args:
-            tile: of its programs.
-            x: what is mapped, the scaled values of `incoming` where that is given: their norm's factors are then
-                applied to the result.
-            weight: `[m, n]`.
-            bias: `[m]`.
-            y: the result.
-            incoming: see `x`.
-            residual: added to the result, like `y`.
-            outgoing: the stream whose values `y` is, and whose other parts are to be filled in.
-            gated: see `linear`.
-            ordered: see `linear`.
-        """
+        """A linear map of several tokens."""
         if tile.splits == 1:
-            self._multiply(tile, x, weight, bias, y, incoming, residual, outgoing, gated, ordered)
+            self._multiply(tile, inputs, weight, outputs, gated, ordered)
             return
-        splits = torch.empty(tile.splits, *y.shape, dtype=torch.float32, device=y.device)
-        self._multiply(tile, x, weight, None, splits, incoming)
-        self._sum(splits, bias, y, residual, outgoing, ordered)
+        n_tokens, n_out = outputs.y.shape
+        splits = torch.empty(tile.splits, n_tokens, n_out, dtype=torch.float32, device=weight.device)
+        self._multiply(tile, inputs, weight, Outputs(splits))
+        sum_kernel[(triton.cdiv(n_out, _SUM_OUTPUTS), n_tokens)](
+            splits=splits,
+            outputs=outputs,
+            n_tokens=n_tokens,
+            n_out=n_out,
+            SPLITS=tile.splits,
+            BLOCK_N=_SUM_OUTPUTS,
+            ORDERED=ordered,
+            num_warps=2,
+            **self._launch,
+        )
 
     def _multiply(
-        self,
-        tile: Tile,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        y: Tensor,
-        incoming: ResidualStream | None,
-        residual: Tensor | None = None,
-        outgoing: ResidualStream | None = None,
-        gated: bool = False,
-        ordered: bool = False,
+        self, tile: Tile, inputs: Inputs, weight: Tensor, outputs: Outputs, gated: bool = False, ordered: bool = False
     ) -> None:
-        """See `_map`; where the tile splits the inputs, `y` are as many results, float32 `[splits, T, m]`."""
-        (n_tokens, n_in), n_out = x.shape, y.shape[-1]
-        factors = None if incoming is None or incoming.norm is None else incoming.squares
-        options: dict[str, Any] = {
-            "NORMED": factors is not None,
-            "HAS_BIAS": bias is not None,
-            "HAS_RESIDUAL": residual is not None,
-            "SCALES": outgoing is not None,
-            "GATED": gated,
-            "ORDERED": ordered,
-            "BLOCK_P": 1 if factors is None else triton.next_power_of_2(factors.shape[1]),
-            "BLOCK_T": tile.tokens,
-            "BLOCK_N": tile.outputs,
-        }
+        """See `_map`; the result is float32 `[splits, T, m]` if the tile splits the inputs."""
+        (n_tokens, n_in), n_out = inputs.x.shape, outputs.y.shape[-1]
+        options: dict[str, Any]
         if isinstance(tile, HeldTile):
             kernel = held_linear_kernel
-            options |= {
+            options = {
                 "STEPS": n_in // (HELD_WARPS * HELD_STEP),
                 "HELD": tile.held,
                 "BATCH": tile.batch,
@@ -214,95 +198,45 @@ class TritonOperations(LayerOperations):
             }
         else:
             kernel = linear_kernel
-            options |= {
+            options = {
                 "BLOCK_K": tile.inputs,
                 "SPLITS": tile.splits,
-                "PRECISION": _precision(x.dtype),
+                "PRECISION": _precision(inputs.x.dtype),
                 "num_warps": tile.warps,
                 "num_stages": tile.stages,
             }
         kernel[(triton.cdiv(n_out, tile.outputs), triton.cdiv(n_tokens, tile.tokens), tile.splits)](
-            x,
-            factors,
-            weight,
-            bias,
-            residual,
-            None if outgoing is None or outgoing.norm is None else outgoing.norm.weight,
-            y,
-            None if outgoing is None else outgoing.scaled,
-            None if outgoing is None else outgoing.squares,
-            n_tokens,
-            n_out,
-            n_in,
-            0 if factors is None else factors.shape[1],
-            0.0 if incoming is None or incoming.norm is None else incoming.norm.eps,
+            inputs=inputs,
+            weight=weight,
+            outputs=outputs,
+            n_tokens=n_tokens,
+            n_out=n_out,
+            n_in=n_in,
+            GATED=gated,
+            BLOCK_P=triton.next_power_of_2(max(1, inputs.n_parts)),
+            BLOCK_T=tile.tokens,
+            BLOCK_N=tile.outputs,
+            ORDERED=ordered,
             **options,
             **self._launch,
         )
 
-    def _sum(
-        self,
-        splits: Tensor,
-        bias: Tensor | None,
-        y: Tensor,
-        residual: Tensor | None,
-        outgoing: ResidualStream | None,
-        ordered: bool,
-    ) -> None:
-        """Add up results, `[splits, T, m]`, to `y`; see `_map`."""
-        n_tokens, n_out = y.shape
-        sum_kernel[(triton.cdiv(n_out, _SUM_OUTPUTS), n_tokens)](
-            splits,
-            bias,
-            residual,
-            None if outgoing is None or outgoing.norm is None else outgoing.norm.weight,
-            y,
-            None if outgoing is None else outgoing.scaled,
-            None if outgoing is None else outgoing.squares,
-            n_tokens,
-            n_out,
-            HAS_BIAS=bias is not None,
-            HAS_RESIDUAL=residual is not None,
-            SCALES=outgoing is not None,
-            SPLITS=len(splits),
-            BLOCK_N=_SUM_OUTPUTS,
-            ORDERED=ordered,
-            num_warps=2,
-            **self._launch,
-        )
-
     def _map_vector(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        y: Tensor,
-        *,
-        norm: RMSNorm | None = None,
-        residual: Tensor | None = None,
-        gated: bool = False,
-        ordered: bool = False,
+        self, inputs: Inputs, weight: Tensor, outputs: Outputs, gated: bool = False, ordered: bool = False
     ) -> None:
-        """A linear map of one token, through a norm; see `_map`."""
-        n_out, n_in = y.shape[1], x.shape[1]
+        """A linear map of one token."""
+        n_out, n_in = outputs.y.shape[1], inputs.x.shape[1]
         block_n, block_k, warps = vector_blocks(n_out, n_in, gated)
         vector_kernel[(triton.cdiv(n_out, block_n),)](
-            x,
-            weight,
-            bias,
-            None if norm is None else norm.weight,
-            residual,
-            y,
-            n_out,
-            n_in,
-            0.0 if norm is None else norm.eps,
-            HAS_BIAS=bias is not None,
-            HAS_NORM=norm is not None,
-            HAS_RESIDUAL=residual is not None,
+            inputs=inputs,
+            weight=weight,
+            outputs=outputs,
+            n_out=n_out,
+            n_in=n_in,
             GATED=gated,
-            ORDERED=ordered,
             BLOCK_N=block_n,
             BLOCK_K=block_k,
+            ORDERED=ordered,
             num_warps=warps,
             **self._launch,
         )
@@ -323,62 +257,50 @@ class TritonOperations(LayerOperations):
         n_heads = heads.queries + 2 * heads.keys
         together = heads_together(len(qkv), n_heads)
         rotate_kernel[(len(qkv), triton.cdiv(n_heads, together))](
-            qkv,
-            None if norms is None else norms[0].weight,
-            None if norms is None else norms[1].weight,
-            rotary[0],
-            rotary[1],
-            placement.depths,
-            placement.lengths,
-            None if layout is None else layout.places,
-            None if layout is None else layout.starts,
-            queries,
-            cache.keys,
-            cache.values,
-            batch,
-            width,
-            placement.first,
-            placement.depths.stride(0),
-            placement.depths.stride(1),
-            cache.keys.stride(0),
-            cache.keys.stride(1),
-            0.0 if norms is None else norms[0].eps,
-            HAS_NORM=norms is not None,
-            PACKED=layout is not None,
+            qkv=qkv,
+            norms=None if norms is None else HeadNorms(norms[0].weight, norms[1].weight, norms[0].eps),
+            cosines=rotary[0],
+            sines=rotary[1],
+            rows=_rows(placement),
+            places=None if layout is None else layout.places,
+            depths=placement.depths,
+            depth_row_stride=placement.depths.stride(0),
+            depth_stride=placement.depths.stride(1),
+            batch=batch,
+            queries=queries,
+            keys=cache.keys,
+            values=cache.values,
+            row_stride=cache.keys.stride(0),
+            head_stride=cache.keys.stride(1),
             N_QUERIES=heads.queries,
             N_KEYS=heads.keys,
             HEADS=together,
             SIZE=heads.size,
-            num_warps=min(4, triton.cdiv(together * heads.size, _ROTATED_OF_A_WARP)),
+            num_warps=min(4, triton.cdiv(together * heads.size, _ROTATED_PER_WARP)),
             **self._launch,
         )
         return queries
 
     def attention(self, queries: Tensor, heads: Heads, placement: Placement, cache: LayerCache) -> Tensor:
         """See `LayerOperations.attention`."""
-        (batch, width), layout = placement.depths.shape, placement.layout
-        n_tokens = batch * width if layout is None else len(queries)
+        batch, width = placement.depths.shape
+        n_tokens = batch * width if placement.layout is None else len(queries)
         seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
         tile = self._attention_tiles(width * group, batch * heads.keys, heads.size, queries.itemsize)
         ancestors = None if placement.ancestors is None else placement.ancestors.view(torch.uint8)
         attention_kernel[(batch * heads.keys, triton.cdiv(width * group, tile.queries))](
-            queries,
-            cache.keys,
-            cache.values,
-            placement.lengths,
-            ancestors,
-            None if layout is None else layout.starts,
-            seen,
-            width,
-            placement.first,
-            0 if ancestors is None else ancestors.stride(0),
-            0 if ancestors is None else ancestors.stride(1),
-            cache.keys.stride(0),
-            cache.keys.stride(1),
-            heads.scale,
-            CHAIN=ancestors is None,
-            PACKED=layout is not None,
+            queries=queries,
+            keys=cache.keys,
+            values=cache.values,
+            rows=_rows(placement),
+            ancestors=ancestors,
+            ancestor_row_stride=0 if ancestors is None else ancestors.stride(0),
+            ancestor_token_stride=0 if ancestors is None else ancestors.stride(1),
+            seen=seen,
+            row_stride=cache.keys.stride(0),
+            head_stride=cache.keys.stride(1),
+            scale=heads.scale,
             N_KEYS=heads.keys,
             GROUP=group,
             SIZE=heads.size,
@@ -395,14 +317,14 @@ class TritonOperations(LayerOperations):
         """See `LayerOperations.keep`."""
         n_layers, batch, n_heads, _, size = keys.shape
         keep_kernel[(n_layers * batch * n_heads, 2)](
-            keys,
-            values,
-            lengths,
-            path.contiguous(),
-            batch,
-            n_heads,
-            path.shape[1],
-            keys.stride(2),
+            keys=keys,
+            values=values,
+            lengths=lengths,
+            path=path.contiguous(),
+            batch=batch,
+            n_heads=n_heads,
+            depth=path.shape[1],
+            head_stride=keys.stride(2),
             SIZE=size,
             BLOCK_D=triton.next_power_of_2(path.shape[1]),
             num_warps=2,
@@ -411,18 +333,14 @@ class TritonOperations(LayerOperations):
 
 
 def supports(heads: Heads) -> bool:
-    """Whether the kernels can handle heads of this size."""
+    """Whether the kernels support heads of this size: a power of two, at least 16."""
     return heads.size >= 16 and heads.size & (heads.size - 1) == 0
 
 
-def vector_blocks(n_out: int, n_in: int, gated: bool) -> tuple[int, int, int]:
-    """Tile sizes (outputs, inputs) and warps of a linear map of one token; see `streamed_tile`."""
-    if gated:
-        return 2 if n_out <= 4096 else 8, min(512, triton.next_power_of_2(n_in)), 2 if n_out <= 4096 else 4
-    block_k = min(4096, triton.next_power_of_2(n_in))
-    if block_k > 1024:
-        return 4, block_k, 4
-    return 8, block_k, 4 if n_out <= 1024 else 8
+def _rows(placement: Placement) -> Rows:
+    layout = placement.layout
+    width = placement.depths.shape[1]
+    return Rows(placement.lengths, width, placement.first, None if layout is None else layout.starts)
 
 
 def _precision(dtype: torch.dtype) -> str:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.device.captured_graph import CapturedGraph
-from padrec.decoding.layers.prompts import Prompts, PromptShape
+from padrec.decoding.layers.prompt_shape import PromptShape
+from padrec.decoding.layers.prompts import Prompts
 
 
 class CapturedLoop:

@@ -5,7 +5,8 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from padrec.decoding.layers.prompts import Prompts, room_for
+from padrec.decoding.layers.prompt_shape import cache_capacity
+from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.lists.decoding_trace import DecodingTrace
 
 R_co = TypeVar("R_co", covariant=True)
@@ -39,7 +40,7 @@ class SessionsByShape(DecodingSession[R_co]):
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R_co, DecodingTrace]:
         """See `DecodingSession.decode`."""
-        shape = len(prompts.tokens), room_for(prompts, self._room)
+        shape = len(prompts.tokens), cache_capacity(prompts, self._room)
         if shape not in self._sessions:
             self._sessions[shape] = self._make(*shape)
         return self._sessions[shape].decode(prompts, generator)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from padrec.decoding.layers.attention_tiles import attention_tile, heads_together
+from padrec.decoding.layers.tiles import attention_tile, heads_together
 
 
 @pytest.mark.parametrize("n_queries", [1, 2, 20, 256])

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from padrec.decoding.layers.head import Head
-from padrec.decoding.layers.layer_operations import LayerOperations
+from padrec.decoding.layers.layer_operations import Head, LayerOperations
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed precision"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from padrec.decoding.layers.linear_tiles import (
+from padrec.decoding.layers.tiles import (
     HELD_STEP,
     HELD_WARPS,
     MOST_TOKENS,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from padrec.decoding import Placement, VariableLengthLayout
-from padrec.decoding.layers.attention_tiles import AttentionTile
 from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm
+from padrec.decoding.layers.tiles import AttentionTile
 from padrec.decoding.layers.triton_operations import TritonOperations
 from tests.decoding.layers.exact_numbers import (
     PLAIN,

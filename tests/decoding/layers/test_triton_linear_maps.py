@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from padrec.decoding.layers.layer_operations import LayerOperations, ResidualStream
-from padrec.decoding.layers.linear_tiles import (
+from padrec.decoding.layers.tiles import (
     HELD_STEP,
     HELD_WARPS,
     HeldTile,

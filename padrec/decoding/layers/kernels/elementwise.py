@@ -1,4 +1,4 @@
-"""The norm of a stream, as a kernel of its own or as a part of the linear map before it."""
+"""What follows or precedes a vendor matrix product: norm, residual addition, gate."""
 
 import triton
 import triton.language as tl
@@ -7,17 +7,8 @@ from padrec.decoding.device.kernels.early_launch import let_next_start, wait_for
 
 
 @triton.jit
-def store_scaled(result, scale, next_scaled, next_squares, place, token, token_mask, mask):
-    """The next norm's work as far as a part of each token allows: its readers add the squares of the parts up."""
-    exact = result.to(tl.float32)
-    tl.store(next_scaled + place, (exact * scale.to(tl.float32)[None, :]).to(result.dtype), mask)
-    square_sum = tl.sum(tl.where(mask, exact * exact, 0.0), 1)
-    tl.store(next_squares + token * tl.num_programs(0) + tl.program_id(0), square_sum, token_mask)
-
-
-@triton.jit
 def _normed(x, scale, n, eps):
-    """The norm of one token, in float32 up to the weight."""
+    """The RMS norm of one token, in float32 up to the weight."""
     exact = x.to(tl.float32)
     factor = tl.rsqrt(tl.sum(exact * exact, 0) / n + eps)
     return (exact * factor).to(x.dtype) * scale
@@ -47,3 +38,15 @@ def add_norm_kernel(residual, added, weight, y, normed, n, eps, BLOCK: tl.conste
     total = exact.to(y.dtype.element_ty)
     tl.store(y + place, total, inside)
     tl.store(normed + place, _normed(total, scale, n, eps), inside)
+
+
+@triton.jit
+def gate_kernel(both, y, n, BLOCK: tl.constexpr, EARLY: tl.constexpr):
+    let_next_start(EARLY)
+    token = tl.program_id(0).to(tl.int64)
+    unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = unit < n
+    wait_for_input(EARLY)
+    gate = tl.load(both + token * 2 * n + unit, inside, 0.0).to(tl.float32)
+    up = tl.load(both + token * 2 * n + n + unit, inside, 0.0).to(tl.float32)
+    tl.store(y + token * n + unit, (gate * tl.sigmoid(gate) * up).to(y.dtype.element_ty), inside)
