@@ -165,7 +165,7 @@ class FoldedFusion:
 
     def _map(self, features: Tensor, weight: Tensor) -> Tensor:
         flat = features.to(weight.dtype).flatten(0, 1).contiguous()
-        mapped = self._layers.linear(ResidualStream(flat), weight, ordered=True, exact=True)
+        mapped = self._layers.linear(ResidualStream(flat), weight, last=True)
         return mapped.view(*features.shape[:2], len(weight))
 
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,7 @@
 """CUDA graph capture and replay of work of fixed shape."""
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
@@ -16,10 +15,6 @@ class CapturedGraph:
     On a GPU its kernels are captured once as a CUDA graph, and each call replays them with a single launch. The
     function must therefore use tensors that are never reallocated, must not synchronise with the host, and is run
     several times before the capture. On the CPU it is simply called.
-
-    Args:
-        function: the work.
-        device: of its tensors.
     """
 
     def __init__(self, function: Callable[[], None], device: torch.device) -> None:
@@ -40,18 +35,13 @@ def _capture(function: Callable[[], None], device: torch.device) -> Callable[[],
             function()
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph), _without_garbage_collection():
-        function()
-    return graph.replay
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Collecting garbage may free device memory, which breaks a capture."""
+    # Collecting garbage may free device memory, which breaks a capture.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with torch.cuda.graph(graph):
+            function()
     finally:
         if was_enabled:
             gc.enable()
+    return graph.replay

@@ -1,16 +1,8 @@
 """Which devices run Triton kernels, and which launch a kernel before the previous one has ended."""
 
 from importlib.util import find_spec
-from typing import TypedDict
 
 import torch
-
-
-class LaunchOptions(TypedDict):
-    """The kernel's and the launcher's option for an early launch."""
-
-    EARLY: bool
-    launch_pdl: bool
 
 
 def has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
@@ -23,6 +15,6 @@ def launches_early(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
-def launch_options(early: bool) -> LaunchOptions:
+def launch_options(early: bool) -> dict[str, bool]:
     """Options for kernels that wait for their own input, see `padrec/decoding/device/kernels/early_launch.py`."""
     return {"EARLY": early, "launch_pdl": early}

@@ -17,15 +17,9 @@ class LayerSession(Protocol):
     """Decoder layers and the KV cache of one batch shape."""
 
     def __call__(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
-        """Read tokens.
+        """Read tokens: from the layers' inputs, `[B, M, d]`, to their outputs, `[B, M, d]`, and features `[B, M, k d]`.
 
-        Args:
-            hidden: the layers' inputs, `[B, M, d]`.
-            placement: of the tokens.
-
-        Returns:
-            The layers' outputs, `[B, M, d]`, and the session's features, `[B, M, k d]`; if the placement has a layout,
-            those of padding may be anything finite.
+        If the placement has a layout, outputs and features of padding may be anything finite.
         """
         ...
 
@@ -40,13 +34,9 @@ class CachedLayers(Protocol):
     def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> LayerSession:
         """Open a session for `batch` texts of at most `capacity` tokens.
 
-        Sessions of one shape share their cache, so only the session that began a text last may continue.
-
-        Args:
-            batch: B, rows.
-            capacity: columns of the cache, in tokens.
-            feature_layers: hidden states that are concatenated as features: 0 is the layers' input, i the output of
-                layer i, and the last one, also -1, the output after the final norm.
+        Sessions of one shape share their cache, so only the session that began a text last may continue. Its features
+        are the concatenated hidden states of `feature_layers`: 0 is the layers' input, i the output of layer i, and the
+        last one, also -1, the output after the final norm.
         """
         ...
 

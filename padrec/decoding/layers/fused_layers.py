@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 
 from padrec.decoding.device.early_launch import has_kernels, launches_early
 from padrec.decoding.layers.cached_layers import LAST_LAYER, joined_features, layer_numbers
-from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, ResidualStream, RMSNorm
+from padrec.decoding.layers.layer_operations import Heads, LayerAttention, LayerOperations, ResidualStream, RMSNorm
 from padrec.decoding.layers.placement import Placement
 
 _FUSED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -62,7 +62,10 @@ class FusedLayers:
         keys = torch.zeros(shape, dtype=self.dtype, device=self.device)
         like = torch.zeros((), dtype=torch.promote_types(self.dtype, torch.float32), device=self.device)
         cos, sin = self._rotary_module(like, torch.arange(capacity, device=self.device)[None])
-        return _Buffers(keys, torch.zeros_like(keys), (cos[0].contiguous(), sin[0].contiguous()))
+        values, rotary = torch.zeros_like(keys), (cos[0].contiguous(), sin[0].contiguous())
+        parts = zip(keys, values, self.layers, strict=True)
+        attentions = [LayerAttention(self.heads, k, v, rotary, layer.head_norms) for k, v, layer in parts]
+        return _Buffers(keys, values, attentions)
 
 
 class _FusedSession:
@@ -79,7 +82,7 @@ class _FusedSession:
 
     def _read(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
         stack, buffers = self._stack, self._buffers
-        compute, heads, layout = stack.operations, stack.heads, placement.layout
+        compute, layout = stack.operations, placement.layout
         norms = [*(layer.input_norm for layer in stack.layers), stack.norm]
         tokens = hidden.flatten(0, 1)
         stream = ResidualStream(tokens.contiguous() if layout is None else layout.pack(tokens), norms[0])
@@ -87,10 +90,9 @@ class _FusedSession:
         for number, layer in enumerate(stack.layers):
             if number in self._feature_layers:
                 taken[number] = stream.values
-            cache = LayerCache(buffers.keys[number], buffers.values[number])
             qkv = compute.linear(stream, layer.qkv, layer.qkv_bias)
-            queries = compute.rotate_and_store(qkv, heads, layer.head_norms, buffers.rotary, placement, cache)
-            seen = compute.attention(queries, heads, placement, cache)
+            queries = compute.rotate_and_store(qkv, buffers.layers[number], placement)
+            seen = compute.attention(queries, buffers.layers[number], placement)
             stream = compute.add(stream, seen, layer.out, layer.out_bias, layer.middle_norm)
             inner = compute.linear(stream, layer.gate_up, gated=True)
             stream = compute.add(stream, inner, layer.down, norm=norms[number + 1])
@@ -129,11 +131,11 @@ class _FusedLayer:
 
 @dataclass(frozen=True)
 class _Buffers:
-    """Keys and values of all layers, `[layers, B, G, S, n]`, and cosines and sines of all S positions, `[S, n]`."""
+    """Keys and values of all layers, `[layers, B, G, S, n]`, and the attention of each layer, which uses a part."""
 
     keys: Tensor
     values: Tensor
-    rotary: tuple[Tensor, Tensor]
+    layers: list[LayerAttention]
 
 
 def can_fuse(config: PretrainedConfig) -> bool:

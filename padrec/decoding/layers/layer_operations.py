@@ -11,15 +11,10 @@ from padrec.decoding.layers.placement import Placement, visible_columns
 
 @dataclass(frozen=True)
 class RMSNorm:
-    """A root-mean-square norm.
+    """A root-mean-square norm."""
 
-    Attributes:
-        weight: `[n]`.
-        eps: added to the mean square.
-    """
-
-    weight: Tensor
-    eps: float
+    weight: Tensor  # [n]
+    eps: float  # added to the mean square
 
     def __call__(self, x: Tensor) -> Tensor:
         """The norm of `[*, n]`, computed in float32 as in transformers."""
@@ -46,27 +41,23 @@ class ResidualStream:
 
 @dataclass(frozen=True)
 class Heads:
-    """The attention heads of a layer.
+    """The attention heads of a layer."""
 
-    Attributes:
-        queries: H, query heads.
-        keys: G, key and value heads; H is a multiple of G.
-        size: n, of one head.
-        scale: factor of the scores.
-    """
-
-    queries: int
-    keys: int
-    size: int
-    scale: float
+    queries: int  # H, query heads, a multiple of G
+    keys: int  # G, key and value heads
+    size: int  # n, of one head
+    scale: float  # factor of the scores
 
 
 @dataclass(frozen=True)
-class LayerCache:
-    """Keys and values of one layer, each `[B, G, S, n]`."""
+class LayerAttention:
+    """The attention of one layer, with its part of the KV cache."""
 
-    keys: Tensor
-    values: Tensor
+    heads: Heads
+    keys: Tensor  # [B, G, S, n]
+    values: Tensor  # [B, G, S, n]
+    rotary: tuple[Tensor, Tensor]  # cosines and sines by position, float32 [positions, n]
+    norms: tuple[RMSNorm, RMSNorm] | None = None  # of each query and each key before the rotation (Qwen3)
 
 
 class LayerOperations:
@@ -78,8 +69,7 @@ class LayerOperations:
         weight: Tensor,
         bias: Tensor | None = None,
         gated: bool = False,
-        ordered: bool = False,
-        exact: bool = False,
+        last: bool = False,
     ) -> Tensor:
         """A linear map of the stream after its norm.
 
@@ -88,15 +78,14 @@ class LayerOperations:
             weight: `[m, n]`.
             bias: `[m]`.
             gated: return SiLU of the result's first half times its second half.
-            ordered: make all earlier writes visible to a kernel that starts early after this one; needed where the
-                result leaves the layers.
-            exact: keep the sums in float32 (float64 for float64) instead of rounding them to the stream's precision.
+            last: the result leaves the layers: keep its sums in float32 (float64 for float64), and make all earlier
+                writes visible to a kernel that starts early after this one.
 
         Returns:
             `[T, m]`, or `[T, m / 2]` if gated.
         """
         x = self.normed(stream)
-        y = wide_product(x, weight, bias) if exact else F.linear(x, weight, bias)
+        y = wide_product(x, weight, bias) if last else F.linear(x, weight, bias)
         if not gated:
             return y
         gate, up = y.chunk(2, dim=-1)
@@ -105,15 +94,7 @@ class LayerOperations:
     def add(
         self, stream: ResidualStream, x: Tensor, weight: Tensor, bias: Tensor | None = None, norm: RMSNorm | None = None
     ) -> ResidualStream:
-        """Add a linear map of `x` to the stream.
-
-        Args:
-            stream: `[T, m]`.
-            x: `[T, n]`.
-            weight: `[m, n]`.
-            bias: `[m]`.
-            norm: the norm that the next map applies.
-        """
+        """Add a linear map of `x` `[T, n]` to the stream `[T, m]`; the next map will apply `norm`."""
         return ResidualStream(stream.values + F.linear(x, weight, bias), norm)
 
     def normed(self, stream: ResidualStream) -> Tensor:
@@ -122,28 +103,18 @@ class LayerOperations:
             return stream.normed
         return stream.values if stream.norm is None else stream.norm(stream.values)
 
-    def rotate_and_store(
-        self,
-        qkv: Tensor,
-        heads: Heads,
-        norms: tuple[RMSNorm, RMSNorm] | None,
-        rotary: tuple[Tensor, Tensor],
-        placement: Placement,
-        cache: LayerCache,
-    ) -> Tensor:
+    def rotate_and_store(self, qkv: Tensor, layer: LayerAttention, placement: Placement) -> Tensor:
         """Rotate queries and keys by their positions, and write keys and values to the cache.
 
         Args:
             qkv: queries, keys and values of all heads, `[B M, (H + 2 G) n]`; `[N, (H + 2 G) n]` if packed.
-            heads: their numbers and size.
-            norms: of each query and each key, before the rotation (Qwen3).
-            rotary: cosines and sines by position, each float32 `[positions, n]`.
+            layer: whose cache is written.
             placement: of the tokens.
-            cache: written to.
 
         Returns:
             Queries `[B, M, H, n]`; if packed, in the form that `attention` of the same class reads.
         """
+        heads, norms = layer.heads, layer.norms
         if placement.layout is not None:
             qkv = placement.layout.unpack(qkv)
         batch, width = placement.depths.shape
@@ -152,33 +123,23 @@ class LayerOperations:
         if norms is not None:
             q, k = norms[0](q), norms[1](k)
         positions = placement.lengths[:, None] + placement.depths
-        cos, sin = (table[positions][:, :, None].to(q.dtype) for table in rotary)
+        cos, sin = (table[positions][:, :, None].to(q.dtype) for table in layer.rotary)
         rotated: Tensor = q * cos + _half_turned(q) * sin
         k = k * cos + _half_turned(k) * sin
         column = placement.lengths[:, None] + placement.first + torch.arange(width, device=qkv.device)
         column = column[:, None, :, None].expand(-1, heads.keys, -1, heads.size)
-        cache.keys.scatter_(2, column, k.transpose(1, 2))
-        cache.values.scatter_(2, column, v.transpose(1, 2))
+        layer.keys.scatter_(2, column, k.transpose(1, 2))
+        layer.values.scatter_(2, column, v.transpose(1, 2))
         return rotated
 
-    def attention(self, queries: Tensor, heads: Heads, placement: Placement, cache: LayerCache) -> Tensor:
-        """Attention of each token over the columns that it sees.
-
-        Args:
-            queries: from `rotate_and_store`.
-            heads: their numbers and size.
-            placement: of the tokens.
-            cache: keys and values of the past and of the tokens themselves.
-
-        Returns:
-            `[B M, H n]`; `[N, H n]` if packed.
-        """
-        batch, width = placement.depths.shape
+    def attention(self, queries: Tensor, layer: LayerAttention, placement: Placement) -> Tensor:
+        """Attend to the columns that each token sees, `[B M, H n]` (packed: `[N, H n]`); see `rotate_and_store`."""
+        (batch, width), heads = placement.depths.shape, layer.heads
         group = heads.queries // heads.keys
         # Query heads that share a key head become queries of that head, so that no key is copied.
         q = queries.view(batch, width, heads.keys, group, heads.size).permute(0, 2, 3, 1, 4).flatten(2, 3)
-        mask = visible_columns(placement, cache.keys.shape[2])[:, None].repeat(1, 1, group, 1)  # [B, 1, group M, S]
-        seen = F.scaled_dot_product_attention(q, cache.keys, cache.values, mask, scale=heads.scale)
+        mask = visible_columns(placement, layer.keys.shape[2])[:, None].repeat(1, 1, group, 1)  # [B, 1, group M, S]
+        seen = F.scaled_dot_product_attention(q, layer.keys, layer.values, mask, scale=heads.scale)
         seen = seen.view(batch, heads.keys, group, width, heads.size).permute(0, 3, 1, 2, 4)
         seen = seen.reshape(batch * width, heads.queries * heads.size)
         return seen if placement.layout is None else placement.layout.pack(seen)
@@ -223,7 +184,7 @@ class Head:
             return logits.to(torch.promote_types(logits.dtype, torch.float32))
         stream = ResidualStream(outputs.reshape(-1, outputs.shape[-1]))
         # Kernels that read the logits also read what was written before them.
-        flat = self._operations.linear(stream, head.weight, head.bias, ordered=True, exact=True)
+        flat = self._operations.linear(stream, head.weight, head.bias, last=True)
         return flat.view(*outputs.shape[:-1], -1)
 
 

@@ -25,13 +25,7 @@ class VariableLengthLayout:
 
     @classmethod
     def of(cls, lengths: Tensor, width: int, size: int) -> "VariableLengthLayout":
-        """Pack rows without synchronising the device.
-
-        Args:
-            lengths: tokens of each row, int64 `[B]`, at least 1.
-            width: M.
-            size: N, at least the sum of the lengths.
-        """
+        """Pack rows of `lengths` tokens, int64 `[B]`, at least 1, at most `width`; `size` is N, at least their sum."""
         starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
         place, column = (torch.arange(n, device=lengths.device) for n in (size, width))
         # Tokens after the last row repeat one of that row.

@@ -17,13 +17,7 @@ _PACKED_SHARE = 16
 
 @dataclass(frozen=True)
 class PromptShape:
-    """The shape in which the prompts of a batch are captured.
-
-    Attributes:
-        batch: their number.
-        width: that they are padded to, in tokens.
-        packed: see `Prompts`.
-    """
+    """The shape in which `batch` prompts are captured, padded to `width` tokens; for `packed` see `Prompts`."""
 
     batch: int
     width: int
@@ -61,14 +55,7 @@ def captured_width(width: int, device: torch.device) -> int:
 
 
 def packed_size(n_tokens: int, batch: int, width: int, device: torch.device) -> int | None:
-    """The size that prompts are packed to, in tokens; None where packing saves nothing.
-
-    Args:
-        n_tokens: of all prompts.
-        batch: number of prompts.
-        width: that they are padded to.
-        device: of the prompts.
-    """
+    """Tokens that `batch` prompts of `width`, `n_tokens` in all, are packed to; None if packing saves nothing."""
     # A power of two, at most a sixteenth of the tokens.
     step = 1 << max(0, (n_tokens // _PACKED_SHARE).bit_length() - 1)
     if device.type == "cuda":

@@ -38,8 +38,7 @@ class TransformersRunner:
 
     def __init__(self, model: PreTrainedModel, fingerprint: str = "") -> None:
         check_logits(model.config)
-        self.model = model
-        self.fingerprint = fingerprint
+        self.model, self.fingerprint = model, fingerprint
         self._window = _attention_window(model.config)
         self._layers = _layers_of(model)
         self.operations = self._layers.operations if isinstance(self._layers, FusedLayers) else LayerOperations()
@@ -68,14 +67,7 @@ class TransformersRunner:
 
 
 class TransformersSession:
-    """The target with the KV cache of one batch shape, opened by `TransformersRunner.open`.
-
-    Args:
-        embed: the target's token embedding.
-        layers: its decoder layers.
-        head: its head.
-        lengths: tokens of each row in the cache, int64 `[B]`, 0 at first.
-    """
+    """The target with the KV cache of one batch shape; `lengths` are each row's cached tokens, int64 `[B]`."""
 
     def __init__(self, embed: nn.Module, layers: LayerSession, head: Head, lengths: Tensor) -> None:
         self._embed, self._layers, self._head, self._lengths = embed, layers, head, lengths
@@ -101,11 +93,7 @@ class TransformersSession:
         return result
 
     def prefill_branches(self, prompts: Prompts, branches: Branches) -> Tensor:
-        """Read the prompts into an empty cache, with branches that may follow them in the same pass.
-
-        Args:
-            prompts: the prompts.
-            branches: N tokens after each prompt; N may be 0.
+        """Read the prompts, with N >= 0 branches after each, into an empty cache.
 
         Returns:
             Outputs at each prompt's last token and at the branches, `[B, 1 + N, d]`.
@@ -120,32 +108,19 @@ class TransformersSession:
         return outputs.gather(1, column[..., None].expand(-1, -1, outputs.shape[-1]))
 
     def read_branches(self, branches: Branches) -> Tensor:
-        """Read more branches after the prompts, beside those of earlier calls.
-
-        Returns:
-            Outputs at the branches, `[B, N, d]`.
-        """
+        """Read more branches after the prompts, beside those of earlier calls; returns their outputs, `[B, N, d]`."""
         depths = branches.depths.expand(len(branches.tokens), -1)
         placement = Placement(self._lengths, depths, branches.first, branches.seen)
         return self._layers(self._embed(branches.tokens), placement)[0]
 
     def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
-        """Read a tree after the cached tokens.
-
-        Returns:
-            Logits `[B, N, V]` and features `[B, N, k d]` of every node.
-        """
+        """Read a tree after the cached tokens; returns logits `[B, N, V]` and features `[B, N, k d]` of its nodes."""
         placement = Placement(self._lengths, tree.depths, 0, tree.ancestors)
         outputs, features = self._layers(self._embed(tree.tokens), placement)
         return self._head(outputs), features
 
     def commit(self, path: Tensor, count: Tensor) -> None:
-        """Keep a path of the last tree in the cache and drop the rest of the tree.
-
-        Args:
-            path: nodes from the root, int64 `[B, M]`.
-            count: nodes of the path to keep, int64 `[B]`; 0 keeps nothing.
-        """
+        """Keep the first `count` `[B]` nodes of a path `[B, M]` from the root of the last tree, both int64."""
         if path.shape[1] > 1:
             # Columns after `count` are overwritten too; they held the rest of the tree.
             self._layers.keep(self._lengths, path)
@@ -185,14 +160,8 @@ def _layers_of(model: PreTrainedModel) -> CachedLayers:
     def forward(
         hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool
     ) -> Sequence[Tensor]:
-        found = base(
-            inputs_embeds=hidden,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            output_hidden_states=all_states,
-        )
+        inputs = {"inputs_embeds": hidden, "attention_mask": mask, "position_ids": positions}
+        found = base(**inputs, past_key_values=cache, use_cache=True, output_hidden_states=all_states)
         states: Sequence[Tensor] = found.hidden_states if all_states else [found.last_hidden_state]
         return states
 

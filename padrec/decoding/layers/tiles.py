@@ -29,21 +29,15 @@ _MOST_SHARED_TOKENS = 64
 class LinearTile:
     """A program of `linear_kernel`, which streams weights and inputs through a multiprocessor's memory.
 
-    Attributes:
-        tokens: per program.
-        outputs: per program.
-        inputs: read together.
-        warps: per program.
-        stages: blocks of inputs in flight.
-        splits: parts of the inputs, multiplied by separate programs and added up by another kernel, so that maps of few
-            outputs keep all multiprocessors busy. 1 for gated maps, which are not sums of their parts.
+    With `splits`, separate programs multiply parts of the inputs and another kernel adds them up, so that maps of few
+    outputs keep all multiprocessors busy. Gated maps, which are not sums of their parts, have 1.
     """
 
     tokens: int
     outputs: int
-    inputs: int
+    inputs: int  # read together
     warps: int
-    stages: int
+    stages: int  # blocks of inputs in flight
     splits: int = 1
 
 
@@ -51,23 +45,16 @@ class LinearTile:
 class HeldTile:
     """A program of `held_linear_kernel`, whose weights are in registers before its inputs arrive.
 
-    Attributes:
-        tokens: per program: 8 or 16 for all tokens of a pass, 32 for half of them.
-        outputs: per program, a power of two of at least 8.
-        held: steps whose weights are held; other weights are read with the inputs. A step is `HELD_STEP` inputs of each
-            warp.
-        batch: steps whose inputs are requested together; two batches are in flight.
-        registers: most of a thread; None lets the compiler decide. A program that waits beside those of the previous
-            kernel shares a multiprocessor's 65,536 with them.
-        spread: prefetch the weights of another program, which may not have started yet, into the L2 cache.
+    Programs that wait beside those of the previous kernel share a multiprocessor's 65,536 registers with them. A step is
+    `HELD_STEP` inputs of each warp.
     """
 
-    tokens: int
-    outputs: int
-    held: int
-    batch: int
-    registers: int | None = None
-    spread: bool = True
+    tokens: int  # 8 or 16: all tokens of a pass; 32: half of them
+    outputs: int  # a power of two, at least 8
+    held: int  # steps whose weights are held; others are read with the inputs
+    batch: int  # steps whose inputs are requested together; two batches are in flight
+    registers: int | None = None  # most of a thread; None lets the compiler decide
+    spread: bool = True  # prefetch the weights of another program, which may not have started, into the L2 cache
     splits: ClassVar[int] = 1
 
 
@@ -167,19 +154,12 @@ def vector_blocks(n_out: int, n_in: int, gated: bool) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class AttentionTile:
-    """A program of `attention_kernel`, which reads the columns that some queries of one key head see.
+    """A program of `attention_kernel`, which reads the columns that some queries of one key head see."""
 
-    Attributes:
-        queries: per program; query heads that share a key head count as queries of it.
-        columns: whose keys and values are read together.
-        warps: per program.
-        stages: blocks of columns in flight, plus one.
-    """
-
-    queries: int
-    columns: int
+    queries: int  # query heads that share a key head count as queries of it
+    columns: int  # whose keys and values are read together
     warps: int
-    stages: int
+    stages: int  # blocks of columns in flight, plus one
 
 
 # Tile by the queries of one key head, the key heads of all rows, the size of a head, and the bytes of a number.

@@ -1,7 +1,6 @@
 """Decoder layers of any architecture, computed by transformers' own code, and their KV cache."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,23 +11,15 @@ from padrec.decoding.layers.placement import Placement, visible_columns
 
 
 class PreallocatedCache(Cache):
-    """A preallocated transformers cache that writes to columns of the caller's choice.
+    """A preallocated transformers cache of `capacity` columns for each row that writes where the caller says.
 
     Before a forward pass, `write_at` sets the column of every query token; `update` then writes the new keys and values
-    there and returns all columns. The attention mask hides those that a query must not see, so shapes never depend on
-    data.
-
-    Args:
-        n_layers: decoder layers.
-        batch: rows.
-        capacity: columns, the most tokens that a row holds at any time (history, list and one round's tree).
+    there and returns all columns. The attention mask hides the others, so shapes never depend on data.
     """
 
     def __init__(self, n_layers: int, batch: int, capacity: int) -> None:
         super().__init__(layers=[])
-        self.n_layers = n_layers
-        self.batch = batch
-        self.capacity = capacity
+        self.n_layers, self.batch, self.capacity = n_layers, batch, capacity
         self._keys: Tensor | None = None  # [layers, batch * capacity, kv heads, head size]
         self._values: Tensor | None = None
         self._rows = torch.empty(0, dtype=torch.long)
@@ -44,8 +35,7 @@ class PreallocatedCache(Cache):
         """Write a layer's new states, `[batch, kv heads, Q, head size]`, and return all columns."""
         if self._keys is None or self._values is None:
             # Not made earlier, since autocast may give keys and values different types.
-            self._keys = self._allocate(key_states)
-            self._values = self._allocate(value_states)
+            self._keys, self._values = self._allocate(key_states), self._allocate(value_states)
         return self._write(self._keys[layer_idx], key_states), self._write(self._values[layer_idx], value_states)
 
     def _allocate(self, states: Tensor) -> Tensor:
@@ -54,8 +44,7 @@ class PreallocatedCache(Cache):
 
     def _write(self, buffer: Tensor, states: Tensor) -> Tensor:
         buffer.index_copy_(0, self._rows, states.transpose(1, 2).flatten(0, 1))
-        rows = buffer.view(self.batch, self.capacity, *buffer.shape[1:])
-        return rows.transpose(1, 2)
+        return buffer.view(self.batch, self.capacity, *buffer.shape[1:]).transpose(1, 2)
 
     def keep(self, source: Tensor, target: Tensor) -> None:
         """Copy columns `source` to columns `target`, both int64 `[batch, M]`, in every layer."""
@@ -75,35 +64,16 @@ class PreallocatedCache(Cache):
         return self.capacity, 0
 
 
-class LayerForward(Protocol):
-    """The forward pass of a transformers model's decoder layers."""
-
-    def __call__(
-        self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool
-    ) -> Sequence[Tensor]:
-        """Hidden states `[B, M, d]`: those of all layers from the inputs on, or the outputs alone.
-
-        Args:
-            hidden: inputs, `[B, M, d]`.
-            positions: int64 `[B, M]`.
-            mask: additive, `[B, 1, M, S]`.
-            cache: written to.
-            all_states: whether to return more than the outputs.
-        """
-        ...
+# A forward pass from inputs `[B, M, d]`, positions `[B, M]`, an additive mask `[B, 1, M, S]` and the cache to hidden
+# states `[B, M, d]`: those of all layers, from the inputs on, if the last argument is true, else the outputs alone.
+LayerForward = Callable[[Tensor, Tensor, Tensor, PreallocatedCache, bool], Sequence[Tensor]]
 
 
 class TransformersLayers:
-    """Layers of any architecture, computed by transformers' own code; see `CachedLayers`.
-
-    Args:
-        forward: the layers' forward pass.
-        n_layers: their number.
-    """
+    """Layers of any architecture, computed by transformers' own code; see `CachedLayers`."""
 
     def __init__(self, forward: LayerForward, n_layers: int) -> None:
-        self._forward = forward
-        self._n_layers = n_layers
+        self._forward, self._n_layers = forward, n_layers
         self._caches: dict[tuple[int, int], PreallocatedCache] = {}
 
     def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "_TransformersSession":

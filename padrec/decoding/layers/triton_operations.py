@@ -14,7 +14,7 @@ from padrec.decoding.layers.kernels.held_linear import held_linear_kernel
 from padrec.decoding.layers.kernels.linear import Inputs, Outputs, linear_kernel, sum_kernel, vector_kernel
 from padrec.decoding.layers.layer_operations import (
     Heads,
-    LayerCache,
+    LayerAttention,
     LayerOperations,
     ResidualStream,
     RMSNorm,
@@ -70,29 +70,27 @@ class TritonOperations(LayerOperations):
         weight: Tensor,
         bias: Tensor | None = None,
         gated: bool = False,
-        ordered: bool = False,
-        exact: bool = False,
+        last: bool = False,
     ) -> Tensor:
         """See `LayerOperations.linear`."""
         x = stream.values
         n_tokens, n_out = len(x), len(weight) // 2 if gated else len(weight)
-        y = x.new_empty(n_tokens, n_out, dtype=torch.float32 if exact else x.dtype)
+        y = x.new_empty(n_tokens, n_out, dtype=torch.float32 if last else x.dtype)
         if n_tokens == 1:
-            norm = stream.norm
-            inputs = Inputs(x) if norm is None else Inputs(x, norm=norm.weight, eps=norm.eps)
-            self._map_vector(inputs, weight, Outputs(y, bias), gated, ordered)
+            inputs = Inputs(x) if stream.norm is None else Inputs(x, norm=stream.norm.weight, eps=stream.norm.eps)
+            self._map_vector(inputs, weight, Outputs(y, bias), gated, last)
             return y
         tile = self._tiles(n_tokens, n_out, weight.shape[1], gated, x.itemsize)
         if tile is None:
             x = self.normed(stream)
-            both = wide_product(x, weight, bias) if exact else F.linear(x, weight, bias)
+            both = wide_product(x, weight, bias) if last else F.linear(x, weight, bias)
             return self._gate(both) if gated else both
         if stream.norm is None or stream.scaled is None:
             inputs = Inputs(self.normed(stream))
         else:
             scaled, squares = stream.scaled
             inputs = Inputs(scaled, squares=squares, n_parts=squares.shape[1], eps=stream.norm.eps)
-        self._map(tile, inputs, weight, Outputs(y, bias), gated, ordered)
+        self._map(tile, inputs, weight, Outputs(y, bias), gated, last)
         return y
 
     def add(
@@ -125,10 +123,8 @@ class TritonOperations(LayerOperations):
         if stream.normed is not None:
             return stream.normed
         y, n = torch.empty_like(x), x.shape[1]
-        block = triton.next_power_of_2(n)
-        norm_kernel[(len(x),)](
-            x=x, weight=norm.weight, y=y, n=n, eps=norm.eps, BLOCK=block, num_warps=4, **self._launch
-        )
+        sizes = {"n": n, "BLOCK": triton.next_power_of_2(n), "num_warps": 4}
+        norm_kernel[(len(x),)](x=x, weight=norm.weight, y=y, eps=norm.eps, **sizes, **self._launch)
         return y
 
     def _gate(self, both: Tensor) -> Tensor:
@@ -144,18 +140,9 @@ class TritonOperations(LayerOperations):
         if norm is None:
             return ResidualStream(stream.values + added)
         y, normed, n = torch.empty_like(added), torch.empty_like(added), added.shape[1]
-        add_norm_kernel[(len(y),)](
-            residual=stream.values,
-            added=added,
-            weight=norm.weight,
-            y=y,
-            normed=normed,
-            n=n,
-            eps=norm.eps,
-            BLOCK=triton.next_power_of_2(n),
-            num_warps=4,
-            **self._launch,
-        )
+        sizes = {"n": n, "BLOCK": triton.next_power_of_2(n), "num_warps": 4}
+        tensors = {"residual": stream.values, "added": added, "weight": norm.weight, "y": y, "normed": normed}
+        add_norm_kernel[(len(y),)](**tensors, eps=norm.eps, **sizes, **self._launch)
         return ResidualStream(y, norm, normed=normed)
 
     def _map(
@@ -168,58 +155,30 @@ class TritonOperations(LayerOperations):
         n_tokens, n_out = outputs.y.shape
         splits = torch.empty(tile.splits, n_tokens, n_out, dtype=torch.float32, device=weight.device)
         self._multiply(tile, inputs, weight, Outputs(splits))
-        sum_kernel[(triton.cdiv(n_out, _SUM_OUTPUTS), n_tokens)](
-            splits=splits,
-            outputs=outputs,
-            n_tokens=n_tokens,
-            n_out=n_out,
-            SPLITS=tile.splits,
-            BLOCK_N=_SUM_OUTPUTS,
-            ORDERED=ordered,
-            num_warps=2,
-            **self._launch,
-        )
+        sizes = {"n_tokens": n_tokens, "n_out": n_out, "SPLITS": tile.splits, "BLOCK_N": _SUM_OUTPUTS, "num_warps": 2}
+        grid = triton.cdiv(n_out, _SUM_OUTPUTS), n_tokens
+        sum_kernel[grid](splits=splits, outputs=outputs, ORDERED=ordered, **sizes, **self._launch)
 
     def _multiply(
         self, tile: Tile, inputs: Inputs, weight: Tensor, outputs: Outputs, gated: bool = False, ordered: bool = False
     ) -> None:
         """See `_map`; the result is float32 `[splits, T, m]` if the tile splits the inputs."""
         (n_tokens, n_in), n_out = inputs.x.shape, outputs.y.shape[-1]
-        options: dict[str, Any]
+        sizes: dict[str, Any] = {"n_tokens": n_tokens, "n_out": n_out, "n_in": n_in}
+        sizes |= {"BLOCK_T": tile.tokens, "BLOCK_N": tile.outputs}
+        sizes |= {"BLOCK_P": triton.next_power_of_2(max(1, inputs.n_parts))}
         if isinstance(tile, HeldTile):
             kernel = held_linear_kernel
-            options = {
-                "STEPS": n_in // (HELD_WARPS * HELD_STEP),
-                "HELD": tile.held,
-                "BATCH": tile.batch,
-                "SPREAD": tile.spread and n_out % tile.outputs == 0,
-                "num_warps": HELD_WARPS,
-                "maxnreg": tile.registers,
-            }
+            sizes |= {"STEPS": n_in // (HELD_WARPS * HELD_STEP), "HELD": tile.held, "BATCH": tile.batch}
+            sizes |= {"SPREAD": tile.spread and n_out % tile.outputs == 0}
+            sizes |= {"num_warps": HELD_WARPS, "maxnreg": tile.registers}
         else:
             kernel = linear_kernel
-            options = {
-                "BLOCK_K": tile.inputs,
-                "SPLITS": tile.splits,
-                "PRECISION": _precision(inputs.x.dtype),
-                "num_warps": tile.warps,
-                "num_stages": tile.stages,
-            }
-        kernel[(triton.cdiv(n_out, tile.outputs), triton.cdiv(n_tokens, tile.tokens), tile.splits)](
-            inputs=inputs,
-            weight=weight,
-            outputs=outputs,
-            n_tokens=n_tokens,
-            n_out=n_out,
-            n_in=n_in,
-            GATED=gated,
-            BLOCK_P=triton.next_power_of_2(max(1, inputs.n_parts)),
-            BLOCK_T=tile.tokens,
-            BLOCK_N=tile.outputs,
-            ORDERED=ordered,
-            **options,
-            **self._launch,
-        )
+            sizes |= {"BLOCK_K": tile.inputs, "SPLITS": tile.splits, "PRECISION": _precision(inputs.x.dtype)}
+            sizes |= {"num_warps": tile.warps, "num_stages": tile.stages}
+        grid = triton.cdiv(n_out, tile.outputs), triton.cdiv(n_tokens, tile.tokens), tile.splits
+        launch = {"GATED": gated, "ORDERED": ordered, **self._launch}
+        kernel[grid](inputs=inputs, weight=weight, outputs=outputs, **sizes, **launch)
 
     def _map_vector(
         self, inputs: Inputs, weight: Tensor, outputs: Outputs, gated: bool = False, ordered: bool = False
@@ -227,63 +186,40 @@ class TritonOperations(LayerOperations):
         """A linear map of one token."""
         n_out, n_in = outputs.y.shape[1], inputs.x.shape[1]
         block_n, block_k, warps = vector_blocks(n_out, n_in, gated)
-        vector_kernel[(triton.cdiv(n_out, block_n),)](
-            inputs=inputs,
-            weight=weight,
-            outputs=outputs,
-            n_out=n_out,
-            n_in=n_in,
-            GATED=gated,
-            BLOCK_N=block_n,
-            BLOCK_K=block_k,
-            ORDERED=ordered,
-            num_warps=warps,
-            **self._launch,
-        )
+        sizes = {"n_out": n_out, "n_in": n_in, "BLOCK_N": block_n, "BLOCK_K": block_k, "num_warps": warps}
+        launch = {"GATED": gated, "ORDERED": ordered, **self._launch}
+        grid = (triton.cdiv(n_out, block_n),)
+        vector_kernel[grid](inputs=inputs, weight=weight, outputs=outputs, **sizes, **launch)
 
-    def rotate_and_store(
-        self,
-        qkv: Tensor,
-        heads: Heads,
-        norms: tuple[RMSNorm, RMSNorm] | None,
-        rotary: tuple[Tensor, Tensor],
-        placement: Placement,
-        cache: LayerCache,
-    ) -> Tensor:
+    def rotate_and_store(self, qkv: Tensor, layer: LayerAttention, placement: Placement) -> Tensor:
         """See `LayerOperations.rotate_and_store`."""
-        (batch, width), layout = placement.depths.shape, placement.layout
-        shape = (batch, width) if layout is None else (len(qkv),)
+        (batch, width), heads, norms = placement.depths.shape, layer.heads, layer.norms
+        shape = (batch, width) if placement.layout is None else (len(qkv),)
         queries = torch.empty(*shape, heads.queries, heads.size, dtype=qkv.dtype, device=qkv.device)
         n_heads = heads.queries + 2 * heads.keys
         together = heads_together(len(qkv), n_heads)
         rotate_kernel[(len(qkv), triton.cdiv(n_heads, together))](
             qkv=qkv,
             norms=None if norms is None else HeadNorms(norms[0].weight, norms[1].weight, norms[0].eps),
-            cosines=rotary[0],
-            sines=rotary[1],
+            cosines=layer.rotary[0],
+            sines=layer.rotary[1],
             rows=_rows(placement),
-            places=None if layout is None else layout.places,
             depths=placement.depths,
             depth_row_stride=placement.depths.stride(0),
             depth_stride=placement.depths.stride(1),
             batch=batch,
             queries=queries,
-            keys=cache.keys,
-            values=cache.values,
-            row_stride=cache.keys.stride(0),
-            head_stride=cache.keys.stride(1),
+            **_cache(layer),
             N_QUERIES=heads.queries,
-            N_KEYS=heads.keys,
             HEADS=together,
-            SIZE=heads.size,
             num_warps=min(4, triton.cdiv(together * heads.size, _ROTATED_PER_WARP)),
             **self._launch,
         )
         return queries
 
-    def attention(self, queries: Tensor, heads: Heads, placement: Placement, cache: LayerCache) -> Tensor:
+    def attention(self, queries: Tensor, layer: LayerAttention, placement: Placement) -> Tensor:
         """See `LayerOperations.attention`."""
-        batch, width = placement.depths.shape
+        (batch, width), heads = placement.depths.shape, layer.heads
         n_tokens = batch * width if placement.layout is None else len(queries)
         seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
@@ -291,19 +227,14 @@ class TritonOperations(LayerOperations):
         ancestors = None if placement.ancestors is None else placement.ancestors.view(torch.uint8)
         attention_kernel[(batch * heads.keys, triton.cdiv(width * group, tile.queries))](
             queries=queries,
-            keys=cache.keys,
-            values=cache.values,
             rows=_rows(placement),
             ancestors=ancestors,
             ancestor_row_stride=0 if ancestors is None else ancestors.stride(0),
             ancestor_token_stride=0 if ancestors is None else ancestors.stride(1),
             seen=seen,
-            row_stride=cache.keys.stride(0),
-            head_stride=cache.keys.stride(1),
             scale=heads.scale,
-            N_KEYS=heads.keys,
+            **_cache(layer),
             GROUP=group,
-            SIZE=heads.size,
             BLOCK_Q=tile.queries,
             BLOCK_S=tile.columns,
             PRECISION=_precision(queries.dtype),
@@ -315,21 +246,11 @@ class TritonOperations(LayerOperations):
 
     def keep(self, keys: Tensor, values: Tensor, lengths: Tensor, path: Tensor) -> None:
         """See `LayerOperations.keep`."""
-        n_layers, batch, n_heads, _, size = keys.shape
-        keep_kernel[(n_layers * batch * n_heads, 2)](
-            keys=keys,
-            values=values,
-            lengths=lengths,
-            path=path.contiguous(),
-            batch=batch,
-            n_heads=n_heads,
-            depth=path.shape[1],
-            head_stride=keys.stride(2),
-            SIZE=size,
-            BLOCK_D=triton.next_power_of_2(path.shape[1]),
-            num_warps=2,
-            **self._launch,
-        )
+        (n_layers, batch, n_heads, _, size), depth = keys.shape, path.shape[1]
+        tensors = {"keys": keys, "values": values, "lengths": lengths, "path": path.contiguous()}
+        sizes = {"batch": batch, "n_heads": n_heads, "depth": depth, "head_stride": keys.stride(2)}
+        sizes |= {"SIZE": size, "BLOCK_D": triton.next_power_of_2(depth), "num_warps": 2}
+        keep_kernel[(n_layers * batch * n_heads, 2)](**tensors, **sizes, **self._launch)
 
 
 def supports(heads: Heads) -> bool:
@@ -338,9 +259,15 @@ def supports(heads: Heads) -> bool:
 
 
 def _rows(placement: Placement) -> Rows:
-    layout = placement.layout
-    width = placement.depths.shape[1]
-    return Rows(placement.lengths, width, placement.first, None if layout is None else layout.starts)
+    layout, width = placement.layout, placement.depths.shape[1]
+    packed = (None, None) if layout is None else (layout.starts, layout.places)
+    return Rows(placement.lengths, width, placement.first, *packed)
+
+
+def _cache(layer: LayerAttention) -> dict[str, Any]:
+    keys, heads = layer.keys, layer.heads
+    strides = {"row_stride": keys.stride(0), "head_stride": keys.stride(1)}
+    return {"keys": keys, "values": layer.values, **strides, "N_KEYS": heads.keys, "SIZE": heads.size}
 
 
 def _precision(dtype: torch.dtype) -> str:

@@ -10,32 +10,20 @@ from padrec.decoding.device.kernels.early_launch import let_next_start, move_to_
 
 
 class Rows(NamedTuple):
-    """The rows of a pass; see `Placement`.
+    """The rows of a pass; see `Placement` and, if packed, `VariableLengthLayout`."""
 
-    Attributes:
-        lengths: `[B]`.
-        width: M.
-        first: columns after the past that earlier passes filled.
-        starts: of packed rows, `[B + 1]`; None if padded.
-    """
-
-    lengths: Tensor
+    lengths: Tensor  # [B]
     width: int
     first: int
-    starts: Tensor | None
+    starts: Tensor | None  # [B + 1]
+    places: Tensor | None  # [N]
 
 
 class HeadNorms(NamedTuple):
-    """Norms of each query and each key.
+    """Norms of each query and each key."""
 
-    Attributes:
-        query: weight, `[n]`.
-        key: weight, `[n]`.
-        eps: added to the mean square.
-    """
-
-    query: Tensor
-    key: Tensor
+    query: Tensor  # [n]
+    key: Tensor  # [n]
     eps: float
 
 
@@ -46,7 +34,6 @@ def rotate_kernel(
     cosines,
     sines,
     rows,
-    places,
     depths,
     depth_row_stride,
     depth_stride,
@@ -75,7 +62,7 @@ def rotate_kernel(
         # Packed tokens after the last row belong to none.
         if token >= tl.load(rows.starts + batch):
             return
-        place = tl.load(places + token)
+        place = tl.load(rows.places + token)
     row, index = place // rows.width, place % rows.width
     # Rotation pairs each unit with the one half a head away.
     partner = (unit + SIZE // 2) % SIZE

@@ -10,41 +10,24 @@ from padrec.decoding.device.kernels.early_launch import let_next_start, move_wei
 
 
 class Inputs(NamedTuple):
-    """The input of a linear map, and the norm before it.
+    """The input of a linear map, and the norm before it."""
 
-    Attributes:
-        x: `[T, n]`; with `squares`, values that are already multiplied by the norm's weight.
-        norm: weight of the norm, `[n]`, where `vector_kernel` computes all of it.
-        squares: partial sums of each token's squares, float32 `[T, P]`.
-        n_parts: P.
-        eps: added to the mean square.
-    """
-
-    x: Tensor
-    norm: Tensor | None = None
-    squares: Tensor | None = None
+    x: Tensor  # [T, n]; with `squares`, already multiplied by the norm's weight
+    norm: Tensor | None = None  # weight of a norm that `vector_kernel` computes, [n]
+    squares: Tensor | None = None  # partial sums of each token's squares, float32 [T, n_parts]
     n_parts: int = 0
     eps: float = 0.0
 
 
 class Outputs(NamedTuple):
-    """The result of a linear map, what is added to it, and what the next norm needs of it.
+    """The result of a linear map, what is added to it, and what is prepared for the next norm."""
 
-    Attributes:
-        y: `[T, m]`.
-        bias: `[m]`.
-        residual: `[T, m]`.
-        next_norm: weight of the next norm, `[m]`; with it:
-        scaled: `y` times this weight, `[T, m]`.
-        squares: partial sums of each token's squares, float32 `[T, programs]`.
-    """
-
-    y: Tensor
-    bias: Tensor | None = None
-    residual: Tensor | None = None
-    next_norm: Tensor | None = None
-    scaled: Tensor | None = None
-    squares: Tensor | None = None
+    y: Tensor  # [T, m]
+    bias: Tensor | None = None  # [m]
+    residual: Tensor | None = None  # [T, m]
+    next_norm: Tensor | None = None  # weight of the next norm, [m]
+    scaled: Tensor | None = None  # y times this weight, [T, m]
+    squares: Tensor | None = None  # partial sums of each token's squares, float32 [T, programs]
 
 
 @triton.jit
