@@ -12,8 +12,7 @@ class Stopwatch:
     """Wall-clock seconds between laps; each lap synchronises the device."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._last = 0.0
+        self._device, self._last = device, 0.0
         self._begun: torch.cuda.Event | None = None
         self.lap()
 

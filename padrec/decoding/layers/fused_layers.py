@@ -26,10 +26,7 @@ class FusedLayers:
         config: the model's configuration, for which `can_fuse` holds.
         rotary: the model's rotary embedding.
         norm: the norm after the last layer, if any.
-        operations: compute the steps; by default those for the layers' device.
-
-    Attributes:
-        operations: see above; also usable for maps of the layers' outputs.
+        operations: compute the steps, and maps of the layers' outputs; by default those for the layers' device.
     """
 
     def __init__(
@@ -97,10 +94,9 @@ class _FusedSession:
             inner = compute.linear(stream, layer.gate_up, gated=True)
             stream = compute.add(stream, inner, layer.down, norm=norms[number + 1])
         taken[len(stack.layers)] = compute.normed(stream)
-        states = {
-            number: (values if layout is None else layout.unpack(values)).view(hidden.shape)
-            for number, values in taken.items()
-        }
+        if layout is not None:
+            taken = {number: layout.unpack(values) for number, values in taken.items()}
+        states = {number: values.view(hidden.shape) for number, values in taken.items()}
         return states[len(stack.layers)], joined_features(states, self._feature_layers)
 
     def keep(self, lengths: Tensor, path: Tensor) -> None:
@@ -119,10 +115,8 @@ class _FusedLayer:
         attention, mlp = parts.self_attn, parts.mlp
         self.input_norm = _norm(parts.input_layernorm)
         self.qkv, self.qkv_bias = _join([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.head_norms: tuple[RMSNorm, RMSNorm] | None = None
         query_norm, key_norm = (_norm(getattr(attention, name, None)) for name in ("q_norm", "k_norm"))
-        if query_norm is not None and key_norm is not None:
-            self.head_norms = (query_norm, key_norm)
+        self.head_norms = None if query_norm is None or key_norm is None else (query_norm, key_norm)
         self.out, self.out_bias = attention.o_proj.weight, attention.o_proj.bias
         self.middle_norm = _norm(parts.post_attention_layernorm)
         self.gate_up, _ = _join([mlp.gate_proj, mlp.up_proj])
@@ -153,20 +147,20 @@ def can_fuse(config: PretrainedConfig) -> bool:
 
 def operations_for(heads: Heads, dtype: torch.dtype, device: torch.device) -> LayerOperations:
     """Fused kernels if the device runs them, else plain PyTorch."""
-    if has_kernels(device, dtype):
-        from padrec.decoding.layers.triton_operations import TritonOperations, supports
+    # The kernels need heads whose size is a power of two, at least 16.
+    if not has_kernels(device, dtype) or heads.size < 16 or heads.size.bit_count() != 1:
+        return LayerOperations()
+    from padrec.decoding.layers.triton_operations import TritonOperations
 
-        if supports(heads):
-            return TritonOperations(early=launches_early(device))
-    return LayerOperations()
+    return TritonOperations(early=launches_early(device))
 
 
 def _norm(module: nn.Module | None) -> RMSNorm | None:
     # A draft has an identity in place of the norm before its attention.
     if module is None or isinstance(module, nn.Identity):
         return None
-    found: Any = module
-    return RMSNorm(found.weight, found.variance_epsilon)
+    weights: Any = module
+    return RMSNorm(weights.weight, weights.variance_epsilon)
 
 
 def _join(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
@@ -177,7 +171,5 @@ def _join(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
     for linear, part in zip(linears, weight.split(sizes), strict=True):
         if not linear.weight.requires_grad:
             linear.weight.data = part
-    bias = None
-    if linears[0].bias is not None:
-        bias = torch.cat([linear.bias.detach() for linear in linears])
-    return weight, bias
+    biased = linears[0].bias is not None
+    return weight, torch.cat([linear.bias.detach() for linear in linears]) if biased else None

@@ -167,10 +167,6 @@ class Head:
 
     A bfloat16 logit has steps of 0.03 around 8: closer tokens would tie, and the choice among them would depend on how
     many others share the pass.
-
-    Args:
-        head: of a transformers model.
-        operations: compute its product.
     """
 
     def __init__(self, head: nn.Module, operations: LayerOperations) -> None:

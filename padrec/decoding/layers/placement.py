@@ -12,20 +12,15 @@ class VariableLengthLayout:
 
     Linear maps and norms, which treat each token alone, then spend no time on padding. N is fixed before the lengths
     are known, so tokens after the last row are padding too: they may hold anything, and `unpack` ignores them.
-
-    Attributes:
-        places: padded place of each packed token, row times M plus column, int64 `[N]`.
-        starts: packed place of each row's first token, then the number of tokens of all rows, int64 `[B + 1]`.
-        sources: packed place of each padded token, int64 `[B M]`; for padding, that of its row's last token.
     """
 
-    places: Tensor
-    starts: Tensor
-    sources: Tensor
+    places: Tensor  # padded place of each packed token, row times M plus column, int64 [N]
+    starts: Tensor  # packed place of each row's first token, then the number of all rows' tokens, int64 [B + 1]
+    sources: Tensor  # packed place of each padded token, int64 [B M]; padding has that of its row's last token
 
     @classmethod
     def of(cls, lengths: Tensor, width: int, size: int) -> "VariableLengthLayout":
-        """Pack rows of `lengths` tokens, int64 `[B]`, at least 1, at most `width`; `size` is N, at least their sum."""
+        """Pack rows of `lengths` tokens, int64 `[B]`, from 1 to `width`; `size` is N, at least their sum."""
         starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
         place, column = (torch.arange(n, device=lengths.device) for n in (size, width))
         # Tokens after the last row repeat one of that row.

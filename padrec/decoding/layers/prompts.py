@@ -45,19 +45,12 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Branches:
-    """Tokens that continue each prompt along several paths at once.
+    """Tokens that continue each prompt along several paths at once."""
 
-    Attributes:
-        tokens: int64 `[B, N]`.
-        depths: tokens between the prompt and each token on its path, int64 `[N]`.
-        seen: bool `[B, N, R]`; `[b, i, j]` says that token i sees the j-th token after the prompt. It sees itself.
-        first: tokens after the prompt that earlier passes read; R is at least `first + N`.
-    """
-
-    tokens: Tensor
-    depths: Tensor
-    seen: Tensor
-    first: int = 0
+    tokens: Tensor  # int64 [B, N]
+    depths: Tensor  # tokens between the prompt and each token on its path, int64 [N]
+    seen: Tensor  # [b, i, j] says that token i sees the j-th token after the prompt, and itself; bool [B, N, R]
+    first: int = 0  # tokens after the prompt that earlier passes read; R is at least first + N
 
 
 def after_prompts(prompts: Prompts, branches: Branches) -> tuple[Tensor, Placement]:

@@ -45,8 +45,8 @@ class LinearTile:
 class HeldTile:
     """A program of `held_linear_kernel`, whose weights are in registers before its inputs arrive.
 
-    Programs that wait beside those of the previous kernel share a multiprocessor's 65,536 registers with them. A step is
-    `HELD_STEP` inputs of each warp.
+    Waiting programs share a multiprocessor's 65,536 registers with those of the previous kernel. A step is `HELD_STEP`
+    inputs of each warp.
     """
 
     tokens: int  # 8 or 16: all tokens of a pass; 32: half of them

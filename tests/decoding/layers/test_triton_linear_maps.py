@@ -170,7 +170,7 @@ def test_a_map_does_not_depend_on_how_it_is_divided(
             return HeldTile(tile.tokens, tile.outputs, 1, tile.batch, spread=tile.spread)
         return tile
 
-    operations = TritonOperations(tiles=tiles)
+    operations = TritonOperations(linear_tiles=tiles)
     assert_maps(operations, n_tokens, n_in, n_out, flags, torch.float32)
     if "gate" not in flags:
         assert_adds(operations, n_tokens, n_in, n_out, flags, torch.float32)

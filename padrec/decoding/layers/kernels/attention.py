@@ -180,21 +180,11 @@ def attention_kernel(
 
 @triton.jit
 def keep_kernel(
-    keys,
-    values,
-    lengths,
-    path,
-    batch,
-    n_heads,
-    depth,
-    head_stride,
-    SIZE: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    EARLY: tl.constexpr,
+    keys, values, lengths, path, n_heads, depth, stride, SIZE: tl.constexpr, BLOCK_D: tl.constexpr, EARLY: tl.constexpr
 ):
     let_next_start(EARLY)
-    head = tl.program_id(0).to(tl.int64)
-    row = (head // n_heads) % batch
+    row = (tl.program_id(1) // n_heads).to(tl.int64)
+    base = (tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)) * stride
     place = tl.arange(0, BLOCK_D)
     inside = place < depth
     wait_for_input(EARLY)
@@ -202,9 +192,8 @@ def keep_kernel(
     unit = tl.arange(0, SIZE)
     source = past + tl.load(path + row * depth + place, inside, 0)
     mask = inside[:, None]
-    base = head * head_stride
     # A program reads all of a head's columns before it writes any, so moving in place is safe.
-    if tl.program_id(1) == 0:
+    if tl.program_id(2) == 0:
         moved = tl.load(keys + base + source[:, None] * SIZE + unit[None, :], mask)
         tl.debug_barrier()
         tl.store(keys + base + (past + place)[:, None] * SIZE + unit[None, :], moved, mask)

@@ -121,18 +121,12 @@ def linear_kernel(
 
 @triton.jit
 def sum_kernel(
-    splits,
-    outputs,
-    n_tokens,
-    n_out,
-    SPLITS: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    ORDERED: tl.constexpr,
-    EARLY: tl.constexpr,
+    splits, outputs, n_out, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr, ORDERED: tl.constexpr, EARLY: tl.constexpr
 ):
     # Splits are added in a fixed order, so that results do not depend on which program finished first.
     let_next_start(EARLY, ORDERED)
     out = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    n_tokens = tl.num_programs(1)
     token = tl.program_id(1) + tl.arange(0, 1)
     out_mask, token_mask = out < n_out, token < n_tokens
     mask = token_mask[:, None] & out_mask[None, :]
