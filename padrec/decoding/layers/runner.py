@@ -168,4 +168,5 @@ def _layers_of(model: PreTrainedModel) -> CachedLayers:
     return TransformersLayers(forward, model.config.num_hidden_layers)
 
 
-TargetRunner, TargetSession = TransformersRunner, TransformersSession
+TargetRunner = TransformersRunner
+TargetSession = TransformersSession
