@@ -23,7 +23,6 @@ from padrec.decoding import (
     Prompts,
     Request,
     Sampling,
-    TargetRunner,
     TokenTree,
     TransformersRunner,
     TreeExpansion,
@@ -172,7 +171,7 @@ class GivenKeys(Sampling):
 class StubDraft(Draft):
     """Proposes from `logits(position, depth, n_nodes)`, where it knows how long each list is."""
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+    def prepare(self, runner: TransformersRunner, request: Request[Any]) -> None:
         """Any target will do."""
 
     def open(self, plan: DraftPlan) -> "StubSession":
@@ -286,7 +285,7 @@ class LoggingDraft(Draft):
         self.observations: list[Observation] = []
         self.feature_layers = draft.feature_layers
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+    def prepare(self, runner: TransformersRunner, request: Request[Any]) -> None:
         self._draft.prepare(runner, request)
 
     def open(self, plan: DraftPlan) -> DraftSession:

@@ -19,7 +19,7 @@ from experiments.study import check_positive, chosen_device, circumstances, circ
 from padrec import SpeculativeDecoder
 from padrec.catalog import InputError
 from padrec.decoding import CapturedGraph, LayerOperations, TreeOperations
-from padrec.decoding.device.shared_shapes import roomy
+from padrec.decoding.layers.prompt_shape import roomy
 from padrec.drafts import NetworkDraft
 from padrec.drafts.draft_operations import DraftOperations
 from padrec.evaluation.report import check_writable, markdown_table, write_report

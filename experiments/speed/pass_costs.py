@@ -10,7 +10,7 @@ from experiments.speed.setting import Setting
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from padrec import DynamicTree, SpeculativeDecoder
 from padrec.decoding import CapturedGraph, DraftPlan
-from padrec.decoding.device.shared_shapes import roomy
+from padrec.decoding.layers.prompt_shape import roomy
 
 ROUND_PREFIX = 128
 # Room in the cache behind prompt and list: for a round's tree, and for what the draft reads of it.

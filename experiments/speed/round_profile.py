@@ -21,7 +21,7 @@ from experiments.speed.timing import Timing, Work, interleaved_seconds
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import AutoregressiveDecoder, ListRequest, SpeculativeDecoder
 from padrec.decoding import CapturedGraph, FreeDecoding, Phase, Rounds
-from padrec.decoding.device.shared_shapes import roomy
+from padrec.decoding.layers.prompt_shape import roomy
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
 _OTHER = "other"

@@ -10,19 +10,14 @@ from padrec.decoding.decoders.speculative import AutoregressiveDecoder, Speculat
 from padrec.decoding.decoders.wrapping import BatchwiseDecoder, RepeatedDecoder
 from padrec.decoding.device.captured_graph import CapturedGraph
 from padrec.decoding.device.compiled import compiled
-from padrec.decoding.device.phase import Phase
-from padrec.decoding.device.stopwatch import Stopwatch
-from padrec.decoding.layers.branches import Branches
-from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession, can_fuse
-from padrec.decoding.layers.fused_layers import FusedLayers
-from padrec.decoding.layers.kv_cache import PreallocatedCache, additive_mask
+from padrec.decoding.device.stopwatch import Phase, Stopwatch
+from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession
+from padrec.decoding.layers.fused_layers import FusedLayers, can_fuse
 from padrec.decoding.layers.layer_operations import LayerOperations
-from padrec.decoding.layers.placement import Placement
-from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner, TransformersRunner
-from padrec.decoding.layers.supported_models import check_logits
-from padrec.decoding.layers.transformers_layers import TransformersLayers
-from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
+from padrec.decoding.layers.placement import Placement, VariableLengthLayout
+from padrec.decoding.layers.prompts import Branches, Prompts
+from padrec.decoding.layers.runner import TransformersRunner, check_logits
+from padrec.decoding.layers.transformers_layers import PreallocatedCache, TransformersLayers, additive_mask
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogState
 from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose
 from padrec.decoding.lists.constraint import Constraint, Continuations
@@ -100,7 +95,6 @@ __all__ = [
     "SpeculativeDecoder",
     "StaticTree",
     "Stopwatch",
-    "TargetRunner",
     "TextRequest",
     "TokenTree",
     "TransformersBeamDecoder",

@@ -3,7 +3,7 @@
 from transformers import PreTrainedModel
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding import Assistant, TargetRunner
+from padrec.decoding import Assistant, TransformersRunner
 from padrec.targets import TargetRecommender, to_precision
 
 
@@ -21,7 +21,7 @@ class AssistantModel(Assistant):
         self._checkpoint = checkpoint
         self._recommender = TargetRecommender.load(checkpoint)
 
-    def load(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
+    def load(self, runner: TransformersRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
         """The model; see `Assistant.load`."""
         vocabulary.check_same(self._recommender.vocabulary, f"the assistant {self._checkpoint}")
         model = self._recommender.backbone.eval().requires_grad_(False)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding import Request, TargetRunner
+from padrec.decoding import Request, TransformersRunner
 from padrec.drafts.draft_checkpoint import DraftCheckpoint
 from padrec.drafts.network_draft import NetworkDraft, vocabulary_of
 from padrec.targets import to_precision
@@ -23,9 +23,9 @@ class FeatureDraft(NetworkDraft):
     def __init__(self, checkpoint: str) -> None:
         super().__init__()
         self._checkpoint = DraftCheckpoint.read(Path(checkpoint))
-        self._prepared_for: tuple[TargetRunner, SemanticIDVocabulary] | None = None
+        self._prepared_for: tuple[TransformersRunner, SemanticIDVocabulary] | None = None
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+    def prepare(self, runner: TransformersRunner, request: Request[Any]) -> None:
         """Build the network for this target, once for all decoders that share the draft; see `Draft.prepare`."""
         vocabulary = vocabulary_of(request)
         if self._prepared_for == (runner, vocabulary):

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.layers.head import Head
-from padrec.decoding.layers.layer_operations import LayerOperations, ResidualStream
+from padrec.decoding.layers.layer_operations import Head, LayerOperations, ResidualStream
 from padrec.drafts.draft_operations import DraftOperations, features_before, seen_nodes
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
@@ -166,7 +165,7 @@ class FoldedFusion:
 
     def _map(self, features: Tensor, weight: Tensor) -> Tensor:
         flat = features.to(weight.dtype).flatten(0, 1).contiguous()
-        mapped = self._layers.linear(ResidualStream(flat), weight, ordered=True, exact=True)
+        mapped = self._layers.linear(ResidualStream(flat), weight, last=True)
         return mapped.view(*features.shape[:2], len(weight))
 
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:

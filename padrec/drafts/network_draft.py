@@ -8,16 +8,14 @@ from torch import Tensor
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding.device.compiled import compiled
-from padrec.decoding.device.phase import Phase
-from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession, can_fuse
-from padrec.decoding.layers.fused_layers import FusedLayers
-from padrec.decoding.layers.kv_cache import PreallocatedCache
+from padrec.decoding.device.stopwatch import Phase
+from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession
+from padrec.decoding.layers.fused_layers import FusedLayers, can_fuse
 from padrec.decoding.layers.layer_operations import LayerOperations
-from padrec.decoding.layers.placement import Placement
+from padrec.decoding.layers.placement import Placement, VariableLengthLayout
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
-from padrec.decoding.layers.transformers_layers import LayerForward, TransformersLayers
-from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
+from padrec.decoding.layers.runner import TransformersRunner
+from padrec.decoding.layers.transformers_layers import LayerForward, PreallocatedCache, TransformersLayers
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.request import Request
 from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, Observation
@@ -47,7 +45,7 @@ class NetworkDraft(Draft):
             raise RuntimeError("the draft has no network yet: call prepare first")
         return self._network
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+    def prepare(self, runner: TransformersRunner, request: Request[Any]) -> None:
         """Share the target's embedding and head; see `Draft.prepare`."""
         vocabulary = vocabulary_of(request)
         model, network = runner.model, self.network

@@ -4,8 +4,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.layers.head import Head
-from padrec.decoding.layers.layer_operations import LayerOperations
+from padrec.decoding.layers.layer_operations import Head, LayerOperations
 from padrec.drafts import FoldedFusion, TrackedFusion, fusion_for
 from padrec.drafts.draft_operations import DraftOperations
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork

@@ -12,7 +12,7 @@ from padrec.decoding import (
     ListRequest,
     Observation,
     Prompts,
-    TargetRunner,
+    TransformersRunner,
 )
 from padrec.drafts import FeatureDraftNetwork, NetworkDraft, unroll
 from tests.drafts.reference_drafting import random_network
@@ -57,7 +57,7 @@ class Drafting:
             device=torch.device("cpu"),
             dtype=torch.float64,
         )
-        self._runner = cast(TargetRunner, SimpleNamespace(model=model))
+        self._runner = cast(TransformersRunner, SimpleNamespace(model=model))
         self.chain = TrueChain(self.tokens, self.slots)
         catalog = random_catalog(vocabulary.codebook_sizes, 9)
         request = ListRequest.build(catalog, vocabulary, 2, constrained=False)

@@ -12,7 +12,7 @@ from padrec.decoding.beam.beam_decoder import beam_search_name, beam_trace, sear
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.recommendations import Recommendations
@@ -39,7 +39,7 @@ class TransformersBeamDecoder(Decoder):
         self.search = beam_search_name(beam_width, renormalise=False)
         self.beam_width = beam_width
 
-    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
         """See `BeamDecoder.bind`."""
         return _GenerateBeamSession(runner.model, request, searched_trie(request, self.beam_width)[1])
 

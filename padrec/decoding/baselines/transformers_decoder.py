@@ -12,7 +12,7 @@ from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.list_state import ListState
@@ -24,7 +24,7 @@ from padrec.decoding.rounds.decoding_session import DecodingSession
 class Assistant(Protocol):
     """A small language model that writes candidates for transformers' assisted generation."""
 
-    def load(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
+    def load(self, runner: TransformersRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
         """The model, on the target's device and in its precision.
 
         Raises:
@@ -71,7 +71,7 @@ class TransformersDecoder(Decoder):
         """The most candidates of one pass, 0 without speculation; see `Decoder.max_depth`."""
         return self._assistant_tokens if self._assistant is not None else self.prompt_lookup_tokens or 0
 
-    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
         """Load the assistant; see `Decoder.bind`."""
         assistant = None
         if self._assistant is not None:

@@ -8,9 +8,9 @@ from padrec.decoding.beam.beam_plan import plan_passes, tokens_after_prompt
 from padrec.decoding.beam.beam_search import BeamSearch
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.device.captured_graph import captures_graphs
-from padrec.decoding.device.shared_shapes import spare_tokens
+from padrec.decoding.layers.prompt_shape import spare_tokens
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.list_request import ListRequest
@@ -52,7 +52,7 @@ class BeamDecoder(Decoder):
             raise InputError(f"look_ahead {look_ahead}: expected 0 or more tokens")
         self.beam_width, self.look_ahead, self.renormalise = beam_width, look_ahead, renormalise
 
-    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
         """Plan the passes; see `Decoder.bind`.
 
         In the trace, tokens are the codes of the K items, and the first pass is the prefill.

@@ -9,7 +9,7 @@ from padrec.catalog import CatalogTrie
 from padrec.decoding.beam.beam_plan import BeamPass, level_size, tokens_after_prompt
 from padrec.decoding.beam.prefix_tree import PrefixTree
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner, TargetSession
+from padrec.decoding.layers.runner import TransformersRunner, TransformersSession
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class BeamSearch:
 
     def __init__(
         self,
-        runner: TargetRunner,
-        target: TargetSession,
+        runner: TransformersRunner,
+        target: TransformersSession,
         trie: CatalogTrie,
         width: int,
         list_length: int,

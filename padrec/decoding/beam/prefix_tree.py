@@ -7,7 +7,7 @@ from torch import Tensor
 
 from padrec.catalog import CatalogTrie
 from padrec.decoding.beam.beam_plan import BeamPass
-from padrec.decoding.layers.branches import Branches
+from padrec.decoding.layers.prompts import Branches
 
 
 @dataclass(frozen=True)

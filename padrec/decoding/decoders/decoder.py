@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.recommendations import Recommendations
 from padrec.decoding.rounds.decoding_session import DecodingSession
@@ -27,7 +27,7 @@ class Decoder(ABC):
         return 0
 
     @abstractmethod
-    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
         """Load what is needed besides the target, before anything is timed.
 
         Raises:

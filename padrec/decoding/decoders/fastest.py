@@ -9,7 +9,7 @@ import torch
 from padrec.catalog import InputError
 from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.recommendations import Recommendations
@@ -54,7 +54,7 @@ class FastestDecoder(Decoder):
         """The deepest proposal of any decoder; see `Decoder.max_depth`."""
         return max(decoder.max_depth(request) for decoder in self.decoders.values())
 
-    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
         """Bind all decoders; see `Decoder.bind`."""
         sessions = {name: decoder.bind(runner, request) for name, decoder in self.decoders.items()}
         return _FastestSession(self, request, sessions)

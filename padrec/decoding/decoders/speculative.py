@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.verification import ExactVerification, VerificationRule
 from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape, ShapeSession
@@ -56,7 +56,7 @@ class SpeculativeDecoder(Decoder):
         """Nodes that the target reads per row and pass, forced tokens included."""
         return self.expansion.nodes + self._forced_runs(request).nodes
 
-    def bind(self, runner: TargetRunner, request: Request[R]) -> DecodingSession[R]:
+    def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
         """Load the draft; see `Decoder.bind`."""
         self.draft.prepare(runner, request)
         max_depth = self.max_depth(request)
@@ -64,10 +64,12 @@ class SpeculativeDecoder(Decoder):
         tree = max(self.nodes(request), max_depth + 1, self.expansion.draft_rows + max_depth + 1)
         return SessionsByShape(partial(self._session, runner, request), request.n_tokens + tree)
 
-    def _session(self, runner: TargetRunner, request: Request[R], batch: int, capacity: int) -> DecodingSession[R]:
+    def _session(
+        self, runner: TransformersRunner, request: Request[R], batch: int, capacity: int
+    ) -> DecodingSession[R]:
         return ShapeSession(self.rounds(runner, request, batch, capacity), request, runner.model.device)
 
-    def rounds(self, runner: TargetRunner, request: Request[Any], batch: int, capacity: int) -> Rounds:
+    def rounds(self, runner: TransformersRunner, request: Request[Any], batch: int, capacity: int) -> Rounds:
         """The rounds for batches of this size; `capacity` is in tokens: prompt, list and one round's tree."""
         draft_rows = max(1, self.expansion.draft_rows)
         plan = DraftPlan(runner, request, batch, capacity, draft_rows, self.max_depth(request))

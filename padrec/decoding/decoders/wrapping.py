@@ -9,7 +9,7 @@ from padrec.catalog import InputError
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.recommendations import Recommendations
@@ -33,7 +33,7 @@ class WrappingDecoder(Decoder):
         """See `Decoder.max_depth`."""
         return self._decoder.max_depth(request)
 
-    def bind(self, runner: TargetRunner, request: ListRequest) -> _Session:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> _Session:
         """See `Decoder.bind`."""
         return _WrappingSession(self, self._decoder.bind(runner, request))
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from padrec.decoding.device.captured_graph import CapturedGraph
 from padrec.decoding.device.stopwatch import Stopwatch
-from padrec.decoding.layers.prompts import Prompts, PromptShape
+from padrec.decoding.layers.prompt_shape import PromptShape
+from padrec.decoding.layers.prompts import Prompts
 
 _Start = Callable[[Prompts, Tensor], None]
 

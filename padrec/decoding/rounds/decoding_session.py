@@ -6,7 +6,8 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from padrec.decoding.layers.prompts import Prompts, room_for
+from padrec.decoding.layers.prompt_shape import cache_capacity
+from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.lists.decoding_trace import DecodingTrace
 from padrec.decoding.lists.request import Request
 from padrec.decoding.rounds.captured_loop import CapturedLoop
@@ -44,7 +45,7 @@ class SessionsByShape(DecodingSession[R_co]):
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R_co, DecodingTrace]:
         """See `DecodingSession.decode`."""
-        shape = len(prompts.tokens), room_for(prompts, self._room)
+        shape = len(prompts.tokens), cache_capacity(prompts, self._room)
         if shape not in self._sessions:
             self._sessions[shape] = self._make(*shape)
         return self._sessions[shape].decode(prompts, generator)

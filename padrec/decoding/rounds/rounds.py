@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from padrec.decoding.device.phase import Phase
+from padrec.decoding.device.stopwatch import Phase
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.verification import VerificationRule

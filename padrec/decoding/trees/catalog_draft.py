@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import Request
 from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, Observation
 
@@ -19,7 +19,7 @@ class CatalogDraft(Draft):
     `RootOnly` only forced tokens are proposed.
     """
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+    def prepare(self, runner: TransformersRunner, request: Request[Any]) -> None:
         """Any target will do."""
 
     def open(self, plan: DraftPlan) -> DraftSession:

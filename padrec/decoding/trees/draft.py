@@ -9,7 +9,7 @@ from torch import Tensor
 
 from padrec.decoding.layers.cached_layers import LAST_LAYER
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import Request
 from padrec.decoding.trees.tree_expansion import DraftSteps
 
@@ -28,7 +28,7 @@ class DraftPlan:
             than the expansion's depth. A round emits at most D + 1 tokens.
     """
 
-    runner: TargetRunner
+    runner: TransformersRunner
     request: Request[Any]
     batch: int
     capacity: int
@@ -110,7 +110,7 @@ class Draft(ABC):
     feature_layers: Sequence[int] = LAST_LAYER
 
     @abstractmethod
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+    def prepare(self, runner: TransformersRunner, request: Request[Any]) -> None:
         """Get ready for this target, on its device and in its precision, before anything is timed.
 
         Raises:

@@ -29,7 +29,7 @@ from padrec.decoding.beam.beam_decoder import searched_trie
 from padrec.decoding.beam.beam_plan import plan_passes
 from padrec.decoding.beam.beam_search import BeamSearch
 from padrec.decoding.device.captured_graph import captures_graphs
-from padrec.decoding.device.shared_shapes import spare_tokens
+from padrec.decoding.layers.prompt_shape import spare_tokens
 from padrec.decoding.layers.runner import TransformersSession
 from padrec.decoding.rounds import captured_loop
 from tests.reference import beam_search, item_log_probs, leaf_tokens, prompt_tokens

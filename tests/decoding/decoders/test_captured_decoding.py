@@ -20,7 +20,7 @@ from padrec.decoding import (
     SpeculativeDecoder,
     TransformersRunner,
 )
-from padrec.decoding.device import shared_shapes
+from padrec.decoding.layers import prompt_shape
 from padrec.decoding.lists.recommendations import Recommendations
 from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
@@ -178,7 +178,7 @@ def test_packed_prompts_get_the_lists_of_padded_ones(
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
     results = []
     for step in (8, 1 << 20):  # so small that these batches are packed, and so large that they are not
-        monkeypatch.setattr(shared_shapes, "_PACKED_STEP", step)
+        monkeypatch.setattr(prompt_shape, "_PACKED_STEP", step)
         decoder = BeamDecoder(5) if name == "beam" else _DECODERS[name](model)
         session = decoder.bind(TransformersRunner(model), request)
         # The second time everything is replayed.

@@ -17,7 +17,6 @@ from padrec.decoding import (
     Prompts,
     Sampling,
     SpeculativeDecoder,
-    TargetRunner,
     TransformersRunner,
 )
 from padrec.decoding.lists.request import Request
@@ -44,7 +43,7 @@ class TimedDecoder(AutoregressiveDecoder):
         self.per_batch, self.per_list = per_batch, per_list
         self.batches: list[int] = []
 
-    def bind(self, runner: TargetRunner, request: Request[R]) -> DecodingSession[R]:
+    def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
         return TimedSession(self, super().bind(runner, request))
 
 

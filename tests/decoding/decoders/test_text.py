@@ -27,7 +27,6 @@ from padrec.decoding import (
     Request,
     Sampling,
     SpeculativeDecoder,
-    TargetRunner,
     TextRequest,
     TransformersRunner,
 )
@@ -42,7 +41,7 @@ _CATALOG = random_catalog(_SIZES, 30)
 class LookupDraft(Draft):
     """Proposes what followed the last token before, in the same text: an example of a draft that works on the host."""
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+    def prepare(self, runner: TransformersRunner, request: Request[Any]) -> None:
         """Any target will do."""
 
     def open(self, plan: DraftPlan) -> DraftSession:

@@ -19,7 +19,6 @@ from padrec.decoding import (
     RepeatedDecoder,
     Sampling,
     SpeculativeDecoder,
-    TargetRunner,
     TransformersRunner,
 )
 from padrec.decoding.lists.request import Request
@@ -40,7 +39,7 @@ class WatchedDecoder(AutoregressiveDecoder):
         super().__init__()
         self.shapes: list[tuple[int, int]] = []
 
-    def bind(self, runner: TargetRunner, request: Request[R]) -> DecodingSession[R]:
+    def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
         return WatchedSession(self, super().bind(runner, request))
 
 

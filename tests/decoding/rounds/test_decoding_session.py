@@ -26,8 +26,7 @@ from padrec.decoding import (
     SpeculativeDecoder,
     TransformersRunner,
 )
-from padrec.decoding.device.shared_shapes import packed_size
-from padrec.decoding.layers.prompts import PromptShape
+from padrec.decoding.layers.prompt_shape import PromptShape, packed_size
 from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from tests.stubs import (
