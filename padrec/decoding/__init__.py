@@ -28,9 +28,8 @@ from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
 from padrec.decoding.lists.accepted_path import AcceptedPath, accept
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogState
 from padrec.decoding.lists.chosen_tokens import ChosenTokens
-from padrec.decoding.lists.constraint import Constraint, Continuations
+from padrec.decoding.lists.constraint import Constraint, Continuations, FreeDecoding
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
-from padrec.decoding.lists.free_decoding import FreeDecoding
 from padrec.decoding.lists.list_operations import ListOperations
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.list_state import ListState, concatenate
@@ -45,13 +44,11 @@ from padrec.decoding.rounds.list_buffer import ListBuffer
 from padrec.decoding.rounds.round_operations import RoundOperations
 from padrec.decoding.rounds.session import Rounds
 from padrec.decoding.trees.catalog_draft import CatalogDraft
-from padrec.decoding.trees.chain import Chain
 from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, HostDraftSession, Observation
-from padrec.decoding.trees.dynamic_tree import DynamicTree
+from padrec.decoding.trees.dynamic_tree import Chain, DynamicTree
 from padrec.decoding.trees.forced_runs import ForcedRuns
-from padrec.decoding.trees.root_only import RootOnly
 from padrec.decoding.trees.static_tree import StaticTree
-from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion
+from padrec.decoding.trees.tree_expansion import DraftSteps, RootOnly, TreeExpansion
 from padrec.decoding.trees.tree_operations import TreeOperations
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from padrec.decoding.decoders.speculative import SpeculativeDecoder
 from padrec.decoding.trees.catalog_draft import CatalogDraft
-from padrec.decoding.trees.root_only import RootOnly
+from padrec.decoding.trees.tree_expansion import RootOnly
 
 
 class AutoregressiveDecoder(SpeculativeDecoder):

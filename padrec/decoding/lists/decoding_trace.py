@@ -1,4 +1,4 @@
-"""What a decode cost and how its proposals fared."""
+"""What a decode cost, and how many of its proposals were accepted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,21 +9,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DecodingTrace:
-    """What one decode of one batch cost and how its proposals fared.
+    """Cost and acceptance counts of one decode of one batch.
 
     Attributes:
-        prefill_seconds: wall-clock seconds until the device has the first token.
+        prefill_seconds: wall-clock seconds until the first token is on the device.
         decode_seconds: wall-clock seconds for the rest.
-        target_passes: passes while the row was unfinished, the prefill not counted, int64 `[B]`.
-        draft_passes: forward passes of the draft meanwhile, int64 `[B]`.
-        tokens: generated tokens, int64 `[B]`; the first of each row comes from the prefill.
-        attempted: tokens of the lists that a draft could have proposed in a round, because all before them were kept,
-            by their slot and draft depth 1 … D, int64 `[L + 2, D]`.
-        accepted: those of them that it proposed and that were kept, int64 `[L + 2, D]`.
-        accepted_lengths: rounds of unfinished rows by the number of draft tokens kept, int64 `[D + 1]`.
-        recording_seconds: wall-clock seconds for compiling and recording what was needed for the first time; paid once,
-            and not part of the other seconds.
-        decoder: the one that was chosen, by its name, where there are several; see `FastestDecoder`.
+        target_passes: target passes while the row was unfinished, without the prefill, int64 `[B]`.
+        draft_passes: draft passes while the row was unfinished, int64 `[B]`.
+        tokens: generated tokens, int64 `[B]`; the prefill yields the first of each row.
+        attempted: list tokens that a draft could have proposed, because all tokens before them in the round were kept,
+            by slot and draft depth 1 … D, int64 `[L + 2, D]`.
+        accepted: attempted tokens that were proposed and kept, int64 `[L + 2, D]`.
+        accepted_lengths: rounds of unfinished rows by the number of kept draft tokens, int64 `[D + 1]`.
+        recording_seconds: wall-clock seconds for compiling and capturing, once per shape; not in the other seconds.
+        decoder: name of the chosen decoder if there are several; see `FastestDecoder`.
     """
 
     prefill_seconds: float
@@ -38,7 +37,7 @@ class DecodingTrace:
     decoder: str | None = None
 
     def widened(self, max_depth: int) -> "DecodingTrace":
-        """The same trace with counts up to a depth D that its own rounds never came to."""
+        """Pad the counts with zeros to a greater depth D."""
         missing = max_depth + 1 - len(self.accepted_lengths)
         attempted, accepted, lengths = (
             torch.nn.functional.pad(counts, (0, missing))
@@ -48,7 +47,7 @@ class DecodingTrace:
 
     @classmethod
     def joined(cls, parts: "Sequence[DecodingTrace]") -> "DecodingTrace":
-        """The trace of several batches of the same request and decoder, decoded one after another."""
+        """Join the traces of batches of one request and decoder, decoded one after another."""
         summed, rows = ("attempted", "accepted", "accepted_lengths"), ("target_passes", "draft_passes", "tokens")
         decoders = {part.decoder for part in parts}
         return cls(
@@ -62,20 +61,20 @@ class DecodingTrace:
 
     @property
     def batch_size(self) -> int:
-        """Rows of the batch."""
+        """B, rows."""
         return self.tokens.shape[0]
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of the whole decode."""
+        """Wall-clock seconds of prefill and decode."""
         return self.prefill_seconds + self.decode_seconds
 
 
 class RoundStatistics:
-    """Collects a trace's counts on the device, without synchronising.
+    """Counts for a trace on the device, without synchronising.
 
     Args:
-        batch: rows.
+        batch: B, rows.
         n_slot_states: L + 2.
         max_depth: D, the deepest proposal of a round.
         device: where the counts are kept.
@@ -89,17 +88,17 @@ class RoundStatistics:
         self._draft_passes = torch.zeros_like(self._target_passes)
 
     def reset(self) -> None:
-        """Forget all counts."""
+        """Set all counts to zero."""
         for counts in self.counts:
             counts.zero_()
 
     @property
     def counts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Attempted and accepted proposals, rounds by their kept tokens, passes of the target and of the draft."""
+        """Attempted and accepted proposals, rounds by kept tokens, target passes, draft passes."""
         return self._attempted, self._accepted, self._lengths, self._target_passes, self._draft_passes
 
     def add_round(self, active: Tensor, draft_passes: int) -> None:
-        """Count one pass of the target for the rows that are still `active`, bool `[B]`."""
+        """Count a target pass and `draft_passes` draft passes for rows that are `active`, bool `[B]`."""
         self._target_passes += active
         self._draft_passes += active * draft_passes
 
@@ -107,14 +106,14 @@ class RoundStatistics:
         """Count the proposals of one round.
 
         Args:
-            slots: slot of the token emitted at depth 1 … D, int64 `[B, D]`.
-            kept: draft tokens kept, int64 `[B]`.
-            reached: depths that verification came to, int64 `[B]`: `kept`, or one more.
-            active: rows that were still unfinished, bool `[B]`.
+            slots: slots of the tokens emitted at depth 1 … D, int64 `[B, D]`.
+            kept: kept draft tokens, int64 `[B]`.
+            reached: depths that were attempted, int64 `[B]`: `kept`, or one more.
+            active: rows that were unfinished, bool `[B]`.
         """
         n_slot_states, max_depth = self._attempted.shape
         depth = torch.arange(max_depth + 1, device=slots.device)
-        # Compared and summed, where adding at indices would be many launches on a GPU.
+        # Comparing and summing takes fewer launches on a GPU than adding at indices.
         in_slot = slots[:, None] == torch.arange(n_slot_states, device=slots.device)[:, None]  # [B, slots, D]
         attempted = (depth[:-1] < reached[:, None]) & active[:, None]
         accepted = (depth[:-1] < kept[:, None]) & active[:, None]
@@ -125,8 +124,8 @@ class RoundStatistics:
     def trace(
         self, prefill_seconds: float, decode_seconds: float, tokens: Tensor, recording_seconds: float = 0.0
     ) -> DecodingTrace:
-        """The finished trace, its tensors on the CPU and no longer changed by what is counted next."""
-        # Rounds without proposals, all those of decoders that make none, kept none.
+        """Make the trace; its tensors are copies on the CPU."""
+        # Rounds without proposals kept none.
         self._lengths[0] = self._target_passes.sum() - self._lengths[1:].sum()
         return DecodingTrace(
             prefill_seconds=prefill_seconds,
@@ -142,5 +141,5 @@ class RoundStatistics:
 
 
 def _on_host(counts: Tensor) -> Tensor:
-    # A copy on the CPU too, where `cpu()` would return the very tensor that goes on counting.
+    # `cpu()` would return the tensor itself if it is on the CPU, and later counts would change it.
     return counts.to("cpu", copy=True)

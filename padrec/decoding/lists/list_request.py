@@ -1,4 +1,4 @@
-"""Lists of a catalog as a request."""
+"""Requests for lists of a catalog's items."""
 
 from dataclasses import dataclass, field
 
@@ -7,8 +7,7 @@ from torch import Tensor
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
-from padrec.decoding.lists.constraint import Constraint
-from padrec.decoding.lists.free_decoding import FreeDecoding
+from padrec.decoding.lists.constraint import Constraint, FreeDecoding
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.recommendations import Recommendations
 from padrec.decoding.lists.sampling import Sampling
@@ -16,14 +15,14 @@ from padrec.decoding.lists.sampling import Sampling
 
 @dataclass(frozen=True, eq=False)
 class ListRequest:
-    """A list of K items for every prompt of a batch; see `Request`.
+    """Asks for a list of K items for every prompt; see `Request`.
 
     Attributes:
         catalog: the items.
-        vocabulary: their tokens.
+        vocabulary: the target's tokens.
         list_length: K, items in a list.
-        constraint: what a list may continue with.
-        sampling: how tokens are chosen.
+        constraint: which tokens are allowed.
+        sampling: the sampling rule.
     """
 
     catalog: Catalog
@@ -43,10 +42,10 @@ class ListRequest:
         sampling: Sampling | None = None,
         device: torch.device | str = "cpu",
     ) -> "ListRequest":
-        """Make the constraint for a catalog on a device.
+        """Make a request with its constraint on a device.
 
         Raises:
-            InputError: K is less than 1, or more than the catalog's leaves where lists are constrained.
+            InputError: K is below 1, or constrained and above the catalog's leaves.
         """
         if list_length < 1:
             raise InputError(f"list_length {list_length}: expected at least 1 item in a list")
@@ -70,19 +69,19 @@ class ListRequest:
 
     @property
     def n_slot_states(self) -> int:
-        """L + 2: the slots of an item, the separator's, and that of all other tokens."""
+        """L + 2: an item's slots, the separator's, and that of all other tokens."""
         return self.vocabulary.n_slot_states
 
     @property
     def pad_token(self) -> int:
-        """What fills up lists that end early."""
+        """Fills lists that end early."""
         return self.vocabulary.pad_token
 
     @property
     def stop_tokens(self) -> tuple[int, ...]:
-        """`<eos>`, with which a list that nothing constrains may end."""
+        """`<eos>`, which may end an unconstrained list."""
         return (self.vocabulary.eos_token,)
 
     def result(self, tokens: Tensor, log_probs: Tensor) -> Recommendations:
-        """The items that the tokens stand for; see `Request.result`."""
+        """Look up the items; see `Request.result`."""
         return Recommendations.from_tokens(tokens, log_probs, self.catalog, self.vocabulary, self.list_length)

@@ -1,4 +1,4 @@
-"""The protocol of requests: what a decode is asked for."""
+"""The protocol of requests: what to decode."""
 
 from typing import Protocol, TypeVar
 
@@ -12,19 +12,16 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Request(Protocol[R_co]):
-    """What to generate for every prompt of a batch, and what becomes of the tokens.
-
-    A request is compared by identity: sessions are made for one request.
-    """
+    """What to generate for every prompt of a batch. Compared by identity: a session serves one request."""
 
     @property
     def constraint(self) -> Constraint[ListState]:
-        """What may follow."""
+        """Which tokens are allowed."""
         ...
 
     @property
     def sampling(self) -> Sampling:
-        """How tokens are chosen."""
+        """The sampling rule."""
         ...
 
     @property
@@ -39,24 +36,24 @@ class Request(Protocol[R_co]):
 
     @property
     def n_slot_states(self) -> int:
-        """Slots that acceptance is counted by; 1 where tokens have none."""
+        """Slots by which acceptance is counted; 1 if tokens have none."""
         ...
 
     @property
     def pad_token(self) -> int:
-        """What fills up texts that end early."""
+        """Fills rows that end early."""
         ...
 
     @property
     def stop_tokens(self) -> tuple[int, ...]:
-        """Each of these ends a text, whose last token it is."""
+        """Tokens that end a row, as its last token."""
         ...
 
     def result(self, tokens: Tensor, log_probs: Tensor) -> R_co:
-        """What the caller gets.
+        """Make the result from the generated tokens.
 
         Args:
             tokens: int64 `[B, T]`, padded after the end.
-            log_probs: of them under the target's constrained distribution at temperature 1, float32 `[B, T]`.
+            log_probs: the tokens' under the target's constrained distribution at temperature 1, float32 `[B, T]`.
         """
         ...

@@ -1,4 +1,4 @@
-"""Free text as a request: any tokenizer, no catalog."""
+"""Requests for free text: any tokenizer, no catalog."""
 
 from dataclasses import dataclass, field
 
@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import InputError
-from padrec.decoding.lists.constraint import Continuations
-from padrec.decoding.lists.list_state import ListState
+from padrec.decoding.lists.constraint import Unconstrained
 from padrec.decoding.lists.sampling import Sampling
 
 
@@ -17,8 +16,8 @@ class GeneratedText:
 
     Attributes:
         tokens: int64 `[B, T]`, padded after the end.
-        log_probs: of each token under the target's distribution at temperature 1, float32 `[B, T]`.
-        lengths: tokens of each text, the stop token included, int64 `[B]`.
+        log_probs: the tokens' under the target's distribution at temperature 1, float32 `[B, T]`.
+        lengths: tokens of each text, including the stop token, int64 `[B]`.
     """
 
     tokens: Tensor
@@ -26,45 +25,19 @@ class GeneratedText:
     lengths: Tensor
 
 
-class FreeText:
-    """The constraint of texts: every token may follow, and no token has a slot."""
-
-    longest_run = 0
-
-    def initial(self, batch: int, device: torch.device) -> ListState:
-        """States `[batch]` of texts that have not begun."""
-        return ListState(slot=torch.zeros(batch, dtype=torch.long, device=device))
-
-    def continuations(self, state: ListState) -> Continuations | None:
-        """Always None: every token may follow."""
-        return None
-
-    def allowed(self, state: ListState) -> Tensor | None:
-        """Always None: every token may follow."""
-        return None
-
-    def forced(self, state: ListState) -> Tensor:
-        """Always -1: no token must follow."""
-        return torch.full_like(state.slot, -1)
-
-    def advance(self, state: ListState, token: Tensor) -> ListState:
-        """States after one more token each."""
-        return ListState(slot=torch.zeros_like(token))
-
-
 @dataclass(frozen=True, eq=False)
 class TextRequest:
-    """A text for every prompt of a batch, until a stop token or at most `n_tokens` tokens; see `Request`.
+    """Asks for a text for every prompt, up to a stop token or `n_tokens` tokens; see `Request`.
 
     Attributes:
         vocabulary_size: V, tokens of the target.
         n_tokens: T, the most tokens to generate, at least 1.
-        stop_tokens: each of these ends a text.
-        pad_token: fills up texts that end early.
-        sampling: how tokens are chosen.
+        stop_tokens: tokens that end a text.
+        pad_token: fills texts that end early.
+        sampling: the sampling rule.
 
     Raises:
-        InputError: fewer than one token, or a stop or padding token outside the vocabulary.
+        InputError: `n_tokens` is below 1, or a stop or padding token is outside the vocabulary.
     """
 
     vocabulary_size: int
@@ -72,7 +45,7 @@ class TextRequest:
     stop_tokens: tuple[int, ...] = ()
     pad_token: int = 0
     sampling: Sampling = field(default_factory=Sampling)
-    constraint: FreeText = field(default_factory=FreeText)
+    constraint: Unconstrained = field(default_factory=Unconstrained)
 
     n_slot_states = 1
 
@@ -85,7 +58,7 @@ class TextRequest:
             )
 
     def result(self, tokens: Tensor, log_probs: Tensor) -> GeneratedText:
-        """The texts; see `Request.result`."""
+        """Count the tokens of each text; see `Request.result`."""
         stops = torch.tensor(self.stop_tokens, dtype=torch.long, device=tokens.device)
         stopped = torch.isin(tokens, stops).cumsum(1) - torch.isin(tokens, stops).long() > 0
         return GeneratedText(tokens, log_probs, (~stopped).sum(1))

@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
-from padrec.decoding.lists.free_decoding import FreeDecoding
+from padrec.decoding.lists.constraint import FreeDecoding
 
 # List states as kernels take them; without a catalog there are slots alone.
 STATES = ("slot", "node", "used", "count")

@@ -6,7 +6,7 @@ import torch
 
 from padrec.decoding.device.early_launch import has_kernels
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
-from padrec.decoding.lists.free_decoding import FreeDecoding
+from padrec.decoding.lists.constraint import FreeDecoding
 from padrec.decoding.lists.request import Request
 from padrec.decoding.rounds.round_operations import RoundOperations
 

@@ -6,9 +6,8 @@ from torch import Tensor
 
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.chosen_tokens import ChosenTokens
-from padrec.decoding.lists.constraint import Constraint
+from padrec.decoding.lists.constraint import Constraint, FreeDecoding
 from padrec.decoding.lists.decoding_trace import RoundStatistics
-from padrec.decoding.lists.free_decoding import FreeDecoding
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice, Guess
 from padrec.decoding.lists.token_tree import TokenTree

@@ -1,4 +1,4 @@
-"""The draft without parameters: the catalog itself."""
+"""The draft without parameters."""
 
 from typing import Any
 
@@ -12,15 +12,14 @@ from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, Observat
 
 
 class CatalogDraft(Draft):
-    """Knows nothing but the constraint: to it every allowed token is as probable as any other.
+    """Finds all allowed tokens equally probable.
 
-    Trees then hold tokens that the catalog almost determines: a token is the more probable, the fewer siblings it and
-    those before it have. Where decoding samples, the noise that the target will draw with tells the draft more. With
-    `RootOnly` only forced tokens are proposed.
+    So trees hold tokens that the catalog almost determines, those on paths with few siblings. In sampled decoding the
+    target's noise tells more. With `RootOnly` only forced tokens are proposed.
     """
 
     def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
-        """Any target will do."""
+        """Accept any target."""
 
     def open(self, plan: DraftPlan) -> DraftSession:
         """See `Draft.open`."""
@@ -28,13 +27,13 @@ class CatalogDraft(Draft):
 
 
 class _Indifferent(DraftSession):
-    """Finds all tokens alike; makes nothing for trees that ask for no logits."""
+    """Makes logits only on demand, since `RootOnly` needs none."""
 
     def __init__(self, batch: int, vocabulary_size: int, device: torch.device) -> None:
         self._shape, self._device = (batch, vocabulary_size), device
 
     def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
-        """Nothing needs to be known of the prompts."""
+        """Ignore the prompts."""
 
     def root_logits(self) -> Tensor:
         return torch.zeros(self._shape, device=self._device)
@@ -43,4 +42,4 @@ class _Indifferent(DraftSession):
         return self.root_logits()[:, None].expand(-1, tokens.shape[1], -1)
 
     def observe(self, observation: Observation) -> None:
-        """Nothing needs to be known of the list."""
+        """Ignore the list."""

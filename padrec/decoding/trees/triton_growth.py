@@ -8,7 +8,7 @@ from torch import Tensor
 
 from padrec.decoding.device.early_launch import launch_options, launches_early
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
-from padrec.decoding.lists.free_decoding import FreeDecoding
+from padrec.decoding.lists.constraint import FreeDecoding
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Guess
 from padrec.decoding.lists.token_tree import TokenTree
