@@ -44,10 +44,9 @@ from padrec.decoding.rounds.session import Rounds
 from padrec.decoding.trees.catalog_draft import CatalogDraft
 from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, HostDraftSession, Observation
 from padrec.decoding.trees.dynamic_tree import Chain, DynamicTree
-from padrec.decoding.trees.forced_runs import ForcedRuns
 from padrec.decoding.trees.static_tree import StaticTree
 from padrec.decoding.trees.tree_expansion import DraftSteps, RootOnly, TreeExpansion
-from padrec.decoding.trees.tree_operations import TreeOperations
+from padrec.decoding.trees.tree_operations import ForcedRuns, TreeOperations
 
 __all__ = [
     "LIST_SEARCH",

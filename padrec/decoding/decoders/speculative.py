@@ -18,9 +18,8 @@ from padrec.decoding.rounds.list_buffer import ListBuffer
 from padrec.decoding.rounds.session import Rounds, ShapeSession
 from padrec.decoding.trees.draft import Draft, DraftPlan, HostDraftSession
 from padrec.decoding.trees.dynamic_tree import DynamicTree
-from padrec.decoding.trees.forced_runs import ForcedRuns
 from padrec.decoding.trees.tree_expansion import TreeExpansion
-from padrec.decoding.trees.tree_operations import tree_operations_for
+from padrec.decoding.trees.tree_operations import ForcedRuns, tree_operations_for
 
 R = TypeVar("R")
 

@@ -1,7 +1,6 @@
-"""Trees that grow by fused GPU kernels: two launches for a depth, one for the tree, one for its forced tokens."""
+"""Dynamic trees grown by GPU kernels: two launches for each depth, one for the tree."""
 
-from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,18 +11,66 @@ from padrec.decoding.lists.constraint import FreeDecoding
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Guess
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.lists.triton_arguments import STATES, block, in_bytes, in_rows, list_kinds, list_numbers, taking
-from padrec.decoding.trees.kernels.forced import forced_kernel
-from padrec.decoding.trees.kernels.growth import catalog_guess_kernel, frontier_kernel, guess_kernel, tree_kernel
+from padrec.decoding.lists.triton_arguments import States, block, in_bytes, in_rows, list_arguments
+from padrec.decoding.trees.kernels.growth import frontier_kernel, guess_kernel, tree_kernel
+from padrec.decoding.trees.tree_growth import TreeGrowth
 
-# Of programs that put a tree together, and its forced tokens: more warps have less code each.
-_TREE_WARPS, _FORCED_WARPS = 8, 16
+_TREE_WARPS = 8  # more warps have less code each
 
 
-class TritonGrowth:
-    """See `Growth` and `TreeOperations.grow`; the constraint is the catalog's, or none.
+class TreeArrays(NamedTuple):
+    """A `TokenTree` for kernels; list states are a tuple of their own."""
 
-    All candidates are written side by side as they grow, so that nothing needs to be put together in the end.
+    tokens: Tensor
+    parents: Tensor
+    depths: Tensor
+    ancestors: Tensor
+    scores: Tensor
+    present: Tensor
+
+    @classmethod
+    def of(cls, tree: TokenTree) -> "TreeArrays":
+        """The tensors of a tree, contiguous and with booleans as bytes."""
+        return cls(*(in_bytes(getattr(tree, name)) for name in cls._fields))
+
+
+def empty_tree(like: ListState, n_nodes: int, max_depth: int) -> TokenTree:
+    """An uninitialised tree with list states of the form of `like`, `[B]`."""
+    batch = len(like.slot)
+    tokens, parents, depths = (like.slot.new_empty(batch, n_nodes) for _ in range(3))
+    return TokenTree(
+        tokens,
+        parents,
+        depths,
+        ancestors=tokens.new_empty(batch, n_nodes, n_nodes, dtype=torch.bool),
+        states=like.map(lambda value: value.new_empty(batch, n_nodes, *value.shape[1:])),
+        scores=tokens.new_empty(batch, n_nodes, dtype=torch.float32),
+        present=tokens.new_empty(batch, n_nodes, dtype=torch.bool),
+        max_depth=max_depth,
+    )
+
+
+class _Candidates(NamedTuple):
+    """All nodes that grow, one depth after the other, `[B, C]`."""
+
+    tokens: Tensor
+    children: Tensor  # trie nodes
+    scores: Tensor
+
+
+class _Frontier(NamedTuple):
+    """The best nodes of one depth, `[B, width]`."""
+
+    best: Tensor  # indices among the candidates of the depth
+    parents: Tensor
+    tokens: Tensor
+    scores: Tensor
+
+
+class TritonGrowth(TreeGrowth):
+    """`TreeGrowth` by kernels, under the catalog constraint or without one.
+
+    All candidates are written side by side as they grow, so the end needs no concatenation.
     """
 
     def __init__(
@@ -36,186 +83,98 @@ class TritonGrowth:
         depth: int,
         nodes: int,
     ) -> None:
-        self._root, self._state, self._constraint, self._guess = root, state, constraint, guess
-        self._width, self._depth, self._nodes = width, depth, nodes
-        self._launch = launch_options(launches_early(root.device))
-        batch = len(root)
-        n_candidates = width + (depth - 1) * width * width
-        self._tokens = root.new_empty(batch, n_candidates)
-        self._children = torch.empty_like(self._tokens)  # trie nodes
-        self._child_scores = root.new_empty(batch, n_candidates, dtype=torch.float32)
-        # Of the frontier of every depth.
+        super().__init__(root, state, constraint, guess, width, nodes)
+        self._depth, self._grown, self._offset = depth, 0, 0
+        self._arguments: dict[str, Any] = list_arguments(constraint) | launch_options(launches_early(root.device))
+        catalog = constraint if isinstance(constraint, CatalogConstraint) else None
+        self._length_block = block(catalog.list_length if catalog else 0)
+        self._n_followers = catalog.trie.max_children if catalog else constraint.vocabulary.size
+        batch, n_candidates = len(root), width + (depth - 1) * width * width
+        tokens, children = (root.new_empty(batch, n_candidates) for _ in range(2))
+        scores = root.new_empty(batch, n_candidates, dtype=torch.float32)
+        self._candidates = _Candidates(tokens, children, scores)
+        # The frontiers of all depths.
         self._best = root.new_empty(batch, depth, width)
-        self._scores = self._best.new_empty(self._best.shape, dtype=torch.float32)
-        self._states = {
-            f.name: root.new_empty(batch, depth, width, *getattr(state, f.name).shape[1:]) for f in fields(state)
-        }
-        self._grown = 0
-        self._offset = 0
-        self.frontier: Tensor
-        self.parents: Tensor
+        self._best_scores = root.new_empty(batch, depth, width, dtype=torch.float32)
+        self._frontier_states = state.map(lambda value: value.new_empty(batch, depth, width, *value.shape[1:]))
 
     @property
     def slots(self) -> Tensor:
-        """See `Growth.slots`."""
-        return self._states["slot"][:, self._grown - 1]
+        """See `TreeGrowth.slots`."""
+        return self._frontier_states.slot[:, self._grown - 1]
 
     def grow(self, logits: Tensor, noise: Tensor | None) -> None:
-        """See `Growth.grow`."""
-        batch, n_nodes, _ = logits.shape
-        gains = logits.new_empty(batch, n_nodes, self._width, dtype=torch.float32)
-        # States and scores of the nodes, and how far the rows of these stand apart, in nodes.
-        if self._grown == 0:
-            before = {f.name: getattr(self._state, f.name).contiguous() for f in fields(self._state)}
-            scores, apart = None, 1
-        else:
-            before = {name: value[:, self._grown - 1] for name, value in self._states.items()}
-            scores, apart = self._scores[:, self._grown - 1], self._depth * self._width
-        self._guess_tokens(logits, noise, gains, before, apart)
-        self._choose_frontier(scores, gains, before, apart)
-        self._grown += 1
-        self._offset += n_nodes * self._width
-
-    def _guess_tokens(
-        self, logits: Tensor, noise: Tensor | None, gains: Tensor, before: dict[str, Tensor], apart: int
-    ) -> None:
+        """See `TreeGrowth.grow`."""
         batch, n_nodes, n_tokens = logits.shape
-        rows = in_rows(logits)
-        width, guess, tokens = self._width, self._guess, self._tokens[:, self._offset :]
-        strides = (rows.stride(0), 0 if noise is None else noise.stride(0), tokens.stride(0))
-        numbers = (n_nodes, n_tokens, *strides, guess.logit_scale, guess.noise_scale)
-        options: dict[str, Any] = {
-            "NOISY": noise is not None,
-            "K": width,
-            "BLOCK_K": block(width),
-            **self._launch,
-        }
-        if isinstance(self._constraint, FreeDecoding):
-            options |= taking(max(n_tokens, width))
-            guess_kernel[(batch * n_nodes,)](rows, noise, gains, tokens, *numbers, **options)
-            return
-        trie = self._constraint.trie
-        options |= taking(max(trie.max_children, width))
-        catalog_guess_kernel[(batch * n_nodes,)](
-            rows,
-            noise,
-            *(before[name] for name in ("node", "used", "count")),
-            trie.first_child,
-            trie.child_token,
-            trie.low,
-            trie.high,
-            gains,
-            tokens,
-            self._children[:, self._offset :],
-            *numbers,
-            apart,
-            self._constraint.list_length,
-            len(trie.child_token),
-            trie.first_leaf,
-            trie.sink,
-            self._constraint.vocabulary.separator_token,
-            SEPARATED=self._constraint.vocabulary.separator,
-            **options,
-        )
-
-    def _choose_frontier(self, scores: Tensor | None, gains: Tensor, before: dict[str, Tensor], apart: int) -> None:
-        batch, n_nodes, width = gains.shape
-        after = {name: value[:, self._grown] for name, value in self._states.items()}
+        rows, width, stride = in_rows(logits), self._width, self._depth * self._width
+        gains = logits.new_empty(batch, n_nodes, width, dtype=torch.float32)
+        candidates = _Candidates(*(value[:, self._offset :] for value in self._candidates))
         self.parents, self.frontier = (self._root.new_empty(batch, width) for _ in range(2))
-        frontier_kernel[(batch,)](
-            scores,
-            gains,
-            self._tokens[:, self._offset :],
-            self._children[:, self._offset :],
-            *(before.get(name) for name in ("slot", "used", "count")),
-            self._child_scores[:, self._offset :],
-            self._best[:, self._grown],
-            self.parents,
-            self.frontier,
-            self._scores[:, self._grown],
-            *(after.get(name) for name in STATES),
-            n_nodes,
-            self._tokens.shape[1],
-            apart,
-            self._depth * width,
-            *list_numbers(self._constraint),
-            **list_kinds(self._constraint),
-            WIDTH=width,
-            **taking(n_nodes * width),
-            BLOCK_K=block(width),
-            **self._launch,
+        frontier = _Frontier(self._best[:, self._grown], self.parents, self.frontier, self._best_scores[:, self._grown])
+        shared = {
+            "states": States.of(self._state) if self._grown == 0 else self._states_at(self._grown - 1),
+            "candidates": candidates,
+            "gains": gains,
+            "n_nodes": n_nodes,
+            "n_candidates": self._candidates.tokens.shape[1],
+            "state_stride": 1 if self._grown == 0 else stride,
+            "BLOCK_K": block(width),
+            **self._arguments,
+        }
+        guess_kernel[(batch * n_nodes,)](
+            logits=rows,
+            noise=noise,
+            n_tokens=n_tokens,
+            logit_stride=rows.stride(0),
+            noise_stride=0 if noise is None else noise.stride(0),
+            logit_scale=self._guess.logit_scale,
+            noise_scale=self._guess.noise_scale,
+            K=width,
+            **_block_of(max(self._n_followers, width)),
+            **shared,
         )
+        frontier_kernel[(batch,)](
+            scores=None if self._grown == 0 else self._best_scores[:, self._grown - 1],
+            frontier=frontier,
+            frontier_states=self._states_at(self._grown),
+            frontier_stride=stride,
+            WIDTH=width,
+            BLOCK_L=self._length_block,
+            **_block_of(n_nodes * width),
+            **shared,
+        )
+        self._grown += 1
+        self._offset += n_nodes * width
+
+    def _states_at(self, depth: int) -> States:
+        """The states of a frontier, views with the stride of all depths."""
+        return States(**vars(self._frontier_states.map(lambda value: value[:, depth])))
 
     def tree(self) -> TokenTree:
-        """See `Growth.tree`."""
-        batch, n_candidates = self._tokens.shape
-        tree = _empty_tree(self._state.unsqueeze(), self._nodes, self._depth)
+        """See `TreeGrowth.tree`."""
+        batch, n_candidates = self._candidates.tokens.shape
+        tree = empty_tree(self._state, self._nodes, self._depth)
         tree_kernel[(batch,)](
-            self._root.contiguous(),
-            *(None if (of := getattr(self._state, name, None)) is None else of.contiguous() for name in STATES),
-            self._tokens,
-            self._children,
-            self._child_scores,
-            self._best,
-            *(self._states.get(name) for name in ("slot", "used", "count")),
-            self._root.new_empty(batch, n_candidates + self._nodes, dtype=torch.int32),
-            *_arrays(tree),
-            *list_numbers(self._constraint),
-            **list_kinds(self._constraint),
+            root=self._root.contiguous(),
+            root_states=States.of(self._state),
+            candidates=self._candidates,
+            best=self._best,
+            states=States.of(self._frontier_states),
+            places=self._root.new_empty(batch, n_candidates + self._nodes, dtype=torch.int32),
+            tree=TreeArrays.of(tree),
+            tree_states=States.of(tree.states),
             WIDTH=self._width,
             DEPTH=self._depth,
             N_NODES=self._nodes,
             BLOCK=block(n_candidates),
             BLOCK_N=block(self._nodes),
+            BLOCK_L=self._length_block,
             num_warps=_TREE_WARPS,
-            **self._launch,
+            **self._arguments,
         )
         return tree
 
 
-def with_forced_runs(tree: TokenTree, constraint: CatalogConstraint, leaves: int, length: int) -> TokenTree:
-    """See `TreeOperations.add_forced_runs`."""
-    batch, n_old = tree.tokens.shape
-    n_new = n_old + leaves * length
-    grown = _empty_tree(tree.states, n_new, tree.max_depth + length)
-    forced_kernel[(batch,)](
-        *_arrays(tree),
-        *_arrays(grown),
-        constraint.trie.only_token,
-        constraint.trie.first_child,
-        *list_numbers(constraint),
-        **list_kinds(constraint),
-        N_OLD=n_old,
-        LEAVES=leaves,
-        LENGTH=length,
-        BLOCK_E=block(leaves),
-        BLOCK_N=block(n_old),
-        BLOCK_M=block(n_new),
-        num_warps=_FORCED_WARPS,
-        **launch_options(launches_early(tree.tokens.device)),
-    )
-    return grown
-
-
-def _arrays(tree: TokenTree) -> list[Tensor | None]:
-    """What a tree consists of, as kernels take it."""
-    states = (getattr(tree.states, name, None) for name in STATES)
-    of_nodes = (tree.tokens, tree.parents, tree.depths, tree.ancestors, tree.scores, tree.present)
-    return [None if x is None else in_bytes(x) for x in (*of_nodes, *states)]
-
-
-def _empty_tree(like: ListState, n_nodes: int, max_depth: int) -> TokenTree:
-    """A tree to be filled in, whose states are such as `like`, `[B, *]`."""
-    kinds = {f.name: getattr(like, f.name) for f in fields(like)}
-    batch = len(like.slot)
-    tokens, parents, depths = (like.slot.new_empty(batch, n_nodes) for _ in range(3))
-    return TokenTree(
-        tokens,
-        parents,
-        depths,
-        ancestors=tokens.new_empty(batch, n_nodes, n_nodes, dtype=torch.bool),
-        states=replace(like, **{name: x.new_empty(batch, n_nodes, *x.shape[2:]) for name, x in kinds.items()}),
-        scores=tokens.new_empty(batch, n_nodes, dtype=torch.float32),
-        present=tokens.new_empty(batch, n_nodes, dtype=torch.bool),
-        max_depth=max_depth,
-    )
+def _block_of(n: int) -> dict[str, Any]:
+    """Options of a program that repeatedly takes the best of n values: few warps agree sooner."""
+    return {"BLOCK": block(n), "num_warps": max(1, min(8, block(n) // 256))}

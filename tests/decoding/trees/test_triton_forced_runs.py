@@ -13,7 +13,7 @@ from padrec.decoding import CatalogConstraint, Constraint, ForcedRuns, TokenTree
 from padrec.decoding.lists.sampling import Guess
 from padrec.decoding.trees.tree_growth import TreeGrowth
 from padrec.decoding.trees.tree_operations import TreeOperations
-from padrec.decoding.trees.triton_growth import with_forced_runs
+from padrec.decoding.trees.triton_tree_operations import TritonTreeOperations
 from tests.decoding.walked_lists import assert_same_tree, tree_on, walked
 from tests.kernel_device import DEVICE, needs_gpu
 from tests.stubs import random_catalog
@@ -88,5 +88,5 @@ def assert_extends(tree: TokenTree, constraint: CatalogConstraint, leaves: int, 
     trie = copy.deepcopy(constraint.trie).to(DEVICE)
     there = CatalogConstraint(trie, constraint.vocabulary, constraint.list_length)
     expected = ForcedRuns(leaves, length).extend(tree, cast(Constraint[Any], constraint), TreeOperations())
-    assert_same_tree(with_forced_runs(tree_on(DEVICE, tree), there, leaves, length), expected)
+    assert_same_tree(TritonTreeOperations().add_forced_runs(tree_on(DEVICE, tree), there, leaves, length), expected)
     return int(expected.present[:, tree.tokens.shape[1] :].sum())
