@@ -104,6 +104,8 @@ def measure(
 def _left_to_pytorch(name: str) -> Iterator[None]:
     base, methods = _GROUPS[name]
     with ExitStack() as stack:
+        # Every layer's weights, widths and places are shapes of their own.
+        stack.enter_context(torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=2048))
         from padrec.decoding.device.early_launch import launches_early
         from padrec.decoding.layers.triton_operations import TritonOperations
         from padrec.decoding.trees.triton_tree_operations import TritonTreeOperations
