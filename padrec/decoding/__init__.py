@@ -25,24 +25,26 @@ from padrec.decoding.layers.runner import TargetRunner, TargetSession, Transform
 from padrec.decoding.layers.supported_models import check_logits
 from padrec.decoding.layers.transformers_layers import TransformersLayers
 from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
-from padrec.decoding.lists.accepted_path import AcceptedPath, accept
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogState
-from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose
 from padrec.decoding.lists.constraint import Constraint, Continuations, FreeDecoding
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
-from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.list_state import ListState, concatenate
 from padrec.decoding.lists.recommendations import Recommendations
-from padrec.decoding.lists.request import Request
+from padrec.decoding.lists.request import GeneratedText, ListRequest, Request, TextRequest
 from padrec.decoding.lists.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
-from padrec.decoding.lists.text_request import GeneratedText, TextRequest
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.lists.verification import ExactVerification, VerificationRule
+from padrec.decoding.lists.verification import (
+    AcceptedPath,
+    ChosenTokens,
+    ExactVerification,
+    VerificationRule,
+    accept,
+    choose,
+)
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from padrec.decoding.rounds.list_buffer import ListBuffer
 from padrec.decoding.rounds.session import Rounds
-from padrec.decoding.trees.catalog_draft import CatalogDraft
-from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, HostDraftSession, Observation
+from padrec.decoding.trees.draft import CatalogDraft, Draft, DraftPlan, DraftSession, HostDraftSession, Observation
 from padrec.decoding.trees.dynamic_tree import Chain, DynamicTree
 from padrec.decoding.trees.static_tree import StaticTree
 from padrec.decoding.trees.tree_expansion import DraftSteps, RootOnly, TreeExpansion

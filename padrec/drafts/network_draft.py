@@ -18,8 +18,7 @@ from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TargetRunner
 from padrec.decoding.layers.transformers_layers import LayerForward, TransformersLayers
 from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
-from padrec.decoding.lists.list_request import ListRequest
-from padrec.decoding.lists.request import Request
+from padrec.decoding.lists.request import ListRequest, Request
 from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, Observation
 from padrec.drafts.draft_memory import DraftInputs, DraftMemory
 from padrec.drafts.draft_operations import DraftOperations, draft_operations_for

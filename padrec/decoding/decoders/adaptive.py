@@ -7,7 +7,7 @@ from padrec.decoding.decoders.autoregressive import AutoregressiveDecoder
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.decoders.fastest import FastestDecoder
 from padrec.decoding.decoders.speculative import SpeculativeDecoder
-from padrec.decoding.lists.list_request import ListRequest
+from padrec.decoding.lists.request import ListRequest
 from padrec.decoding.trees.draft import Draft
 from padrec.decoding.trees.dynamic_tree import Chain, DynamicTree
 from padrec.decoding.trees.tree_expansion import TreeExpansion

@@ -1,7 +1,7 @@
 """The reference: one target pass for each token."""
 
 from padrec.decoding.decoders.speculative import SpeculativeDecoder
-from padrec.decoding.trees.catalog_draft import CatalogDraft
+from padrec.decoding.trees.draft import CatalogDraft
 from padrec.decoding.trees.tree_expansion import RootOnly
 
 

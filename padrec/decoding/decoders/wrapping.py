@@ -1,7 +1,7 @@
 """What decoders that give all work to another one have in common."""
 
 from padrec.decoding.decoders.decoder import Decoder
-from padrec.decoding.lists.list_request import ListRequest
+from padrec.decoding.lists.request import ListRequest
 
 
 class WrappingDecoder(Decoder):

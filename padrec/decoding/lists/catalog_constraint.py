@@ -9,8 +9,7 @@ from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding.lists.constraint import Continuations
 from padrec.decoding.lists.list_state import ListState
 
-# A round leaves room for forced runs of a given length if at least this share of the leaves ends with one.
-_COMMON = 0.01
+_COMMON = 0.01  # share of the leaves
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class CatalogConstraint:
 
     A node may be followed by its children in the trie, a complete item by the separator. A child is allowed only while
     it has more leaves than the list has used below it, so no list repeats an item or reaches a dead end. After K items
-    nothing is allowed.
+    nothing is allowed. `longest_run` is that of at least 1 % of the leaves.
 
     Args:
         trie: the catalog's trie, on the decoding device.
@@ -55,12 +54,7 @@ class CatalogConstraint:
         # Every pass pays for the room, so rare long runs get none.
         runs = trie.forced_run_lengths() + int(vocabulary.separator)
         common = [int((runs >= length).sum()) >= _COMMON * trie.n_leaves for length in range(vocabulary.item_length)]
-        self._longest_run = max(length for length, is_common in enumerate(common) if is_common)
-
-    @property
-    def longest_run(self) -> int:
-        """The longest run of forced tokens that at least 1 % of the leaves end with."""
-        return self._longest_run
+        self.longest_run = max(length for length, is_common in enumerate(common) if is_common)
 
     def initial(self, batch: int, device: torch.device) -> CatalogState:
         """States `[batch]` of empty lists."""

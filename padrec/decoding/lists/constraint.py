@@ -40,30 +40,24 @@ class Constraint(Protocol[S]):
 
         The rest of a longer run waits for the next round.
         """
-        ...
 
     def initial(self, batch: int, device: torch.device) -> S:
         """States `[batch]` of empty lists."""
-        ...
 
     def continuations(self, state: S) -> Continuations | None:
         """The allowed tokens; None if every token is allowed."""
-        ...
 
     def allowed(self, state: S) -> Tensor | None:
         """Whether each token of the vocabulary is allowed, bool `[*, V]`; None if every token is."""
-        ...
 
     def forced(self, state: S) -> Tensor:
         """The only allowed token, int64 `[*]`, or -1.
 
         A constraint need not find every forced token, but no other token may be allowed beside the one it returns.
         """
-        ...
 
     def advance(self, state: S, token: Tensor) -> S:
         """The states after one more token each, int64 `[*]`."""
-        ...
 
 
 class Unconstrained:

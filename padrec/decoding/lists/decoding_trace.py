@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,26 +82,20 @@ class RoundStatistics:
     """
 
     def __init__(self, batch: int, n_slot_states: int, max_depth: int, device: torch.device) -> None:
-        self._attempted = torch.zeros(n_slot_states, max_depth, dtype=torch.long, device=device)
-        self._accepted = torch.zeros_like(self._attempted)
-        self._lengths = torch.zeros(max_depth + 1, dtype=torch.long, device=device)
-        self._target_passes = torch.zeros(batch, dtype=torch.long, device=device)
-        self._draft_passes = torch.zeros_like(self._target_passes)
+        by_slot, by_length, by_row = (n_slot_states, max_depth), (max_depth + 1,), (batch,)
+        shapes = {"attempted": by_slot, "accepted": by_slot, "accepted_lengths": by_length}
+        shapes |= {"target_passes": by_row, "draft_passes": by_row}
+        self._counts = {name: torch.zeros(shape, dtype=torch.long, device=device) for name, shape in shapes.items()}
 
     def reset(self) -> None:
         """Set all counts to zero."""
-        for counts in self.counts:
+        for counts in self._counts.values():
             counts.zero_()
-
-    @property
-    def counts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Attempted and accepted proposals, rounds by kept tokens, target passes, draft passes."""
-        return self._attempted, self._accepted, self._lengths, self._target_passes, self._draft_passes
 
     def add_round(self, active: Tensor, draft_passes: int) -> None:
         """Count a target pass and `draft_passes` draft passes for rows that are `active`, bool `[B]`."""
-        self._target_passes += active
-        self._draft_passes += active * draft_passes
+        self._counts["target_passes"].add_(active)
+        self._counts["draft_passes"].add_(active * draft_passes)
 
     def add_proposals(self, slots: Tensor, kept: Tensor, reached: Tensor, active: Tensor) -> None:
         """Count the proposals of one round.
@@ -111,35 +106,24 @@ class RoundStatistics:
             reached: depths that were attempted, int64 `[B]`: `kept`, or one more.
             active: rows that were unfinished, bool `[B]`.
         """
-        n_slot_states, max_depth = self._attempted.shape
+        n_slot_states, max_depth = self._counts["attempted"].shape
         depth = torch.arange(max_depth + 1, device=slots.device)
         # Comparing and summing takes fewer launches on a GPU than adding at indices.
         in_slot = slots[:, None] == torch.arange(n_slot_states, device=slots.device)[:, None]  # [B, slots, D]
         attempted = (depth[:-1] < reached[:, None]) & active[:, None]
         accepted = (depth[:-1] < kept[:, None]) & active[:, None]
-        self._attempted += (in_slot & attempted[:, None]).sum(0)
-        self._accepted += (in_slot & accepted[:, None]).sum(0)
-        self._lengths += ((kept[:, None] == depth) & active[:, None]).sum(0)
+        self._counts["attempted"].add_((in_slot & attempted[:, None]).sum(0))
+        self._counts["accepted"].add_((in_slot & accepted[:, None]).sum(0))
+        self._counts["accepted_lengths"].add_(((kept[:, None] == depth) & active[:, None]).sum(0))
 
     def trace(
         self, prefill_seconds: float, decode_seconds: float, tokens: Tensor, recording_seconds: float = 0.0
     ) -> DecodingTrace:
         """Make the trace; its tensors are copies on the CPU."""
         # Rounds without proposals kept none.
-        self._lengths[0] = self._target_passes.sum() - self._lengths[1:].sum()
-        return DecodingTrace(
-            prefill_seconds=prefill_seconds,
-            decode_seconds=decode_seconds,
-            target_passes=_on_host(self._target_passes),
-            draft_passes=_on_host(self._draft_passes),
-            tokens=_on_host(tokens),
-            attempted=_on_host(self._attempted),
-            accepted=_on_host(self._accepted),
-            accepted_lengths=_on_host(self._lengths),
-            recording_seconds=recording_seconds,
-        )
-
-
-def _on_host(counts: Tensor) -> Tensor:
-    # `cpu()` would return the tensor itself if it is on the CPU, and later counts would change it.
-    return counts.to("cpu", copy=True)
+        lengths = self._counts["accepted_lengths"]
+        lengths[0] = self._counts["target_passes"].sum() - lengths[1:].sum()
+        # `cpu()` would not copy tensors of the CPU, and later counts would change them.
+        counts = {**self._counts, "tokens": tokens}
+        copies: dict[str, Any] = {name: count.to("cpu", copy=True) for name, count in counts.items()}
+        return DecodingTrace(prefill_seconds, decode_seconds, **copies, recording_seconds=recording_seconds)

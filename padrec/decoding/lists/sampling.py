@@ -110,11 +110,6 @@ class Choice:
     sampling: Sampling
     noise: Tensor | None
 
-    @property
-    def cuts_off(self) -> bool:
-        """Whether tokens that are allowed cannot be chosen for want of probability; a greedy choice takes the best."""
-        return self.noise is not None and (self.sampling.top_k is not None or self.sampling.top_p < 1)
-
     def choose(self, log_probs: Tensor, depths: Tensor) -> Tensor:
         """The token with the highest score after every node, int64 `[B, N]`; arguments as in `scores`."""
         return self.scores(log_probs, depths).argmax(-1)

@@ -15,6 +15,8 @@ from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.constraint import FreeDecoding
 from padrec.decoding.lists.list_state import ListState
 
+KnownConstraint = CatalogConstraint | FreeDecoding
+
 
 class States(NamedTuple):
     """A `ListState`, or a `CatalogState`."""
@@ -52,7 +54,7 @@ class Lists(NamedTuple):
     separator: int
 
 
-def list_arguments(constraint: CatalogConstraint | FreeDecoding) -> dict[str, Any]:
+def list_arguments(constraint: KnownConstraint) -> dict[str, Any]:
     """Arguments `trie` (None without a catalog), `lists` and `SEPARATED`."""
     vocabulary, trie, length = constraint.vocabulary, None, 0
     if isinstance(constraint, CatalogConstraint):

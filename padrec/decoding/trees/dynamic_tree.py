@@ -10,6 +10,7 @@ from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice, Guess
 from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion
+from padrec.decoding.trees.tree_growth import TreeShape
 from padrec.decoding.trees.tree_operations import TreeOperations
 
 
@@ -43,7 +44,7 @@ class DynamicTree(TreeExpansion):
         self.depth = depth
         self.greedy_temperature = greedy_temperature
         self.width = width
-        self.nodes = min(nodes, 1 + width + (depth - 1) * width * width)
+        self.nodes = min(nodes, 1 + TreeShape(width, depth, nodes).n_candidates)
         self.leaves = 1 if width == 1 else self.nodes - 1
         self.draft_rows = (depth - 1) * width
         self.draft_passes = depth
@@ -59,7 +60,7 @@ class DynamicTree(TreeExpansion):
     ) -> TokenTree:
         """See `TreeExpansion.expand`."""
         guess = Guess.of(choice.sampling, self.greedy_temperature)
-        growth = operations.grow(root, state, constraint, guess, self.width, self.depth, self.nodes)
+        growth = operations.grow(root, state, constraint, guess, TreeShape(self.width, self.depth, self.nodes))
         logits = steps.root_logits()[:, None]
         for depth in range(self.depth):
             if depth > 0:

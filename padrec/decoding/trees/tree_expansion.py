@@ -56,7 +56,6 @@ class DraftSteps(Protocol):
 
     def root_logits(self) -> Tensor:
         """Logits of the token after the root, `[B, V]`; called first in a round, or not at all."""
-        ...
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         """Read the nodes of one depth.
@@ -71,7 +70,6 @@ class DraftSteps(Protocol):
         Returns:
             Logits of the token after each node, `[B, k, V]`.
         """
-        ...
 
 
 class RootOnly(TreeExpansion):

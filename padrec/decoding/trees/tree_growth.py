@@ -13,6 +13,19 @@ from padrec.decoding.lists.sampling import Guess, masked_log_softmax
 from padrec.decoding.lists.token_tree import TokenTree
 
 
+class TreeShape(NamedTuple):
+    """The shape of a dynamic tree."""
+
+    width: int  # children of each node, and nodes of a frontier
+    depth: int  # how often the tree grows
+    nodes: int  # including the root; at most as many as grow
+
+    @property
+    def n_candidates(self) -> int:
+        """Nodes that grow, without the root."""
+        return self.width + (self.depth - 1) * self.width * self.width
+
+
 class TreeGrowth:
     """A growing tree, in plain PyTorch for every constraint; arguments as in `TreeOperations.grow`.
 
@@ -25,16 +38,9 @@ class TreeGrowth:
     parents: Tensor
 
     def __init__(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[Any],
-        guess: Guess,
-        width: int,
-        nodes: int,
+        self, root: Tensor, state: ListState, constraint: Constraint[Any], guess: Guess, shape: TreeShape
     ) -> None:
-        self._root, self._state, self._constraint, self._guess = root, state, constraint, guess
-        self._width, self._nodes = width, nodes
+        self._root, self._state, self._constraint, self._guess, self._shape = root, state, constraint, guess, shape
         self._levels: list[_Level] = []
 
     @property
@@ -56,13 +62,13 @@ class TreeGrowth:
         else:
             scores = torch.zeros(len(logits), 1, dtype=torch.float32, device=logits.device)
             states = self._state.unsqueeze()
-        level = _grow(logits, scores, states, self._constraint, self._guess, noise, self._width)
+        level = _grow(logits, scores, states, self._constraint, self._guess, noise, self._shape.width)
         self._levels.append(level)
         self.frontier, self.parents = level.frontier, level.parents
 
     def tree(self) -> TokenTree:
         """Make the tree of the root and the best nodes."""
-        return _assemble(self._root, self._state, self._levels, self._constraint, self._nodes)
+        return _assemble(self._root, self._state, self._levels, self._constraint, self._shape.nodes)
 
 
 class _Level(NamedTuple):

@@ -13,21 +13,14 @@ from padrec.decoding.lists.constraint import Constraint, FreeDecoding
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Guess
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.trees.tree_growth import TreeGrowth
+from padrec.decoding.trees.tree_growth import TreeGrowth, TreeShape
 
 
 class TreeOperations:
     """Tree operations in plain PyTorch; `TritonTreeOperations` has the same in GPU kernels."""
 
     def grow(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[Any],
-        guess: Guess,
-        width: int,
-        depth: int,
-        nodes: int,
+        self, root: Tensor, state: ListState, constraint: Constraint[Any], guess: Guess, shape: TreeShape
     ) -> TreeGrowth:
         """Begin a tree for each row.
 
@@ -36,11 +29,9 @@ class TreeOperations:
             state: list states after the root, `[B]`.
             constraint: which tokens are allowed.
             guess: how the draft guesses the target's choices.
-            width: children of each node, and nodes of a frontier.
-            depth: how often the tree will grow.
-            nodes: nodes of the tree, including the root; at most as many as will grow.
+            shape: the tree's shape.
         """
-        return TreeGrowth(root, state, constraint, guess, width, nodes)
+        return TreeGrowth(root, state, constraint, guess, shape)
 
     def add_forced_runs(self, tree: TokenTree, constraint: Constraint[Any], leaves: int, length: int) -> TokenTree:
         """Add the forced tokens after the `leaves` best leaves, `length` nodes to each; the rest are not present."""

@@ -40,7 +40,7 @@ def constraint_of(name: str, vocabulary: SemanticIDVocabulary) -> Constraint[Lis
 
 @dataclass
 class SameSteps:
-    """A draft with the same logits behind every node."""
+    """A draft with the same logits after every node."""
 
     logits: torch.Tensor
 
@@ -222,7 +222,7 @@ def test_a_temperature_that_cannot_divide_is_refused(temperature: float) -> None
 
 
 def test_sharper_guesses_make_deeper_trees() -> None:
-    """Tokens of 0.6 and 0.4 behind every node: the best two nodes are siblings, or a chain where 0.6 counts more."""
+    """Tokens of 0.6 and 0.4 after every node: the best two nodes are siblings, or a chain where 0.6 counts more."""
     vocabulary = SemanticIDVocabulary((2,), separator=False)
     logits = torch.full((vocabulary.size,), -torch.inf)
     logits[-2:] = torch.tensor([0.6, 0.4]).log()

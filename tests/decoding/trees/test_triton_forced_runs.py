@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from padrec.catalog import CatalogTrie, SemanticIDVocabulary
 from padrec.decoding import CatalogConstraint, Constraint, ForcedRuns, TokenTree
 from padrec.decoding.lists.sampling import Guess
-from padrec.decoding.trees.tree_growth import TreeGrowth
+from padrec.decoding.trees.tree_growth import TreeGrowth, TreeShape
 from padrec.decoding.trees.tree_operations import TreeOperations
 from padrec.decoding.trees.triton_tree_operations import TritonTreeOperations
 from tests.decoding.walked_lists import assert_same_tree, tree_on, walked
@@ -74,10 +74,10 @@ def test_any_tree_gets_the_forced_tokens_of_plain_pytorch(
 
 def grown(constraint: CatalogConstraint, steps: list[int], shape: tuple[int, int, int], seed: int) -> TokenTree:
     """A tree of this width, depth and number of nodes, of lists that are that many steps long."""
-    (width, depth, nodes), batch, size = shape, len(steps), constraint.vocabulary.size
+    (width, depth, _), batch, size = shape, len(steps), constraint.vocabulary.size
     generator = torch.Generator().manual_seed(seed)
     state, plain = walked(constraint, steps, seed), cast(Constraint[Any], constraint)
-    growth = TreeGrowth(torch.arange(batch), state, plain, Guess(0.5, 0.0), width, nodes)
+    growth = TreeGrowth(torch.arange(batch), state, plain, Guess(0.5, 0.0), TreeShape(*shape))
     for level in range(depth):
         growth.grow(torch.randn(batch, 1 if level == 0 else width, size, generator=generator), None)
     return growth.tree()

@@ -1,7 +1,7 @@
 """The growth of a dynamic tree: best tokens after a node, best children of a depth, tree of the best.
 
 `candidates` are all nodes that grow, one depth after the other; `frontier` are the nodes that the draft reads next. For
-the tuples see `triton_growth.py`.
+the tuples see `triton_tree_operations.py`.
 """
 
 import triton
@@ -20,7 +20,6 @@ def guess_kernel(
     trie,
     lists,
     candidates,
-    gains,
     n_nodes,
     n_tokens,
     n_candidates,
@@ -35,7 +34,7 @@ def guess_kernel(
     BLOCK_K: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """The best tokens after each node; one program for a node."""
+    """The best tokens after each node, scored without the node's own score; one program for a node."""
     # The kernel that computes the logits lets this one start when all other input is there.
     let_next_start(EARLY, True)
     program = tl.program_id(0).to(tl.int64)
@@ -63,12 +62,11 @@ def guess_kernel(
         token, child, _ = steps(best, start, end, is_leaf, trie, lists, SEPARATED)
         tl.store(candidates.children + dst, child, rank < K)
     tl.store(candidates.tokens + dst, token, rank < K)
-    tl.store(gains + program * K + rank, gain, rank < K)
+    tl.store(candidates.scores + dst, gain, rank < K)
 
 
 @triton.jit
 def frontier_kernel(
-    gains,
     scores,
     states,
     trie,
@@ -91,14 +89,14 @@ def frontier_kernel(
     let_next_start(EARLY, True)
     row = tl.program_id(0).to(tl.int64)
     index = tl.arange(0, BLOCK)
-    n = n_nodes * WIDTH
-    inside = index < n
+    inside = index < n_nodes * WIDTH
     score = tl.zeros([BLOCK], tl.float32)
     if scores is not None:
         score = tl.load(scores + row * state_stride + index // WIDTH, inside, 0.0)
     wait_for_input(EARLY, True)
-    score += tl.load(gains + row * n + index, inside, 0.0)
-    tl.store(candidates.scores + row * n_candidates + index, score, inside)
+    total = candidates.scores + row * n_candidates + index
+    score += tl.load(total, inside, 0.0)
+    tl.store(total, score, inside)
     best_score, best = largest(score, inside, WIDTH, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
     taken = rank < WIDTH
