@@ -19,30 +19,26 @@ from padrec.decoding.layers.prompts import Branches, Prompts
 from padrec.decoding.layers.runner import TransformersRunner, check_logits
 from padrec.decoding.layers.transformers_layers import PreallocatedCache, TransformersLayers, additive_mask
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogState
-from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose
-from padrec.decoding.lists.constraint import Constraint, Continuations
+from padrec.decoding.lists.constraint import Constraint, Continuations, FreeDecoding
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
-from padrec.decoding.lists.free_decoding import FreeDecoding
-from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.list_state import ListState, concatenate
 from padrec.decoding.lists.recommendations import Recommendations
-from padrec.decoding.lists.request import Request
+from padrec.decoding.lists.request import ListRequest, Request, TextRequest
 from padrec.decoding.lists.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
-from padrec.decoding.lists.text_request import TextRequest
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.lists.verification import VerificationRule
+from padrec.decoding.lists.verification import (
+    ChosenTokens,
+    VerificationRule,
+    choose,
+)
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from padrec.decoding.rounds.list_buffer import ListBuffer
 from padrec.decoding.rounds.rounds import Rounds
-from padrec.decoding.trees.catalog_draft import CatalogDraft
-from padrec.decoding.trees.chain import Chain
-from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, HostDraftSession, Observation
-from padrec.decoding.trees.dynamic_tree import DynamicTree
-from padrec.decoding.trees.forced_runs import ForcedRuns
-from padrec.decoding.trees.root_only import RootOnly
+from padrec.decoding.trees.draft import CatalogDraft, Draft, DraftPlan, DraftSession, HostDraftSession, Observation
+from padrec.decoding.trees.dynamic_tree import Chain, DynamicTree
 from padrec.decoding.trees.static_tree import StaticTree
-from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion
-from padrec.decoding.trees.tree_operations import TreeOperations
+from padrec.decoding.trees.tree_expansion import DraftSteps, RootOnly, TreeExpansion
+from padrec.decoding.trees.tree_operations import ForcedRuns, TreeOperations
 
 __all__ = [
     "LIST_SEARCH",

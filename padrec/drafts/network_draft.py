@@ -16,8 +16,7 @@ from padrec.decoding.layers.placement import Placement, VariableLengthLayout
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.layers.transformers_layers import LayerForward, PreallocatedCache, TransformersLayers
-from padrec.decoding.lists.list_request import ListRequest
-from padrec.decoding.lists.request import Request
+from padrec.decoding.lists.request import ListRequest, Request
 from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, Observation
 from padrec.drafts.draft_memory import DraftInputs, DraftMemory
 from padrec.drafts.draft_operations import DraftOperations, draft_operations_for

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Sequence
 from padrec.catalog import InputError
 from padrec.decoding.decoders.fastest import FastestDecoder
 from padrec.decoding.decoders.speculative import AutoregressiveDecoder, SpeculativeDecoder
-from padrec.decoding.lists.list_request import ListRequest
-from padrec.decoding.trees.chain import Chain
+from padrec.decoding.lists.request import ListRequest
 from padrec.decoding.trees.draft import Draft
-from padrec.decoding.trees.dynamic_tree import DynamicTree
+from padrec.decoding.trees.dynamic_tree import Chain, DynamicTree
 from padrec.decoding.trees.tree_expansion import TreeExpansion
 
 # Trees of at most this many nodes are also tried without forced tokens.

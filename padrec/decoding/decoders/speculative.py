@@ -9,12 +9,10 @@ from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.verification import ExactVerification, VerificationRule
 from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape, ShapeSession
 from padrec.decoding.rounds.rounds import Rounds
-from padrec.decoding.trees.catalog_draft import CatalogDraft
-from padrec.decoding.trees.draft import Draft, DraftPlan
+from padrec.decoding.trees.draft import CatalogDraft, Draft, DraftPlan
 from padrec.decoding.trees.dynamic_tree import DynamicTree
-from padrec.decoding.trees.forced_runs import ForcedRuns
-from padrec.decoding.trees.root_only import RootOnly
-from padrec.decoding.trees.tree_expansion import TreeExpansion
+from padrec.decoding.trees.tree_expansion import RootOnly, TreeExpansion
+from padrec.decoding.trees.tree_operations import ForcedRuns
 
 R = TypeVar("R")
 

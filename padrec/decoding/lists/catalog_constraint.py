@@ -1,4 +1,4 @@
-"""The catalog constraint as a state on the device."""
+"""The catalog constraint: lists of distinct items that exist."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,17 @@ from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding.lists.constraint import Continuations
 from padrec.decoding.lists.list_state import ListState
 
+_COMMON = 0.01  # share of the leaves
+
 
 @dataclass(frozen=True)
 class CatalogState(ListState):
-    """A list's place in the catalog.
+    """A list's position in the catalog.
 
     Attributes:
-        node: trie node of the item under way, int64 `[*]`; a leaf while its separator is due.
-        used: leaves already in the list, int64 `[*, K]`, `n_leaves` where free.
-        count: items completed, int64 `[*]`.
+        node: trie node of the current item, int64 `[*]`; a leaf if its separator comes next.
+        used: leaves already in the list, int64 `[*, K]`, padded with `n_leaves`.
+        count: completed items, int64 `[*]`.
     """
 
     node: Tensor
@@ -25,16 +27,12 @@ class CatalogState(ListState):
     count: Tensor
 
 
-# Of all leaves: rounds have room for forced runs as long as so many end with.
-_COMMON = 0.01
-
-
 class CatalogConstraint:
-    """Lists of K distinct items that exist.
+    """Allows lists of K distinct items of the catalog.
 
-    *Valid*: only the trie's children may follow a node, only the separator a whole item. *Distinct*: a child stays
-    allowed while it has more leaves than the list has already used below it, so no list repeats an item or runs into
-    a dead end. After K items nothing is allowed.
+    A node may be followed by its children in the trie, a complete item by the separator. A child is allowed only while
+    it has more leaves than the list has used below it, so no list repeats an item or reaches a dead end. After K items
+    nothing is allowed. `longest_run` is that of at least 1 % of the leaves.
 
     Args:
         trie: the catalog's trie, on the decoding device.
@@ -53,24 +51,19 @@ class CatalogConstraint:
         self.trie = trie
         self.vocabulary = vocabulary
         self.list_length = list_length
+        # Every pass pays for the room, so rare long runs get none.
         runs = trie.forced_run_lengths() + int(vocabulary.separator)
-        # Room that hardly any item needs would be paid for in every pass.
         common = [int((runs >= length).sum()) >= _COMMON * trie.n_leaves for length in range(vocabulary.item_length)]
-        self._longest_run = max(length for length, is_common in enumerate(common) if is_common)
-
-    @property
-    def longest_run(self) -> int:
-        """The longest run of forced tokens that at least one leaf in a hundred ends with."""
-        return self._longest_run
+        self.longest_run = max(length for length, is_common in enumerate(common) if is_common)
 
     def initial(self, batch: int, device: torch.device) -> CatalogState:
-        """States `[batch]` of lists that have not begun."""
+        """States `[batch]` of empty lists."""
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
         used = torch.full((batch, self.list_length), self.trie.n_leaves, device=device)
         return CatalogState(slot=zeros + self.vocabulary.other_slot, node=zeros, used=used, count=zeros)
 
     def continuations(self, state: CatalogState) -> Continuations:
-        """Tokens that may follow: the trie's children, and the separator where there is one."""
+        """The trie's children, and the separator if the vocabulary has one."""
         tokens, nodes, present = self.trie.children(state.node)  # [*, C]
         low, high = self.trie.low[nodes], self.trie.high[nodes]
         used = state.used[..., None, :]
@@ -84,29 +77,29 @@ class CatalogConstraint:
         return Continuations(tokens, free)
 
     def allowed(self, state: CatalogState) -> Tensor:
-        """Tokens that may follow, bool `[*, V]`."""
+        """Whether each token is allowed, bool `[*, V]`."""
         return self.continuations(state).mask(self.vocabulary.size)
 
     def forced(self, state: CatalogState) -> Tensor:
-        """The only token in the trie behind each state, int64 `[*]`, or -1.
+        """The only token that the trie allows, int64 `[*]`, or -1.
 
         A token that is forced only because the list has used up its siblings is not found.
         """
         return torch.where(state.count < self.list_length, self.trie.only_token[state.node], -1)
 
     def advance(self, state: CatalogState, token: Tensor) -> CatalogState:
-        """States after one more token each; a token that was not allowed leads to the trie's sink."""
+        """The states after one more token each; a token that is not allowed leads to the trie's sink."""
         node = self.trie.child(state.node, token)
         completed = self.trie.is_leaf(node) & (state.count < self.list_length)
-        place = torch.arange(self.list_length, device=node.device) == state.count[..., None]
-        used = torch.where(place & completed[..., None], self.trie.leaf(node)[..., None], state.used)
+        is_next = torch.arange(self.list_length, device=node.device) == state.count[..., None]
+        used = torch.where(is_next & completed[..., None], self.trie.leaf(node)[..., None], state.used)
         if self.vocabulary.separator:
-            back = self.trie.is_leaf(state.node) & (token == self.vocabulary.separator_token)
+            to_root = self.trie.is_leaf(state.node) & (token == self.vocabulary.separator_token)
         else:
-            back = completed
+            to_root = completed
         return CatalogState(
             slot=self.vocabulary.next_slot(state.slot, token),
-            node=torch.where(back, 0, node),
+            node=torch.where(to_root, 0, node),
             used=used,
             count=state.count + completed,
         )

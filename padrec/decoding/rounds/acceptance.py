@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.device.compiled import compiled
-from padrec.decoding.lists.accepted_path import accept
 from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.token_tree import TokenTree
+from padrec.decoding.lists.verification import accept
 from padrec.decoding.rounds.list_buffer import ListBuffer
 from padrec.decoding.trees.draft import Observation
 from padrec.decoding.trees.tree_expansion import TreeExpansion

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.device.compiled import compiled
-from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.sampling import Choice
+from padrec.decoding.lists.verification import ChosenTokens, choose
 
 
 class ListBuffer:

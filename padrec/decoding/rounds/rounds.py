@@ -9,9 +9,8 @@ from padrec.decoding.lists.verification import VerificationRule
 from padrec.decoding.rounds.acceptance import accept_round
 from padrec.decoding.rounds.list_buffer import ListBuffer
 from padrec.decoding.trees.draft import Draft, DraftPlan, HostDraftSession
-from padrec.decoding.trees.forced_runs import ForcedRuns
 from padrec.decoding.trees.tree_expansion import TreeExpansion
-from padrec.decoding.trees.tree_operations import tree_operations_for
+from padrec.decoding.trees.tree_operations import ForcedRuns, tree_operations_for
 
 
 class Rounds:

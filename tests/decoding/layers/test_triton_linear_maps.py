@@ -6,15 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from padrec.decoding.layers.layer_operations import LayerOperations, ResidualStream
-from padrec.decoding.layers.tiles import (
-    HELD_STEP,
-    HELD_WARPS,
-    HeldTile,
-    LinearTile,
-    Tile,
-    linear_tile,
-    streamed_tile,
-)
+from padrec.decoding.layers.tiles import HELD_STEP, HELD_WARPS, HeldTile, LinearTile, Tile, linear_tile, streamed_tile
 from padrec.decoding.layers.triton_operations import TritonOperations
 from tests.decoding.layers.exact_numbers import PLAIN, assert_close, exact, exact_norm, random_norm, random_tensor
 from tests.kernel_device import DTYPES, ON_GPU, needs_early_launch, needs_gpu

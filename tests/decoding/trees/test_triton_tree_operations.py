@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from padrec.catalog import CatalogTrie, SemanticIDVocabulary
 from padrec.decoding import CatalogConstraint, Constraint, FreeDecoding
 from padrec.decoding.lists.sampling import Guess
-from padrec.decoding.trees.tree_growth import TreeGrowth
-from padrec.decoding.trees.triton_growth import TritonGrowth
+from padrec.decoding.trees.tree_growth import TreeGrowth, TreeShape
+from padrec.decoding.trees.triton_tree_operations import TritonGrowth
 from tests.decoding.walked_lists import assert_same_tree, states_on, walked
 from tests.kernel_device import DEVICE, needs_gpu
 from tests.stubs import random_catalog
@@ -90,7 +90,7 @@ def assert_grows(
     seed: int,
 ) -> None:
     """From lists that are that many steps long, a tree of this width, depth and number of nodes."""
-    (width, depth, nodes), batch, size = shape, len(steps), constraint.vocabulary.size
+    (width, depth, _), batch, size = shape, len(steps), constraint.vocabulary.size
     there = constraint
     if isinstance(constraint, CatalogConstraint):
         trie = copy.deepcopy(constraint.trie).to(DEVICE)
@@ -98,8 +98,8 @@ def assert_grows(
     generator = torch.Generator().manual_seed(seed)
     state, root = walked(constraint, steps, seed), torch.randint(size, (batch,), generator=generator)
     guess = Guess(0.5, 2.0 if noisy else 0.0)
-    plain = TreeGrowth(root, state, cast(Constraint[Any], constraint), guess, width, nodes)
-    found = TritonGrowth(root.to(DEVICE), states_on(DEVICE, state), there, guess, width, depth, nodes)
+    plain = TreeGrowth(root, state, cast(Constraint[Any], constraint), guess, TreeShape(*shape))
+    found = TritonGrowth(root.to(DEVICE), states_on(DEVICE, state), there, guess, TreeShape(*shape))
     noise = torch.randn(batch, depth, size, generator=generator) if noisy else None
     for level in range(depth):
         n_nodes = 1 if level == 0 else width
