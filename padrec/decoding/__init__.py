@@ -46,7 +46,7 @@ from padrec.decoding.rounds.round_operations import RoundOperations
 from padrec.decoding.rounds.session import Rounds
 from padrec.decoding.trees.catalog_draft import CatalogDraft
 from padrec.decoding.trees.chain import Chain
-from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, HostDraftSession, Observation
+from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, HostDraftSession, Observation, SessionOpener
 from padrec.decoding.trees.dynamic_tree import DynamicTree
 from padrec.decoding.trees.forced_runs import ForcedRuns
 from padrec.decoding.trees.root_only import RootOnly
@@ -107,6 +107,7 @@ __all__ = [
     "RoundStatistics",
     "Rounds",
     "Sampling",
+    "SessionOpener",
     "SpeculativeDecoder",
     "StaticTree",
     "Stopwatch",

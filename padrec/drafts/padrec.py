@@ -18,10 +18,9 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.drafts.context_alignment import Window, unroll
-from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
-from padrec.drafts.draft_weights import DraftWeights
+from padrec.drafts.draft_checkpoint import DraftCheckpoint, DraftWeights, check_target
+from padrec.drafts.feature_draft import NetworkDraft
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
-from padrec.drafts.network_draft import NetworkDraft
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
 from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
@@ -210,7 +209,7 @@ class PADRecDraft(TrainableModule):
     def _validator(self) -> DecodingSession[Recommendations]:
         if self._decoding is None:
             network = in_step_precision(self.network, self.device.type)
-            decoder = SpeculativeDecoder(NetworkDraft(network), DynamicTree())
+            decoder = SpeculativeDecoder(NetworkDraft(network, self.vocabulary), DynamicTree())
             model = in_step_precision(self.target.model, self.device.type)
             runner = TransformersRunner(model, self.target.fingerprint)
             self._decoding = decoder.bind(runner, self._list_request())

@@ -16,7 +16,7 @@ from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByS
 from padrec.decoding.rounds.list_buffer import ListBuffer
 from padrec.decoding.rounds.round_operations_for import round_operations_for
 from padrec.decoding.rounds.session import Rounds, ShapeSession
-from padrec.decoding.trees.draft import Draft, DraftPlan, HostDraftSession
+from padrec.decoding.trees.draft import Draft, DraftPlan, HostDraftSession, SessionOpener
 from padrec.decoding.trees.dynamic_tree import DynamicTree
 from padrec.decoding.trees.forced_runs import ForcedRuns
 from padrec.decoding.trees.tree_expansion import TreeExpansion
@@ -62,20 +62,32 @@ class SpeculativeDecoder(Decoder):
         return self.expansion.nodes + self._forced_runs(request).nodes
 
     def bind(self, runner: TargetRunner, request: Request[R]) -> DecodingSession[R]:
-        """Load the draft; see `Decoder.bind`."""
-        self.draft.prepare(runner, request)
+        """Bind the draft; see `Decoder.bind`."""
+        draft = self.draft.bind(runner, request)
         max_depth = self.max_depth(request)
         # A round's tree lies after the list, or the columns that keeping a path writes to, or the draft's own nodes.
         tree = max(self.nodes(request), max_depth + 1, self.expansion.draft_rows + max_depth + 1)
-        return SessionsByShape(partial(self._session, runner, request), request.n_tokens + tree)
+        return SessionsByShape(partial(self._session, runner, request, draft), request.n_tokens + tree)
 
-    def _session(self, runner: TargetRunner, request: Request[R], batch: int, capacity: int) -> DecodingSession[R]:
-        rounds = self.rounds(runner, request, batch, capacity)
+    def _session(
+        self, runner: TargetRunner, request: Request[R], draft: SessionOpener, batch: int, capacity: int
+    ) -> DecodingSession[R]:
+        rounds = self.rounds(runner, request, draft, batch, capacity)
         return ShapeSession(rounds, request, runner.model.device)
 
-    def rounds(self, runner: TargetRunner, request: Request[Any], batch: int, capacity: int) -> Rounds:
-        """What a session runs for batches of this size; `capacity` is in tokens: prompt, list and one round's tree."""
-        return _SpeculativeRounds(self, runner, request, batch, capacity, self._forced_runs(request))
+    def rounds(
+        self, runner: TargetRunner, request: Request[Any], draft: SessionOpener, batch: int, capacity: int
+    ) -> Rounds:
+        """What a session runs for one batch shape.
+
+        Args:
+            runner: the target.
+            request: what is generated.
+            draft: what `Draft.bind` returned for this target and request.
+            batch: B, rows.
+            capacity: tokens of prompt, list and one round's tree.
+        """
+        return _SpeculativeRounds(self, runner, request, draft, batch, capacity, self._forced_runs(request))
 
     def _forced_runs(self, request: Request[Any]) -> ForcedRuns:
         length = request.constraint.longest_run if self.forced_tokens else 0
@@ -90,6 +102,7 @@ class _SpeculativeRounds:
         decoder: SpeculativeDecoder,
         runner: TargetRunner,
         request: Request[Any],
+        draft: SessionOpener,
         batch: int,
         capacity: int,
         runs: ForcedRuns,
@@ -102,7 +115,7 @@ class _SpeculativeRounds:
         self._operations = round_operations_for(device, runner.model.dtype, request)
         self._target = runner.open(batch, capacity, decoder.draft.feature_layers)
         rows = max(1, self._expansion.draft_rows)
-        self._draft = decoder.draft.open(DraftPlan(runner, request, batch, capacity, rows, self._max_depth))
+        self._draft = draft(DraftPlan(runner, request, batch, capacity, rows, self._max_depth))
         self.on_host = isinstance(self._draft, HostDraftSession)
         self.lists = ListBuffer(request, batch, device)
         self.statistics = RoundStatistics(batch, request.n_slot_states, self._max_depth, device)

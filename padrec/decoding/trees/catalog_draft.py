@@ -8,7 +8,7 @@ from torch import Tensor
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TargetRunner
 from padrec.decoding.lists.request import Request
-from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, Observation
+from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, Observation, SessionOpener
 
 
 class CatalogDraft(Draft):
@@ -19,19 +19,16 @@ class CatalogDraft(Draft):
     `RootOnly` only forced tokens are proposed.
     """
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
-        """Any target will do."""
-
-    def open(self, plan: DraftPlan) -> DraftSession:
-        """See `Draft.open`."""
-        return _Indifferent(plan.batch, plan.request.vocabulary_size, plan.runner.model.device)
+    def bind(self, runner: TargetRunner, request: Request[Any]) -> SessionOpener:
+        """Serve any target; see `Draft.bind`."""
+        return _Indifferent
 
 
 class _Indifferent(DraftSession):
     """Finds all tokens alike; makes nothing for trees that ask for no logits."""
 
-    def __init__(self, batch: int, vocabulary_size: int, device: torch.device) -> None:
-        self._shape, self._device = (batch, vocabulary_size), device
+    def __init__(self, plan: DraftPlan) -> None:
+        self._shape, self._device = (plan.batch, plan.request.vocabulary_size), plan.runner.model.device
 
     def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
         """Nothing needs to be known of the prompts."""

@@ -1,7 +1,7 @@
 """The protocol of drafts: whatever proposes tokens."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -100,6 +100,10 @@ class HostDraftSession(DraftSession, Protocol):
         ...
 
 
+# What `Draft.bind` returns.
+SessionOpener = Callable[[DraftPlan], DraftSession]
+
+
 class Draft(ABC):
     """Whatever proposes tokens: a network, a retrieval pool, the catalog itself.
 
@@ -110,13 +114,13 @@ class Draft(ABC):
     feature_layers: Sequence[int] = LAST_LAYER
 
     @abstractmethod
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
-        """Get ready for this target, on its device and in its precision, before anything is timed.
+    def bind(self, runner: TargetRunner, request: Request[Any]) -> SessionOpener:
+        """Prepare for a target, on its device and in its precision, before anything is timed.
+
+        Returns:
+            Opens a session, with tensors of its own, for each batch shape. It must stay valid when the draft is bound
+            to another target.
 
         Raises:
             InputError: the draft belongs to another target or vocabulary, or cannot serve such requests.
         """
-
-    @abstractmethod
-    def open(self, plan: DraftPlan) -> DraftSession:
-        """A session for batches of one shape, with tensors of its own; called after `prepare`."""

@@ -1,6 +1,8 @@
 """Greedy and seeded speculation against autoregression, token by token."""
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +22,12 @@ from padrec.decoding import (
     Observation,
     Prompts,
     Recommendations,
+    Request,
     Sampling,
+    SessionOpener,
     SpeculativeDecoder,
     StaticTree,
+    TargetRunner,
     TransformersRunner,
     TreeExpansion,
 )
@@ -209,8 +214,8 @@ class PerfectDraft(StubDraft):
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 
-    def open(self, plan: DraftPlan) -> StubSession:
-        return PerfectSession(self, plan, self._model)
+    def bind(self, runner: TargetRunner, request: Request[Any]) -> SessionOpener:
+        return partial(PerfectSession, self, model=self._model)
 
 
 class PerfectSession(StubSession):
