@@ -8,8 +8,7 @@ import torch
 from experiments.speed.setting import large_catalog
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from padrec import ListRequest, Sampling
-from padrec.decoding import CapturedGraph, Choice
-from padrec.decoding.rounds.round_operations_for import round_operations_for
+from padrec.decoding import CapturedGraph, Choice, choose
 
 _LIST_LENGTH = 10
 # What takes microseconds is measured so many times in a row.
@@ -70,9 +69,7 @@ def _step(request: ListRequest, batch: int, count: int, device: torch.device) ->
     depths = torch.zeros(batch, count, dtype=torch.long, device=device)
     choice = Choice(Sampling(), None)
 
-    operations = round_operations_for(device, logits.dtype, request)
-
     def step() -> None:
-        operations.choose(logits, states, depths, choice, constraint)
+        choose(logits, states, depths, choice, constraint)
 
     return CapturedGraph(step, device)

@@ -18,17 +18,15 @@ from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_sec
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import SpeculativeDecoder
 from padrec.catalog import InputError
-from padrec.decoding import CapturedGraph, LayerOperations, RoundOperations
+from padrec.decoding import CapturedGraph, LayerOperations, TreeOperations
 from padrec.decoding.device.shared_shapes import roomy
 from padrec.drafts.draft_operations import DraftOperations
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
 # What is left to PyTorch in each arm: the class whose methods take over, and their names.
 _GROUPS: dict[str, tuple[type, tuple[str, ...]]] = {
-    "choice": (RoundOperations, ("choose",)),
-    "tree growth": (RoundOperations, ("grow",)),
-    "forced runs": (RoundOperations, ("add_forced_runs",)),
-    "acceptance": (RoundOperations, ("accept",)),
+    "tree growth": (TreeOperations, ("grow",)),
+    "forced runs": (TreeOperations, ("add_forced_runs",)),
     "draft inputs": (DraftOperations, ("fuse", "fuse_in_tree")),
     "linear maps": (LayerOperations, ("linear", "add", "normed")),
     "rotation": (LayerOperations, ("rotate_and_store",)),
@@ -37,7 +35,7 @@ _GROUPS: dict[str, tuple[type, tuple[str, ...]]] = {
 }
 # Where operations of each class are chosen.
 _CHOSEN_IN: dict[type, str] = {
-    RoundOperations: "padrec.decoding.decoders.speculative.round_operations_for",
+    TreeOperations: "padrec.decoding.decoders.speculative.tree_operations_for",
     DraftOperations: "padrec.drafts.feature_draft.draft_operations_for",
     LayerOperations: "padrec.decoding.layers.fused_layers.operations_for",
 }
@@ -104,13 +102,15 @@ def measure(
 def _left_to_pytorch(name: str) -> Iterator[None]:
     base, methods = _GROUPS[name]
     with ExitStack() as stack:
+        # Every layer's weights, widths and places are shapes of their own.
+        stack.enter_context(torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=2048))
         from padrec.decoding.device.early_launch import launches_early
         from padrec.decoding.layers.triton_operations import TritonOperations
-        from padrec.decoding.rounds.triton_round_operations import TritonRoundOperations
+        from padrec.decoding.trees.triton_tree_operations import TritonTreeOperations
         from padrec.drafts.triton_draft_operations import TritonDraftOperations
 
         by_kernels: dict[type, type] = {
-            RoundOperations: TritonRoundOperations,
+            TreeOperations: TritonTreeOperations,
             DraftOperations: TritonDraftOperations,
             LayerOperations: TritonOperations,
         }
@@ -123,8 +123,9 @@ def _left_to_pytorch(name: str) -> Iterator[None]:
 
 def _compiled(base: type, method: str) -> Any:  # noqa: ANN401  # a method of any signature
     plain = getattr(base, method)
-    if base is RoundOperations:
+    if base is TreeOperations:
         return plain  # compiled by itself
+    # The first argument, by whose device `compiled` decides, is the object.
     return torch.compile(plain, dynamic=False, options={"shape_padding": False})
 
 

@@ -27,11 +27,10 @@ from padrec.decoding.layers.transformers_layers import TransformersLayers
 from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
 from padrec.decoding.lists.accepted_path import AcceptedPath, accept
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogState
-from padrec.decoding.lists.chosen_tokens import ChosenTokens
+from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose
 from padrec.decoding.lists.constraint import Constraint, Continuations
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.free_decoding import FreeDecoding
-from padrec.decoding.lists.list_operations import ListOperations
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.list_state import ListState, concatenate
 from padrec.decoding.lists.recommendations import Recommendations
@@ -42,7 +41,6 @@ from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.lists.verification import ExactVerification, VerificationRule
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.rounds.round_operations import RoundOperations
 from padrec.decoding.rounds.session import Rounds
 from padrec.decoding.trees.catalog_draft import CatalogDraft
 from padrec.decoding.trees.chain import Chain
@@ -91,7 +89,6 @@ __all__ = [
     "LayerOperations",
     "LayerSession",
     "ListBuffer",
-    "ListOperations",
     "ListRequest",
     "ListState",
     "Observation",
@@ -103,7 +100,6 @@ __all__ = [
     "RepeatedDecoder",
     "Request",
     "RootOnly",
-    "RoundOperations",
     "RoundStatistics",
     "Rounds",
     "Sampling",
@@ -127,6 +123,7 @@ __all__ = [
     "additive_mask",
     "can_fuse",
     "check_logits",
+    "choose",
     "compiled",
     "concatenate",
     "gumbel_noise",

@@ -12,14 +12,15 @@ from padrec.decoding.layers.runner import TargetRunner
 from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.verification import ExactVerification, VerificationRule
+from padrec.decoding.rounds.acceptance import accept_round
 from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape
 from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.rounds.round_operations_for import round_operations_for
 from padrec.decoding.rounds.session import Rounds, ShapeSession
 from padrec.decoding.trees.draft import Draft, DraftPlan, HostDraftSession, SessionOpener
 from padrec.decoding.trees.dynamic_tree import DynamicTree
 from padrec.decoding.trees.forced_runs import ForcedRuns
 from padrec.decoding.trees.tree_expansion import TreeExpansion
+from padrec.decoding.trees.tree_operations import tree_operations_for
 
 R = TypeVar("R")
 
@@ -112,7 +113,7 @@ class _SpeculativeRounds:
         self._max_depth = decoder.max_depth(request)
         self.most_tokens = self._max_depth + 1
         device = runner.model.device
-        self._operations = round_operations_for(device, runner.model.dtype, request)
+        self._operations = tree_operations_for(device, runner.model.dtype, request.constraint)
         self._target = runner.open(batch, capacity, decoder.draft.feature_layers)
         rows = max(1, self._expansion.draft_rows)
         self._draft = draft(DraftPlan(runner, request, batch, capacity, rows, self._max_depth))
@@ -124,7 +125,7 @@ class _SpeculativeRounds:
         """See `Rounds.start`."""
         logits, features = self._target.prefill(prompts)
         self.statistics.reset()
-        self.lists.begin(logits, keys, self._operations)
+        self.lists.begin(logits, keys)
         self._draft.begin(prompts, features, self.lists.last, self.lists.state.slot)
 
     def look_up(self, prompts: Prompts) -> None:
@@ -138,17 +139,19 @@ class _SpeculativeRounds:
 
     def round(self) -> None:
         """See `Rounds.round`."""
-        lists, constraint, operations = self.lists, self._constraint, self._operations
+        lists, constraint, statistics = self.lists, self._constraint, self.statistics
         with Phase.ACCEPTANCE.named():
             choice = lists.choice(self._max_depth)
         with Phase.TREE_BUILDING.named():
-            tree = self._expansion.expand(lists.last, lists.state, constraint, choice, self._draft, operations)
-            tree = self._runs.extend(tree, constraint, operations)
+            tree = self._expansion.expand(lists.last, lists.state, constraint, choice, self._draft, self._operations)
+            tree = self._runs.extend(tree, constraint, self._operations)
         with Phase.TARGET_PASS.named():
             logits, features = self._target.verify(tree)
         with Phase.ACCEPTANCE.named():
-            chosen = self._rule.emit(tree, logits, choice, constraint, operations)
-            accepted = operations.accept(tree, chosen, lists, self.statistics, self._expansion)
+            chosen = self._rule.emit(tree, logits, choice, constraint)
+            accepted = accept_round(
+                chosen.tokens, chosen.log_probs, chosen.states, tree, lists, statistics, self._expansion
+            )
         with Phase.KEEPING.named():
             self._target.commit(accepted.path, accepted.count)
             self._draft.observe(accepted.observation(features))

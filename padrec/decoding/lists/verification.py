@@ -4,9 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from padrec.decoding.lists.chosen_tokens import ChosenTokens
+from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose
 from padrec.decoding.lists.constraint import Constraint
-from padrec.decoding.lists.list_operations import ListOperations
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice
 from padrec.decoding.lists.token_tree import TokenTree
@@ -26,24 +25,16 @@ class VerificationRule(ABC):
     lossless: bool
 
     @abstractmethod
-    def emit(
-        self,
-        tree: TokenTree,
-        logits: Tensor,
-        choice: Choice,
-        constraint: Constraint[ListState],
-        operations: ListOperations,
-    ) -> ChosenTokens:
+    def emit(self, tree: TokenTree, logits: Tensor, choice: Choice, constraint: Constraint[ListState]) -> ChosenTokens:
         """The token after every node, its log-probability under the target, and the list states after it.
 
-        On a GPU this is recorded: shapes must not depend on values, and no value may be asked for on the host.
+        On a GPU this is captured: shapes must not depend on values, and no value may be asked for on the host.
 
         Args:
             tree: the proposals.
             logits: of the target at every node, `[B, N, V]`.
             choice: what decides the target's own tokens of this round.
             constraint: what lists may continue with.
-            operations: compute the target's own choice, by kernels where the device has them.
         """
 
 
@@ -59,13 +50,6 @@ class ExactVerification(VerificationRule):
 
     lossless = True
 
-    def emit(
-        self,
-        tree: TokenTree,
-        logits: Tensor,
-        choice: Choice,
-        constraint: Constraint[ListState],
-        operations: ListOperations,
-    ) -> ChosenTokens:
+    def emit(self, tree: TokenTree, logits: Tensor, choice: Choice, constraint: Constraint[ListState]) -> ChosenTokens:
         """The target's choice; see `VerificationRule.emit`."""
-        return operations.choose(logits, tree.states, tree.depths, choice, constraint)
+        return choose(logits, tree.states, tree.depths, choice, constraint)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.device.compiled import compiled
-from padrec.decoding.lists.chosen_tokens import ChosenTokens
-from padrec.decoding.lists.list_operations import ListOperations
+from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.sampling import Choice
@@ -36,19 +35,18 @@ class ListBuffer:
         self._start = request.constraint.initial(batch, device)  # of all lists; its tensors may share memory
         self.state = self._start.clone()  # [B] after `last`
 
-    def begin(self, logits: Tensor, keys: Tensor, operations: ListOperations) -> None:
+    def begin(self, logits: Tensor, keys: Tensor) -> None:
         """Begin new lists.
 
         Args:
             logits: target logits after the prompts, `[B, V]`.
             keys: one random key for each list, int64 `[B]`.
-            operations: choose the first tokens.
         """
         # Noise and choice are made outside of what is compiled, since they are compiled by themselves.
         request, first = self.request, torch.zeros_like(keys)
         choice = request.sampling.choice(keys, first, 0, request.vocabulary_size)
         state = self._start.unsqueeze()
-        _begin(keys, operations.choose(logits[:, None], state, first[:, None], choice, request.constraint), self)
+        _begin(keys, choose(logits[:, None], state, first[:, None], choice, request.constraint), self)
 
     def clear(self, keys: Tensor) -> None:
         """Empty all lists; see `begin`."""

@@ -1,11 +1,15 @@
-"""The operations of a round, second part: trees that grow, and their forced tokens."""
+"""The operations of a round that kernels speed up: trees that grow, and their forced tokens."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from padrec.decoding.device.compiled import compiled
+from padrec.decoding.device.early_launch import has_kernels
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.constraint import Constraint
-from padrec.decoding.lists.list_operations import ListOperations
+from padrec.decoding.lists.free_decoding import FreeDecoding
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Guess
 from padrec.decoding.lists.token_tree import TokenTree
@@ -13,8 +17,8 @@ from padrec.decoding.trees.growth import Growth
 from padrec.decoding.trees.tree_growth import TreeGrowth
 
 
-class TreeOperations(ListOperations):
-    """What a round computes of lists and trees, in plain PyTorch; see `ListOperations`."""
+class TreeOperations:
+    """How trees grow, in plain PyTorch; `TritonTreeOperations` does the same by GPU kernels."""
 
     def grow(
         self,
@@ -47,6 +51,16 @@ class TreeOperations(ListOperations):
         Nodes that are not forced are not present.
         """
         return _with_forced_runs(tree.tokens, tree, constraint, leaves, length)
+
+
+def tree_operations_for(device: torch.device, dtype: torch.dtype, constraint: Constraint[Any]) -> TreeOperations:
+    """Kernels where the device runs them and they know the constraint, else plain PyTorch."""
+    # Exact types: a subclass may decide otherwise than the kernels do.
+    if type(constraint) in (CatalogConstraint, FreeDecoding) and has_kernels(device, dtype):
+        from padrec.decoding.trees.triton_tree_operations import TritonTreeOperations
+
+        return TritonTreeOperations()
+    return TreeOperations()
 
 
 @compiled

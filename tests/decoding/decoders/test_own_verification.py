@@ -15,13 +15,13 @@ from padrec.decoding import (
     ChosenTokens,
     Constraint,
     DynamicTree,
-    ListOperations,
     ListRequest,
     ListState,
     SpeculativeDecoder,
     TokenTree,
     TransformersRunner,
     VerificationRule,
+    choose,
     masked_log_softmax,
 )
 from tests.reference import forward, prompt_tokens
@@ -40,14 +40,7 @@ class TopKVerification(VerificationRule):
 
     lossless = False
 
-    def emit(
-        self,
-        tree: TokenTree,
-        logits: Tensor,
-        choice: Choice,
-        constraint: Constraint[ListState],
-        operations: ListOperations,
-    ) -> ChosenTokens:
+    def emit(self, tree: TokenTree, logits: Tensor, choice: Choice, constraint: Constraint[ListState]) -> ChosenTokens:
         log_probs = masked_log_softmax(logits, constraint.allowed(tree.states))  # [B, N, V]
         least = log_probs.topk(self.k).values[..., -1]
         at_parent = log_probs.gather(1, tree.parents[..., None].expand_as(log_probs))
@@ -60,7 +53,7 @@ class TopKVerification(VerificationRule):
         node = torch.arange(tree.tokens.shape[1], device=tree.tokens.device)
         is_child = (tree.parents[:, None] == node[:, None]) & (node > 0) & on_path[:, None]
         best, child = torch.where(is_child, reach[:, None], -1).max(-1)  # [B, N], of equal ones any
-        chosen = operations.choose(logits, tree.states, tree.depths, choice, constraint).tokens
+        chosen = choose(logits, tree.states, tree.depths, choice, constraint).tokens
         tokens = torch.where(best >= 0, tree.tokens.gather(1, child), chosen)
         return ChosenTokens(
             tokens, log_probs.gather(-1, tokens[..., None])[..., 0].float(), constraint.advance(tree.states, tokens)

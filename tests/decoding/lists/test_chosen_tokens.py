@@ -1,23 +1,18 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from padrec.catalog import CatalogTrie, SemanticIDVocabulary
+from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
-    CatalogConstraint,
     Constraint,
     FreeDecoding,
     ListRequest,
     ListState,
     Sampling,
+    choose,
     masked_log_softmax,
 )
-from padrec.decoding.lists.list_operations import ListOperations
-from padrec.decoding.lists.text_request import TextRequest
-from padrec.decoding.rounds.round_operations import RoundOperations
-from padrec.decoding.rounds.round_operations_for import round_operations_for
 from tests.stubs import random_catalog
 
 _SIZES = (3, 4)
@@ -46,36 +41,10 @@ def test_the_best_allowed_token_is_chosen_and_the_state_moves_behind_it(
     for path in ([], item[:1], item):
         states = nodes_of(constraint, 2, path)
         choice = sampling.choice(keys, torch.full((2,), len(path)), 0, _VOCABULARY.size)
-        found = ListOperations().choose(logits, states, depths, choice, constraint)
+        found = choose(logits, states, depths, choice, constraint)
         log_probs = masked_log_softmax(logits, constraint.allowed(states))
         assert found.tokens.tolist() == choice.scores(log_probs, depths).argmax(-1).tolist()
         assert torch.equal(found.log_probs, log_probs.gather(-1, found.tokens[..., None])[..., 0])
         assert (found.log_probs > -torch.inf).all()
         behind = constraint.advance(states, found.tokens)
         assert all(torch.equal(getattr(found.states, name), value) for name, value in vars(behind).items())
-
-
-class Lenient(CatalogConstraint):
-    """Allows what its catalog does not."""
-
-    def allowed(self, state: ListState) -> None:  # type: ignore[override]
-        return None
-
-
-@pytest.mark.parametrize(
-    ("device", "dtype", "expected"),
-    [("cuda", torch.bfloat16, True), ("cuda", torch.float64, False), ("cpu", torch.float32, False)],
-)
-def test_kernels_compute_rounds_where_the_device_has_them_and_they_know_the_constraint(
-    device: str, dtype: torch.dtype, expected: bool
-) -> None:
-    pytest.importorskip("triton")
-
-    def by_kernels(constraint: Constraint[Any]) -> bool:
-        request = replace(_REQUEST, constraint=constraint)
-        return type(round_operations_for(torch.device(device), dtype, request)) is not RoundOperations
-
-    assert by_kernels(_REQUEST.constraint) == by_kernels(FreeDecoding(_VOCABULARY)) == expected
-    assert not by_kernels(Lenient(CatalogTrie(_REQUEST.catalog, _VOCABULARY), _VOCABULARY, 3))
-    text = TextRequest(_VOCABULARY.size, n_tokens=4, stop_tokens=(2,))
-    assert type(round_operations_for(torch.device(device), dtype, text)) is RoundOperations

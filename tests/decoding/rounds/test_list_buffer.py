@@ -5,7 +5,6 @@ import torch
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.decoding import CatalogConstraint, FreeDecoding, ListBuffer, ListRequest, Recommendations, Sampling
-from padrec.decoding.lists.list_operations import ListOperations
 
 _CATALOG = Catalog(torch.tensor([[0, 0], [0, 1], [1, 1], [1, 1]]), ["a", "b", "c", "d"])
 _VOCABULARY = SemanticIDVocabulary([2, 2])
@@ -42,7 +41,7 @@ def buffer_of(n_rows: int) -> ListBuffer:
     logits = torch.zeros(n_rows, _VOCABULARY.size)
     logits[:, 4] = 9
     lists = ListBuffer(request, n_rows, torch.device("cpu"))
-    lists.begin(logits, torch.zeros(n_rows, dtype=torch.long), ListOperations())
+    lists.begin(logits, torch.zeros(n_rows, dtype=torch.long))
     return lists
 
 
@@ -70,5 +69,5 @@ def test_an_end_token_at_once_ends_the_list() -> None:
     logits = torch.zeros(1, _VOCABULARY.size)
     logits[:, _VOCABULARY.eos_token] = 9
     lists = ListBuffer(request, 1, torch.device("cpu"))
-    lists.begin(logits, torch.zeros(1, dtype=torch.long), ListOperations())
+    lists.begin(logits, torch.zeros(1, dtype=torch.long))
     assert (lists.finished.tolist(), lists.lengths.tolist()) == ([True], [1])

@@ -1,45 +1,43 @@
-"""The operations of a round, last part: acceptance."""
+"""Acceptance: what a round keeps of its tree, and what becomes of the lists."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.lists.accepted_path import accept
-from padrec.decoding.lists.chosen_tokens import ChosenTokens
 from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.rounds.accepted import Accepted
 from padrec.decoding.rounds.list_buffer import ListBuffer
+from padrec.decoding.trees.draft import Observation
 from padrec.decoding.trees.tree_expansion import TreeExpansion
-from padrec.decoding.trees.tree_operations import TreeOperations
 
 
-class RoundOperations(TreeOperations):
-    """All that a round computes beside the passes of target and draft, in plain PyTorch; see `ListOperations`."""
+@dataclass(frozen=True)
+class Accepted:
+    """What a round kept of a tree.
 
-    def accept(
-        self,
-        tree: TokenTree,
-        chosen: ChosenTokens,
-        lists: ListBuffer,
-        statistics: RoundStatistics,
-        expansion: TreeExpansion,
-    ) -> Accepted:
-        """Add the tokens that a round emits to the lists, and count them.
+    Attributes:
+        path: nodes kept, the root first, int64 `[B, D + 1]`; see `AcceptedPath`.
+        emitted: the tokens after them, int64 `[B, D + 1]`.
+        slots: the slots of those tokens, int64 `[B, D + 1]`.
+        count: tokens written to the lists, int64 `[B]`; entries after that many are arbitrary.
+    """
 
-        Args:
-            tree: the proposals.
-            chosen: the token after every node, by the verification rule.
-            lists: written to.
-            statistics: counted in.
-            expansion: how the tree was made.
-        """
-        return _accept(chosen.tokens, chosen.log_probs, chosen.states, tree, lists, statistics, expansion)
+    path: Tensor
+    emitted: Tensor
+    slots: Tensor
+    count: Tensor
+
+    def observation(self, features: Tensor) -> Observation:
+        """What a draft learns, from the target's features of all nodes, `[B, N, d]`."""
+        return Observation(features, self.path, self.emitted, self.slots, self.count)
 
 
 @compiled
-def _accept(
+def accept_round(
     tokens: Tensor,
     log_probs: Tensor,
     states: ListState,
@@ -48,6 +46,17 @@ def _accept(
     statistics: RoundStatistics,
     expansion: TreeExpansion,
 ) -> Accepted:
+    """Add the tokens that a round emits to the lists, and count them.
+
+    Args:
+        tokens: the token after every node, by the verification rule; see `ChosenTokens`.
+        log_probs: see `ChosenTokens`.
+        states: see `ChosenTokens`.
+        tree: the proposals.
+        lists: written to.
+        statistics: counted in.
+        expansion: how the tree was made.
+    """
     active = ~lists.finished
     statistics.add_round(active, expansion.draft_passes)
     if tree.max_depth == 0:
