@@ -27,7 +27,7 @@ from padrec.evaluation.report import check_writable, markdown_table, write_repor
 _GROUPS: dict[str, tuple[type, tuple[str, ...]]] = {
     "tree growth": (TreeOperations, ("grow",)),
     "forced runs": (TreeOperations, ("add_forced_runs",)),
-    "draft inputs": (DraftOperations, ("fuse", "fuse_in_tree")),
+    "draft inputs": (DraftOperations, ("fuse",)),
     "linear maps": (LayerOperations, ("linear", "add", "normed")),
     "rotation": (LayerOperations, ("rotate_and_store",)),
     "attention": (LayerOperations, ("attention",)),

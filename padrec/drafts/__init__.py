@@ -7,7 +7,7 @@ from padrec.drafts.feature_draft import FeatureDraft, NetworkDraft
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork, PositionAwareEmbedding
 from padrec.drafts.folded_fusion import FoldedFusion
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
-from padrec.drafts.padrec import PADRecDraft
+from padrec.drafts.padrec_draft import PADRecDraft
 
 __all__ = [
     "AssistantModel",

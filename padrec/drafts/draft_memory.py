@@ -10,48 +10,31 @@ from padrec.decoding.trees.draft import Observation
 
 
 class DraftInputs(NamedTuple):
-    """Tokens, each with the target's feature of the token before it.
+    """Tokens, each with the target's feature of the token before it."""
 
-    Attributes:
-        features: `[B, M, d]`.
-        tokens: int64 `[B, M]`.
-        slots: of the tokens, int64 `[B, M]`.
-        valid: number of valid tokens, int64 `[B]`.
-    """
-
-    features: Tensor
-    tokens: Tensor
-    slots: Tensor
-    valid: Tensor
+    features: Tensor  # [B, M, d]
+    tokens: Tensor  # int64 [B, M]
+    slots: Tensor  # of the tokens, int64 [B, M]
+    valid: Tensor  # number of valid tokens, int64 [B]
 
 
 class DraftMemory:
     """The memory of one batch shape, always in the same tensors.
 
     Args:
-        batch: B, rows.
+        root: zeros, `[B, 1, d]`.
         most_kept: M, most tokens that a round emits.
-        n_units: d, values of a feature.
-        dtype: of the features.
-        device: of all tensors.
 
     Attributes:
         lengths: inputs in the KV cache, int64 `[B]`.
         root: predicted feature of the root, `[B, 1, d]`.
-        kept: what the target kept in the last round, still to be read; `M` tokens.
+        kept: the M tokens that the target kept in the last round, still to be read.
     """
 
-    def __init__(self, batch: int, most_kept: int, n_units: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.lengths = torch.zeros(batch, dtype=torch.long, device=device)
-        self.root = torch.zeros(batch, 1, n_units, dtype=dtype, device=device)
+    def __init__(self, root: Tensor, most_kept: int) -> None:
+        self.root, self.lengths = root, torch.zeros(len(root), dtype=torch.long, device=root.device)
         tokens = self.lengths[:, None].repeat(1, most_kept)
-        features = self.root.repeat(1, most_kept, 1)
-        self.kept = DraftInputs(features, tokens, tokens.clone(), self.lengths.clone())
-
-    def clear(self) -> None:
-        """Forget the last batch."""
-        self.lengths.zero_()
-        self.kept.valid.zero_()
+        self.kept = DraftInputs(root.repeat(1, most_kept, 1), tokens, tokens.clone(), self.lengths.clone())
 
     def remember(self, seen: Observation) -> None:
         """Store what the target kept."""
@@ -66,10 +49,9 @@ class DraftMemory:
 def _remember(
     node_features: Tensor, path: Tensor, tokens: Tensor, slots: Tensor, count: Tensor, kept: DraftInputs
 ) -> None:
-    kept.features.copy_(node_features.gather(1, path[..., None].expand(-1, -1, node_features.shape[-1])))
-    kept.tokens.copy_(tokens)
-    kept.slots.copy_(slots)
-    kept.valid.copy_(count)
+    features = node_features.gather(1, path[..., None].expand(-1, -1, node_features.shape[-1]))
+    for own, new in zip(kept, (features, tokens, slots, count), strict=True):
+        own.copy_(new)
 
 
 @compiled

@@ -10,33 +10,20 @@ from padrec.decoding.device.early_launch import has_kernels
 
 
 class Gate(NamedTuple):
-    """The gate of PAD-Rec's step embedding; see `FoldedFusion`.
+    """The gate of PAD-Rec's step embedding; see `FoldedFusion`."""
 
-    Attributes:
-        weight: w, `[1, d]`.
-        offset: c[v] of each token, `[V, 1]`.
-        step_embedding: Q[step], `[d]`.
-    """
-
-    weight: Tensor
-    offset: Tensor
-    step_embedding: Tensor
+    weight: Tensor  # w, [1, d]
+    offset: Tensor  # c[v], [V, 1]
+    step_embedding: Tensor  # Q[step], [d]
 
 
 class TreeLevel(NamedTuple):
-    """The nodes of one depth of a draft's tree.
+    """The k nodes of one depth of a draft's tree of R nodes; p nodes are one depth above."""
 
-    Attributes:
-        parents: each node's parent among the p nodes of the depth above, int64 `[B, k]`.
-        above: the nodes that those see, bool `[B, p, R]`; None where the parent is the root, which sees none.
-        nodes: 0 … R - 1, the numbers of the tree's nodes, int64 `[R]`.
-        first: number of the first node of this depth.
-    """
-
-    parents: Tensor
-    above: Tensor | None
-    nodes: Tensor
-    first: int
+    parents: Tensor  # each node's parent among those above, int64 [B, k]
+    above: Tensor | None  # nodes that those above see, bool [B, p, R]; None for the root
+    nodes: Tensor  # 0 … R - 1, int64 [R]
+    first: int  # number of this depth's first node
 
     def of_parents(self, values: Tensor) -> Tensor:
         """Pick each node's parent from values `[B, p, *]` of the depth above: `[B, k, *]`."""
@@ -54,43 +41,30 @@ class TreeLevel(NamedTuple):
 class DraftOperations:
     """The operations in PyTorch; `TritonDraftOperations` computes them with GPU kernels."""
 
-    def fuse(self, tokens: Tensor, mapped: Tensor, table: Tensor) -> Tensor:
-        """Layer inputs after features of the target; see `FoldedFusion`.
+    def fuse(
+        self, tokens: Tensor, mapped: Tensor, table: Tensor, gate: Gate | None = None, level: TreeLevel | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Layer inputs without slot terms; see `FoldedFusion`.
 
         Args:
             tokens: int64 `[B, T]`.
-            mapped: W_f f of the feature before each token, `[B, T, d]`.
-            table: T, `[V, d]`.
-
-        Returns:
-            `[B, T, d]`.
-        """
-        return (mapped + table[tokens]).to(table.dtype)
-
-    def fuse_in_tree(
-        self, tokens: Tensor, mapped: Tensor, table: Tensor, gate: Gate | None, level: TreeLevel
-    ) -> tuple[Tensor, Tensor]:
-        """Layer inputs of one depth of a tree; see `FoldedFusion.extend`.
-
-        Args:
-            tokens: int64 `[B, k]`.
-            mapped: W_f f of the depth above, `[B, p, d]`.
-            table: T, `[V, d]`.
+            mapped: W_f f of the feature before each token, `[B, T, d]`, or of the p nodes above, `[B, p, d]`.
+            table: T[v], `[V, d]`.
             gate: None without step embeddings.
-            level: the nodes.
+            level: the T nodes, if the tokens are those of a tree.
 
         Returns:
-            `[B, k, d]`, and which nodes each node sees, bool `[B, k, R]`.
+            `[B, T, d]`, and in a tree which nodes each node sees, bool `[B, T, R]`.
         """
-        fused = level.of_parents(mapped) + table[tokens]
+        fused = (mapped if level is None else level.of_parents(mapped)) + table[tokens]
         if gate is not None:
             score = functional.linear(fused, gate.weight.to(fused.dtype)) + gate.offset[tokens]
             fused = fused + score.sigmoid() * gate.step_embedding
-        return fused.to(table.dtype), level.visible()
+        return fused.to(table.dtype), None if level is None else level.visible()
 
 
 def draft_operations_for(device: torch.device, dtype: torch.dtype) -> DraftOperations:
-    """Kernels where the device runs them, else PyTorch."""
+    """Kernels if the device runs them, else PyTorch."""
     if has_kernels(device, dtype):
         from padrec.drafts.triton_draft_operations import TritonDraftOperations
 

@@ -112,7 +112,8 @@ class NetworkDraftSession(DraftSession):
         self._fusion = fusion
         self._layers = layers.open(plan.batch, plan.capacity)
         model = plan.runner.model
-        self._memory = DraftMemory(plan.batch, plan.max_depth + 1, model.config.hidden_size, model.dtype, model.device)
+        root = torch.zeros(plan.batch, 1, model.config.hidden_size, dtype=model.dtype, device=model.device)
+        self._memory = DraftMemory(root, plan.max_depth + 1)
         self._columns = torch.arange(plan.capacity, device=model.device)
         self._nodes = self._columns[: plan.draft_rows]
         self._n_read = 0  # nodes of this round
@@ -122,7 +123,8 @@ class NetworkDraftSession(DraftSession):
     def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
         """Read the prompts shifted by one: token i + 1 with the target's feature of token i."""
         tokens, slots = _shifted(prompts.tokens, prompts.slots, prompts.lengths, first, first_slot)
-        self._memory.clear()
+        self._memory.lengths.zero_()
+        self._memory.kept.valid.zero_()
         self._read(DraftInputs(features, tokens, slots, prompts.lengths), prompts.layout())
 
     def root_logits(self) -> Tensor:

@@ -47,7 +47,9 @@ class FoldedFusion:
         # Not inference tensors, even if a validation builds them.
         with torch.inference_mode(False), torch.no_grad():
             self._feature_weight = network.fusion.weight[:, network.hidden_size :].contiguous()  # W_f, [d, d]
-            self._joined = _joined(head, self._feature_weight)  # [V + d, d]
+            self._joined: Tensor | None = None  # [V + d, d]
+            if isinstance(head, nn.Linear) and head.bias is None and len(head.weight) <= _MOST_JOINED_ROWS:
+                self._joined = torch.cat([head.weight, self._feature_weight])
             self._fold(network, model.get_input_embeddings(), vocabulary)
 
     def _fold(self, network: FeatureDraftNetwork, embedding: nn.Module, vocabulary: SemanticIDVocabulary) -> None:
@@ -78,8 +80,8 @@ class FoldedFusion:
         Returns:
             ũ, `[B, T, d]`.
         """
-        mapped = self._map(features, self._feature_weight)
-        return self._with_slots(self._operations.fuse(tokens, mapped, self._table), slots)
+        fused, _ = self._operations.fuse(tokens, self._map(features, self._feature_weight), self._table)
+        return self._with_slots(fused, slots)
 
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `[B, p, V]` of the token after features `[B, p, d]`, and `W_f f`, `[B, p, d]`."""
@@ -91,7 +93,7 @@ class FoldedFusion:
 
     def extend(
         self, tokens: Tensor, mapped: Tensor, slots: Tensor, step: int, level: TreeLevel
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Inputs of one depth of a tree.
 
         Args:
@@ -104,7 +106,7 @@ class FoldedFusion:
         Returns:
             ũ, `[B, k, d]`, and which nodes each node sees, bool `[B, k, R]`.
         """
-        fused, visible = self._operations.fuse_in_tree(tokens, mapped, self._table, self._gate(step), level)
+        fused, visible = self._operations.fuse(tokens, mapped, self._table, self._gate(step), level)
         return self._with_slots(fused, slots), visible
 
     def _map(self, features: Tensor, weight: Tensor) -> Tensor:
@@ -120,10 +122,3 @@ class FoldedFusion:
 
     def _with_slots(self, fused: Tensor, slots: Tensor) -> Tensor:
         return fused if self._slot_term is None else fused + self._slot_term[slots]
-
-
-def _joined(head: nn.Module, weight: Tensor) -> Tensor | None:
-    """The rows of a head and of another map of the same features; None if they stay separate."""
-    if not isinstance(head, nn.Linear) or head.bias is not None or head.weight.dtype != weight.dtype:
-        return None
-    return None if len(head.weight) > _MOST_JOINED_ROWS else torch.cat([head.weight, weight])

@@ -13,49 +13,31 @@ from padrec.drafts.kernels.fusion import fusion_kernel
 class TritonDraftOperations(DraftOperations):
     """See `DraftOperations`."""
 
-    def fuse(self, tokens: Tensor, mapped: Tensor, table: Tensor) -> Tensor:
+    def fuse(
+        self, tokens: Tensor, mapped: Tensor, table: Tensor, gate: Gate | None = None, level: TreeLevel | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """See `DraftOperations.fuse`."""
-        fused = torch.empty(*tokens.shape, table.shape[1], dtype=table.dtype, device=table.device)
-        _fuse(tokens, mapped, table, fused)
-        return fused
-
-    def fuse_in_tree(
-        self, tokens: Tensor, mapped: Tensor, table: Tensor, gate: Gate | None, level: TreeLevel
-    ) -> tuple[Tensor, Tensor]:
-        """See `DraftOperations.fuse_in_tree`."""
-        fused = torch.empty(*tokens.shape, table.shape[1], dtype=table.dtype, device=table.device)
-        visible = torch.empty(*tokens.shape, len(level.nodes), dtype=torch.bool, device=table.device)
-        _fuse(tokens, mapped, table, fused, gate, level, visible)
+        rows, n_units, n_nodes, visible = in_rows(mapped), table.shape[1], 0, None
+        fused = torch.empty(*tokens.shape, n_units, dtype=table.dtype, device=table.device)
+        if level is not None:
+            above, n_nodes = None if level.above is None else in_bytes(level.above), len(level.nodes)
+            level = level._replace(parents=level.parents.contiguous(), above=above)
+            visible = torch.empty(*tokens.shape, n_nodes, dtype=torch.bool, device=table.device)
+        fusion_kernel[(tokens.numel(),)](
+            tokens=tokens.contiguous(),
+            mapped=rows,
+            table=table,
+            gate=gate,
+            level=level,
+            fused=fused,
+            visible=None if visible is None else visible.view(torch.uint8),
+            n_tokens=tokens.shape[1],
+            n_before=mapped.shape[1],
+            mapped_stride=rows.stride(0),
+            n_units=n_units,
+            n_nodes=n_nodes,
+            BLOCK=triton.next_power_of_2(n_units),
+            BLOCK_N=triton.next_power_of_2(max(1, n_nodes)),
+            **launch_options(launches_early(table.device)),
+        )
         return fused, visible
-
-
-def _fuse(
-    tokens: Tensor,
-    mapped: Tensor,
-    table: Tensor,
-    fused: Tensor,
-    gate: Gate | None = None,
-    level: TreeLevel | None = None,
-    visible: Tensor | None = None,
-) -> None:
-    rows, n_units, n_nodes = in_rows(mapped), table.shape[1], 0
-    if level is not None:
-        above = None if level.above is None else in_bytes(level.above)
-        level, n_nodes = level._replace(parents=level.parents.contiguous(), above=above), len(level.nodes)
-    fusion_kernel[(tokens.numel(),)](
-        tokens=tokens.contiguous(),
-        mapped=rows,
-        table=table,
-        gate=gate,
-        level=level,
-        fused=fused,
-        visible=None if visible is None else in_bytes(visible),
-        n_tokens=tokens.shape[1],
-        n_before=mapped.shape[1],
-        mapped_stride=rows.stride(0),
-        n_units=n_units,
-        n_nodes=n_nodes,
-        BLOCK=triton.next_power_of_2(n_units),
-        BLOCK_N=triton.next_power_of_2(max(1, n_nodes)),
-        **launch_options(launches_early(table.device)),
-    )

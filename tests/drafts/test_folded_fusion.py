@@ -81,8 +81,10 @@ def test_the_nodes_of_a_depth_see_themselves_and_what_their_parents_see() -> Non
     mapped, nodes = fusion.look(features[:, :3])[1], torch.arange(6)
     root, parents = torch.zeros(1, 3, dtype=torch.long), torch.tensor([[2, 0, 2]])
     _, seen = fusion.extend(tokens[:, 4:7], mapped, slots[:, 4:7], 1, TreeLevel(root, None, nodes, 0))
+    assert seen is not None
     assert torch.equal(seen[0], torch.eye(6).bool()[:3])
     _, seen = fusion.extend(tokens[:, 4:7], mapped, slots[:, 4:7], 2, TreeLevel(parents, seen, nodes, 3))
+    assert seen is not None
     assert [row.nonzero()[:, 0].tolist() for row in seen[0]] == [[2, 3], [0, 4], [2, 5]]
 
 

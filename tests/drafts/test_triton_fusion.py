@@ -71,14 +71,15 @@ def test_tokens_are_fused_with_the_features_before_them(
     inputs = tokens.to(DEVICE), mapped.to(DEVICE), table.to(DEVICE)
     kernels = TritonDraftOperations()
     if not in_tree:
-        assert_close(kernels.fuse(*inputs), fused_exactly(tokens, mapped, None, table, None))
+        assert_close(kernels.fuse(*inputs)[0], fused_exactly(tokens, mapped, None, table, None))
         return
     above = torch.rand(batch, n_before, _ROWS, generator=generator) < 0.5 if sees else None
     first = int(torch.randint(_ROWS - n_nodes + 1, (), generator=generator))
     level = TreeLevel(parents, above, torch.arange(_ROWS), first)
     known = None if gate is None else Gate(*(x.to(DEVICE) for x in gate))
-    found, seen = kernels.fuse_in_tree(*inputs, known, on_device(level))
+    found, seen = kernels.fuse(*inputs, known, on_device(level))
     assert_close(found, fused_exactly(tokens, mapped, parents, table, gate))
+    assert seen is not None
     for row in range(batch):
         for node in range(n_nodes):
             visible = torch.arange(_ROWS) == first + node
@@ -135,5 +136,7 @@ def test_on_a_gpu_fusion_is_that_of_plain_pytorch(dtype: torch.dtype, steps: boo
             level = TreeLevel(parents, mask, torch.arange(_ROWS), 5)
             hidden, sees = fused.extend(nodes.to(DEVICE), mapped, nodes, step, on_device(level))
             expected_hidden, expected_sees = plain.extend(nodes, expected_mapped, nodes, step, level)
+            assert sees is not None
+            assert expected_sees is not None
             assert torch.equal(sees.cpu(), expected_sees)
             torch.testing.assert_close(hidden.cpu().double(), expected_hidden, rtol=tolerance, atol=2 * tolerance)
