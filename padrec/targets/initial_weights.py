@@ -1,4 +1,4 @@
-"""Weights that a target starts from, where these are not random."""
+"""Weights that a target starts from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class InitialModel:
 
     Attributes:
         model: over the vocabulary.
-        adapters: what alone is trained; None trains all weights.
+        adapters: the weights to train; None trains all weights.
         adapted: folder or hub name of the model that the adapters belong to.
         adapted_fingerprint: of that model's weights.
     """
@@ -32,8 +32,8 @@ class InitialModel:
 class InitialWeights(Protocol):
     """A source of weights to start from.
 
-    A source is a class of its own in a file of its own, with primitives as constructor arguments, so that a config can
-    name it by `class_path`. Naming this protocol as its parent class makes the class name alone enough there.
+    A source is a class in a file of its own with primitive constructor arguments; a config names it by `class_path`, or
+    by the class name alone if it inherits from this protocol.
     """
 
     def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
@@ -41,10 +41,10 @@ class InitialWeights(Protocol):
 
         Args:
             vocabulary: its tokens.
-            backbone: settings that it must have; None takes those that belong to the weights.
-            seed: of weights that are drawn, such as those of new tokens.
+            backbone: settings that it must have; None takes those of the weights.
+            seed: for weights drawn at random, such as those of new tokens.
 
         Raises:
-            InputError: the weights cannot be read, or fit neither the vocabulary nor the settings.
+            InputError: the weights cannot be read, or do not fit the vocabulary or the settings.
         """
         ...

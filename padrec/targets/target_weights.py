@@ -1,4 +1,4 @@
-"""Starting from another target."""
+"""Initial weights from another target."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,21 +10,17 @@ from padrec.targets.recommender import TargetRecommender
 
 
 class TargetWeights(InitialWeights):
-    """The weights of another target of the same vocabulary.
+    """The weights of another target over the same vocabulary.
 
     Args:
-        path: checkpoint or folder of that target; its adapters, if it has any, are merged.
+        path: that target's checkpoint or folder; its adapters, if any, are merged.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
-        """See `InitialWeights`.
-
-        Raises:
-            InputError: the target cannot be read, or has another vocabulary or other weights than `backbone`.
-        """
+        """See `InitialWeights`."""
         initial = TargetRecommender.load(self._path)
         vocabulary.check_same(initial.vocabulary, f"the initial target {self._path}")
         model = build_backbone(backbone or settings_of(initial.backbone), vocabulary)
