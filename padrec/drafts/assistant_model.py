@@ -18,8 +18,7 @@ class AssistantModel(Assistant):
     """
 
     def __init__(self, checkpoint: str) -> None:
-        self._checkpoint = checkpoint
-        self._recommender = TargetRecommender.load(checkpoint)
+        self._checkpoint, self._recommender = checkpoint, TargetRecommender.load(checkpoint)
 
     def load(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
         """See `Assistant.load`."""

@@ -105,12 +105,7 @@ class DraftWeights:
     def load_into(
         self, network: FeatureDraftNetwork, target_fingerprint: str, vocabulary: SemanticIDVocabulary
     ) -> None:
-        """Copy the weights; position-aware parts that the other draft lacks keep their values.
-
-        Args:
-            network: a fresh network.
-            target_fingerprint: fingerprint of the target that it is trained for.
-            vocabulary: that target's vocabulary.
+        """Copy the weights to a draft of this target; position-aware parts that they lack keep their values.
 
         Raises:
             InputError: the draft cannot be read, does not fit the network, or has another target or vocabulary.

@@ -31,11 +31,9 @@ class TreeLevel(NamedTuple):
 
     def visible(self) -> Tensor:
         """Which nodes each node sees: itself and what its parent sees, bool `[B, k, R]`."""
-        n_nodes = self.parents.shape[1]
-        itself = self.nodes[self.first : self.first + n_nodes, None] == self.nodes  # [k, R]
-        if self.above is None:
-            return itself.expand(len(self.parents), -1, -1)
-        return itself | self.of_parents(self.above)
+        itself = self.nodes[self.first :][: self.parents.shape[1], None] == self.nodes  # [k, R]
+        itself = itself.expand(len(self.parents), -1, -1)
+        return itself if self.above is None else itself | self.of_parents(self.above)
 
 
 class DraftOperations:

@@ -18,7 +18,7 @@ from padrec.decoding.layers.layer_operations import LayerOperations
 from padrec.decoding.layers.placement import Placement
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TargetRunner
-from padrec.decoding.layers.transformers_layers import LayerForward, TransformersLayers
+from padrec.decoding.layers.transformers_layers import TransformersLayers
 from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
 from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.request import Request
@@ -65,10 +65,8 @@ class FeatureDraft(Draft):
         if isinstance(request, ListRequest):
             vocabulary = request.vocabulary
         elif vocabulary.shared_codes:
-            raise InputError(
-                f"a {type(request).__name__} for a draft whose slots share their code tokens: expected a ListRequest, "
-                "which tracks slots"
-            )
+            found = f"a {type(request).__name__} for a draft whose slots share their code tokens"
+            raise InputError(f"{found}: expected a ListRequest, which tracks slots")
         self._checkpoint.check(runner.fingerprint, vocabulary)
 
 
@@ -91,9 +89,14 @@ class NetworkDraft(Draft):
             layers = fused = FusedLayers([network.layer], network.config, network.rotary)
             maps = fused.operations
         else:
-            layers, maps = TransformersLayers(_forward_of(network), n_layers=1), LayerOperations()
+            layers, maps = TransformersLayers(self._forward, n_layers=1), LayerOperations()
         fusion = FoldedFusion(network, model, self.vocabulary, maps, draft_operations_for(model.device, model.dtype))
         return partial(NetworkDraftSession, fusion, layers)
+
+    def _forward(
+        self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool
+    ) -> Sequence[Tensor]:
+        return hidden, self.network.attend(hidden, positions, mask, cache)
 
 
 class NetworkDraftSession(DraftSession):
@@ -109,8 +112,7 @@ class NetworkDraftSession(DraftSession):
     """
 
     def __init__(self, fusion: FoldedFusion, layers: CachedLayers, plan: DraftPlan) -> None:
-        self._fusion = fusion
-        self._layers = layers.open(plan.batch, plan.capacity)
+        self._fusion, self._layers = fusion, layers.open(plan.batch, plan.capacity)
         model = plan.runner.model
         root = torch.zeros(plan.batch, 1, model.config.hidden_size, dtype=model.dtype, device=model.device)
         self._memory = DraftMemory(root, plan.max_depth + 1)
@@ -156,15 +158,6 @@ class NetworkDraftSession(DraftSession):
         depths = self._columns[: inputs.tokens.shape[1]].expand(inputs.tokens.shape)
         output, _ = self._layers(hidden, Placement(self._memory.lengths, depths, layout=layout))
         self._memory.move_on(output, inputs.valid)
-
-
-def _forward_of(network: FeatureDraftNetwork) -> LayerForward:
-    def forward(
-        hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool
-    ) -> Sequence[Tensor]:
-        return hidden, network.attend(hidden, positions, mask, cache)
-
-    return forward
 
 
 @compiled

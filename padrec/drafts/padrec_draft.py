@@ -168,11 +168,12 @@ class PADRecDraft(TrainableModule):
             total = (self.objective(ours, wanted, logits, target_logits) * valid).sum()
             losses.append(self.mean_over_tokens(total, valid.sum()))
             if self.logs_are_due():
-                n_slots = self.vocabulary.n_slot_states
-                self._log_agreement(agreement_by_slot(logits, target_logits, slots, valid, n_slots), step)
+                counts = agreement_by_slot(logits, target_logits, slots, valid, self.vocabulary.n_slot_states)
+                self._log_agreement(counts, step)
         return self._weighted(losses, len(batch.tokens))
 
     def _weighted(self, losses: list[Tensor], batch_size: int) -> Tensor:
+        """The weighted mean of the steps' losses; logs all of them."""
         loss = torch.stack([w * loss for w, loss in zip(self._step_weights, losses, strict=True)]).sum()
         loss = loss / sum(self._step_weights)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=batch_size)
@@ -195,9 +196,8 @@ class PADRecDraft(TrainableModule):
         rows = batch.counted
         if bool(rows.any()):
             prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
-            generator = torch.Generator().manual_seed(batch_idx)
             self._session = self._session or self._new_session()
-            _, trace = self._session.decode(prompts, generator)
+            _, trace = self._session.decode(prompts, torch.Generator().manual_seed(batch_idx))
             self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
         # Every process logs, even without users: all take part in the reduction.
         self.log("val/acceptance_length", self.validation_acceptance, prog_bar=True, on_step=False, on_epoch=True)

@@ -25,15 +25,24 @@ class LowRankAdapters:
         vocabulary: its tokens.
         settings: for peft's `LoraConfig`: `r` (rank), `lora_alpha`, `lora_dropout`, `use_rslora` and `target_modules`,
             names of linear layers, or `all-linear` for all but the head.
+        path: folder or hub name of the pretrained model.
+        fingerprint: of its weights before the extension.
 
     Raises:
         InputError: a setting is unknown or invalid, or the model lacks a target module.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: SemanticIDVocabulary, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: SemanticIDVocabulary,
+        settings: Mapping[str, Any],
+        path: str,
+        fingerprint: str,
+    ) -> None:
         if unknown := sorted(settings.keys() - _SETTINGS.keys()):
             raise InputError(f"lora: unknown setting {', '.join(unknown)}, expected some of {', '.join(_SETTINGS)}")
-        self.settings = dict(settings)
+        self.settings, self.path, self.fingerprint = dict(settings), path, fingerprint
         chosen: dict[str, Any] = {**_SETTINGS, **settings}
         _check_modules(model, chosen["target_modules"])
         try:

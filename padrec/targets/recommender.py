@@ -1,5 +1,6 @@
 """The target recommender: a causal language model over semantic-ID sequences."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -33,8 +34,7 @@ from padrec.targets.backbone import (
     settings_of,
 )
 from padrec.targets.decoder_layers import CompiledLayers, add_residual_dropout
-from padrec.targets.initial_weights import InitialWeights
-from padrec.targets.pretrained_model import PretrainedModel
+from padrec.targets.initial_weights import InitialModel, InitialWeights, PretrainedModel
 from padrec.training import (
     TrainableModule,
     picked,
@@ -109,7 +109,6 @@ class TargetRecommender(TrainableModule):
         self._label_smoothing = label_smoothing
         self._decoder = decoder or AutoregressiveDecoder()
         self._adapters: LowRankAdapters | None = None
-        self._adapted_fingerprint: str | None = None
         self.backbone = self._build(backbone, initial_weights)
         check_logits(self.backbone.config)
         # After the adapters, which replace the embedding module.
@@ -132,8 +131,8 @@ class TargetRecommender(TrainableModule):
             # Checkpoints hold all weights: `load` does not need the initial ones.
             self.hparams.update(backbone=settings_of(start.model))
         else:
-            self._adapters, self._adapted_fingerprint = start.adapters, start.adapted_fingerprint
-            self.hparams.update(pretrained=start.adapted, lora=start.adapters.settings)
+            self._adapters = start.adapters
+            self.hparams.update(pretrained=start.adapters.path, lora=start.adapters.settings)
         return start.model
 
     @staticmethod
@@ -199,7 +198,7 @@ class TargetRecommender(TrainableModule):
         checkpoint["kind"] = "target"
         checkpoint["vocabulary"] = self.vocabulary.to_dict()
         if self._adapters is not None:
-            checkpoint["pretrained_fingerprint"] = self._adapted_fingerprint
+            checkpoint["pretrained_fingerprint"] = self._adapters.fingerprint
             for name in self._adapters.frozen_weights():
                 checkpoint["state_dict"].pop(f"backbone.{name}", None)
 
@@ -213,9 +212,9 @@ class TargetRecommender(TrainableModule):
         if self._adapters is None:
             return
         trained_on = checkpoint.get("pretrained_fingerprint")
-        if trained_on != self._adapted_fingerprint:
+        if trained_on != self._adapters.fingerprint:
             raise InputError(
-                f"{self.hparams['pretrained']}: weights with fingerprint {self._adapted_fingerprint}, but the "
+                f"{self.hparams['pretrained']}: weights with fingerprint {self._adapters.fingerprint}, but the "
                 f"checkpoint's adapters were trained for {trained_on}: expected the same pretrained model"
             )
         for name, weight in self._adapters.frozen_weights().items():
@@ -286,3 +285,25 @@ def ranking_metrics(prefix: str) -> MetricCollection:
     metrics = {f"ndcg@{k}": NDCG(k) for k in (5, 10)} | {f"recall@{k}": Recall(k) for k in (5, 10)}
     # Compute groups would merge metrics whose first batches happen to agree.
     return MetricCollection(dict(metrics), prefix=prefix, compute_groups=False)
+
+
+class TargetWeights(InitialWeights):
+    """The weights of another target over the same vocabulary.
+
+    Args:
+        path: that target's checkpoint or folder; its adapters, if any, are merged.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
+        """See `InitialWeights`."""
+        initial = TargetRecommender.load(self._path)
+        vocabulary.check_same(initial.vocabulary, f"the initial target {self._path}")
+        model = build_backbone(backbone or settings_of(initial.backbone), vocabulary)
+        try:
+            model.load_state_dict(initial.backbone.state_dict())
+        except RuntimeError as error:
+            raise InputError(f"{self._path}: expected a target with the weights of `backbone` ({error})") from None
+        return InitialModel(model)
