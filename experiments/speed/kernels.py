@@ -35,7 +35,7 @@ _GROUPS: dict[str, tuple[type, tuple[str, ...]]] = {
 }
 # Where operations of each class are chosen.
 _CHOSEN_IN: dict[type, str] = {
-    TreeOperations: "padrec.decoding.decoders.speculative.tree_operations_for",
+    TreeOperations: "padrec.decoding.rounds.rounds.tree_operations_for",
     DraftOperations: "padrec.drafts.feature_draft.draft_operations_for",
     LayerOperations: "padrec.decoding.layers.fused_layers.operations_for",
 }

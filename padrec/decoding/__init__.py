@@ -4,12 +4,10 @@ from padrec.decoding.baselines.transformers_beam import TransformersBeamDecoder
 from padrec.decoding.baselines.transformers_decoder import Assistant, TransformersDecoder
 from padrec.decoding.beam.beam_decoder import BeamDecoder
 from padrec.decoding.decoders.adaptive import AdaptiveDecoder
-from padrec.decoding.decoders.autoregressive import AutoregressiveDecoder
-from padrec.decoding.decoders.batchwise import BatchwiseDecoder
 from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.decoders.fastest import FastestDecoder
-from padrec.decoding.decoders.repeated import RepeatedDecoder
-from padrec.decoding.decoders.speculative import SpeculativeDecoder
+from padrec.decoding.decoders.speculative import AutoregressiveDecoder, SpeculativeDecoder
+from padrec.decoding.decoders.wrapping import BatchwiseDecoder, RepeatedDecoder
 from padrec.decoding.device.captured_graph import CapturedGraph
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.device.phase import Phase
@@ -21,11 +19,10 @@ from padrec.decoding.layers.kv_cache import PreallocatedCache, additive_mask
 from padrec.decoding.layers.layer_operations import LayerOperations
 from padrec.decoding.layers.placement import Placement
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner, TargetSession, TransformersRunner
+from padrec.decoding.layers.runner import TargetRunner, TransformersRunner
 from padrec.decoding.layers.supported_models import check_logits
 from padrec.decoding.layers.transformers_layers import TransformersLayers
 from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
-from padrec.decoding.lists.accepted_path import AcceptedPath, accept
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogState
 from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose
 from padrec.decoding.lists.constraint import Constraint, Continuations
@@ -36,12 +33,12 @@ from padrec.decoding.lists.list_state import ListState, concatenate
 from padrec.decoding.lists.recommendations import Recommendations
 from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
-from padrec.decoding.lists.text_request import GeneratedText, TextRequest
+from padrec.decoding.lists.text_request import TextRequest
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.lists.verification import ExactVerification, VerificationRule
+from padrec.decoding.lists.verification import VerificationRule
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.rounds.session import Rounds
+from padrec.decoding.rounds.rounds import Rounds
 from padrec.decoding.trees.catalog_draft import CatalogDraft
 from padrec.decoding.trees.chain import Chain
 from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, HostDraftSession, Observation, SessionOpener
@@ -54,7 +51,6 @@ from padrec.decoding.trees.tree_operations import TreeOperations
 
 __all__ = [
     "LIST_SEARCH",
-    "AcceptedPath",
     "AdaptiveDecoder",
     "Assistant",
     "AutoregressiveDecoder",
@@ -79,12 +75,10 @@ __all__ = [
     "DraftSession",
     "DraftSteps",
     "DynamicTree",
-    "ExactVerification",
     "FastestDecoder",
     "ForcedRuns",
     "FreeDecoding",
     "FusedLayers",
-    "GeneratedText",
     "HostDraftSession",
     "LayerOperations",
     "LayerSession",
@@ -108,7 +102,6 @@ __all__ = [
     "StaticTree",
     "Stopwatch",
     "TargetRunner",
-    "TargetSession",
     "TextRequest",
     "TokenTree",
     "TransformersBeamDecoder",
@@ -119,7 +112,6 @@ __all__ = [
     "TreeOperations",
     "VariableLengthLayout",
     "VerificationRule",
-    "accept",
     "additive_mask",
     "can_fuse",
     "check_logits",

@@ -55,3 +55,8 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def captures_graphs(device: torch.device) -> bool:
+    """Whether work is captured on a device: its shapes must not depend on data, nor may it read values on the host."""
+    return device.type == "cuda"

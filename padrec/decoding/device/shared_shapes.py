@@ -43,3 +43,8 @@ def packed_size(n_tokens: int, batch: int, width: int, device: torch.device) -> 
         step = max(_PACKED_STEP, step)
     size = math.ceil(n_tokens / step) * step
     return size if size < batch * width else None
+
+
+def spare_tokens(device: torch.device) -> int:
+    """Tokens that a pass reads at hardly any cost: some on a GPU, which waits for the weights, and none on the CPU."""
+    return 512 if device.type == "cuda" else 0

@@ -37,7 +37,7 @@ class LossyVerification(ExactVerification):
 
 
 class TimedDecoder(AutoregressiveDecoder):
-    """Says that it took so many seconds for each list of a batch, beside some for the batch itself."""
+    """Reports a fixed time for each batch plus one for each of its lists."""
 
     def __init__(self, per_batch: float, per_list: float) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ class LookupSession(HostDraftSession):
     def __init__(self, plan: DraftPlan) -> None:
         self._plan = plan
         self._size = plan.request.vocabulary_size
-        # Always the same tensor, which recorded rounds read.
+        # Always the same tensor, which captured rounds read.
         self._found = torch.zeros(plan.batch, plan.max_depth, dtype=torch.long, device=plan.runner.model.device)
         self.calls = 0
 
