@@ -26,15 +26,19 @@ from padrec.decoding.lists.recommendations import Recommendations
 from padrec.decoding.lists.request import ListRequest, Request, TextRequest
 from padrec.decoding.lists.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.lists.verification import (
-    ChosenTokens,
-    VerificationRule,
-    choose,
-)
+from padrec.decoding.lists.verification import ChosenTokens, VerificationRule, choose
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from padrec.decoding.rounds.list_buffer import ListBuffer
 from padrec.decoding.rounds.rounds import Rounds
-from padrec.decoding.trees.draft import CatalogDraft, Draft, DraftPlan, DraftSession, HostDraftSession, Observation
+from padrec.decoding.trees.draft import (
+    CatalogDraft,
+    Draft,
+    DraftPlan,
+    DraftSession,
+    HostDraftSession,
+    Observation,
+    SessionOpener,
+)
 from padrec.decoding.trees.dynamic_tree import Chain, DynamicTree
 from padrec.decoding.trees.static_tree import StaticTree
 from padrec.decoding.trees.tree_expansion import DraftSteps, RootOnly, TreeExpansion
@@ -88,6 +92,7 @@ __all__ = [
     "RoundStatistics",
     "Rounds",
     "Sampling",
+    "SessionOpener",
     "SpeculativeDecoder",
     "StaticTree",
     "Stopwatch",

@@ -9,7 +9,7 @@ from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.verification import ExactVerification, VerificationRule
 from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape, ShapeSession
 from padrec.decoding.rounds.rounds import Rounds
-from padrec.decoding.trees.draft import CatalogDraft, Draft, DraftPlan
+from padrec.decoding.trees.draft import CatalogDraft, Draft, DraftPlan, SessionOpener
 from padrec.decoding.trees.dynamic_tree import DynamicTree
 from padrec.decoding.trees.tree_expansion import RootOnly, TreeExpansion
 from padrec.decoding.trees.tree_operations import ForcedRuns
@@ -55,23 +55,34 @@ class SpeculativeDecoder(Decoder):
         return self.expansion.nodes + self._forced_runs(request).nodes
 
     def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
-        """Load the draft; see `Decoder.bind`."""
-        self.draft.prepare(runner, request)
+        """Bind the draft; see `Decoder.bind`."""
+        draft = self.draft.bind(runner, request)
         max_depth = self.max_depth(request)
         # After the list, caches hold a round's tree, or the columns that commit writes, or the draft's own nodes.
         tree = max(self.nodes(request), max_depth + 1, self.expansion.draft_rows + max_depth + 1)
-        return SessionsByShape(partial(self._session, runner, request), request.n_tokens + tree)
+        return SessionsByShape(partial(self._session, runner, request, draft), request.n_tokens + tree)
 
     def _session(
-        self, runner: TransformersRunner, request: Request[R], batch: int, capacity: int
+        self, runner: TransformersRunner, request: Request[R], draft: SessionOpener, batch: int, capacity: int
     ) -> DecodingSession[R]:
-        return ShapeSession(self.rounds(runner, request, batch, capacity), request, runner.model.device)
+        return ShapeSession(self.rounds(runner, request, draft, batch, capacity), request, runner.model.device)
 
-    def rounds(self, runner: TransformersRunner, request: Request[Any], batch: int, capacity: int) -> Rounds:
-        """The rounds for batches of this size; `capacity` is in tokens: prompt, list and one round's tree."""
+    def rounds(
+        self, runner: TransformersRunner, request: Request[Any], draft: SessionOpener, batch: int, capacity: int
+    ) -> Rounds:
+        """The rounds for batches of this size.
+
+        Args:
+            runner: the target.
+            request: what is generated.
+            draft: what `Draft.bind` returned for this target and request.
+            batch: B, rows.
+            capacity: tokens of prompt, list and one round's tree.
+        """
         draft_rows = max(1, self.expansion.draft_rows)
         plan = DraftPlan(runner, request, batch, capacity, draft_rows, self.max_depth(request))
-        return Rounds(plan, self.draft, self.expansion, self._forced_runs(request), self.verification)
+        target = runner.open(batch, capacity, self.draft.feature_layers)
+        return Rounds(plan, target, draft(plan), self.expansion, self._forced_runs(request), self.verification)
 
     def _forced_runs(self, request: Request[Any]) -> ForcedRuns:
         length = request.constraint.longest_run if self.forced_tokens else 0

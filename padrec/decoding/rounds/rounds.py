@@ -4,11 +4,12 @@ from torch import Tensor
 
 from padrec.decoding.device.stopwatch import Phase
 from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TransformersSession
 from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.verification import VerificationRule
 from padrec.decoding.rounds.acceptance import accept_round
 from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.trees.draft import Draft, DraftPlan, HostDraftSession
+from padrec.decoding.trees.draft import DraftPlan, DraftSession, HostDraftSession
 from padrec.decoding.trees.tree_expansion import TreeExpansion
 from padrec.decoding.trees.tree_operations import ForcedRuns, tree_operations_for
 
@@ -20,7 +21,8 @@ class Rounds:
 
     Args:
         plan: target, request and sizes.
-        draft: prepared for the target.
+        target: opened for the plan.
+        draft: opened for the plan.
         expansion: how the draft's proposals become a tree.
         runs: forced tokens added to each tree.
         rule: which tokens a round emits.
@@ -33,14 +35,19 @@ class Rounds:
     """
 
     def __init__(
-        self, plan: DraftPlan, draft: Draft, expansion: TreeExpansion, runs: ForcedRuns, rule: VerificationRule
+        self,
+        plan: DraftPlan,
+        target: TransformersSession,
+        draft: DraftSession,
+        expansion: TreeExpansion,
+        runs: ForcedRuns,
+        rule: VerificationRule,
     ) -> None:
         request, model = plan.request, plan.runner.model
         self._expansion, self._runs, self._rule = expansion, runs, rule
         self._constraint, self._max_depth = request.constraint, plan.max_depth
         self._operations = tree_operations_for(model.device, model.dtype, request.constraint)
-        self._target = plan.runner.open(plan.batch, plan.capacity, draft.feature_layers)
-        self._draft = draft.open(plan)
+        self._target, self._draft = target, draft
         self.lists = ListBuffer(request, plan.batch, model.device)
         self.statistics = RoundStatistics(plan.batch, request.n_slot_states, plan.max_depth, model.device)
         self.most_tokens = plan.max_depth + 1

@@ -1,7 +1,7 @@
 """The protocol of drafts, which propose tokens."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -97,6 +97,10 @@ class HostDraftSession(DraftSession, Protocol):
         """
 
 
+# What `Draft.bind` returns.
+SessionOpener = Callable[[DraftPlan], DraftSession]
+
+
 class Draft(ABC):
     """Proposes tokens: a network, a retrieval pool, the catalog itself.
 
@@ -107,16 +111,16 @@ class Draft(ABC):
     feature_layers: Sequence[int] = LAST_LAYER
 
     @abstractmethod
-    def prepare(self, runner: TransformersRunner, request: Request[Any]) -> None:
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
         """Prepare for a target, on its device and in its precision, before anything is timed.
+
+        Returns:
+            Opens a session, with tensors of its own, for each batch shape. It must stay valid when the draft is bound
+            to another target.
 
         Raises:
             InputError: the draft belongs to another target or vocabulary, or cannot serve the request.
         """
-
-    @abstractmethod
-    def open(self, plan: DraftPlan) -> DraftSession:
-        """Make a session for batches of one shape, with its own tensors; called after `prepare`."""
 
 
 class CatalogDraft(Draft):
@@ -126,19 +130,16 @@ class CatalogDraft(Draft):
     target's noise tells more. With `RootOnly` only forced tokens are proposed.
     """
 
-    def prepare(self, runner: TransformersRunner, request: Request[Any]) -> None:
-        """Accept any target."""
-
-    def open(self, plan: DraftPlan) -> DraftSession:
-        """See `Draft.open`."""
-        return _Indifferent(plan.batch, plan.request.vocabulary_size, plan.runner.model.device)
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        """Serve any target; see `Draft.bind`."""
+        return _Indifferent
 
 
 class _Indifferent(DraftSession):
     """Makes logits only on demand, since `RootOnly` needs none."""
 
-    def __init__(self, batch: int, vocabulary_size: int, device: torch.device) -> None:
-        self._shape, self._device = (batch, vocabulary_size), device
+    def __init__(self, plan: DraftPlan) -> None:
+        self._shape, self._device = (plan.batch, plan.request.vocabulary_size), plan.runner.model.device
 
     def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
         """Ignore the prompts."""

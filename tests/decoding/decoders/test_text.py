@@ -26,6 +26,7 @@ from padrec.decoding import (
     Prompts,
     Request,
     Sampling,
+    SessionOpener,
     SpeculativeDecoder,
     TextRequest,
     TransformersRunner,
@@ -41,11 +42,8 @@ _CATALOG = random_catalog(_SIZES, 30)
 class LookupDraft(Draft):
     """Proposes what followed the last token before, in the same text: an example of a draft that works on the host."""
 
-    def prepare(self, runner: TransformersRunner, request: Request[Any]) -> None:
-        """Any target will do."""
-
-    def open(self, plan: DraftPlan) -> DraftSession:
-        return LookupSession(plan)
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        return LookupSession
 
 
 class LookupSession(HostDraftSession):
@@ -134,10 +132,13 @@ def test_a_host_draft_is_asked_before_every_round_and_keeps_lists_as_they_are() 
     expected, _ = AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator())
     opened: list[LookupSession] = []
 
+    def watched(plan: DraftPlan) -> DraftSession:
+        opened.append(LookupSession(plan))
+        return opened[-1]
+
     class Watched(LookupDraft):
-        def open(self, plan: DraftPlan) -> DraftSession:
-            opened.append(LookupSession(plan))
-            return opened[-1]
+        def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+            return watched
 
     found, trace = SpeculativeDecoder(Watched(), Chain(3)).bind(runner, request).decode(prompts, torch.Generator())
     assert torch.equal(found.tokens, expected.tokens)
