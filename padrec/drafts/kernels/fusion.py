@@ -24,7 +24,8 @@ def fusion_kernel(
     BLOCK_N: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    # One program per token. gate is a Gate or None; level a TreeLevel or None, and then visible is None, too.
+    # One program per token. gate is a Gate or None; level a TreeLevel, or None as visible is: Triton cannot compare a
+    # tuple that holds None.
     let_next_start(EARLY)
     program = tl.program_id(0).to(tl.int64)
     row, index = program // n_tokens, program % n_tokens
@@ -36,7 +37,7 @@ def fusion_kernel(
     wait_for_input(EARLY)
     token = tl.load(tokens + program)
     src = row * n_before + index
-    if level is not None:
+    if visible is not None:
         src = row * n_before + tl.load(level.parents + program)
     total = tl.load(mapped + src * mapped_stride + unit, inside, 0.0).to(tl.float32)
     total += tl.load(table + token * n_units + unit, inside, 0.0).to(tl.float32)
@@ -44,7 +45,7 @@ def fusion_kernel(
         score = tl.sum(total * weight, 0) + tl.load(gate.offset + token).to(tl.float32)
         total += tl.sigmoid(score) * step
     tl.store(fused + program * n_units + unit, total.to(fused.dtype.element_ty), inside)
-    if level is not None:
+    if visible is not None:
         node = tl.arange(0, BLOCK_N)
         sees = (node == level.first + index).to(tl.uint8)
         if level.above is not None:
