@@ -10,8 +10,7 @@ from padrec.decoding.decoders.wrapping import WrappingDecoder
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TargetRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace
-from padrec.decoding.lists.recommendations import Recommendations
-from padrec.decoding.lists.request import ListRequest
+from padrec.decoding.lists.request import ListRequest, Recommendations
 from padrec.decoding.rounds.decoding_session import DecodingSession
 
 
