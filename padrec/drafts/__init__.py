@@ -2,15 +2,12 @@
 
 from padrec.drafts.assistant_model import AssistantModel
 from padrec.drafts.context_alignment import StepCache, Window, step_mask, unroll
-from padrec.drafts.draft_checkpoint import DraftCheckpoint
-from padrec.drafts.draft_weights import DraftWeights
-from padrec.drafts.feature_draft import FeatureDraft
-from padrec.drafts.feature_draft_network import FeatureDraftNetwork
-from padrec.drafts.folded_fusion import FoldedFusion, TrackedFusion, fusion_for
-from padrec.drafts.network_draft import NetworkDraft
+from padrec.drafts.draft_checkpoint import DraftCheckpoint, DraftWeights
+from padrec.drafts.feature_draft import FeatureDraft, NetworkDraft
+from padrec.drafts.feature_draft_network import FeatureDraftNetwork, PositionAwareEmbedding
+from padrec.drafts.folded_fusion import FoldedFusion
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
-from padrec.drafts.padrec import PADRecDraft
-from padrec.drafts.position_aware import PositionAwareEmbedding
+from padrec.drafts.padrec_draft import PADRecDraft
 
 __all__ = [
     "AssistantModel",
@@ -24,10 +21,8 @@ __all__ = [
     "PADRecDraft",
     "PositionAwareEmbedding",
     "StepCache",
-    "TrackedFusion",
     "Window",
     "agreement_by_slot",
-    "fusion_for",
     "step_mask",
     "unroll",
 ]

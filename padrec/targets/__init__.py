@@ -8,11 +8,9 @@ from padrec.targets.backbone import (
     save_backbone,
     to_precision,
 )
-from padrec.targets.frozen import FrozenTarget
-from padrec.targets.initial_weights import InitialModel, InitialWeights
-from padrec.targets.pretrained_model import PretrainedModel
-from padrec.targets.recommender import TargetRecommender
-from padrec.targets.target_weights import TargetWeights
+from padrec.targets.frozen_target import FrozenTarget
+from padrec.targets.initial_weights import InitialModel, InitialWeights, PretrainedModel
+from padrec.targets.recommender import TargetRecommender, TargetWeights
 
 __all__ = [
     "FrozenTarget",

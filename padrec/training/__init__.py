@@ -1,8 +1,7 @@
 """What all trained modules share: optimiser and schedule, supervised tokens, checkpoints."""
 
 from padrec.training.checkpoint import read_checkpoint, stored_hyperparameters, stored_vocabulary
-from padrec.training.supervised_rows import picked, rows_of
-from padrec.training.trainable_module import TrainableModule
+from padrec.training.trainable_module import TrainableModule, picked, rows_of
 
 __all__ = [
     "TrainableModule",

@@ -1,7 +1,7 @@
 """The protocol of drafts, which propose tokens."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from padrec.decoding.layers.cached_layers import LAST_LAYER
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import Request
 from padrec.decoding.trees.tree_expansion import DraftSteps
 
@@ -28,7 +28,7 @@ class DraftPlan:
         max_depth: D, the deepest proposal of a round, including forced tokens. A round emits at most D + 1 tokens.
     """
 
-    runner: TargetRunner
+    runner: TransformersRunner
     request: Request[Any]
     batch: int
     capacity: int
@@ -93,6 +93,10 @@ class HostDraftSession(DraftSession, Protocol):
         """Prepare the next round from each row's prompt and generated tokens, of which the last is the root."""
 
 
+# What `Draft.bind` returns.
+SessionOpener = Callable[[DraftPlan], DraftSession]
+
+
 class Draft(ABC):
     """Proposes tokens: a network, a retrieval pool, the catalog itself.
 
@@ -103,16 +107,16 @@ class Draft(ABC):
     feature_layers: Sequence[int] = LAST_LAYER
 
     @abstractmethod
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
         """Prepare for a target, on its device and in its precision, before anything is timed.
+
+        Returns:
+            Opens a session, with tensors of its own, for each batch shape. It must stay valid when the draft is bound
+            to another target.
 
         Raises:
             InputError: the draft belongs to another target or vocabulary, or cannot serve the request.
         """
-
-    @abstractmethod
-    def open(self, plan: DraftPlan) -> DraftSession:
-        """Make a session for batches of one shape, with its own tensors; called after `prepare`."""
 
 
 class CatalogDraft(Draft):
@@ -122,19 +126,16 @@ class CatalogDraft(Draft):
     target's noise tells more. With `RootOnly` only forced tokens are proposed.
     """
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
-        """Accept any target."""
-
-    def open(self, plan: DraftPlan) -> DraftSession:
-        """See `Draft.open`."""
-        return _Indifferent(plan.batch, plan.request.vocabulary_size, plan.runner.model.device)
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        """Serve any target; see `Draft.bind`."""
+        return _Indifferent
 
 
 class _Indifferent(DraftSession):
     """Makes logits only on demand, since `RootOnly` needs none."""
 
-    def __init__(self, batch: int, vocabulary_size: int, device: torch.device) -> None:
-        self._shape, self._device = (batch, vocabulary_size), device
+    def __init__(self, plan: DraftPlan) -> None:
+        self._shape, self._device = (plan.batch, plan.request.vocabulary_size), plan.runner.model.device
 
     def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
         """Ignore the prompts."""

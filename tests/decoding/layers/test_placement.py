@@ -122,8 +122,7 @@ def test_a_draft_begins_behind_packed_prompts_as_behind_padded_ones(lengths: lis
     for read in (prompts, replace(prompts, packed=None)):
         runner, draft = TransformersRunner(model), random_network_draft(model, _VOCABULARY)
         request = ListRequest.build(random_catalog((5, 6, 4), 9), _VOCABULARY, 2)
-        draft.prepare(runner, request)
-        session = draft.open(DraftPlan(runner, request, batch, 64, 2, 2))
+        session = draft.bind(runner, request)(DraftPlan(runner, request, batch, 64, 2, 2))
         session.begin(read, features, first, torch.zeros_like(first))
         assert session._memory.lengths.tolist() == lengths
         roots.append(session._memory.root)

@@ -1,4 +1,4 @@
-"""Training of PAD-Rec, and with parts switched off of HASS and EAGLE."""
+"""Training PAD-Rec, and HASS and EAGLE as PAD-Rec without some of its parts."""
 
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.drafts.context_alignment import Window, unroll
-from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
-from padrec.drafts.draft_weights import DraftWeights
+from padrec.drafts.draft_checkpoint import DraftCheckpoint, DraftWeights, check_target
+from padrec.drafts.feature_draft import NetworkDraft
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
-from padrec.drafts.network_draft import NetworkDraft
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
 from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
@@ -32,7 +31,7 @@ class PADRecDraft(TrainableModule):
     """Trains a feature draft against a frozen target.
 
     The draft is unrolled over `unrolled_steps` draft steps with context alignment; the target's features are computed
-    on the fly. Without both embeddings this is HASS; with one unrolled step as well it is EAGLE. Validation decodes
+    on the fly. Without both embeddings this is HASS; with only one unrolled step, too, it is EAGLE. Validation decodes
     speculatively and reports the acceptance length.
 
     Args:
@@ -40,8 +39,8 @@ class PADRecDraft(TrainableModule):
         vocabulary: the tokens; linked from the datamodule.
         catalog: the items, for validation; linked from the datamodule.
         list_length: K, items in a validation list; linked from the datamodule.
-        slot_embeddings: whether the draft knows a token's slot inside its item.
-        step_embeddings: whether the draft knows its draft step.
+        slot_embeddings: tell the draft a token's slot in its item.
+        step_embeddings: tell the draft its draft step.
         unrolled_steps: T, at least 1; 2 or more for step embeddings.
         step_weight: λ in the loss Σ λ^s L_s over the steps s = 0 … T-1, in (0, 1].
         feature_weight: see `DraftObjective`.
@@ -50,16 +49,15 @@ class PADRecDraft(TrainableModule):
         top_k: see `DraftObjective`.
         feature_noise: half-width of uniform noise on the target's features in training.
         learning_rate: peak learning rate.
-        weight_decay: of matrices other than embeddings.
+        weight_decay: for matrices other than embeddings.
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
-        initial_weights: those of another draft to start from; None draws them at random. The position-aware part is the
-            identity at first, so that PAD-Rec can start exactly where EAGLE or HASS ended.
+        initial_weights: weights of another draft to start from; None draws them at random. A new position-aware part is
+            the identity, so PAD-Rec can start exactly where EAGLE or HASS ended.
         compile: compile the target's layers, which compute the features; see `CompiledLayers`.
-        seed: of the noise.
+        seed: for the noise.
 
     Raises:
-        InputError: the target or the initial draft cannot be read or belong elsewhere, or a value is outside its
-            range.
+        InputError: the target or the initial draft cannot be read or does not fit, or a value is out of range.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class PADRecDraft(TrainableModule):
                 f"unrolled_steps {unrolled_steps}, step_weight {step_weight}, feature_noise {feature_noise}: "
                 "expected at least 1 step, a weight in (0, 1] and noise of at least 0"
             )
-        # The target is not saved: a checkpoint's path would silently override the config's.
+        # Not the target: a checkpoint's path would silently override the config's.
         self.save_hyperparameters(ignore=["target", "vocabulary", "catalog", "list_length", "initial_weights"])
         self.vocabulary = vocabulary
         self.catalog = catalog
@@ -111,47 +109,43 @@ class PADRecDraft(TrainableModule):
         self._step_weights = [step_weight**step for step in range(unrolled_steps)]
         self._noise = feature_noise
         self.validation_acceptance = AcceptanceLength()
-        self._request: ListRequest | None = None
-        self._decoding: DecodingSession[Recommendations] | None = None  # during a validation
+        self._session: DecodingSession[Recommendations] | None = None  # during a validation
 
     def trainable_module(self) -> nn.Module:
         """The draft's own network; the target is frozen."""
         return self.network
 
     def undecayed_modules(self) -> list[nn.Module]:
-        """The position-aware part beside embeddings: decay would pull it back to the base draft."""
+        """Embeddings and the position-aware part, which decay would pull back to the base draft."""
         return [*super().undecayed_modules(), self.network.position_aware]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder that `FeatureDraft` can read; see `DraftCheckpoint.write`."""
+        """Write a folder for `FeatureDraft`; see `DraftCheckpoint.write`."""
         self.checkpoint().write(Path(folder))
 
     def checkpoint(self) -> DraftCheckpoint:
-        """The draft as it stands."""
+        """The draft with its current weights."""
         return DraftCheckpoint(
             self.settings, self.network.state_dict(), self.target.fingerprint, self.vocabulary.to_dict()
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what the draft was trained for."""
-        checkpoint["kind"] = "draft"
-        checkpoint["settings"] = self.settings
-        checkpoint["target_fingerprint"] = self.target.fingerprint
-        checkpoint["vocabulary"] = self.vocabulary.to_dict()
+        checkpoint.update(self.checkpoint().description)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another target or vocabulary.
+        """Check the checkpoint's target and vocabulary.
 
         Raises:
-            InputError: they differ.
+            InputError: they differ from this draft's.
         """
         self.vocabulary.check_same(stored_vocabulary(checkpoint, "draft"), "the checkpoint")
         check_target(checkpoint["target_fingerprint"], self.target.fingerprint)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        """The weighted mean over draft steps of the objective's mean over supervised tokens."""
-        # Position t reads the feature of token t and token t + 1, and predicts the feature of token t + 1, with which
-        # the head predicts token t + 2: the supervised ones.
+        """The mean objective of the supervised tokens, averaged over draft steps by their weights."""
+        # Position t reads token t + 1 with the feature of token t. It predicts the feature of token t + 1, from which
+        # the head predicts token t + 2, the supervised one.
         batch = _at_least_three_wide(batch)
         supervised = batch.supervised[:, 2:]
         rows = rows_of(supervised)  # [M]
@@ -163,27 +157,29 @@ class PADRecDraft(TrainableModule):
             target_logits = self.target.logits(wanted)  # [M, V]
             noise = (torch.rand_like(features) * 2 - 1) * self._noise
         inputs = (features + noise)[:, :-2]
-        positions = rows % supervised.shape[1]
-        slots = picked(batch.slots[:, 2:], rows)
+        positions, slots = rows % supervised.shape[1], picked(batch.slots[:, 2:], rows)
+        places = window.places(rows)
         losses = []
         steps = unroll(self.network, embeddings, inputs, batch.slots[:, 1:-1], len(self._step_weights), window)
-        places = window.places(rows)
         for step, predicted in enumerate(steps):
             ours = picked(predicted, places if step else rows)
             logits = self.target.logits(ours)
-            valid = positions >= step  # before that, no draft can have come so far
+            valid = positions >= step  # no draft gets to earlier positions in this step
             total = (self.objective(ours, wanted, logits, target_logits) * valid).sum()
             losses.append(self.mean_over_tokens(total, valid.sum()))
             if self.logs_are_due():
-                n_slots = self.vocabulary.n_slot_states
-                self._log_agreement(agreement_by_slot(logits, target_logits, slots, valid, n_slots), step)
+                counts = agreement_by_slot(logits, target_logits, slots, valid, self.vocabulary.n_slot_states)
+                self._log_agreement(counts, step)
+        return self._weighted(losses, len(batch.tokens))
+
+    def _weighted(self, losses: list[Tensor], batch_size: int) -> Tensor:
+        """The weighted mean of the steps' losses; logs all of them."""
         loss = torch.stack([w * loss for w, loss in zip(self._step_weights, losses, strict=True)]).sum()
         loss = loss / sum(self._step_weights)
-        size = len(batch.tokens)
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=batch_size)
         if self.logs_are_due():
             for step, value in enumerate(losses, start=1):
-                self.log(f"train/loss_step_{step}", value, sync_dist=True, batch_size=size)
+                self.log(f"train/loss_step_{step}", value, sync_dist=True, batch_size=batch_size)
         return loss
 
     def _log_agreement(self, counts: Tensor, step: int) -> None:
@@ -192,44 +188,36 @@ class PADRecDraft(TrainableModule):
         self.log(f"train/agreement_step_{step + 1}", agrees / tokens.clamp(min=1))
         if step > 0:
             return
-        for slot in range(self.vocabulary.n_slots + int(self.vocabulary.separator)):
-            name = f"train/agreement_slot_{slot}"
-            self.log(name, counts[0, slot] / counts[1, slot].clamp(min=1))
+        for slot in range(self.vocabulary.item_length):
+            self.log(f"train/agreement_slot_{slot}", counts[0, slot] / counts[1, slot].clamp(min=1))
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Decode greedily with the draft and log its acceptance length τ."""
         rows = batch.counted
         if bool(rows.any()):
             prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
-            generator = torch.Generator().manual_seed(batch_idx)
-            _, trace = self._validator().decode(prompts, generator)
+            self._session = self._session or self._new_session()
+            _, trace = self._session.decode(prompts, torch.Generator().manual_seed(batch_idx))
             self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
-        # Logged by every process, one without users too: all take part in the reduction.
+        # Every process logs, even without users: all take part in the reduction.
         self.log("val/acceptance_length", self.validation_acceptance, prog_bar=True, on_step=False, on_epoch=True)
 
-    def _validator(self) -> DecodingSession[Recommendations]:
-        if self._decoding is None:
-            network = in_step_precision(self.network, self.device.type)
-            decoder = SpeculativeDecoder(NetworkDraft(network), DynamicTree())
-            model = in_step_precision(self.target.model, self.device.type)
-            runner = TransformersRunner(model, self.target.fingerprint)
-            self._decoding = decoder.bind(runner, self._list_request())
-        return self._decoding
+    def _new_session(self) -> DecodingSession[Recommendations]:
+        if self.catalog is None:
+            raise InputError("validation lists need the catalog: pass `catalog`, or link it from the datamodule")
+        request = ListRequest.build(self.catalog, self.vocabulary, self.list_length, device=self.device)
+        network = in_step_precision(self.network, self.device.type)
+        model = in_step_precision(self.target.model, self.device.type)
+        decoder = SpeculativeDecoder(NetworkDraft(network, self.vocabulary), DynamicTree())
+        return decoder.bind(TransformersRunner(model, self.target.fingerprint), request)
 
     def on_validation_end(self) -> None:
-        """Give up what decoded the lists: it holds joined weights, which training changes."""
-        self._decoding = None
-
-    def _list_request(self) -> ListRequest:
-        if self._request is None:
-            if self.catalog is None:
-                raise InputError("validation lists need the catalog: pass `catalog`, or link it from the datamodule")
-            self._request = ListRequest.build(self.catalog, self.vocabulary, self.list_length, device=self.device)
-        return self._request
+        """Drop the session: it holds joined weights, which training changes."""
+        self._session = None
 
 
 def _at_least_three_wide(batch: SequenceBatch) -> SequenceBatch:
-    """Pad rows of at most one code: they hold nothing to predict, but the step has to be taken with all processes."""
+    """Pad rows of at most one code: nothing can be predicted, but all processes must take the step."""
     missing = max(0, 3 - batch.tokens.shape[1])
     tokens, slots, supervised = (
         nn.functional.pad(values, (0, missing)) for values in (batch.tokens, batch.slots, batch.supervised)

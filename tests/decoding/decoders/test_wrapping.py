@@ -1,10 +1,11 @@
-"""Many prompts a few at a time: the lists and counts of all at once."""
+"""Decoders that run another one on other batches get the lists of the one that they run."""
 
 from dataclasses import replace
 from typing import TypeVar
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding import (
@@ -15,9 +16,9 @@ from padrec.decoding import (
     DynamicTree,
     ListRequest,
     Prompts,
+    RepeatedDecoder,
     Sampling,
     SpeculativeDecoder,
-    TargetRunner,
     TransformersRunner,
 )
 from padrec.decoding.lists.request import Request
@@ -32,13 +33,13 @@ _VOCABULARY = SemanticIDVocabulary(_SIZES)
 
 
 class WatchedDecoder(AutoregressiveDecoder):
-    """Remembers the shapes of its batches, and says that recording took a quarter of a second for each."""
+    """Remembers the shapes of its batches, and says that capturing took a quarter of a second for each."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shapes: list[tuple[int, int]] = []
 
-    def bind(self, runner: TargetRunner, request: Request[R]) -> DecodingSession[R]:
+    def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
         return WatchedSession(self, super().bind(runner, request))
 
 
@@ -52,14 +53,18 @@ class WatchedSession(DecodingSession[R]):
         return lists, replace(trace, recording_seconds=0.25, decoder=f"of {len(prompts.tokens)}")
 
 
+def inner_decoder(model: PreTrainedModel, speculative: bool) -> Decoder:
+    if speculative:
+        return SpeculativeDecoder(random_network_draft(model, _VOCABULARY), DynamicTree(depth=3, width=2, nodes=6))
+    return AutoregressiveDecoder()
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 9])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("speculative", [False, True])
 def test_lists_and_counts_are_those_of_all_at_once(sampling: Sampling, speculative: bool, batch_size: int) -> None:
     model = tiny_target(_VOCABULARY)
-    inner: Decoder = AutoregressiveDecoder()
-    if speculative:
-        inner = SpeculativeDecoder(random_network_draft(model, _VOCABULARY), DynamicTree(depth=3, width=2, nodes=6))
+    inner = inner_decoder(model, speculative)
     batchwise = BatchwiseDecoder(inner, batch_size)
     prompts = random_prompts(_CATALOG, _VOCABULARY, [3, 0, 4, 1, 7])
     request = ListRequest.build(_CATALOG, _VOCABULARY, 3, sampling=sampling)
@@ -92,3 +97,27 @@ def test_batches_are_padded_no_more_than_they_need() -> None:
 def test_an_empty_batch_is_refused() -> None:
     with pytest.raises(InputError, match="batch_size 0: expected at least 1"):
         BatchwiseDecoder(AutoregressiveDecoder(), 0)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("speculative", [False, True])
+def test_the_first_copies_are_what_the_decoder_writes(sampling: Sampling, speculative: bool) -> None:
+    model = tiny_target(_VOCABULARY)
+    inner = inner_decoder(model, speculative)
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [3, 0, 4])
+    request = ListRequest.build(_CATALOG, _VOCABULARY, 3, sampling=sampling)
+    runner = TransformersRunner(model)
+    repeated = RepeatedDecoder(inner, copies=3)
+    found, trace = repeated.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
+    expected, expected_trace = inner.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.leaves, expected.leaves)
+    for name in ("tokens", "target_passes", "draft_passes"):
+        assert torch.equal(getattr(trace, name), getattr(expected_trace, name))
+    assert (repeated.search, repeated.lossless) == (inner.search, inner.lossless)
+    assert repeated.max_depth(request) == inner.max_depth(request)
+
+
+def test_one_copy_is_refused() -> None:
+    with pytest.raises(InputError, match="copies 1: expected at least 2"):
+        RepeatedDecoder(AutoregressiveDecoder(), copies=1)

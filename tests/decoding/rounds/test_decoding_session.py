@@ -1,4 +1,4 @@
-"""Sessions: batch after batch through the same tensors and the same recorded work."""
+"""Sessions: batch after batch through the same tensors and the same captured work."""
 
 import math
 import time
@@ -26,8 +26,7 @@ from padrec.decoding import (
     SpeculativeDecoder,
     TransformersRunner,
 )
-from padrec.decoding.device.shared_shapes import packed_size
-from padrec.decoding.layers.prompts import PromptShape
+from padrec.decoding.layers.prompt_shape import PromptShape, packed_size
 from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from tests.stubs import (
@@ -159,8 +158,8 @@ def test_the_device_is_asked_only_when_the_lists_may_be_complete(depth: int, mon
         _, trace = decode(decoder, runner, 3, request)
         needed = math.ceil(to_write / tokens)
         assert trace.target_passes.tolist() == [needed] * 3
-        assert runner.passes == needed, "no round is run behind the end of the last list"
-        # Behind every answer come as many rounds as what is left needs at least.
+        assert runner.passes == needed, "no round is run after the end of the last list"
+        # After every answer, as many rounds run as the rest needs at least.
         planned, left = [], to_write
         while left > 0:
             left -= min(left, tokens * math.ceil(left / (depth + 1)))
@@ -183,14 +182,14 @@ def test_rounds_end_with_the_longest_list(name: str) -> None:
         assert slowest <= runner.passes <= max(slowest, math.ceil((request.n_tokens - 1) / most_tokens))
 
 
-def test_recording_is_timed_apart_and_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capturing_is_timed_apart_and_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captured_loop, "CapturedGraph", SlowGraph)
     monkeypatch.setattr(SlowGraph, "made", 0)
     request = ListRequest.build(_CATALOG, _VOCABULARY, 1)
     runner = TransformersRunner(_MODEL)
     decoder = _DECODERS["chain"]()
 
-    def recorded(batch: int) -> int:
+    def captured(batch: int) -> int:
         made, start = SlowGraph.made, time.perf_counter()
         _, trace = decode(decoder, runner, batch, request)
         elapsed, made = time.perf_counter() - start, SlowGraph.made - made
@@ -199,11 +198,11 @@ def test_recording_is_timed_apart_and_done_once(monkeypatch: pytest.MonkeyPatch)
         assert trace.seconds + trace.recording_seconds <= elapsed
         return made
 
-    assert recorded(0) == 2, "the start and the round"
-    assert recorded(0) == 0
-    assert recorded(1) == 1, "another width has a start of its own"
-    assert recorded(4) == 2, "another batch size has everything of its own"
-    assert [recorded(batch) for batch in (0, 1, 4)] == [0, 0, 0]
+    assert captured(0) == 2, "the start and the round"
+    assert captured(0) == 0
+    assert captured(1) == 1, "another width has a start of its own"
+    assert captured(4) == 2, "another batch size has everything of its own"
+    assert [captured(batch) for batch in (0, 1, 4)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

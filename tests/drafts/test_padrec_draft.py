@@ -324,7 +324,10 @@ def test_validation_decodes_in_the_precision_of_the_training_steps(
     model, network = deepcopy(draft.target.model), deepcopy(draft.network).eval()
     to_precision(model, torch.bfloat16)
     to_precision(network, torch.bfloat16)
-    runner, decoder = TransformersRunner(model), SpeculativeDecoder(NetworkDraft(network), DynamicTree())
+    runner, decoder = (
+        TransformersRunner(model),
+        SpeculativeDecoder(NetworkDraft(network, data.vocabulary), DynamicTree()),
+    )
     request = ListRequest.build(data.catalog, data.vocabulary, data.list_length)
     metric = AcceptanceLength()
     for batch in data.val_dataloader():

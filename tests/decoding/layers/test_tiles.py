@@ -1,13 +1,15 @@
-"""How linear maps of several tokens are divided among programs."""
+"""How linear maps of several tokens and attention are divided among programs."""
 
 import pytest
 
-from padrec.decoding.layers.linear_tiles import (
+from padrec.decoding.layers.tiles import (
     HELD_STEP,
     HELD_WARPS,
     MOST_TOKENS,
     HeldTile,
     LinearTile,
+    attention_tile,
+    heads_together,
     linear_tile,
     streamed_tile,
 )
@@ -86,3 +88,27 @@ def test_large_passes_are_left_to_the_vendor(n_out: int, n_in: int, gated: bool,
     for choice in (linear_tile, streamed_tile):
         assert choice(MOST_TOKENS, n_out, n_in, gated, itemsize) is not None
         assert choice(MOST_TOKENS + 1, n_out, n_in, gated, itemsize) is None
+
+
+@pytest.mark.parametrize("n_queries", [1, 2, 20, 256])
+@pytest.mark.parametrize("n_heads", [1, 8, 256])
+@pytest.mark.parametrize("size", [16, 64, 256])
+@pytest.mark.parametrize("itemsize", [2, 4])
+def test_keys_and_values_that_are_under_way_fit_into_memory(
+    n_queries: int, n_heads: int, size: int, itemsize: int
+) -> None:
+    tile = attention_tile(n_queries, n_heads, size, itemsize)
+    assert (tile.queries + 2 * (tile.stages - 1) * tile.columns) * size * itemsize <= 200 * 1024
+    # As matrix instructions take them.
+    assert tile.queries >= 16
+    assert tile.queries & (tile.queries - 1) == 0
+    assert tile.columns & (tile.columns - 1) == 0
+
+
+@pytest.mark.parametrize(("n_tokens", "together"), [(1, 1), (8, 1), (32, 2), (64, 4), (384, 32), (4096, 32)])
+def test_a_program_rotates_more_heads_where_there_are_many_tokens(n_tokens: int, together: int) -> None:
+    assert heads_together(n_tokens, 32) == together
+
+
+def test_a_program_rotates_no_more_heads_than_there_are() -> None:
+    assert heads_together(4096, 9) == 16, "a power of two, the rest masked"

@@ -7,19 +7,19 @@ from typing import Any, Self
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from padrec.targets.compiled_layers import CompiledLayers
+from padrec.targets.decoder_layers import CompiledLayers
 
 
 class FrozenTarget(nn.Module):
     """Holds a target without training, saving or loading it.
 
-    Its weights stay out of `state_dict`, gradients and train mode. Loading stays strict for everything else: the
-    target's own weights are put where a state dict lacks them, so that missing keys of the draft are still errors.
+    Its weights stay out of `state_dict`, gradients and train mode. Loading stays strict for everything else: a state
+    dict gets the target's own weights before it is loaded, so missing keys of the draft are still errors.
 
     Args:
         model: the target.
         fingerprint: of the target's weights.
-        compile: compute features by compiled layers; see `CompiledLayers`.
+        compile: compile the layers; see `CompiledLayers`.
     """
 
     def __init__(self, model: PreTrainedModel, fingerprint: str, compile: bool = False) -> None:
@@ -32,22 +32,22 @@ class FrozenTarget(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode, whatever is asked."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Features behind the final norm, `[B, T, d]`, of right-padded tokens `[B, T]`."""
+        """Features after the final norm, `[B, T, d]`, of right-padded tokens `[B, T]`."""
         with self._compiled:
             features: Tensor = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
         return features
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """The target's embeddings of tokens `[*]`, `[*, d]`."""
+        """The target's embeddings `[*, d]` of tokens `[*]`."""
         embeddings: Tensor = self.model.get_input_embeddings()(tokens)
         return embeddings
 
     def logits(self, features: Tensor) -> Tensor:
-        """The target's head on features `[*, d]`: `[*, V]`."""
+        """The target's logits `[*, V]` for features `[*, d]`."""
         logits: Tensor = self.model.get_output_embeddings()(features)
         return logits
 
@@ -58,7 +58,6 @@ def _drop_weights(module: nn.Module, state: dict[str, Any], prefix: str, metadat
 
 
 def _keep_weights(module: nn.Module, state: dict[str, Any], prefix: str, *arguments: object) -> None:
-    # The model's own state dict, not the wrapper's: the wrapper's is empty.
+    # The model's own state dict: the wrapper's is empty.
     assert isinstance(module, FrozenTarget)
-    for name, value in module.model.state_dict().items():
-        state[f"{prefix}model.{name}"] = value
+    state.update({f"{prefix}model.{name}": value for name, value in module.model.state_dict().items()})
