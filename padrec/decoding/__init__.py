@@ -22,8 +22,7 @@ from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogS
 from padrec.decoding.lists.constraint import Constraint, Continuations, FreeDecoding
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.list_state import ListState, concatenate
-from padrec.decoding.lists.recommendations import Recommendations
-from padrec.decoding.lists.request import ListRequest, Request, TextRequest
+from padrec.decoding.lists.request import ListRequest, Recommendations, Request, TextRequest
 from padrec.decoding.lists.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
 from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.lists.verification import ChosenTokens, VerificationRule, choose

@@ -15,8 +15,7 @@ from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.list_state import ListState
-from padrec.decoding.lists.recommendations import Recommendations
-from padrec.decoding.lists.request import ListRequest
+from padrec.decoding.lists.request import ListRequest, Recommendations
 from padrec.decoding.lists.sampling import masked_log_softmax
 from padrec.decoding.rounds.decoding_session import DecodingSession
 

@@ -13,8 +13,7 @@ from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
-from padrec.decoding.lists.recommendations import Recommendations
-from padrec.decoding.lists.request import ListRequest
+from padrec.decoding.lists.request import ListRequest, Recommendations
 from padrec.decoding.rounds.captured_loop import CapturedLoop
 from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape
 

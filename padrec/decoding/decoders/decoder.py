@@ -3,8 +3,7 @@
 from abc import ABC, abstractmethod
 
 from padrec.decoding.layers.runner import TransformersRunner
-from padrec.decoding.lists.recommendations import Recommendations
-from padrec.decoding.lists.request import ListRequest
+from padrec.decoding.lists.request import ListRequest, Recommendations
 from padrec.decoding.rounds.decoding_session import DecodingSession
 
 # The search of decoders that write a list token by token, each item after those before it.

@@ -11,8 +11,7 @@ from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace
-from padrec.decoding.lists.recommendations import Recommendations
-from padrec.decoding.lists.request import ListRequest
+from padrec.decoding.lists.request import ListRequest, Recommendations
 from padrec.decoding.rounds.decoding_session import DecodingSession
 
 _Session = DecodingSession[Recommendations]

@@ -14,17 +14,11 @@ _COMMON = 0.01  # share of the leaves
 
 @dataclass(frozen=True)
 class CatalogState(ListState):
-    """A list's position in the catalog.
+    """A list's position in the catalog."""
 
-    Attributes:
-        node: trie node of the current item, int64 `[*]`; a leaf if its separator comes next.
-        used: leaves already in the list, int64 `[*, K]`, padded with `n_leaves`.
-        count: completed items, int64 `[*]`.
-    """
-
-    node: Tensor
-    used: Tensor
-    count: Tensor
+    node: Tensor  # trie node of the current item, int64 [*]; a leaf if its separator comes next
+    used: Tensor  # leaves already in the list, int64 [*, K], padded with `n_leaves`
+    count: Tensor  # completed items, int64 [*]
 
 
 class CatalogConstraint:

@@ -12,15 +12,10 @@ from padrec.decoding.lists.list_state import ListState, S
 
 @dataclass(frozen=True)
 class Continuations:
-    """A short list of tokens that contains all allowed ones.
+    """A short list of tokens that contains all allowed ones."""
 
-    Attributes:
-        tokens: int64 `[*, C]`; the allowed ones are distinct.
-        free: whether each is allowed, bool `[*, C]`.
-    """
-
-    tokens: Tensor
-    free: Tensor
+    tokens: Tensor  # int64 [*, C]; the allowed ones are distinct
+    free: Tensor  # whether each is allowed, bool [*, C]
 
     def mask(self, vocabulary_size: int) -> Tensor:
         """Whether each token of the vocabulary is allowed, bool `[*, V]`."""
@@ -87,11 +82,7 @@ class Unconstrained:
 
 
 class FreeDecoding(Unconstrained):
-    """Allows every token and tracks slots.
-
-    Args:
-        vocabulary: the target's tokens.
-    """
+    """Allows every token and tracks the slots of a vocabulary."""
 
     def __init__(self, vocabulary: SemanticIDVocabulary) -> None:
         self.vocabulary = vocabulary

@@ -71,14 +71,7 @@ class DecodingTrace:
 
 
 class RoundStatistics:
-    """Counts for a trace on the device, without synchronising.
-
-    Args:
-        batch: B, rows.
-        n_slot_states: L + 2.
-        max_depth: D, the deepest proposal of a round.
-        device: where the counts are kept.
-    """
+    """Counts for a trace on the device, without synchronising; `n_slot_states` is L + 2, `max_depth` D."""
 
     def __init__(self, batch: int, n_slot_states: int, max_depth: int, device: torch.device) -> None:
         # Few tensors, since each costs a launch in every round.

@@ -10,13 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ListState:
-    """States of unfinished lists; the leading dimensions `[*]` are rows, or rows × tree nodes.
+    """States of unfinished lists; the leading dimensions `[*]` are rows, or rows × tree nodes."""
 
-    Attributes:
-        slot: slot of the last token, int64 `[*]`.
-    """
-
-    slot: Tensor
+    slot: Tensor  # of the last token, int64 [*]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """Apply a function to every tensor."""

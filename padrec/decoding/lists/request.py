@@ -1,5 +1,6 @@
-"""Requests: what to decode."""
+"""Requests, and what they return."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -10,7 +11,6 @@ from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabular
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.constraint import Constraint, FreeDecoding, Unconstrained
 from padrec.decoding.lists.list_state import ListState
-from padrec.decoding.lists.recommendations import Recommendations
 from padrec.decoding.lists.sampling import Sampling
 
 R_co = TypeVar("R_co", covariant=True)
@@ -54,6 +54,50 @@ class Request(Protocol[R_co]):
             tokens: int64 `[B, T]`, padded after the end.
             log_probs: the tokens' under the target's constrained distribution at temperature 1, float32 `[B, T]`.
         """
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """One list for each row.
+
+    Attributes:
+        leaves: the catalog's leaves in list order, int64 `[B, K]` on the CPU; -1 if the tokens are not an item.
+        tokens: generated tokens, int64 `[B, T]`, padded after the end.
+        log_probs: the tokens' under the target's constrained distribution at temperature 1, `[B, T]`. After a beam
+            search: what it adds up (see `BeamDecoder`), 0 for separators.
+    """
+
+    leaves: Tensor
+    tokens: Tensor
+    log_probs: Tensor
+
+    @classmethod
+    def from_tokens(
+        cls, tokens: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary, list_length: int
+    ) -> "Recommendations":
+        """Look up the generated tokens in the catalog."""
+        codes = vocabulary.parse_lists(tokens.cpu(), list_length)
+        return cls(leaves=catalog.leaf_of_codes(codes), tokens=tokens, log_probs=log_probs)
+
+    @classmethod
+    def from_leaves(
+        cls, leaves: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary
+    ) -> "Recommendations":
+        """Write leaves, int64 `[B, K]`, as tokens; `log_probs` are those of the items' codes, `[B, K, L]`."""
+        length = vocabulary.list_tokens(leaves.shape[1])
+        leaves = leaves.cpu()
+        tokens = vocabulary.encode(catalog.leaf_codes[leaves]).flatten(1)[:, :length]
+        padded = torch.nn.functional.pad(log_probs, (0, vocabulary.item_length - vocabulary.n_slots))
+        return cls(leaves, tokens.to(log_probs.device), padded.flatten(1)[:, :length])
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Recommendations]") -> "Recommendations":
+        """Join the lists of several batches of one request."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("leaves", "tokens", "log_probs")))
+
+    def cpu(self) -> "Recommendations":
+        """Move all tensors to the CPU."""
+        return Recommendations(self.leaves, self.tokens.cpu(), self.log_probs.cpu())
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,17 +176,11 @@ class ListRequest:
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """One text for each row.
+    """One text for each row."""
 
-    Attributes:
-        tokens: int64 `[B, T]`, padded after the end.
-        log_probs: the tokens' under the target's distribution at temperature 1, float32 `[B, T]`.
-        lengths: tokens of each text, including the stop token, int64 `[B]`.
-    """
-
-    tokens: Tensor
-    log_probs: Tensor
-    lengths: Tensor
+    tokens: Tensor  # int64 [B, T], padded after the end
+    log_probs: Tensor  # under the target's distribution at temperature 1, float32 [B, T]
+    lengths: Tensor  # tokens of each text, including the stop token, int64 [B]
 
 
 @dataclass(frozen=True, eq=False)

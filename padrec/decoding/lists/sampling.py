@@ -83,13 +83,10 @@ class Sampling:
         return scaled
 
     def choice(self, keys: Tensor, first_position: Tensor, max_depth: int, vocabulary_size: int) -> "Choice":
-        """Make the noise of one round.
+        """Make the noise of one round, whose deepest node is at `max_depth`.
 
-        Args:
-            keys: request keys, int64 `[B]`.
-            first_position: position in the list of the token after the root, int64 `[B]`.
-            max_depth: D, the deepest node of the round.
-            vocabulary_size: V.
+        `keys` are those of the requests, int64 `[B]`, `first_position` the list position of the token after the root,
+        int64 `[B]`.
         """
         if self.temperature == 0:
             return Choice(self, None)
@@ -100,15 +97,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Choice:
-    """Sampling rule and noise of one round: decide the target's tokens, and help drafts to guess them.
-
-    Attributes:
-        sampling: the rule.
-        noise: for the tokens after nodes of depth 0 … D, float32 `[B, D + 1, V]`; None for greedy decoding.
-    """
+    """Sampling rule and noise of one round: decide the target's tokens, and help drafts to guess them."""
 
     sampling: Sampling
-    noise: Tensor | None
+    noise: Tensor | None  # for tokens after nodes of depth 0 … D, float32 [B, D + 1, V]; None for greedy decoding
 
     def choose(self, log_probs: Tensor, depths: Tensor, tokens: Tensor | None = None) -> Tensor:
         """The place of the highest score after every node, int64 `[B, N]`; arguments as in `scores`."""
@@ -152,14 +144,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Guess:
-    """Weights by which a draft guesses the target's choice: softmax(logits · `logit_scale` + noise · `noise_scale`).
+    """Weights by which a draft guesses the target's choice: softmax(logits · `logit_scale` + noise · `noise_scale`)."""
 
-    Attributes:
-        logit_scale: of logits or log-probabilities; the softmax makes no difference between them.
-        noise_scale: of the noise.
-    """
-
-    logit_scale: float
+    logit_scale: float  # of logits or log-probabilities, which the softmax maps to the same
     noise_scale: float
 
     @classmethod
@@ -178,12 +165,7 @@ class Guess:
 
 
 def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary_size: int) -> Tensor:
-    """Standard Gumbel noise as a function of key, position and token.
-
-    Args:
-        keys: int64 `[B]`.
-        positions: int64 `[B, P]`.
-        vocabulary_size: V.
+    """Standard Gumbel noise as a function of key, int64 `[B]`, position, int64 `[B, P]`, and token.
 
     Returns:
         float32 `[B, P, V]`, the same on every device.

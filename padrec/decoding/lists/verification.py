@@ -15,17 +15,11 @@ from padrec.decoding.lists.token_tree import TokenTree
 
 @dataclass(frozen=True)
 class ChosenTokens:
-    """The token emitted after every node of a tree; arbitrary where nothing is allowed.
+    """The token emitted after every node of a tree; arbitrary where nothing is allowed."""
 
-    Attributes:
-        tokens: int64 `[B, N]`.
-        log_probs: renormalised over the allowed tokens, at temperature 1, float32 (or float64, as the logits) `[B, N]`.
-        states: list states after the tokens, `[B, N]`.
-    """
-
-    tokens: Tensor
-    log_probs: Tensor
-    states: ListState
+    tokens: Tensor  # int64 [B, N]
+    log_probs: Tensor  # renormalised over the allowed tokens, temperature 1, float32 or float64 as the logits, [B, N]
+    states: ListState  # list states after the tokens, [B, N]
 
 
 @compiled
@@ -69,15 +63,9 @@ class VerificationRule(ABC):
 
     @abstractmethod
     def emit(self, tree: TokenTree, logits: Tensor, choice: Choice, constraint: Constraint[ListState]) -> ChosenTokens:
-        """Choose the token after every node.
+        """Choose the token after every node of `tree`; the other arguments are those of `choose`.
 
         Captured on a GPU: shapes must not depend on values, and the host must not read any value.
-
-        Args:
-            tree: the proposals.
-            logits: the target's at every node, `[B, N, V]`.
-            choice: sampling rule and noise of the round.
-            constraint: which tokens are allowed.
         """
 
 
@@ -99,17 +87,11 @@ class ExactVerification(VerificationRule):
 
 @dataclass(frozen=True)
 class AcceptedPath:
-    """The path of the tree that a round keeps.
+    """The path of the tree that a round keeps."""
 
-    Attributes:
-        path: kept nodes from the root on, int64 `[B, D + 1]`; 0 after `count`.
-        count: kept draft tokens, int64 `[B]`, 0 … D.
-        emitted: tokens added to the list, int64 `[B, D + 1]`: `count` draft tokens and the bonus token, then arbitrary.
-    """
-
-    path: Tensor
-    count: Tensor
-    emitted: Tensor
+    path: Tensor  # kept nodes from the root on, int64 [B, D + 1]; 0 after `count`
+    count: Tensor  # kept draft tokens, int64 [B], 0 … D
+    emitted: Tensor  # tokens added to the list, int64 [B, D + 1]: `count` draft tokens, the bonus token, then arbitrary
 
 
 def accept(tree: TokenTree, emitted: Tensor) -> AcceptedPath:

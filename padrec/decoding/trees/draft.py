@@ -90,11 +90,7 @@ class HostDraftSession(DraftSession, Protocol):
     """
 
     def look_up(self, texts: Sequence[Sequence[int]]) -> None:
-        """Prepare the next round.
-
-        Args:
-            texts: each row's prompt and generated tokens; the last token is the root.
-        """
+        """Prepare the next round from each row's prompt and generated tokens, of which the last is the root."""
 
 
 # What `Draft.bind` returns.

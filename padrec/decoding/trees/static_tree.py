@@ -58,32 +58,26 @@ class StaticTree(TreeExpansion):
         operations: TreeOperations,
     ) -> TokenTree:
         """See `TreeExpansion.expand`."""
-        level_states, level_tokens = state.unsqueeze(), root[:, None]
-        level_scores = torch.zeros(level_tokens.shape, dtype=torch.float32, device=root.device)
-        tokens, states, scores = [level_tokens], [level_states], [level_scores]
-        for depth, level in enumerate(self._levels, start=1):
-            readers = self._readers[depth - 1]
-            if depth == 1:
-                logits = steps.root_logits()[:, None]
-            else:
-                previous = self._levels[depth - 2]
-                index = _index([previous.index(path) for path in readers], root)
-                level_tokens, level_states = level_tokens.gather(1, index), level_states.gather(index)
-                level_scores = level_scores.gather(1, index)
-                parents = _index([self._readers[depth - 2].index(path[:-1]) for path in readers], root)
-                logits = steps.extend(level_tokens, parents, level_states.slot, depth - 1)
-            log_probs = choice.log_chances(logits, constraint.allowed(level_states), depth - 1)  # [B, readers, V]
+        tokens, states = [root[:, None]], [state.unsqueeze()]
+        scores = [torch.zeros(len(root), 1, dtype=torch.float32, device=root.device)]
+        read_states, read_scores = states[0], scores[0]
+        logits = steps.root_logits()[:, None]
+        for depth, level in enumerate(self._levels):
+            readers = self._readers[depth]
+            if depth > 0:
+                index = _index([self._levels[depth - 1].index(path) for path in readers], root)
+                read_states, read_scores = states[-1].gather(index), scores[-1].gather(1, index)
+                parents = _index([self._readers[depth - 1].index(path[:-1]) for path in readers], root)
+                logits = steps.extend(tokens[-1].gather(1, index), parents, read_states.slot, depth)
+            log_probs = choice.log_chances(logits, constraint.allowed(read_states), depth)  # [B, readers, V]
             ranks = min(max(path[-1] for path in level) + 1, log_probs.shape[-1])
             best, best_tokens = log_probs.topk(ranks)
             rows = [readers.index(path[:-1]) for path in level]
             places = [row * ranks + min(path[-1], ranks - 1) for row, path in zip(rows, level, strict=True)]
             index, above = _index(places, root), _index(rows, root)
-            level_tokens = best_tokens.flatten(1).gather(1, index)
-            level_scores = level_scores.gather(1, above) + best.flatten(1).gather(1, index).float()
-            level_states = constraint.advance(level_states.gather(above), level_tokens)
-            tokens.append(level_tokens)
-            states.append(level_states)
-            scores.append(level_scores)
+            tokens.append(best_tokens.flatten(1).gather(1, index))
+            scores.append(read_scores.gather(1, above) + best.flatten(1).gather(1, index).float())
+            states.append(constraint.advance(read_states.gather(above), tokens[-1]))
         node_parents = _index(self._parents, root)
         return TokenTree.from_parents(
             torch.cat(tokens, 1), node_parents, concatenate(states), self.depth, torch.cat(scores, 1)

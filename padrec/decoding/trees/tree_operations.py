@@ -22,15 +22,7 @@ class TreeOperations:
     def grow(
         self, root: Tensor, state: ListState, constraint: Constraint[Any], guess: Guess, shape: TreeShape
     ) -> TreeGrowth:
-        """Begin a tree for each row.
-
-        Args:
-            root: last token of each row, int64 `[B]`.
-            state: list states after the root, `[B]`.
-            constraint: which tokens are allowed.
-            guess: how the draft guesses the target's choices.
-            shape: the tree's shape.
-        """
+        """Begin a tree for each row; `root`, `state` and `constraint` as in `TreeExpansion.expand`."""
         return TreeGrowth(root, state, constraint, guess, shape)
 
     def add_forced_runs(self, tree: TokenTree, constraint: Constraint[Any], leaves: int, length: int) -> TokenTree:
@@ -50,15 +42,10 @@ def tree_operations_for(device: torch.device, dtype: torch.dtype, constraint: Co
 
 @dataclass(frozen=True)
 class ForcedRuns:
-    """Continues the best leaves of a tree by their forced tokens.
+    """Continues the best leaves of a tree by their forced tokens."""
 
-    Attributes:
-        leaves: E, leaves that are continued.
-        length: R, the most forced tokens after each leaf; 0 adds nothing.
-    """
-
-    leaves: int
-    length: int
+    leaves: int  # E, leaves that are continued
+    length: int  # R, the most forced tokens after each leaf; 0 adds nothing
 
     @property
     def nodes(self) -> int:

@@ -21,7 +21,7 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.decoding.layers import prompt_shape
-from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.lists.request import Recommendations
 from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from padrec.targets import build_backbone, to_precision
