@@ -159,7 +159,8 @@ def test_attention_reads_what_a_token_sees_and_nothing_else(
     placement = placement_of([5, 2], width, first, tree, seed=1)
     queries = random_tensor(batch, width, n_queries, size, seed=0)
     rotary = random_tensor(_COLUMNS, size, seed=2), random_tensor(_COLUMNS, size, seed=3)
-    cache = LayerAttention(heads, *random_tensor(2, batch, n_keys, _COLUMNS, size, seed=1), rotary)
+    keys, values = random_tensor(2, batch, n_keys, _COLUMNS, size, seed=1)
+    cache = LayerAttention(heads, keys, values, rotary)
     found = _OPERATIONS.attention(queries, cache, placement)
     expected = torch.empty(batch, width, n_queries, size, dtype=torch.float64)
     for row in range(batch):
