@@ -93,7 +93,8 @@ class TritonOperations(LayerOperations):
             y, normed = self._norm(norm, stream.values, added)
             return ResidualStream(y, norm, normed=normed)
         y = torch.empty_like(stream.values)
-        outputs, scaled = Outputs(y, bias, stream.values), None
+        outputs = Outputs(y, bias, stream.values)
+        scaled: tuple[Tensor, Tensor] | None = None
         # Values times a norm's weight may exceed float16's range.
         if tile is not None and norm is not None and y.dtype != torch.float16:
             parts = triton.cdiv(n_out, tile.outputs if tile.splits == 1 else _SUM_OUTPUTS)
@@ -191,11 +192,9 @@ class TritonOperations(LayerOperations):
         group = heads.queries // heads.keys
         tile = self._attention_tiles(width * group, batch * heads.keys, heads.size, queries.itemsize)
         grid = batch * heads.keys, triton.cdiv(width * group, tile.queries)
-        ancestors, strides = None, (0, 0)
-        if placement.ancestors is not None:
-            ancestors = placement.ancestors.view(torch.uint8)
-            strides = ancestors.stride(0), ancestors.stride(1)
-        tensors = {"queries": queries, "ancestors": ancestors, "seen": seen}
+        tree = placement.ancestors
+        strides = (0, 0) if tree is None else (tree.stride(0), tree.stride(1))
+        tensors = {"queries": queries, "ancestors": None if tree is None else tree.view(torch.uint8), "seen": seen}
         sizes = {"ancestor_row_stride": strides[0], "ancestor_token_stride": strides[1], "scale": heads.scale}
         blocks = {"GROUP": group, "BLOCK_Q": tile.queries, "BLOCK_S": tile.columns}
         launch = {**_cache(layer), "num_warps": tile.warps, "num_stages": tile.stages, **self._launch}
