@@ -198,7 +198,7 @@ def fails(capsys: pytest.CaptureFixture[str], stage: str, arguments: str) -> str
 def test_nothing_is_overwritten(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (runs / "shop").mkdir()
     message = fails(capsys, "predict", _K_MEANS)
-    assert message.startswith(f"padrec: error: {runs / 'shop'}: there already, expected no such folder")
+    assert message.startswith(f"padrec: error: {runs / 'shop'}: already exists: move it away")
     assert list((runs / "shop").iterdir()) == []
 
 

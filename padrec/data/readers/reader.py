@@ -1,11 +1,11 @@
 """What a reader gives to the datamodule."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from padrec.catalog import Catalog, InputError
 from padrec.data.interactions import Interactions
-from padrec.data.splits import Split
+from padrec.data.splits import Split, leave_one_out
 
 
 class Reader(Protocol):
@@ -53,6 +53,11 @@ class Dataset:
                     f"{found.source}: user {user!r} has item index {int(part.items[position])}, "
                     f"expected 0 … {self.catalog.n_items - 1}"
                 )
+
+    def split(self, short_users: Literal["error", "drop"] = "error") -> Split:
+        """Return the format's own split, or `leave_one_out` with `short_users`."""
+        found = self.interactions
+        return found if isinstance(found, Split) else leave_one_out(found, short_users)
 
     @property
     def users(self) -> tuple[str, ...]:
