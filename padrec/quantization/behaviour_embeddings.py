@@ -30,7 +30,7 @@ class BehaviourEmbeddings(EmbeddingSource):
         seed: seed of the SVD's first vector.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: an argument out of range; from `embed`, too few items or pairs for the dimension, or see the reader.
     """
 
     reader: Reader
@@ -48,11 +48,7 @@ class BehaviourEmbeddings(EmbeddingSource):
             )
 
     def embed(self) -> ItemEmbeddings:
-        """See `EmbeddingSource`.
-
-        Raises:
-            InputError: wrong data (see the reader), or too few items or pairs for the dimension.
-        """
+        """See `EmbeddingSource`."""
         dataset = self.reader.read()
         catalog, split = dataset.catalog, dataset.split("drop")
         counts = cooccurrences(split.train, catalog.n_items, self.window)

@@ -1,6 +1,7 @@
 """Items that share a semantic ID, and how to tell them apart."""
 
-from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -9,7 +10,7 @@ from torch import Tensor
 from padrec.catalog import InputError
 from padrec.quantization.quantizer import Quantizer
 
-# Items whose distances to all codes are in memory at a time.
+# Items, up to one more group, whose distances to all codes are in memory at a time.
 _BATCH_ITEMS = 16384
 
 
@@ -83,29 +84,18 @@ def reassign_collisions(codes: Tensor, vectors: Tensor, quantizer: Quantizer, ta
     members = torch.isin(prefix_of, torch.unique(prefix_of[colliding])).nonzero().flatten()
     members = members[prefix_of[members].argsort(stable=True)]  # grouped by prefix
     _, counts = torch.unique_consecutive(prefix_of[members], return_counts=True)
-    for groups in _packed(members.split(counts.tolist())):
-        _assign_last_codes(groups, codes, colliding, vectors, quantizer)
+    packs = (counts.cumsum(0) // _BATCH_ITEMS).tolist()
+    for _, pack in groupby(zip(packs, members.split(counts.tolist()), strict=True), key=itemgetter(0)):
+        _assign_last_codes([group for _, group in pack], codes, colliding, vectors, quantizer)
     return codes[:n_items]
 
 
 def _group_of(prefixes: Tensor) -> Tensor:
     """Number of each item's distinct prefix, `[n]`; all items share the empty prefix."""
     if prefixes.shape[1] == 0:
-        return torch.zeros(len(prefixes), dtype=torch.long)
-    return torch.unique(prefixes, dim=0, return_inverse=True)[1]
-
-
-def _packed(groups: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Consecutive groups joined up to the number of items to compute at once."""
-    packs: list[list[Tensor]] = []
-    size = _BATCH_ITEMS
-    for group in groups:
-        if size + len(group) > _BATCH_ITEMS:
-            packs.append([])
-            size = 0
-        packs[-1].append(group)
-        size += len(group)
-    return packs
+        return prefixes.new_zeros(len(prefixes))
+    group_of: Tensor = torch.unique(prefixes, dim=0, return_inverse=True)[1]
+    return group_of
 
 
 def _assign_last_codes(

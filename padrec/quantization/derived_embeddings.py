@@ -24,7 +24,7 @@ class ConcatenatedEmbeddings(EmbeddingSource):
         weights: length of each part's vectors; None is 1 for all.
 
     Raises:
-        InputError: no parts, or weights that do not match them.
+        InputError: no parts, or weights that do not match them; from `embed`, parts of different items.
     """
 
     parts: list[EmbeddingSource]
@@ -36,11 +36,7 @@ class ConcatenatedEmbeddings(EmbeddingSource):
             raise InputError(f"{len(self.parts)} parts, weights {weights}: expected parts, a positive weight each")
 
     def embed(self) -> ItemEmbeddings:
-        """See `EmbeddingSource`.
-
-        Raises:
-            InputError: the parts have different items, or see the sources.
-        """
+        """See `EmbeddingSource`."""
         first, *others = parts = [part.embed() for part in self.parts]
         vectors = [first.vectors] + [_reordered(other, first) for other in others]
         weighted = [
@@ -64,7 +60,7 @@ class PrincipalComponents(EmbeddingSource):
             None computes them every time.
 
     Raises:
-        InputError: no components.
+        InputError: no components; from `embed`, too few dimensions, or a file with components of other embeddings.
     """
 
     embeddings: EmbeddingSource
@@ -76,11 +72,7 @@ class PrincipalComponents(EmbeddingSource):
             raise InputError(f"{self.dimension} principal components, expected at least 1")
 
     def embed(self) -> ItemEmbeddings:
-        """See `EmbeddingSource`.
-
-        Raises:
-            InputError: the embeddings have too few dimensions, or the file holds components of others.
-        """
+        """See `EmbeddingSource`."""
         found = self.embeddings.embed()
         if self.dimension > found.dimension:
             raise InputError(f"{found.source}: {found.dimension} dimensions, expected at least {self.dimension}")

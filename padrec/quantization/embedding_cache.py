@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +33,6 @@ class EmbeddingCache:
         self._folder = folder
         self._n_rows = n_rows
         self._part_size = part_size
-        self._n_parts = -(-n_rows // part_size)
         self._check({**made_of, "part_size": part_size})
 
     def _check(self, expected: dict[str, str | int]) -> None:
@@ -54,34 +54,23 @@ class EmbeddingCache:
                 "choose another cache folder or remove this one"
             )
 
-    def missing_parts(self) -> list[int]:
-        """Return the numbers of the parts that are still to be computed."""
-        return [part for part in range(self._n_parts) if not self._file(part).exists()]
-
-    def rows(self, part: int) -> slice:
-        """Return the rows of a part."""
-        return slice(part * self._part_size, min((part + 1) * self._part_size, self._n_rows))
-
-    def write(self, part: int, vectors: Tensor) -> None:
-        """Store the vectors of a part, `[rows of the part, d]`."""
-        _replace(self._file(part), lambda path: save_file({"embeddings": vectors.contiguous()}, path))
-
-    def read(self) -> Tensor:
-        """Return all vectors, `[n_rows, d]`.
+    def vectors(self, compute: Callable[[slice], Tensor]) -> Tensor:
+        """Return all vectors, `[n_rows, d]`; `compute` gives those of the rows in each missing part.
 
         Raises:
             InputError: a part is damaged.
         """
         parts = []
-        for part in range(self._n_parts):
+        for number, start in enumerate(range(0, self._n_rows, self._part_size)):
+            file = self._folder / f"part-{number:05d}.safetensors"
+            if not file.exists():
+                tensors = {"embeddings": compute(slice(start, start + self._part_size)).contiguous()}
+                _replace(file, partial(save_file, tensors))
             try:
-                parts.append(load_file(self._file(part))["embeddings"])
+                parts.append(load_file(file)["embeddings"])
             except (SafetensorError, KeyError) as error:
-                raise InputError(f"{self._file(part)}: damaged ({error}), remove it to recompute it") from None
+                raise InputError(f"{file}: damaged ({error}), remove it to recompute it") from None
         return torch.cat(parts)
-
-    def _file(self, part: int) -> Path:
-        return self._folder / f"part-{part:05d}.safetensors"
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -9,7 +9,7 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader, TensorDataset
 
 from padrec.catalog import InputError
-from padrec.data.global_batch_sampler import GlobalBatchSampler
+from padrec.data.training_loader import GlobalBatchSampler
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 
 
@@ -86,4 +86,5 @@ class _Rows(TensorDataset):
     """Row numbers and vectors, read batch by batch. `FILLER_ROW`, which is -1, is the last item."""
 
     def __getitems__(self, rows: list[int]) -> tuple[Tensor, ...]:
-        return self[rows]  # type: ignore[index]  # tensors take lists of rows too
+        items, vectors = (tensor[rows] for tensor in self.tensors)
+        return items, vectors

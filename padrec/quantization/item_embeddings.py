@@ -85,26 +85,6 @@ class ItemEmbeddings:
         _keys_file(path).write_text(json.dumps(self.keys) + "\n", encoding="ascii")
         save_file({_TENSOR: self.vectors.contiguous()}, path)
 
-    @classmethod
-    def load(cls, path: str | Path, keys: str | Path | None = None, tensor: str = _TENSOR) -> "ItemEmbeddings":
-        """Read a `.safetensors` or `.npy` file and the item keys.
-
-        Args:
-            path: the vectors, `[n, d]`; a `.npy` file is memory-mapped and must not hold objects.
-            keys: JSON list of item keys in the order of the vectors; None takes `<name>.keys.json` beside the vectors.
-            tensor: name of the tensor in a safetensors file.
-
-        Raises:
-            InputError: a file is missing or malformed, or see `ItemEmbeddings`.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file, expected embeddings in .safetensors or .npy")
-        if path.suffix not in (".safetensors", ".npy"):
-            raise InputError(f"{path}: ends in {path.suffix!r}, expected .safetensors or .npy")
-        vectors = _read_array(path) if path.suffix == ".npy" else _read_tensor(path, tensor)
-        return cls(_read_keys(Path(keys) if keys else _keys_file(path)), vectors, source=str(path))
-
 
 class EmbeddingSource(Protocol):
     """A source of item embeddings: a file, texts, behaviour, a target, or several of these."""
@@ -120,12 +100,15 @@ class EmbeddingSource(Protocol):
 
 @dataclass(frozen=True)
 class EmbeddingFile(EmbeddingSource):
-    """Embeddings written by another program or `ItemEmbeddings.save`; see `ItemEmbeddings.load`.
+    """Embeddings written by another program or `ItemEmbeddings.save`.
 
     Args:
-        path: `.safetensors` or `.npy` file.
-        keys: JSON list of item keys; None takes `<name>.keys.json` beside the vectors.
+        path: `.safetensors` or `.npy` file, `[n, d]`; a `.npy` file is memory-mapped and must not hold objects.
+        keys: JSON list of item keys in the order of the vectors; None takes `<name>.keys.json` beside the vectors.
         tensor: name of the tensor in a safetensors file.
+
+    Raises:
+        InputError: from `embed`, a missing or malformed file, or see `ItemEmbeddings`.
     """
 
     path: str
@@ -134,7 +117,13 @@ class EmbeddingFile(EmbeddingSource):
 
     def embed(self) -> ItemEmbeddings:
         """See `EmbeddingSource`."""
-        return ItemEmbeddings.load(self.path, self.keys, self.tensor)
+        path = Path(self.path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, expected embeddings in .safetensors or .npy")
+        if path.suffix not in (".safetensors", ".npy"):
+            raise InputError(f"{path}: ends in {path.suffix!r}, expected .safetensors or .npy")
+        vectors = _read_array(path) if path.suffix == ".npy" else _read_tensor(path, self.tensor)
+        return ItemEmbeddings(_read_keys(Path(self.keys) if self.keys else _keys_file(path)), vectors, source=str(path))
 
 
 def warn_about_zeros(vectors: Tensor, source: str) -> None:

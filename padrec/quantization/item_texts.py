@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from padrec.catalog import InputError
 from padrec.data.json_file import read_json_object
 from padrec.data.preparation import PreparedFolder
+from padrec.data.readers.prepared import read_prepared_table
 
 _LOG = logging.getLogger(__name__)
 _FIELDS = ("title", "brand", "categories", "description")
@@ -57,7 +55,7 @@ class ItemJSON(TextReader):
         fields: names of the fields, the title first.
 
     Raises:
-        InputError: no fields.
+        InputError: no fields; from `read`, a malformed file, or an item without text in any field.
     """
 
     path: str
@@ -68,11 +66,7 @@ class ItemJSON(TextReader):
             raise InputError("no fields of items to read, expected at least one")
 
     def read(self) -> ItemTexts:
-        """See `TextReader`.
-
-        Raises:
-            InputError: the file is missing or malformed, or an item has no text in any field.
-        """
+        """See `TextReader`."""
         rows = []
         content = read_json_object(Path(self.path), "item -> properties")
         for item, properties in content.items():
@@ -102,7 +96,7 @@ class PreparedTexts(TextReader):
         fields: columns of its `items.parquet`, the title first.
 
     Raises:
-        InputError: no fields, or one that prepared items do not have.
+        InputError: no fields, or one that prepared items do not have; from `read`, not a prepared folder.
     """
 
     folder: str
@@ -113,19 +107,10 @@ class PreparedTexts(TextReader):
             raise InputError(f"fields {list(self.fields)} of prepared items, expected some of {', '.join(_FIELDS)}")
 
     def read(self) -> ItemTexts:
-        """See `TextReader`.
-
-        Raises:
-            InputError: not a prepared folder.
-        """
+        """See `TextReader`."""
         folder = PreparedFolder(Path(self.folder))
-        folder.read_summary()
-        path = folder.items
-        try:
-            table = pq.read_table(path, columns=["item", *self.fields])
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path}: cannot be read ({reason}), expected it as it was prepared") from None
+        path, n_items = folder.items, folder.read_summary()["counts"]["items"]
+        table = read_prepared_table(path, ["item", *self.fields], n_items)
         keys = table["item"].to_pylist()
         columns = [
             [" ".join(value) if isinstance(value, list) else value for value in table[field].to_pylist()]

@@ -27,7 +27,7 @@ class ResidualKMeans:
         device: device that computes; the vectors may be on another one.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: an argument out of range; from `encode` and `distances`, not fitted, or vectors of another size.
     """
 
     def __init__(
@@ -87,21 +87,13 @@ class ResidualKMeans:
         return self
 
     def encode(self, vectors: Tensor) -> Tensor:
-        """See `Quantizer`.
-
-        Raises:
-            InputError: not fitted, or vectors of another size.
-        """
+        """See `Quantizer`."""
         self._check(vectors)
         batches = vectors.split(self._batch_size)
         return torch.cat([nearest_codes(batch.to(self._device), self.codebooks).cpu() for batch in batches])
 
     def distances(self, vectors: Tensor, prefix: Tensor) -> Tensor:
-        """See `Quantizer`.
-
-        Raises:
-            InputError: not fitted, or vectors of another size.
-        """
+        """See `Quantizer`."""
         self._check(vectors)
         return prefix_distances(vectors.to(self._device), self.codebooks, prefix).cpu()
 

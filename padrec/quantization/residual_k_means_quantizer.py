@@ -59,13 +59,10 @@ class ResidualKMeansQuantizer(QuantizerModule):
 
     def on_validation_start(self) -> None:
         """Cluster."""
-        self._fit()
+        self.on_predict_start()
 
     def on_predict_start(self) -> None:
         """Cluster."""
-        self._fit()
-
-    def _fit(self) -> None:
         if self._given is not None:
             self._quantizer = ResidualKMeans.of_codebooks(self._given, self._batch_size, self.device)
             return

@@ -134,7 +134,7 @@ class RQVAE(nn.Module):
 
     @torch.no_grad()
     def restart_dead_codes(self, vectors: Tensor, uses: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-        """Move unused codes onto items, see `Codebook.restart`.
+        """Move unused codes onto random items.
 
         Args:
             vectors: items that codes may move to, `[m, d]`.
@@ -142,12 +142,15 @@ class RQVAE(nn.Module):
             generator: chooses among the items, on the CPU.
 
         Returns:
-            The moved codes of each slot.
+            The moved codes of each slot, int64.
         """
         residuals = self.encoder(vectors)
         moved = []
         for book, used in zip(self._books(), uses, strict=True):
-            moved.append(book.restart(residuals, used, generator))
+            dead = (used == 0).nonzero().flatten()
+            chosen = torch.randperm(len(residuals), generator=generator)[: len(dead)]
+            moved.append(dead[: len(chosen)])
+            book.vectors.weight[moved[-1]] = residuals[chosen.to(residuals.device)]
             nearest = squared_distances(residuals, book.vectors.weight).argmin(1)
             residuals = residuals - book.vectors(nearest)
         return moved
@@ -203,24 +206,6 @@ class Codebook(nn.Module):
         if self.training and self.epsilon > 0:
             return sinkhorn(distances, self.epsilon, self.iterations).argmax(1)
         return distances.argmin(1)
-
-    @torch.no_grad()
-    def restart(self, residuals: Tensor, uses: Tensor, generator: torch.Generator) -> Tensor:
-        """Move unused codes onto random residuals.
-
-        Args:
-            residuals: `[m, e]`.
-            uses: number of times each code was chosen, int64 `[K]`.
-            generator: chooses the residuals, on the CPU.
-
-        Returns:
-            The moved codes, int64.
-        """
-        dead = (uses == 0).nonzero().flatten()
-        chosen = torch.randperm(len(residuals), generator=generator)[: len(dead)]
-        dead = dead[: len(chosen)]
-        self.vectors.weight[dead] = residuals[chosen.to(residuals.device)]
-        return dead
 
 
 def separation_loss(latents: Tensor, margin: Tensor | float) -> Tensor:

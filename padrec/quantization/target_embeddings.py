@@ -27,17 +27,16 @@ class TargetEmbeddings(EmbeddingSource):
     Args:
         reader: reads the data that the target was trained on, with one code per item.
         target: checkpoint or folder of the target.
+
+    Raises:
+        InputError: from `embed`, several codes per item, no target, or one of another catalog; or see the reader.
     """
 
     reader: Reader
     target: str
 
     def embed(self) -> ItemEmbeddings:
-        """See `EmbeddingSource`.
-
-        Raises:
-            InputError: wrong data (see the reader), several codes per item, no target, or one of another catalog.
-        """
+        """See `EmbeddingSource`."""
         dataset = self.reader.read()
         catalog = dataset.catalog
         vectors = self._rows(catalog)

@@ -1,5 +1,6 @@
 """Item embeddings from texts, by a transformers encoder."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class TextEmbeddings(EmbeddingSource):
         device: device that computes; None takes a GPU if there is one.
 
     Raises:
-        InputError: a size below one.
+        InputError: a size below one; from `embed`, unreadable texts, no encoder, or a cache of other vectors.
     """
 
     texts: TextReader
@@ -55,32 +56,26 @@ class TextEmbeddings(EmbeddingSource):
             raise InputError(f"{sizes}: expected at least 1 each")
 
     def embed(self) -> ItemEmbeddings:
-        """See `EmbeddingSource`.
-
-        Raises:
-            InputError: the texts or the encoder cannot be read, or the cache holds other vectors.
-        """
+        """See `EmbeddingSource`."""
         items = self.texts.read()
         texts = [self.prompt + text for text in items.texts]
-        cache = EmbeddingCache(Path(self.cache), len(texts), self.part_size, self._made_of(texts))
-        missing = cache.missing_parts()
-        if missing:
-            model, tokenizer = load_encoder(self.encoder, self.revision)
-            device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            model.to(device=device)  # type: ignore[call-arg]  # transformers wraps `to` without its types
-        for part in missing:
-            rows = cache.rows(part)
-            cache.write(part, encode_texts(texts[rows], model, tokenizer, self.max_tokens, self.batch_size))
-        return ItemEmbeddings(items.keys, cache.read(), items.titles, f"{items.source} by {self.encoder}")
-
-    def _made_of(self, texts: Sequence[str]) -> dict[str, str | int]:
-        return {
+        made_of: dict[str, str | int] = {
             "encoder": self.encoder,
             "encoder_version": _encoder_version(Path(self.encoder), self.revision),
             "max_tokens": self.max_tokens,
             "texts": len(texts),
             "texts_sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
         }
+        cache = EmbeddingCache(Path(self.cache), len(texts), self.part_size, made_of)
+        encoder = functools.cache(self._load_encoder)
+        vectors = cache.vectors(lambda rows: encode_texts(texts[rows], *encoder(), self.max_tokens, self.batch_size))
+        return ItemEmbeddings(items.keys, vectors, items.titles, f"{items.source} by {self.encoder}")
+
+    def _load_encoder(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        model, tokenizer = load_encoder(self.encoder, self.revision)
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(device=device)  # type: ignore[call-arg]  # transformers wraps `to` without its types
+        return model, tokenizer
 
 
 def load_encoder(name: str, revision: str = "main") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

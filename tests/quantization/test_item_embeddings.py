@@ -39,7 +39,7 @@ def test_arrays_of_numpy_load_with_keys_from_anywhere(dtype: type, tmp_path: Pat
 def test_a_pickled_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "items.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"items.npy: cannot be read as an array of numbers"):
-        ItemEmbeddings.load(tmp_path / "items.npy")
+        EmbeddingFile(str(tmp_path / "items.npy")).embed()
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,15 @@ def test_wrong_keys_are_refused(keys: str | None, message: str, tmp_path: Path) 
     if keys is not None:
         (tmp_path / "items.keys.json").write_text(keys)
     with pytest.raises(InputError, match=message):
-        ItemEmbeddings.load(tmp_path / "items.safetensors")
+        EmbeddingFile(str(tmp_path / "items.safetensors")).embed()
 
 
 def test_another_tensor_is_named_with_those_there_are(tmp_path: Path) -> None:
     save_file({"weight": three_items().vectors}, tmp_path / "items.safetensors")
     (tmp_path / "items.keys.json").write_text(json.dumps(["x", "y", "z"]))
     with pytest.raises(InputError, match=r"no tensor 'embeddings', found weight$"):
-        ItemEmbeddings.load(tmp_path / "items.safetensors")
-    loaded = ItemEmbeddings.load(tmp_path / "items.safetensors", tensor="weight")
+        EmbeddingFile(str(tmp_path / "items.safetensors")).embed()
+    loaded = EmbeddingFile(str(tmp_path / "items.safetensors"), tensor="weight").embed()
     assert torch.equal(loaded.vectors, three_items().vectors)
 
 
@@ -77,7 +77,7 @@ def test_other_files_are_refused(name: str, message: str, tmp_path: Path) -> Non
     for text in ("text.csv", "text.safetensors"):
         (tmp_path / text).write_text("1,2,3")
     with pytest.raises(InputError, match=message):
-        ItemEmbeddings.load(tmp_path / name)
+        EmbeddingFile(str(tmp_path / name)).embed()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
