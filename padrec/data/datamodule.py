@@ -46,12 +46,12 @@ class SemanticIDDataModule(LightningDataModule):
         training_rows: sources of training rows, such as `LoggedSequences` and `GeneratedLists`; None takes
             `LoggedSequences`.
         list_marker: whether `<eos>` separates a history, with the text of `prompt`, from a list: in prompts and in
-            rows of generated lists. A target trained like this writes lists after the marker and continues what a
-            user did without it.
+            rows of generated lists. A target trained like this writes a list after the marker; without the marker, it
+            continues what the user did.
         predict_split: `test` prompts, or `train` for training sequences cut at random points, from which a target
             generates lists to train on.
         predict_cuts: prompts from each training sequence, with different cut points.
-        predict_prompts: JSON-lines file of users to predict for instead, known or not, with rows
+        predict_prompts: JSON-lines file of users to predict for instead, known or unknown to the data, with rows
             `{"user": key, "history": [item key, …]}`, oldest item first.
         unknown_items: whether to refuse or drop items of `predict_prompts` that are not in the catalog.
         seed: seed of the order of training batches, the sample of users, the cut points, and the end of the history in

@@ -163,16 +163,14 @@ def check_writable(folder: Path) -> None:
 
 def software_versions() -> dict[str, str]:
     """Return the versions of what affects results and speed, by name; `cuda` only if torch was built with it."""
-    packages = ("padrec", "torch", "lightning", "transformers", "torchmetrics")
-    found = {name: _version(name) for name in packages} | {"python": platform.python_version()}
+    found = {}
+    for package in ("padrec", "torch", "lightning", "transformers", "torchmetrics"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout that was never installed
+            found[package] = "not installed"
+    found["python"] = platform.python_version()
     return found if torch.version.cuda is None else found | {"cuda": torch.version.cuda}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "not installed"
 
 
 def escape_markdown(text: str) -> str:

@@ -1,4 +1,4 @@
-"""NDCG and recall by item, where a generated semantic ID stands for all the items that share it."""
+"""NDCG and recall by item, where a semantic ID represents all items that share it."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from padrec.metrics.ranking import UserMean, distinct, first_matches, gain_of_fi
 
 
 class _LeafMetric(UserMean):
-    """A ranking metric of the items that a list of leaves stands for."""
+    """A ranking metric of the items that a list of leaves represents."""
 
     def _values(self, recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor) -> Tensor:
         """The metric of each user, float64 `[B]`."""
@@ -38,7 +38,7 @@ class _LeafMetric(UserMean):
 
 
 class ItemNDCG(_LeafMetric):
-    """NDCG@k of the items that a list of leaves stands for, ties split, averaged over users.
+    """NDCG@k of the items that a list of leaves represents, ties split, averaged over users.
 
     Lists of items are cut after k, see `item_ndcg`. Users without relevant items are not counted.
 
@@ -56,7 +56,7 @@ class ItemNDCG(_LeafMetric):
 
 
 class ItemRecall(_LeafMetric):
-    """Recall@k of the items that a list of leaves stands for, ties split, averaged over users.
+    """Recall@k of the items that a list of leaves represents, ties split, averaged over users.
 
     Lists of items are cut after k, see `item_ndcg`. Users without relevant items are not counted.
 

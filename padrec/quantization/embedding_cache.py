@@ -20,7 +20,7 @@ class EmbeddingCache:
     """A folder of vectors in parts, each written as a whole or not at all.
 
     Args:
-        folder: where the parts lie; created if missing.
+        folder: folder of the parts; created if missing.
         n_rows: number of vectors.
         part_size: vectors in a part.
         made_of: everything that the vectors depend on.

@@ -34,10 +34,7 @@ class SemanticIDWriter(Callback):
     """
 
     def __init__(
-        self,
-        folder: str,
-        collisions: Literal["reassign", "slot", "keep"] = "reassign",
-        extends: str | None = None,
+        self, folder: str, collisions: Literal["reassign", "slot", "keep"] = "reassign", extends: str | None = None
     ) -> None:
         self.folder = Path(folder)
         self.collisions = collisions
