@@ -154,11 +154,10 @@ class ArmMetrics(nn.Module):
             total.update(len(lists.leaves) if name == trace.decoder else 0)
         self.valid.update(lists.leaves >= 0)
         self.distinct.update((distinct(lists.leaves) >= 0).double().mean(1))
-        if expected is not None:
-            same, margins = _compared(lists, expected)
-            self.identical.update(same)
-            if self._sequential:
-                self.margins.update(margins)
+        # Empty updates leave the means NaN; without any update, torchmetrics would warn.
+        same, margins = (torch.zeros(0), torch.zeros(0)) if expected is None else _compared(lists, expected)
+        self.identical.update(same)
+        self.margins.update(margins if self._sequential else margins[:0])
 
     def add_recording(self, trace: DecodingTrace) -> None:
         """Add the one-time costs of a decode, which may be a warm-up that counts for nothing else."""
