@@ -8,7 +8,8 @@ import torch
 from jsonargparse import auto_cli
 
 from padrec import InputError
-from padrec.evaluation.report import device_name, escape_markdown, software_versions
+from padrec.decoding.device.device_name import device_name
+from padrec.evaluation.report import escape_markdown, software_versions
 
 _DTYPES = {"cuda": torch.bfloat16, "cpu": torch.float32}
 

@@ -15,7 +15,8 @@ import torch
 
 from experiments.quality.choose import METRIC, best_validation, choose
 from padrec import InputError
-from padrec.evaluation.report import device_name, markdown_table, software_versions, write_report
+from padrec.decoding.device.device_name import device_name
+from padrec.evaluation.report import markdown_table, software_versions, write_report
 
 _COMMAND = "bash experiments/quality/run.sh"
 _QUALITY = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")

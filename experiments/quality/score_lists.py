@@ -14,7 +14,7 @@ import torch
 
 from padrec import InputError, LCRecReader
 from padrec.data import leave_one_out
-from padrec.data.generated_lists import read_generated_lists
+from padrec.data.training_rows import read_generated_lists
 from padrec.metrics import NDCG, Recall
 
 

@@ -2,10 +2,8 @@
 
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.data.datamodule import SemanticIDDataModule
-from padrec.data.generated_lists import GeneratedLists
-from padrec.data.interactions import Interactions
+from padrec.data.interactions import Interactions, Split, leave_one_out
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.logged_sequences import LoggedSequences
 from padrec.data.logs import AmazonReviews2014, AmazonReviews2018, AmazonReviews2023, LogSource, TableLog
 from padrec.data.preparation import LeaveLastOut, Preparation, SplitRule, TimeSplit
 from padrec.data.prompt_template import PromptTemplate
@@ -18,8 +16,7 @@ from padrec.data.readers import (
     Reader,
     SyntheticReader,
 )
-from padrec.data.splits import Split, leave_one_out
-from padrec.data.training_rows import TrainingRows
+from padrec.data.training_rows import GeneratedLists, LoggedSequences, TrainingRows
 
 __all__ = [
     "AmazonReviews2014",

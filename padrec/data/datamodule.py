@@ -1,4 +1,4 @@
-"""The data of every stage, from the reader to the batches."""
+"""The datamodule: from a reader to batches of every stage."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -13,53 +13,49 @@ from torch.utils.data import DataLoader
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch, SequenceBatch
-from padrec.data.global_batch_sampler import GlobalBatchSampler
+from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.logged_sequences import LoggedSequences
-from padrec.data.prompt_file import UserHistories, read_prompt_file
-from padrec.data.prompt_rows import PromptRows, evaluation_prompts, random_cut_prompts
 from padrec.data.prompt_template import PromptTemplate
+from padrec.data.prompts import PromptRows, evaluation_prompts, random_cut_prompts, read_prompt_file
 from padrec.data.readers import Reader
-from padrec.data.resumable_loader import ResumableLoader
 from padrec.data.sequence_encoder import SequenceEncoder
-from padrec.data.splits import Split, leave_one_out
-from padrec.data.training_rows import TrainingRows
-from padrec.data.window_rows import WindowRows
-from padrec.data.windows import Windows
+from padrec.data.training_loader import GlobalBatchSampler, ResumableLoader
+from padrec.data.training_rows import LoggedSequences, TrainingRows
+from padrec.data.windows import WindowRows, Windows
 
 
 class SemanticIDDataModule(LightningDataModule):
-    """Reads a data set and gives training sequences and prompts as token batches.
+    """Reads a data set and provides training sequences and prompts as token batches.
 
-    The constructor reads and checks everything, so that wrong data end a run before it starts and the vocabulary and
-    the catalog can be linked into the model.
+    The constructor reads and checks everything, so that wrong data fail early and the vocabulary and the catalog can be
+    linked into the model.
 
     Args:
         reader: reads the data; in a config a `class_path` with `init_args`.
         list_length: K, items in a list.
-        max_history: items of history that a prompt keeps, the last ones.
+        max_history: most items of history in a prompt, the last ones.
         batch_size: training rows in a batch, over all processes together.
         eval_batch_size: prompts in a batch of validation, test or prediction, on each process.
-        num_workers: processes that load data, for each dataloader; 0 loads in the main process.
+        num_workers: processes of each dataloader; 0 loads in the main process.
         separator: whether an item ends with a separator token.
         shared_codes: whether the slots share one set of code tokens.
         codebook_sizes: codes in each slot; None takes the largest code of the catalog plus one.
-        prompt: the text of prompts, for a target that starts from a pretrained language model; None writes no text.
-        short_users: users with too few items for leave-one-out: refuse the data, or leave those users out.
-        max_users: the most users to validate, test and predict with, a random sample; None takes all.
-        training_rows: what to train on, such as `LoggedSequences` and `GeneratedLists`, one after the other; None is
-            what users did alone.
-        list_marker: whether `<eos>` stands between a history, with the text of `prompt`, and a list: it ends the
-            prompts, and goes into the rows of generated lists. A target that is trained so writes lists behind the
-            marker and continues what a user did without it.
-        predict_split: what to predict from: the test prompts, or training sequences cut at random points, from which a
-            target generates lists to train on.
+        prompt: text of prompts, for a target that starts from a pretrained language model; None writes no text.
+        short_users: whether to refuse or drop users with too few items for leave-one-out.
+        max_users: most users to validate, test and predict with, a random sample; None takes all.
+        training_rows: sources of training rows, such as `LoggedSequences` and `GeneratedLists`; None takes
+            `LoggedSequences`.
+        list_marker: whether `<eos>` separates a history, with the text of `prompt`, from a list: in prompts and in
+            rows of generated lists. A target trained like this writes a list after the marker; without the marker, it
+            continues what the user did.
+        predict_split: `test` prompts, or `train` for training sequences cut at random points, from which a target
+            generates lists to train on.
         predict_cuts: prompts from each training sequence, with different cut points.
-        predict_prompts: JSON-lines file of users to predict for instead, all of them, whether the data know them or
-            not; a row is `{"user": key, "history": [item key, …]}`, oldest item first.
-        unknown_items: items of `predict_prompts` that the catalog lacks: refuse the file, or leave those items out.
-        seed: of the order of training batches, the sample of users, the cut points, and where in a training row the
-            text of `prompt` ends the history.
+        predict_prompts: JSON-lines file of users to predict for instead, known or unknown to the data, with rows
+            `{"user": key, "history": [item key, …]}`, oldest item first.
+        unknown_items: whether to refuse or drop items of `predict_prompts` that are not in the catalog.
+        seed: seed of the order of training batches, the sample of users, the cut points, and the end of the history in
+            training rows with the text of `prompt`.
 
     Raises:
         InputError: wrong data (see the reader), codes outside the codebooks, a list longer than the catalog, or an
@@ -105,11 +101,9 @@ class SemanticIDDataModule(LightningDataModule):
         dataset = reader.read()
         self._dataset_name = dataset.name
         self._catalog = dataset.catalog
-        interactions = dataset.interactions
-        self._split = interactions if isinstance(interactions, Split) else leave_one_out(interactions, short_users)
-        sizes = _checked_sizes(dataset.catalog, codebook_sizes)
+        self._split = dataset.split(short_users)
         self._vocabulary = SemanticIDVocabulary(
-            sizes,
+            _checked_sizes(dataset.catalog, codebook_sizes),
             separator=separator,
             shared_codes=shared_codes,
             text_tokens=0 if prompt is None else prompt.text_tokens,
@@ -122,14 +116,12 @@ class SemanticIDDataModule(LightningDataModule):
         if list_length > dataset.catalog.n_leaves:
             raise InputError(
                 f"list_length is {list_length}, expected at most the {dataset.catalog.n_leaves} different semantic IDs "
-                f"of {dataset.catalog.source}: a list repeats none"
+                f"of {dataset.catalog.source}, since lists repeat none"
             )
-        self._prompt_users = self._read_prompt_file()
-
-    def _read_prompt_file(self) -> UserHistories | None:
-        if self.predict_prompts is None:
-            return None
-        return read_prompt_file(Path(self.predict_prompts), self._catalog, self.max_history, self.unknown_items)
+        self._file_users: tuple[str, ...] = ()
+        if predict_prompts is not None:
+            file = Path(predict_prompts)
+            self._file_users, self._file_histories = read_prompt_file(file, self._catalog, max_history, unknown_items)
 
     def _check_arguments(self) -> None:
         at_least = {"list_length": 1, "max_history": 1, "batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
@@ -142,11 +134,10 @@ class SemanticIDDataModule(LightningDataModule):
         if self.unknown_items not in ("error", "drop"):
             raise InputError(f"unknown_items is {self.unknown_items!r}, expected 'error' or 'drop'")
         if not self.training_rows:
-            raise InputError("training_rows is empty, expected something to train on, or null for what users did")
+            raise InputError("training_rows is empty, expected a source of rows, or null for what users did")
         if self.predict_prompts is not None and self.predict_split == "train":
             raise InputError(
-                f"predict_prompts is {self.predict_prompts!r} and predict_split 'train', expected one of them: users "
-                "of a file, or cut training sequences"
+                f"predict_prompts is {self.predict_prompts!r} and predict_split 'train', expected one of them"
             )
 
     @property
@@ -161,17 +152,17 @@ class SemanticIDDataModule(LightningDataModule):
 
     @property
     def dataset_name(self) -> str:
-        """What reports call the data."""
+        """Name of the data in reports."""
         return self._dataset_name
 
     @property
     def user_keys(self) -> tuple[str, ...]:
-        """The users' own keys, those of `predict_prompts` behind the others; `PromptBatch.users` counts their rows."""
-        return self._split.user_keys + (self._prompt_users.user_keys if self._prompt_users else ())
+        """The users' own keys, indexed by `PromptBatch.users`; those of `predict_prompts` come last."""
+        return self._split.user_keys + self._file_users
 
     @property
     def split(self) -> Split:
-        """Which items of each user train, validate and test."""
+        """Training, validation and test items of each user."""
         return self._split
 
     @property
@@ -181,11 +172,11 @@ class SemanticIDDataModule(LightningDataModule):
 
     @property
     def max_sequence_tokens(self) -> int:
-        """The most tokens of a training row, and of a prompt with its list."""
-        of_a_list = self._encoder.longest(self.max_history, self.list_length, to_list=True)
-        # In a row that supervises all its items the history may end behind any but the last of them.
+        """Most tokens of a training row, or of a prompt with its list."""
+        with_list = self._encoder.longest(self.max_history, self.list_length, to_list=True)
+        # In a row that supervises all its items, the history may end after any item but the last.
         logged = self._encoder.longest(self.max_history + self.list_length - 1, 1, to_list=False)
-        return max(of_a_list, logged)
+        return max(with_list, logged)
 
     def setup(self, stage: str) -> None:
         """Gather the training rows before a fit.
@@ -201,7 +192,7 @@ class SemanticIDDataModule(LightningDataModule):
         self._windows = reduce(Windows.appended, parts)
 
     def train_dataloader(self) -> DataLoader[SequenceBatch]:
-        """Batches of training rows, the same on any number of processes; resumes within an epoch."""
+        """Batches of training rows, the same on any number of processes; the loader resumes within an epoch."""
         self.setup("fit")
         assert self._windows is not None
         rows = WindowRows(self._windows, self._encoder, self.seed)
@@ -216,37 +207,33 @@ class SemanticIDDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[PromptBatch]:
-        """Prompts of training items; the truth is the user's validation items."""
+        """Prompts of training items, with the validation items as ground truth."""
         return self._prompt_loader(*self._evaluation_prompts("validation"))
 
     def test_dataloader(self) -> DataLoader[PromptBatch]:
-        """Prompts of training and validation items; the truth is the user's test items."""
+        """Prompts of training and validation items, with the test items as ground truth."""
         return self._prompt_loader(*self._evaluation_prompts("test"))
 
     def predict_dataloader(self) -> DataLoader[PromptBatch]:
-        """The test prompts, the users of `predict_prompts`, or, with `predict_split: train`, cut training sequences."""
-        if self._prompt_users is not None:
-            histories = self._prompt_users.histories
-            users = len(self._split.user_keys) + torch.arange(len(histories))
-            return self._prompt_loader(histories, _no_truth(len(histories)), users)
+        """The users of `predict_prompts`, cut training sequences, or the test prompts; see the class."""
+        if self._file_users:
+            users = len(self._split.user_keys) + torch.arange(len(self._file_users))
+            return self._prompt_loader(self._file_histories, None, users)
         if self.predict_split == "test":
             return self.test_dataloader()
         train = self._split.train
         generator = torch.Generator().manual_seed(self.seed)
-        histories, truth, users = random_cut_prompts(train, self.predict_cuts, self.max_history, generator)
+        histories, users = random_cut_prompts(train, self.predict_cuts, self.max_history, generator)
         sampled = torch.zeros(len(train), dtype=torch.bool)
         sampled[self._sample((train.lengths > 0).nonzero().flatten())] = True
         rows = sampled[users].nonzero().flatten()
-        return self._prompt_loader(histories.select(rows), truth.select(rows), users[rows])
+        return self._prompt_loader(histories.select(rows), None, users[rows])
 
     def prompts(self, histories: Sequence[Sequence[str]]) -> PromptBatch:
-        """Prompts for any users, known or not.
+        """Return a batch of prompts for any users, with users -1 and without ground truth.
 
         Args:
-            histories: each user's item keys in time order; the last `max_history` of them are kept.
-
-        Returns:
-            One batch; users are -1 and there is no ground truth.
+            histories: each user's item keys in time order; the last `max_history` are kept.
 
         Raises:
             InputError: no histories, an empty one, or an unknown item.
@@ -262,7 +249,7 @@ class SemanticIDDataModule(LightningDataModule):
             except InputError as error:
                 raise InputError(f"history {number}: {error}") from None
         users = torch.full((len(rows),), -1)
-        prompts = PromptRows(ItemSequences.from_lists(rows), _no_truth(len(rows)), users, self._catalog, self._encoder)
+        prompts = PromptRows(ItemSequences.from_lists(rows), None, users, self._catalog, self._encoder)
         return prompts.__getitems__(list(range(len(rows))))
 
     def _evaluation_prompts(self, part: Literal["validation", "test"]) -> tuple[ItemSequences, ItemSequences, Tensor]:
@@ -280,20 +267,22 @@ class SemanticIDDataModule(LightningDataModule):
         chosen = torch.randperm(len(candidates), generator=generator)[: self.max_users]
         return candidates[chosen.sort().values]
 
-    def _prompt_loader(self, histories: ItemSequences, truth: ItemSequences, users: Tensor) -> DataLoader[PromptBatch]:
+    def _prompt_loader(
+        self, histories: ItemSequences, truth: ItemSequences | None, users: Tensor
+    ) -> DataLoader[PromptBatch]:
         n_processes, _ = self._processes()
         rows = PromptRows(histories, truth, users, self._catalog, self._encoder, multiple_of=n_processes)
-        # Without a distributed sampler of ours, Lightning deals the rows out to the processes.
+        # Lightning distributes the rows over processes.
         return DataLoader(
             rows,
             batch_size=self.eval_batch_size,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]  # the rows of a batch come as one batch already
+            collate_fn=_identity,  # type: ignore[arg-type]  # `PromptRows` returns whole batches
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
 
     def _processes(self) -> tuple[int, int]:
-        """Number of processes that share the data, and which of them this is."""
+        """Number of processes that share the data, and the rank of this one."""
         if self.trainer is not None:
             replicas = self.trainer.distributed_sampler_kwargs
             return (replicas["num_replicas"], replicas["rank"]) if replicas else (1, 0)
@@ -302,12 +291,7 @@ class SemanticIDDataModule(LightningDataModule):
         return 1, 0
 
 
-def _no_truth(n_rows: int) -> ItemSequences:
-    """Ground truth of users whose next items nobody knows."""
-    return ItemSequences.from_lists([[]] * n_rows)
-
-
-def _as_it_is(batch: PromptBatch) -> PromptBatch:
+def _identity(batch: PromptBatch) -> PromptBatch:
     return batch
 
 

@@ -1,4 +1,4 @@
-"""Many item sequences of different lengths in two flat tensors."""
+"""Item sequences of different lengths in two flat tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ItemSequences:
-    """Rows of item indices of different lengths, one behind the other.
+    """Concatenated rows of item indices.
 
     Attributes:
         items: item indices of all rows, int64 `[n]`.
-        offsets: where each row starts, and the end of the last, int64 `[rows + 1]`.
+        offsets: start of each row, and the end of the last, int64 `[rows + 1]`.
     """
 
     items: Tensor
@@ -21,7 +21,7 @@ class ItemSequences:
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> "ItemSequences":
-        """Pack one list of item indices per row."""
+        """Concatenate lists of item indices."""
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
         return cls(torch.tensor([item for row in rows for item in row], dtype=torch.long), _offsets(lengths))
 
@@ -35,7 +35,7 @@ class ItemSequences:
 
     @property
     def ends(self) -> Tensor:
-        """Position in `items` behind each row's last item, int64 `[rows]`."""
+        """Position in `items` after each row's last item, int64 `[rows]`."""
         return self.offsets[1:]
 
     @property
@@ -44,29 +44,24 @@ class ItemSequences:
         return self.ends - self.starts
 
     def row(self, index: int) -> Tensor:
-        """The items of one row, int64 `[length]`."""
+        """Return the items of one row, int64 `[length]`."""
         return self.items[int(self.offsets[index]) : int(self.offsets[index + 1])]
 
     def slices(self, starts: Tensor, ends: Tensor) -> "ItemSequences":
-        """New rows, each a stretch of `items`.
-
-        Args:
-            starts: first position in `items` of each new row, int64 `[new rows]`.
-            ends: position behind its last, int64 `[new rows]`.
-        """
+        """Return the stretches of `items` from `starts` to before `ends`, int64 `[new rows]`, as new rows."""
         lengths = ends - starts
         return ItemSequences(self.items[_positions(starts, lengths)], _offsets(lengths))
 
     def select(self, rows: Tensor) -> "ItemSequences":
-        """The rows with these indices (int64 `[new rows]`), in their order."""
+        """Return the rows with these indices (int64 `[new rows]`), in their order."""
         return self.slices(self.starts[rows], self.ends[rows])
 
     def last(self, count: int) -> "ItemSequences":
-        """At most the last `count` items of every row."""
+        """Return at most the last `count` items of every row."""
         return self.slices(torch.maximum(self.starts, self.ends - count), self.ends)
 
     def followed_by(self, other: "ItemSequences") -> "ItemSequences":
-        """Every row with the same row of `other` behind it."""
+        """Append to every row the same row of `other`."""
         offsets = self.offsets + other.offsets
         items = torch.empty(len(self.items) + len(other.items), dtype=torch.long)
         items[_positions(offsets[:-1], self.lengths)] = self.items
@@ -74,12 +69,12 @@ class ItemSequences:
         return ItemSequences(items, offsets)
 
     def appended(self, other: "ItemSequences") -> "ItemSequences":
-        """The rows of `other` below these rows."""
+        """Return these rows, then those of `other`."""
         offsets = torch.cat([self.offsets, other.offsets[1:] + self.offsets[-1]])
         return ItemSequences(torch.cat([self.items, other.items]), offsets)
 
     def padded(self) -> Tensor:
-        """All rows side by side, int64 `[rows, longest]`, -1 behind a row's end."""
+        """Return a table of all rows, int64 `[rows, longest]`, padded with -1 on the right."""
         lengths = self.lengths
         table = torch.full((len(self), int(lengths.max()) if len(self) else 0), -1)
         table[torch.arange(table.shape[1]) < lengths[:, None]] = self.items
@@ -91,6 +86,6 @@ def _offsets(lengths: Tensor) -> Tensor:
 
 
 def _positions(starts: Tensor, lengths: Tensor) -> Tensor:
-    """Positions `start … start + length - 1` of all rows, one behind the other."""
+    """Positions `start … start + length - 1` of all rows, concatenated."""
     shift = (starts - _offsets(lengths)[:-1]).repeat_interleave(lengths)
     return torch.arange(len(shift)) + shift

@@ -1,4 +1,4 @@
-"""Prompts with text: an instruction, and items with their titles."""
+"""Prompts with text: instructions, and items with their titles."""
 
 from collections.abc import Sequence
 from string import Formatter
@@ -12,22 +12,21 @@ from padrec.data.tokenizer import load_tokenizer, n_tokens, tokenizer_fingerprin
 class PromptTemplate:
     """Text around the semantic IDs of a prompt, for targets that start from a pretrained language model.
 
-    A prompt is the text before `{history}`, the items of the history one after the other, and the text behind it. Each
-    item is its semantic-ID tokens, where `item` has `{item}`, in the text of `item`. The list that follows a prompt is
-    semantic-ID tokens alone, as without a template.
+    A prompt is the text before `{history}`, the items of the history, and the text after it. Each item is the text of
+    `item` with its semantic-ID tokens in place of `{item}`. The list that follows a prompt has no text.
 
-    Text is tokenized piece by piece between the semantic IDs, without the special tokens that a tokenizer would add.
-    Those that are written out, as in `<|im_start|>user`, are read as such.
+    Text is tokenized in pieces between the semantic IDs. The tokenizer adds no special tokens, but special tokens in
+    the text, such as `<|im_start|>user`, are recognised.
 
     Args:
         tokenizer: folder or hub name of the pretrained language model, whose tokens come first in the vocabulary.
         text: the prompt; contains `{history}` once. `{{` and `}}` stand for braces.
         item: an item of the history; contains `{item}` once and may contain `{title}` once.
-        max_title_tokens: titles are cut off behind so many tokens.
+        max_title_tokens: most tokens of a title, at least 1.
 
     Raises:
         InputError: no such tokenizer, a placeholder is missing, unknown or occurs twice, the tokenizer has no token
-            for a part of the text, or titles shall have less than one token.
+            for a part of the text, or `max_title_tokens` is below 1.
     """
 
     def __init__(
@@ -50,10 +49,10 @@ class PromptTemplate:
             self._literal(literal)
 
     def item_texts(self, catalog: Catalog) -> tuple[list[list[int]], list[list[int]]]:
-        """Text tokens before and behind the semantic ID of every item, each `[n_items]` lists.
+        """Return text tokens before and after the semantic ID of every item, each `[n_items]` lists.
 
         Raises:
-            InputError: the template has titles, but the catalog has none.
+            InputError: the template has titles, the catalog has none.
         """
         if self.has_titles and catalog.texts is None:
             raise InputError(f"{catalog.source}: no titles, but the prompt template has {{title}} in its item")
@@ -61,24 +60,24 @@ class PromptTemplate:
         return before, after
 
     def extended_tokenizer(self, vocabulary: SemanticIDVocabulary) -> PreTrainedTokenizerBase:
-        """The tokenizer with the tokens of semantic IDs behind its own, under the ids that the target uses.
+        """Return the tokenizer with the tokens of semantic IDs appended, under the ids that the target uses.
 
         Raises:
-            InputError: the tokenizer has one of these tokens already, or leaves ids out.
+            InputError: the tokenizer already has one of these tokens, or skips ids.
         """
         names = [vocabulary.token_name(token) for token in range(vocabulary.text_tokens, vocabulary.size)]
         self.check(vocabulary)
         tokenizer = load_tokenizer(self._name)
         tokenizer.add_tokens(names)
         if tokenizer.convert_tokens_to_ids(names) != list(range(vocabulary.text_tokens, vocabulary.size)):
-            raise InputError(f"{self._name}: leaves token ids out, so that tokens cannot be appended to its last id")
+            raise InputError(f"{self._name}: skips token ids, so that tokens cannot be appended after its last id")
         return tokenizer
 
     def check(self, vocabulary: SemanticIDVocabulary) -> None:
-        """Refuse a tokenizer that has tokens of semantic IDs already: the model knows them as something else.
+        """Check that the tokenizer has no semantic-ID tokens, which would have another meaning for the model.
 
         Raises:
-            InputError: it has one of the vocabulary's.
+            InputError: it has one of the vocabulary's semantic-ID tokens.
         """
         known = self._tokenizer.get_vocab()
         for token in range(vocabulary.text_tokens, vocabulary.size):
@@ -99,22 +98,18 @@ class PromptTemplate:
         return found
 
     def _side(self, parts: list[str], catalog: Catalog) -> list[list[int]]:
-        """One side of `{item}` for every item; of two parts the title stands between them."""
+        """One side of `{item}` for every item: one part of text, or two with the title between them."""
         if len(parts) == 1:
             return self._tokens(parts) * catalog.n_items
         head, tail = parts
-        # The title is tokenized with the text before it, since a word's tokens differ behind a space.
+        # The title is tokenized with the text before it, since a word's tokens differ after a space.
         longest = len(self._tokens([head])[0]) + self._max_title_tokens
         end = self._tokens([tail])[0]
         return [tokens[:longest] + end for tokens in self._tokens([head + title for title in catalog.texts or ()])]
 
 
 def _around(name: str, template: str, required: str, also: str | None = None) -> tuple[list[str], list[str]]:
-    """The text before and behind a placeholder, each in two parts where the other placeholder is among it.
-
-    Raises:
-        InputError: a placeholder is missing, unknown or occurs twice, or the braces are unbalanced.
-    """
+    """The text before and after a placeholder, each in two parts if it contains the other placeholder."""
     allowed = [f"{{{field}}}" for field in (required, also) if field is not None]
     sides: list[list[str]] = [[""]]
     seen: list[str] = []
@@ -133,7 +128,7 @@ def _around(name: str, template: str, required: str, also: str | None = None) ->
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"prompt {name} {template!r}: {error}; a brace of the text is written twice") from None
+        raise InputError(f"prompt {name} {template!r}: {error}; write a literal brace twice") from None
     if required not in seen:
         raise InputError(f"prompt {name} {template!r}: no {{{required}}}, expected it once")
     return sides[0], sides[1]

@@ -1,4 +1,4 @@
-"""From item indices to tokens."""
+"""Writing item sequences as tokens."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.data.prompt_template import PromptTemplate
 
-# Rows of the table of pieces; behind them every item as a list has it, then every item as a history has it.
+# First rows of the table of pieces; then every item as in a list, then every item as in a history.
 _OPENING, _CLOSING, _CLOSING_TO_LIST, _NOTHING, _ITEMS = range(5)
 
 
@@ -18,9 +18,9 @@ class EncodedSequences:
 
     Attributes:
         tokens: token ids, int64 `[B, T]`, padded on the right.
-        slots: the slot of every token, int64 `[B, T]`; the slot of any other token on text and padding.
+        slots: the slot of every token, int64 `[B, T]`; that of other tokens on text and padding.
         lengths: tokens in each row without padding, int64 `[B]`.
-        columns: which item of the row each code and separator belongs to, int64 `[B, T]`; -1 for any other token.
+        columns: the item of the row that each code and separator belongs to, int64 `[B, T]`; -1 for other tokens.
     """
 
     tokens: Tensor
@@ -29,24 +29,23 @@ class EncodedSequences:
     columns: Tensor
 
     def per_token(self, per_item: Tensor) -> Tensor:
-        """A flag of every item, bool `[B, N]`, as a flag of its codes and separator, bool `[B, T]`; others False."""
+        """Expand flags of items, bool `[B, N]`, to flags of their codes and separators, bool `[B, T]`."""
         return per_item.gather(1, self.columns.clamp(min=0)) & (self.columns >= 0)
 
 
 class SequenceEncoder:
     """Writes item sequences as `<bos> item item …`, with a template as `<bos> text item item … text item item …`.
 
-    With a marker lists are told from what a user did: `<bos> text item item … text <eos> item item …`.
+    A list marker distinguishes lists from what a user did next: `<bos> text item item … text <eos> item item …`.
 
     Args:
         vocabulary: the tokens.
         catalog: the items.
-        template: the text around a history and its items; None writes none.
-        list_marker: whether `<eos>` stands between a history with its text and a list.
+        template: the text around a history and its items, or None.
+        list_marker: whether `<eos>` separates a history with its text from a list.
 
     Raises:
-        InputError: the catalog has codes that the vocabulary has no token for, or lacks the titles that the template
-            asks for.
+        InputError: the catalog has codes without a token in the vocabulary, or no titles for the template.
     """
 
     def __init__(
@@ -74,27 +73,20 @@ class SequenceEncoder:
         self._tokens, self._slots, self._lengths = torch.cat(pieces), torch.cat(slots), torch.cat(lengths)
         self._starts = self._lengths.cumsum(0) - self._lengths
 
-    def longest(self, history: int, behind: int, to_list: bool) -> int:
-        """The most tokens of a sequence.
-
-        Args:
-            history: items of its history.
-            behind: items behind that.
-            to_list: whether these are a list, see `encode`.
-        """
+    def longest(self, history: int, following: int, to_list: bool) -> int:
+        """Return the most tokens of a sequence of `history` and `following` items; for `to_list` see `encode`."""
         around = int(self._lengths[_OPENING] + self._lengths[_CLOSING_TO_LIST if to_list else _CLOSING])
         longest_item = int(self._lengths[self._history_items :].max())
-        return around + history * longest_item + behind * self.vocabulary.item_length
+        return around + history * longest_item + following * self.vocabulary.item_length
 
     def encode(self, items: Tensor, history: Tensor | None = None, to_list: Tensor | None = None) -> EncodedSequences:
-        """Tokens of a batch of sequences.
+        """Write a batch of sequences as tokens.
 
         Args:
-            items: item indices, int64 `[B, N]`, -1 behind a row's last item.
-            history: how many of a row's items are its history, int64 `[B]`; the others stand behind its text. None:
-                all of them.
-            to_list: whether what stands behind a row's history, now or once it is written, is a list and not what the
-                user did next, bool `[B]`: only these rows have a marker. None: in no row.
+            items: item indices, int64 `[B, N]`, padded with -1 on the right.
+            history: number of a row's items that are its history, int64 `[B]`; the others follow its text. None: all.
+            to_list: whether a list follows a row's history, in `items` or to be decoded, bool `[B]`; only these rows
+                have a marker. None: no row.
         """
         vocabulary = self.vocabulary
         history = ((items >= 0).sum(1) if history is None else history)[:, None]
@@ -114,7 +106,7 @@ class SequenceEncoder:
         return EncodedSequences(tokens, slots, lengths, columns)
 
     def _pieces(self, items: Tensor, history: Tensor, to_list: Tensor) -> Tensor:
-        """What each row is made of, as rows of the table of pieces, `[B, N + 2]`."""
+        """The pieces of each row, as rows of the table of pieces, `[B, N + 2]`."""
         place = torch.arange(items.shape[1] + 2).expand(len(items), -1)
         item = items.gather(1, _column(place, history).clamp(0, items.shape[1] - 1))
         first = torch.where(place <= history, self._history_items, _ITEMS)
@@ -126,7 +118,7 @@ class SequenceEncoder:
 def _with_text(
     items: Tensor, template: PromptTemplate, catalog: Catalog, other_slot: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens and slots of every item in the template's text, one behind the other, and how many each has."""
+    """Concatenated tokens and slots of all items in the template's text, and the length of each item."""
     tokens: list[int] = []
     slots: list[int] = []
     lengths = []
@@ -139,5 +131,5 @@ def _with_text(
 
 
 def _column(piece: Tensor, history: Tensor) -> Tensor:
-    """The item that stands in a place of a row: behind the opening, and in a list behind the closing as well."""
+    """The item in a place of a row: after the opening, and in a list also after the closing."""
     return torch.where(piece <= history, piece - 1, piece - 2)

@@ -8,15 +8,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from padrec.catalog import InputError
 
-# One of them is in every folder that a tokenizer was saved to; without, transformers may make an empty tokenizer up.
+# Every folder of a tokenizer has one of these; without any, transformers may create an empty tokenizer.
 _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a pretrained language model.
-
-    Args:
-        name: folder or hub name.
+    """Load the tokenizer of a pretrained language model from a folder or by hub name.
 
     Raises:
         InputError: there is none, or transformers cannot load it.
@@ -26,13 +23,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise InputError(f"{name}: no tokenizer, expected a folder with one of {', '.join(_FILES)}")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # every tokenizer reads its files in its own way
+    except Exception as error:  # each tokenizer fails in its own way
         raise InputError(f"{name}: transformers cannot load a tokenizer ({error})") from error
     return tokenizer
 
 
 def check_name(name: str) -> None:
-    """Refuse what is neither a folder nor can be the name of a model on the hub.
+    """Check that a name is a folder or can be the name of a model on the hub.
 
     Raises:
         InputError: no such folder.
@@ -42,11 +39,11 @@ def check_name(name: str) -> None:
 
 
 def n_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
-    """One more than the highest token id, so that every id is below; some tokenizers leave ids out."""
+    """Return the highest token id plus one; some tokenizers skip ids."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A short hash of all tokens and their ids."""
+    """Return a short hash of all tokens and their ids."""
     tokens = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:16]

@@ -1,11 +1,17 @@
-"""Windows of item sequences to train on."""
+"""Windows of item sequences, and the training batches made of them."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from padrec.data.batches import SequenceBatch
 from padrec.data.item_sequences import ItemSequences
+from padrec.data.sequence_encoder import SequenceEncoder
+
+FILLER_ROW = -1
+"""The index of a row without supervision, for a process without a row of its own in a batch."""
 
 
 @dataclass(frozen=True)
@@ -13,11 +19,11 @@ class Windows:
     """Stretches of flat item sequences.
 
     Attributes:
-        sequences: the sequences that the windows lie in.
+        sequences: the sequences that contain the windows.
         starts: position of each window's first item in the flat items, int64 `[n]`.
-        supervised_from: position of the first item that is to be predicted, int64 `[n]`.
-        ends: position behind the last item, int64 `[n]`.
-        lists: bool `[n]`, True where what is to be predicted is a list, False where it is what the user did.
+        supervised_from: position of the first item to predict, int64 `[n]`.
+        ends: position after the last item, int64 `[n]`.
+        lists: bool `[n]`, True if the items to predict are a list, False if they are what the user did.
     """
 
     sequences: ItemSequences
@@ -27,7 +33,7 @@ class Windows:
     lists: Tensor
 
     def appended(self, other: "Windows") -> "Windows":
-        """These windows, then those of `other`."""
+        """Return these windows, then those of `other`."""
         shift = len(self.sequences.items)
         return Windows(
             self.sequences.appended(other.sequences),
@@ -39,15 +45,15 @@ class Windows:
 
 
 def cut_windows(sequences: ItemSequences, max_history: int, list_length: int) -> Windows:
-    """Windows in which every item is predicted exactly once, from as much history as a prompt may hold.
+    """Cut windows that predict every item exactly once, with as much history as a prompt may hold.
 
-    A window holds at most `max_history + list_length` items. The first of a sequence supervises all its items; each
-    later one opens with `max_history` items of history and supervises the next `list_length`. So a list at every cut
-    point is trained with at least `min(cut, max_history)` items before it.
+    A window holds at most `max_history + list_length` items. The first window of a sequence supervises all its items;
+    each later one starts with `max_history` items of history and supervises the next `list_length`. So a list at any
+    cut point has at least `min(cut, max_history)` items before it in training.
 
     Args:
         sequences: one row per user; empty rows have no window.
-        max_history: items of history that a prompt may hold.
+        max_history: most items of history in a prompt.
         list_length: K, items in a list.
     """
     lengths = sequences.lengths
@@ -62,7 +68,48 @@ def cut_windows(sequences: ItemSequences, max_history: int, list_length: int) ->
 
 
 def list_windows(histories: ItemSequences, lists: ItemSequences) -> Windows:
-    """One window per list: its history, then the list, of which alone the tokens are to be predicted."""
+    """Return one window per list: its history, then the list, which alone is supervised."""
     joined = histories.followed_by(lists)
     every = torch.ones(len(joined), dtype=torch.bool)
     return Windows(joined, joined.starts, joined.starts + histories.lengths, joined.ends, every)
+
+
+class WindowRows(Dataset[SequenceBatch]):
+    """Windows as batches, indexed with a list of rows.
+
+    The list of a window follows its history. In a window that supervises all its items, the history ends at a random
+    place after the first item; only a template writes history and list differently. List markers are for windows of
+    lists only.
+
+    Args:
+        windows: the rows.
+        encoder: writes them as tokens.
+        seed: seed of the places where lists begin.
+    """
+
+    def __init__(self, windows: Windows, encoder: SequenceEncoder, seed: int = 0) -> None:
+        self.windows = windows
+        self.encoder = encoder
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.rand(len(windows.starts), generator=generator, dtype=torch.float64)
+        history = windows.supervised_from - windows.starts
+        self._history = torch.where(history > 0, history, 1 + (drawn * (self.lengths - 1)).long())  # [n], in items
+
+    def __len__(self) -> int:
+        return len(self.windows.starts)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Items in each row, int64 `[n]`."""
+        return self.windows.ends - self.windows.starts
+
+    def __getitem__(self, rows: int | list[int]) -> SequenceBatch:
+        """Return the batch of these rows; `FILLER_ROW` gives a row without supervision."""
+        index = torch.tensor([rows] if isinstance(rows, int) else rows)
+        starts, ends = self.windows.starts[index], self.windows.ends[index]
+        supervised_from = self.windows.supervised_from[index].where(index != FILLER_ROW, ends)
+        items = self.windows.sequences.slices(starts, ends).padded()  # [B, N]
+        encoded = self.encoder.encode(items, self._history[index], self.windows.lists[index])
+        position = starts[:, None] + torch.arange(items.shape[1])  # [B, N]
+        supervised = (position >= supervised_from[:, None]) & (position < ends[:, None])
+        return SequenceBatch(encoded.tokens, encoded.slots, encoded.lengths, encoded.per_token(supervised))

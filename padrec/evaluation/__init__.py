@@ -1,7 +1,6 @@
 """Arms side by side: metrics, figures, reports, and files of recommendations."""
 
-from padrec.evaluation.arm_metrics import ArmMetrics
-from padrec.evaluation.arm_result import ArmResult
+from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
 from padrec.evaluation.evaluator import SpeculativeEvaluator
 from padrec.evaluation.recommendation_writer import RecommendationWriter
 from padrec.evaluation.report import Report

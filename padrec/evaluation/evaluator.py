@@ -23,23 +23,22 @@ from padrec.decoding import (
     Sampling,
     TransformersRunner,
 )
-from padrec.evaluation.arm_metrics import ArmMetrics
-from padrec.evaluation.arm_result import ArmResult
-from padrec.evaluation.report import Report, check_writable, device_name, software_versions
+from padrec.decoding.device.device_name import device_name
+from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
+from padrec.evaluation.report import MAIN_METRICS, Report, check_writable, software_versions
 from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
 
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _SAMPLE_USERS = 8
-_SHOWN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "recall@10", "identical_lists")
 
 
 class SpeculativeEvaluator(L.LightningModule):
     """Decodes the same users with several arms and reports how they compare.
 
-    `test` runs every arm on every batch, in an order that alternates from batch to batch, and writes `report.json` and
-    `report.md` beside the TensorBoard files. Before the first batch counts, every arm has decoded it once untimed.
-    `predict` writes lists with one arm.
+    `test` runs every arm on every batch, in an order that alternates between batches, and writes `report.json` and
+    `report.md` beside the TensorBoard files. Each arm first decodes the first batch once, untimed. `predict` writes
+    lists with one arm.
 
     Args:
         target: checkpoint or folder of the target.
@@ -50,11 +49,11 @@ class SpeculativeEvaluator(L.LightningModule):
         temperature: 0 decodes greedily.
         top_k: see `Sampling`.
         top_p: see `Sampling`.
-        constraint: `catalog` for lists of distinct items that exist, None for free decoding.
-        reference: the arm that all are compared with; it must be there for `test`.
-        further_references: other arms over which the report gives every arm's speedup too.
+        constraint: `catalog` for lists of distinct, existing items, None for free decoding.
+        reference: the arm that all arms are compared with in `test`.
+        further_references: other arms to report speedups over.
         predict_arm: the arm that `predict` uses; None takes the last one.
-        seed: of sampled lists.
+        seed: seed of sampled lists.
 
     Raises:
         InputError: no arm, or an unknown `predict_arm`.
@@ -90,31 +89,30 @@ class SpeculativeEvaluator(L.LightningModule):
         self._seed = seed
         self._settings = {"target": target, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         vocabulary.check_same(self._target.vocabulary, f"the target {target}")
-        # Of each arm, made when it is known what is decoded; not registered, so that they stay on the CPU.
+        # Created in `setup`; in plain dictionaries, so that the metrics stay on the CPU.
         self._metrics: dict[str, ArmMetrics] = {}
         self._sessions: dict[str, DecodingSession[Recommendations]] = {}
         self._samples: list[SampleLists] = []
         self._batch_size = 0
 
     def setup(self, stage: str) -> None:
-        """Get target and arms ready on the device, and see to it that the report can be written.
+        """Check that the report can be written, and prepare target and arms on the device.
 
         Raises:
-            InputError: a draft of another target, no reference arm, a report that is already there, or a precision that
-                decoding does not know.
+            InputError: a draft of another target, no reference arm, an existing report, or an unsupported precision.
         """
         if stage == "test":
             for name in (self._reference, *self._further_references):
                 if name not in self._arms:
                     raise InputError(f"arms {list(self._arms)}: expected the reference arm {name!r} among them")
             check_writable(self._report_folder())
-            # Asked for now: whatever a report needs must not fail when hours of decoding lie behind it.
+            # Now, so that it cannot fail after hours of decoding.
             self._versions = software_versions()
         precision = str(self.trainer.precision)
         if precision not in _DTYPES:
             raise InputError(f"trainer.precision {precision!r}: expected one of {', '.join(_DTYPES)} for decoding")
         device = self.trainer.strategy.root_device
-        # The fingerprint belongs to the weights as they were saved, so it is taken before the cast.
+        # The fingerprint is that of the saved weights, before the cast.
         fingerprint = self._target.fingerprint()
         backbone = self._target.backbone.eval().requires_grad_(False)
         to_precision(backbone, _DTYPES[precision])
@@ -129,16 +127,13 @@ class SpeculativeEvaluator(L.LightningModule):
         )
         for name, arm in self._arms.items():
             self._sessions[name] = arm.bind(self._runner, self._request)
-            max_depth = arm.max_depth(self._request)
-            sequential = arm.search == LIST_SEARCH
-            decoders = tuple(arm.decoders) if isinstance(arm, FastestDecoder) else ()
             self._metrics[name] = ArmMetrics(
                 self._catalog,
                 self._vocabulary.n_slot_states,
-                max_depth,
-                sequential,
-                self._further_references,
-                decoders,
+                arm.max_depth(self._request),
+                sequential=arm.search == LIST_SEARCH,
+                further_references=self._further_references,
+                decoders=tuple(arm.decoders) if isinstance(arm, FastestDecoder) else (),
             )
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
@@ -160,21 +155,20 @@ class SpeculativeEvaluator(L.LightningModule):
         models = models_of_comparison(self._arms, self._reference)
         users = batch.to("cpu")
         for name, (lists, trace) in results.items():
-            model = models[name]
-            expected = None if model is None else results[model][0]
+            expected = None if (model := models[name]) is None else results[model][0]
             self._metrics[name].update(users, lists, trace, expected, traces[self._reference], further_traces)
         if sum(len(sample.prompts.users) for sample in self._samples) < _SAMPLE_USERS:
             leaves = {name: lists.leaves for name, (lists, _) in results.items()}
             self._samples.append(SampleLists(users, leaves))
 
     def on_test_epoch_end(self) -> None:
-        """Write the report, and log it."""
-        # Every process must take part in the reduction, by the device that the processes talk by.
+        """Write and log the report."""
+        # Every process takes part in the reduction, on the device through which processes communicate.
         device = self.trainer.strategy.root_device
         results = [self._metrics[name].to(device).result(name, name == self._reference) for name in self._arms]
         report = self._report(results)
         scalars = report.scalars()
-        shown = {tag: value for tag, value in scalars.items() if tag.rpartition("/")[2] in _SHOWN_METRICS}
+        shown = {tag: value for tag, value in scalars.items() if tag.rpartition("/")[2] in MAIN_METRICS}
         self.log_dict(shown, logger=False)
         if not self.trainer.is_global_zero:
             return
@@ -202,12 +196,11 @@ class SpeculativeEvaluator(L.LightningModule):
         )
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Recommendations:
-        """Write one list for each prompt with the chosen arm."""
-        lists, _ = self._decode(self._predict_arm, batch, batch_idx)
-        return lists
+        """Return one list for each prompt, written by the chosen arm."""
+        return self._decode(self._predict_arm, batch, batch_idx)[0]
 
     def _decode(self, name: str, batch: PromptBatch, batch_idx: int) -> tuple[Recommendations, DecodingTrace]:
-        # Every arm gets the same keys, so that even sampled lists can be compared one by one.
+        # Every arm gets the same seed, so that even sampled lists can be compared one by one.
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
         lists, trace = self._sessions[name].decode(prompts, torch.Generator().manual_seed(seed))
@@ -218,13 +211,9 @@ class SpeculativeEvaluator(L.LightningModule):
 
 
 def models_of_comparison(arms: Mapping[str, Decoder], reference: str) -> dict[str, str | None]:
-    """The arm whose lists each arm's own must equal, by name: the first of the same search, the reference before all.
+    """Return the arm whose lists each arm's lists should equal: the first with the same search, the reference foremost.
 
-    None for an arm that no other one before it can be compared with; the reference is compared with itself.
-
-    Args:
-        arms: decoders by name.
-        reference: one of them.
+    The reference is compared with itself. None for any other arm that is the first with its search.
     """
     first: dict[str, str] = {}
     for name in sorted(arms, key=lambda name: name != reference):

@@ -1,7 +1,8 @@
-"""Figures of a comparison, drawn without pyplot so that no display and no global state is needed."""
+"""Figures of a comparison, drawn without pyplot: no display and no global state."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -12,10 +13,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 from torch import Tensor
 
-from padrec.evaluation.arm_result import ArmResult
+from padrec.evaluation.arm_metrics import ArmResult
 
-# The palette of Okabe and Ito, which people with any colour vision tell apart; black is for the first arm. Their
-# yellow is left out: it is too pale for lines on white.
+# The colour-blind-safe palette of Okabe and Ito, with black for the first arm and without yellow, too pale for lines.
 _COLOURS = ("#333333", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
 _LINES = ("-", "--", "-.", ":")
@@ -26,13 +26,9 @@ _UNREACHED = "#E5E5E5"
 
 @dataclass(frozen=True)
 class ArmStyle:
-    """How an arm looks, the same in all figures of a comparison.
+    """The look of an arm in all figures of a comparison: hexadecimal colour, marker, line style.
 
-    Attributes:
-        colour: hexadecimal.
-        marker: of points.
-        line: of lines.
-        hatch: of bars; only where the colours have run out and repeat.
+    Bars are hatched once the colours repeat.
     """
 
     colour: str
@@ -42,7 +38,7 @@ class ArmStyle:
 
 
 def arm_styles(results: Sequence[ArmResult]) -> dict[str, ArmStyle]:
-    """A style for every arm, by name; it follows from the arms' order."""
+    """Return a style for every arm by name, which depends on the order of the arms."""
 
     def style(number: int) -> ArmStyle:
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
@@ -52,14 +48,10 @@ def arm_styles(results: Sequence[ArmResult]) -> dict[str, ArmStyle]:
 
 
 def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
-    """All figures of a comparison.
+    """Return all figures of a comparison of at least one arm, by name.
 
-    Args:
-        results: the arms in the order of their colours, at least one.
-
-    Returns:
-        The figures by name: `acceptance/<arm>` for each arm with a draft, `accepted_lengths` where there is any,
-        `speedup`, `latency` and `quality_against_speed`.
+    The names are `acceptance/<arm>` for each arm with a draft, `accepted_lengths` if there is one, `speedup`, `latency`
+    and `quality_against_speed`.
     """
     drafting = [result for result in results if result.max_depth > 0]
     figures = {f"acceptance/{result.name}": acceptance_by_slot_and_depth(result) for result in drafting}
@@ -73,10 +65,10 @@ def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
 
 
 def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
-    """Heat map of the share of tokens that verification came to that the draft had proposed.
+    """Heat map of the share of tokens reached by verification that the draft had proposed.
 
-    Rows are the token's slot, columns the draft depth. Rows of the separator and of other tokens show only where such
-    a token was reached; grey cells are depths that no token of the slot reached.
+    Rows are slots, columns draft depths. Rows of the separator and of other tokens appear only if such a token was
+    reached; a cell is grey if no token was.
     """
     names = _slot_names(result.acceptance.shape[0])
     rows = [row for row, name in enumerate(names) if len(name) == 1 or not result.acceptance[row].isnan().all()]
@@ -95,19 +87,19 @@ def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
         share = float(shares[row, column])
         colour = "white" if share < 0.55 else "black"
         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
-    label = "proposed of those that\nverification came to (grey: none)"
+    label = "share of the tokens reached by\nverification (grey: none reached)"
     figure.colorbar(image, ax=axes, format=PercentFormatter(1), label=label)
     return figure
 
 
 def accepted_lengths(results: Sequence[ArmResult]) -> Figure:
-    """Share of rounds by the number of draft tokens accepted in them; arms without a draft are left out."""
+    """Bars of the share of rounds by the number of accepted draft tokens, for arms with a draft."""
     styles = arm_styles(results)
     drafting = [result for result in results if result.max_depth > 0]
     deepest = max((result.max_depth for result in drafting), default=0)
     width = 6.5 + _legend_width(drafting)
     figure, axes = _axes("Draft tokens accepted per round", "accepted draft tokens", "share of rounds", width)
-    step = 0.84 / max(len(drafting), 1)  # of the room between two numbers
+    step = 0.84 / max(len(drafting), 1)  # in units of the distance between two numbers
     for number, result in enumerate(drafting):
         shares = result.accepted_lengths.double() / result.accepted_lengths.sum()
         places = torch.arange(len(shares)) + (number - (len(drafting) - 1) / 2) * step
@@ -122,38 +114,36 @@ def accepted_lengths(results: Sequence[ArmResult]) -> Figure:
 
 
 def speedup_with_interval(results: Sequence[ArmResult]) -> Figure:
-    """Bars of the arms' speedups with their 95 % intervals, and a line at the reference's speed."""
+    """Bars of the arms' speedups with their 95 % intervals, and a line at the reference arm's speed."""
     styles = arm_styles(results)
     height = 1.5 + 0.5 * len(results)
     figure, axes = _axes("Speedup with 95 % interval", "speedup over the reference arm (×)", "", height=height)
+    longest = 0.0
     for place, result in enumerate(results):
         speedup, (low, high) = result.metrics["speedup"], result.metrics["speedup_ci95"]
+        longest = max(longest, speedup, high)
         style = styles[result.name]
         _hatch(axes.barh(place, speedup, height=0.62, color=style.colour), style)
         if high > low:
             sides = [[max(speedup - low, 0)], [max(high - speedup, 0)]]
-            # The white rim makes it show on dark bars.
-            rim = [withStroke(linewidth=3.5, foreground="white")]
+            rim = [withStroke(linewidth=3.5, foreground="white")]  # visible on dark bars
             axes.errorbar(speedup, place, xerr=sides, color="black", capsize=4, path_effects=rim, zorder=3)
-        axes.annotate(
-            f"{speedup:.2f}", (max(speedup, high), place), (6, 0), textcoords="offset points", va="center", fontsize=10
-        )
+        end = max(speedup, high)
+        axes.annotate(f"{speedup:.2f}", (end, place), (6, 0), textcoords="offset points", va="center", fontsize=10)
     axes.axvline(1, color="black", linestyle="--", linewidth=1.0, zorder=2.5)
     axes.set_yticks(range(len(results)), [result.name for result in results])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
-    axes.set_xlim(
-        0, 1.12 * max(max(result.metrics["speedup"], result.metrics["speedup_ci95"][1]) for result in results)
-    )
+    axes.set_xlim(0, 1.12 * longest)
     axes.grid(axis="x", color=_GRID, linewidth=0.8)
     return figure
 
 
 def latency_distribution(results: Sequence[ArmResult]) -> Figure:
-    """Share of users whose list was there after a time, for every arm."""
+    """Curves of the share of users whose list was ready after a time."""
     styles = arm_styles(results)
     width = 5.2 + _legend_width(results)
-    figure, axes = _axes("Time until a user's list is there", "latency (ms, logarithmic)", "share of users", width)
+    figure, axes = _axes("Time until a user's list is ready", "latency (ms, logarithmic)", "share of users", width)
     for result in results:
         style = styles[result.name]
         axes.ecdf(result.latencies_ms.numpy(), color=style.colour, linestyle=style.line, linewidth=2, label=result.name)
@@ -165,15 +155,19 @@ def latency_distribution(results: Sequence[ArmResult]) -> Figure:
 
 
 def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
-    """NDCG@10 of every arm over the lists that it writes per second; both axes begin at 0."""
+    """NDCG@10 of every arm over its lists per second, with both axes from 0."""
     styles = arm_styles(results)
     figure, axes = _axes("Quality against speed", "lists per second", "NDCG@10", 5.2 + _legend_width(results))
     for result in results:
         style = styles[result.name]
-        x, y = result.metrics["lists_per_second"], result.metrics["ndcg@10"]
-        axes.scatter(
-            x, y, s=90, color=style.colour, marker=style.marker, edgecolor="white", label=result.name, zorder=3
-        )
+        look: dict[str, Any] = {
+            "s": 90,
+            "color": style.colour,
+            "marker": style.marker,
+            "edgecolor": "white",
+            "zorder": 3,
+        }
+        axes.scatter(result.metrics["lists_per_second"], result.metrics["ndcg@10"], label=result.name, **look)
     for limit, key in ((axes.set_xlim, "lists_per_second"), (axes.set_ylim, "ndcg@10")):
         largest = max(result.metrics[key] for result in results)
         limit(0, 1.15 * largest if largest > 0 else 1)
@@ -184,8 +178,7 @@ def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
 
 def _axes(title: str, x: str, y: str, width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:
     """A figure of `width` × `height` inches."""
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout)
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     axes = figure.add_subplot()
     axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, loc="left")
@@ -199,7 +192,7 @@ def _legend(figure: Figure) -> None:
 
 
 def _legend_width(results: Sequence[ArmResult]) -> float:
-    """Inches that the legend beside the axes takes."""
+    """Width of the legend beside the axes, in inches."""
     return 0.7 + 0.09 * max((len(result.name) for result in results), default=0)
 
 
@@ -211,7 +204,7 @@ def _hatch(bars: BarContainer, style: ArmStyle) -> None:
 
 
 def _logarithmic(axes: Axes, values: Tensor) -> None:
-    """A logarithmic x axis with plain numbers at 1, 2 and 5, and where they are too few at all digits."""
+    """A logarithmic x axis with plain numbers at 1, 2 and 5, or at all digits if the range is small."""
     axes.set_xscale("log")
     few = float(values.max() / values.min()) < 5
     axes.xaxis.set_major_locator(LogLocator(subs=range(1, 10) if few else (1, 2, 5)))

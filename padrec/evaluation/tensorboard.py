@@ -1,4 +1,4 @@
-"""What a comparison shows in TensorBoard beside its scalars."""
+"""Figures, texts and hyperparameters of a comparison in TensorBoard."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from padrec.catalog import Catalog
 from padrec.data import PromptBatch
-from padrec.evaluation.arm_result import ArmResult
+from padrec.evaluation.arm_metrics import ArmResult
 from padrec.evaluation.figures import comparison_figures
-from padrec.evaluation.report import Report, escape_markdown, markdown_table
+from padrec.evaluation.report import MAIN_METRICS, Report, escape_markdown, markdown_table
 
-# Categories of charts by title; a chart collects every tag that one of its patterns matches, from all runs below the
-# folder that TensorBoard is started with, so that the curves of the fits show beside the evaluation.
+# Charts by category and title. A chart shows the tags that match its patterns in all runs below TensorBoard's folder,
+# fits and evaluations.
 LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
     "Training": {
         "loss": ("Multiline", [r"train/loss$"]),
@@ -35,18 +35,17 @@ LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
         "NDCG@10": ("Multiline", [r"test/.+/ndcg@10$"]),
     },
 }
-_HPARAMS_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "recall@10", "identical_lists")
 _SHOWN_HISTORY = 5
 _SHOWN_SIGNS = 80
 
 
 @dataclass(frozen=True)
 class SampleLists:
-    """The lists that every arm wrote for a batch of users.
+    """The lists of every arm for a batch of users.
 
     Attributes:
-        prompts: the users' histories and ground truth, on the CPU.
-        leaves: each arm's lists, leaves of the catalog, int64 `[B, K]`, -1 where the tokens are no item.
+        prompts: histories and ground truth, on the CPU.
+        leaves: each arm's lists of leaves, int64 `[B, K]`, -1 where tokens are no item.
     """
 
     prompts: PromptBatch
@@ -64,25 +63,26 @@ def log_report(
 ) -> None:
     """Log a comparison's figures, tables, hyperparameters and chart layout to TensorBoard.
 
-    Loggers of another kind are left alone. The main metrics of every arm are logged as `test/<arm>/<metric>` too, since
-    the HParams tab needs them.
+    Other loggers are ignored. The main metrics of every arm are logged as `test/<arm>/<metric>`, which the HParams tab
+    needs.
 
     Args:
-        loggers: those of the trainer; none is fine.
+        loggers: the trainer's loggers, if any.
         report: the comparison.
         results: its arms, in the order of their colours.
         samples: lists to show.
         catalog: the items.
-        settings: what else the HParams tab shows beside the report's own settings.
-        n_users: the most users to show lists of.
+        settings: further hyperparameters beside the report's settings.
+        n_users: most users to show lists of.
     """
     boards = [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
     if not boards:
         return
     figures = comparison_figures(results)
-    hyperparameters = _hyperparameters(report) | dict(settings or {})
+    left_out = ("users", "arms", "versions", "command")
+    hyperparameters = {name: value for name, value in report.to_dict().items() if name not in left_out}
     scalars = report.scalars()
-    wanted = [f"test/{arm}/{metric}" for arm in report.arms for metric in _HPARAMS_METRICS]
+    wanted = [f"test/{arm}/{metric}" for arm in report.arms for metric in MAIN_METRICS]
     metrics = {tag: scalars[tag] for tag in wanted if tag in scalars}
     lists = sample_lists_markdown(samples, catalog, n_users)
     for board in boards:
@@ -92,18 +92,14 @@ def log_report(
         writer.add_text("test/report", report.markdown())
         writer.add_text("test/sample_lists", lists)
         writer.add_custom_scalars(LAYOUT)
-        board.log_hyperparams(hyperparameters, metrics, step=0)
+        board.log_hyperparams(hyperparameters | dict(settings or {}), metrics, step=0)
 
 
 def sample_lists_markdown(samples: Iterable[SampleLists], catalog: Catalog, n_users: int = 8) -> str:
-    """History, ground truth and lists of a few users as Markdown, items by their title or else their key.
+    """Return histories, ground truth and lists of the first `n_users` users as Markdown.
 
-    Arms that wrote the same list share a column. Items of the ground truth are bold.
-
-    Args:
-        samples: the lists.
-        catalog: the items.
-        n_users: the most users to show, the first ones.
+    Items appear by title, or key if they have none; items of the ground truth are bold. Arms with the same list share a
+    column.
     """
     shown = ((sample, row) for sample in samples for row in sample.prompts.counted.nonzero().flatten().tolist())
     numbered = enumerate(islice(shown, n_users), start=1)
@@ -133,7 +129,7 @@ def _user_markdown(sample: SampleLists, row: int, catalog: Catalog, number: int)
 
 
 def _leaf_cell(catalog: Catalog, leaf: int, truth: set[int]) -> str:
-    """A generated item; where several share its semantic ID, the first of them and how many more."""
+    """A generated item; if several share its semantic ID, the first of them and the number of others."""
     if leaf < 0:
         return "no such item"
     items = catalog.leaf_items(leaf)
@@ -150,8 +146,3 @@ def _title(catalog: Catalog, item: int) -> str:
 def _known(indices: Tensor) -> list[int]:
     found: list[int] = indices[indices >= 0].tolist()
     return found
-
-
-def _hyperparameters(report: Report) -> dict[str, Any]:
-    content = report.to_dict()
-    return {name: value for name, value in content.items() if name not in ("users", "arms", "versions", "command")}

@@ -3,9 +3,8 @@
 from padrec.metrics.acceptance import AcceptanceLength, AcceptanceRate, AcceptedLengths, AcceptedPerPass
 from padrec.metrics.codebooks import CodebookQuality
 from padrec.metrics.item_ranking import ItemNDCG, ItemRecall, item_ndcg, item_recall
-from padrec.metrics.latency import Latency, latency_percentiles
 from padrec.metrics.ranking import NDCG, Recall, ndcg, recall
-from padrec.metrics.speed import Speed
+from padrec.metrics.speed import Latency, Speed, latency_percentiles
 from padrec.metrics.speedup import Speedup, paired_bootstrap_speedup
 from padrec.metrics.totals import Mean, Total
 

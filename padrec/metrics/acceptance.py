@@ -10,13 +10,10 @@ from padrec.metrics.exact_metric import ExactMetric
 
 
 class AcceptanceLength(ExactMetric):
-    """Acceptance length τ: mean tokens emitted per target pass, the target's own bonus token included.
+    """Acceptance length τ: mean tokens emitted per target pass, including the target's own bonus token.
 
-    Total tokens ÷ total passes over all lists, so that long lists weigh more. The first token of a list comes from
-    the prefill: neither it nor the prefill is counted. Without a draft τ is 1. NaN if there was no pass.
-
-    Args:
-        **kwargs: arguments of `torchmetrics.Metric`.
+    Total tokens ÷ total passes over all lists, so longer lists weigh more. The prefill and the first token, which it
+    emits, are not counted. Without a draft τ is 1; NaN without passes.
 
     Example:
         >>> import torch
@@ -32,40 +29,34 @@ class AcceptanceLength(ExactMetric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("emitted_tokens", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("emitting_passes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sum("emitted_tokens")
+        self.add_sum("emitting_passes")
 
     def update(self, tokens: Tensor, target_passes: Tensor, counted: Tensor | None = None) -> None:
         """Add a batch of lists.
 
         Args:
-            tokens: tokens of each list, the first one included, int64 `[B]`, each at least 1.
-            target_passes: passes over each unfinished list, the prefill left out, int64 `[B]`.
-            counted: bool `[B]`; False for rows that only pad the set. By default all rows count.
+            tokens: tokens of each list including the first one, int64 `[B]`, each at least 1.
+            target_passes: passes over each unfinished list without the prefill, int64 `[B]`.
+            counted: bool `[B]`, False for padding rows; None counts all rows.
 
         Raises:
-            InputError: shapes that differ.
+            InputError: the shapes differ.
         """
         if tokens.shape != target_passes.shape:
-            raise InputError(
-                f"tokens {list(tokens.shape)} and target passes {list(target_passes.shape)} differ in shape"
-            )
+            raise InputError(f"tokens {list(tokens.shape)} and passes {list(target_passes.shape)} differ in shape")
         self.emitted_tokens = self.emitted_tokens + _sum_rows(tokens - 1, counted, n_dims=0)
         self.emitting_passes = self.emitting_passes + _sum_rows(target_passes, counted, n_dims=0)
 
     def compute(self) -> Tensor:
         """τ, float64 scalar."""
-        return _ratio(self.emitted_tokens, self.emitting_passes)
+        return self.emitted_tokens.double() / self.emitting_passes
 
 
 class AcceptedPerPass(ExactMetric):
-    """Mean draft tokens accepted per target pass, the target's bonus token not included.
+    """Mean draft tokens accepted per target pass, without the target's bonus token.
 
-    It is not always τ − 1: a list that ends with an accepted token leaves no room for the bonus token. NaN if there
-    was no round.
-
-    Args:
-        **kwargs: arguments of `torchmetrics.Metric`.
+    This can differ from τ − 1: a list that ends with an accepted token has no bonus token. NaN without rounds.
 
     Example:
         >>> import torch
@@ -81,19 +72,19 @@ class AcceptedPerPass(ExactMetric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("accepted_tokens", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("verifying_passes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sum("accepted_tokens")
+        self.add_sum("verifying_passes")
 
     def update(self, accepted_lengths: Tensor, counted: Tensor | None = None) -> None:
         """Add a batch of lists.
 
         Args:
-            accepted_lengths: rounds in which 0, 1, …, D draft tokens were accepted, int64 `[D + 1]` for the batch or
-                `[B, D + 1]` for each row.
-            counted: bool `[B]`; False for rows that only pad the set. By default all rows count.
+            accepted_lengths: number of rounds that accepted 0, 1, …, D draft tokens, int64 `[D + 1]` for the batch or
+                `[B, D + 1]` by row.
+            counted: bool `[B]`, False for padding rows; None counts all rows.
 
         Raises:
-            InputError: `counted` leaves rows out of counts that are summed over the batch already.
+            InputError: `counted` excludes rows, but the counts are already summed over the batch.
         """
         rounds = _sum_rows(accepted_lengths, counted, n_dims=1)
         depths = torch.arange(len(rounds), device=rounds.device)
@@ -102,15 +93,14 @@ class AcceptedPerPass(ExactMetric):
 
     def compute(self) -> Tensor:
         """Accepted draft tokens ÷ target passes, float64 scalar."""
-        return _ratio(self.accepted_tokens, self.verifying_passes)
+        return self.accepted_tokens.double() / self.verifying_passes
 
 
 class AcceptedLengths(ExactMetric):
-    """Histogram of rounds by the number of draft tokens accepted in them.
+    """Histogram of rounds by the number of draft tokens they accepted.
 
     Args:
-        max_depth: largest number of draft tokens that a round can accept, D; 0 without a draft.
-        **kwargs: arguments of `torchmetrics.Metric`.
+        max_depth: most draft tokens that a round can accept, D; 0 without a draft.
 
     Example:
         >>> import torch
@@ -124,40 +114,34 @@ class AcceptedLengths(ExactMetric):
 
     def __init__(self, max_depth: int, **kwargs: Any) -> None:
         super().__init__(result_shape=(max_depth + 1,), **kwargs)
-        self.add_state("rounds_by_accepted", torch.zeros(max_depth + 1, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sum("rounds_by_accepted", max_depth + 1)
 
     def update(self, accepted_lengths: Tensor, counted: Tensor | None = None) -> None:
-        """Add a batch of lists.
-
-        Args:
-            accepted_lengths: rounds in which 0, 1, … draft tokens were accepted, int64 `[D + 1]` for the batch or
-                `[B, D + 1]` for each row.
-            counted: bool `[B]`; False for rows that only pad the set. By default all rows count.
+        """Add a batch of lists; the arguments are those of `AcceptedPerPass.update`.
 
         Raises:
-            InputError: another D, or `counted` leaves rows out of counts that are summed over the batch already.
+            InputError: another D, or `counted` excludes rows, but the counts are already summed over the batch.
         """
         rounds = _sum_rows(accepted_lengths, counted, n_dims=1)
         if rounds.shape != self.rounds_by_accepted.shape:
             raise InputError(
-                f"counts of the shape {list(accepted_lengths.shape)}: expected {len(self.rounds_by_accepted)} in the "
-                "last dimension"
+                f"counts of shape {list(accepted_lengths.shape)}, expected {len(self.rounds_by_accepted)} in the last "
+                "dimension"
             )
         self.rounds_by_accepted = self.rounds_by_accepted + rounds
 
     def compute(self) -> Tensor:
-        """Rounds in which 0, 1, …, D draft tokens were accepted, int64 `[D + 1]`."""
+        """Number of rounds that accepted 0, 1, …, D draft tokens, int64 `[D + 1]`."""
         return self.rounds_by_accepted
 
 
 class AcceptanceRate(ExactMetric):
-    """Share of the tokens that verification came to that the draft had proposed, by slot, by depth or by both.
+    """Share of the tokens reached by verification that the draft had proposed, by slot, by depth or by both.
 
     Args:
-        n_slots: number of slot states that tokens are told apart by, S.
+        n_slots: number of slot states, S.
         max_depth: largest draft depth, D; 0 without a draft.
         by: `slot` for a result `[S]`, `depth` for `[D]`, `slot_and_depth` for `[S, D]`.
-        **kwargs: arguments of `torchmetrics.Metric`.
 
     Example:
         >>> import torch
@@ -184,21 +168,20 @@ class AcceptanceRate(ExactMetric):
             raise InputError(f"AcceptanceRate: by is {by!r}, expected one of {', '.join(shapes)}")
         super().__init__(result_shape=shapes[by], **kwargs)
         self.by = by
-        counts = torch.zeros(n_slots, max_depth, dtype=torch.int64)
-        self.add_state("attempted_tokens", counts, dist_reduce_fx="sum")
-        self.add_state("accepted_of_attempted", counts.clone(), dist_reduce_fx="sum")
+        self.add_sum("attempted_tokens", n_slots, max_depth)
+        self.add_sum("accepted_of_attempted", n_slots, max_depth)
 
     def update(self, attempted: Tensor, accepted: Tensor, counted: Tensor | None = None) -> None:
         """Add a batch of lists.
 
         Args:
-            attempted: tokens that verification came to, by slot and depth 1 … D, int64 `[S, D]` for the batch
-                or `[B, S, D]` for each row.
-            accepted: those of them that it accepted, of the same shape.
-            counted: bool `[B]`; False for rows that only pad the set. By default all rows count.
+            attempted: tokens reached by verification, by slot and depth 1 … D, int64 `[S, D]` for the batch or
+                `[B, S, D]` by row.
+            accepted: the accepted ones among them, same shape.
+            counted: bool `[B]`, False for padding rows; None counts all rows.
 
         Raises:
-            InputError: other shapes, or `counted` leaves rows out of counts that are summed over the batch already.
+            InputError: other shapes, or `counted` excludes rows, but the counts are already summed over the batch.
         """
         shape = self.attempted_tokens.shape
         if attempted.shape != accepted.shape or attempted.shape[-2:] != shape:
@@ -206,34 +189,27 @@ class AcceptanceRate(ExactMetric):
                 f"attempted {list(attempted.shape)} and accepted {list(accepted.shape)}: expected the same shape, "
                 f"with {shape[0]} slots and {shape[1]} depths in the last two dimensions"
             )
-        tried, kept = (_sum_rows(counts, counted, n_dims=2) for counts in (attempted, accepted))
-        self.attempted_tokens = self.attempted_tokens + tried
-        self.accepted_of_attempted = self.accepted_of_attempted + kept
+        self.attempted_tokens = self.attempted_tokens + _sum_rows(attempted, counted, n_dims=2)
+        self.accepted_of_attempted = self.accepted_of_attempted + _sum_rows(accepted, counted, n_dims=2)
 
     def compute(self) -> Tensor:
         """Accepted ÷ attempted, float64 `[S]`, `[D]` or `[S, D]`; NaN where nothing was attempted."""
         attempted, accepted = self.attempted_tokens, self.accepted_of_attempted
-        if self.by == "slot_and_depth":
-            return _ratio(accepted, attempted)
-        summed = 1 if self.by == "slot" else 0
-        return _ratio(accepted.sum(dim=summed), attempted.sum(dim=summed))
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    return numerator.double() / denominator
+        if self.by != "slot_and_depth":
+            summed = 1 if self.by == "slot" else 0
+            attempted, accepted = attempted.sum(dim=summed), accepted.sum(dim=summed)
+        return accepted.double() / attempted
 
 
 def _sum_rows(counts: Tensor, counted: Tensor | None, n_dims: int) -> Tensor:
-    """Sum over the counted rows of counts of `n_dims` dimensions, with a batch dimension before them or without."""
+    """Sum counts of `n_dims` dimensions over the counted rows of a batch, if they have a batch dimension."""
     if counts.ndim not in (n_dims, n_dims + 1):
-        raise InputError(
-            f"counts of the shape {list(counts.shape)}: expected {n_dims} dimensions, or the batch before them"
-        )
+        raise InputError(f"counts of shape {list(counts.shape)}, expected {n_dims} dimensions, or one more for a batch")
     if counts.ndim == n_dims:
         if counted is not None and not bool(counted.all()):
             raise InputError(
-                f"{int((~counted).sum())} rows are not to be counted, but the counts of shape {list(counts.shape)} are "
-                "summed over the batch already: give them for each row, or leave these rows out when decoding"
+                f"{int((~counted).sum())} rows are not to be counted, but counts of shape {list(counts.shape)} are "
+                "summed over the batch: pass them by row, or leave these rows out when decoding"
             )
         return counts
     if counted is not None:

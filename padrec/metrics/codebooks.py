@@ -11,20 +11,18 @@ from padrec.metrics.exact_metric import ExactMetric
 
 
 class CodebookQuality(ExactMetric):
-    """Codebook use, perplexity and reconstruction by slot, and collisions, over a whole catalog.
+    """Codebook use, perplexity and reconstruction error by slot, and collisions, over a whole catalog.
 
-    Every item counts once, however often it is seen: a distributed sampler repeats items.
+    Each item counts once even if a distributed sampler repeats it.
 
-    - `codes_used/slot_<l>`: share of the slot's codes that some item has.
-    - `perplexity/slot_<l>`: exp of the entropy (nats) of the slot's code frequencies; the number of codes where all
-      are equally frequent.
+    - `codes_used/slot_<l>`: share of the slot's codes in use.
+    - `perplexity/slot_<l>`: exp of the entropy (nats) of the slot's code frequencies, at most the number of codes.
     - `reconstruction/slot_<l>`: mean over items of the squared error per value after slots 0 … l.
-    - `collisions`: items minus different semantic IDs.
+    - `collisions`: number of items minus number of distinct semantic IDs.
 
     Args:
         n_items: items in the catalog.
         codebook_sizes: codes in each slot.
-        **kwargs: arguments of `torchmetrics.Metric`.
 
     Example:
         >>> import torch
@@ -42,7 +40,7 @@ class CodebookQuality(ExactMetric):
         super().__init__(**kwargs)
         self.codebook_sizes = tuple(codebook_sizes)
         shape = (n_items, len(self.codebook_sizes))
-        # Each item has a row of its own: the maximum over processes takes whoever saw it.
+        # One row per item: the maximum over processes takes the value of a process that saw the item.
         self.add_state("codes", torch.full(shape, -1), dist_reduce_fx="max")
         self.add_state("errors", torch.full(shape, -1.0, dtype=torch.float64), dist_reduce_fx="max")
 
@@ -52,10 +50,10 @@ class CodebookQuality(ExactMetric):
         Args:
             items: rows of the catalog, int64 `[B]`.
             codes: semantic IDs, int64 `[B, L]`.
-            errors: squared error per value of the reconstruction from slots 0 … l, `[B, L]`.
+            errors: squared reconstruction error per value from slots 0 … l, `[B, L]`.
 
         Raises:
-            InputError: a shape other than that.
+            InputError: other shapes.
         """
         expected = (len(items), len(self.codebook_sizes))
         if codes.shape != expected or errors.shape != expected:
@@ -64,7 +62,7 @@ class CodebookQuality(ExactMetric):
         self.errors[items] = errors.double()
 
     def compute(self) -> dict[str, Tensor]:
-        """The values by name, float64 scalars; of the items seen so far."""
+        """The values by name over the items seen so far, float64 scalars."""
         seen = (self.codes >= 0).all(1)
         codes, errors = self.codes[seen], self.errors[seen]
         found: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""What every metric of this room has in common beyond torchmetrics."""
+"""The base class of all metrics in this package."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -14,16 +14,15 @@ from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 class ExactMetric(Metric):
     """A torchmetrics metric whose states keep their precision and whose result keeps its shape.
 
-    torchmetrics 1.9 leaves three gaps that would change numbers without a sign:
+    torchmetrics 1.9 silently changes numbers in three places:
 
-    - `module.to(torch.bfloat16)`, which Lightning's `bf16-true` precision calls, converts float64 sums as well.
-    - A process that has seen no batch sends an empty float32 tensor where the others send float64.
-    - `compute` squeezes a tensor of one element to a scalar, so that a vector's shape depends on its size.
+    - `module.to(torch.bfloat16)`, which Lightning's `bf16-true` precision calls, also converts float64 sums.
+    - A process without batches sends an empty float32 tensor where the others send float64.
+    - `compute` squeezes a one-element tensor to a scalar.
 
     Args:
-        result_shape: shape of the tensor that `compute` returns; -1 as in `Tensor.reshape`. Ignored where `compute`
-            returns something else.
-        **kwargs: arguments of `torchmetrics.Metric`.
+        result_shape: shape of the tensor that `compute` returns, as in `Tensor.reshape`; ignored for other results.
+        **kwargs: arguments of `torchmetrics.Metric`, as in every subclass.
     """
 
     is_differentiable = False
@@ -33,21 +32,17 @@ class ExactMetric(Metric):
         super().__init__(**kwargs)
         self.result_shape = result_shape
 
+    def add_sum(self, name: str, *shape: int, dtype: torch.dtype = torch.int64) -> None:
+        """Add a state of zeros that is summed over processes."""
+        self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
+
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the states that hold real numbers: float64, whatever the module around the metric is."""
+        """The type of real-valued states: always float64."""
         return torch.float64
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
-        """Plot one or several results.
-
-        Args:
-            val: what `compute` or `forward` returned, once or several times; by default `compute` is called.
-            ax: where to plot; by default a new figure.
-
-        Returns:
-            Figure and axes.
-        """
+        """Plot the given results on the given axes; by default the current result in a new figure."""
         return self._plot(val, ax)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:

@@ -1,138 +1,98 @@
-"""NDCG and recall by item, where a generated semantic ID stands for all the items that share it."""
+"""NDCG and recall by item, where a semantic ID represents all items that share it."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-from padrec.metrics.ranking import distinct, first_matches, gain_of_first, rank_discounts
-from padrec.metrics.user_mean import UserMean
+from padrec.metrics.ranking import UserMean, distinct, first_matches, gain_of_first, rank_discounts
 
 
-class ItemNDCG(UserMean):
-    """NDCG@k of the items that a list of leaves stands for, ties split, the mean over users.
+class _LeafMetric(UserMean):
+    """A ranking metric of the items that a list of leaves represents."""
 
-    See `item_ndcg` for the ranks of the items of one leaf. Users without relevant items are not counted.
+    def _values(self, recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor) -> Tensor:
+        """The metric of each user, float64 `[B]`."""
+        raise NotImplementedError
 
-    Args:
-        k: length at which lists of items are cut, at least 1.
-        **kwargs: arguments of `torchmetrics.Metric`.
+    def update(
+        self,
+        recommended: Tensor,
+        relevant_items: Tensor,
+        leaf_of_item: Tensor,
+        leaf_sizes: Tensor,
+        counted: Tensor | None = None,
+    ) -> None:
+        """Add a batch of users.
 
-    Raises:
-        InputError: `k` is below 1.
+        Args:
+            recommended: leaves, int64 `[B, K]`, best first; negative where a generated item does not exist.
+            relevant_items: items, int64 `[B, R]`, padded with -1.
+            leaf_of_item: int64 `[n_items]`.
+            leaf_sizes: items of each leaf, int64 `[n_leaves]`.
+            counted: bool `[B]`, False for padding rows; None counts all rows.
+
+        Raises:
+            InputError: other shapes.
+        """
+        self.add_users(self._values(recommended, relevant_items, leaf_of_item, leaf_sizes), counted)
+
+
+class ItemNDCG(_LeafMetric):
+    """NDCG@k of the items that a list of leaves represents, ties split, averaged over users.
+
+    Lists of items are cut after k, see `item_ndcg`. Users without relevant items are not counted.
 
     Example:
         >>> import torch
         >>> leaf_of_item = torch.tensor([0, 1, 1, 2])
         >>> metric = ItemNDCG(k=2)
-        >>> metric.update(
-        ...     recommended=torch.tensor([[1, 0]]),
-        ...     relevant_items=torch.tensor([[2]]),
-        ...     leaf_of_item=leaf_of_item,
-        ...     leaf_sizes=torch.bincount(leaf_of_item),
-        ... )
+        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[2]]), leaf_of_item, torch.bincount(leaf_of_item))
         >>> round(metric.compute().item(), 4)  # item 2 is first or second, each in half of the orders
         0.8155
     """
 
-    def __init__(self, k: int, **kwargs: Any) -> None:
-        super().__init__("item_ndcg", k, **kwargs)
-
-    def update(
-        self,
-        recommended: Tensor,
-        relevant_items: Tensor,
-        leaf_of_item: Tensor,
-        leaf_sizes: Tensor,
-        counted: Tensor | None = None,
-    ) -> None:
-        """Add a batch of users.
-
-        Args:
-            recommended: leaves, int64 `[B, K]`, best first; negative where the generated item does not exist.
-            relevant_items: items, int64 `[B, R]`, padded with -1.
-            leaf_of_item: int64 `[n_items]`.
-            leaf_sizes: items of each leaf, int64 `[n_leaves]`.
-            counted: bool `[B]`; False for rows that only pad the set. By default all rows count.
-
-        Raises:
-            InputError: shapes other than these.
-        """
-        self.add_users(item_ndcg(recommended, relevant_items, leaf_of_item, leaf_sizes, self.k), counted)
+    def _values(self, recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor) -> Tensor:
+        return item_ndcg(recommended, relevant_items, leaf_of_item, leaf_sizes, self.k)
 
 
-class ItemRecall(UserMean):
-    """Recall@k of the items that a list of leaves stands for, ties split, the mean over users.
+class ItemRecall(_LeafMetric):
+    """Recall@k of the items that a list of leaves represents, ties split, averaged over users.
 
-    See `item_ndcg` for the ranks of the items of one leaf. Users without relevant items are not counted.
-
-    Args:
-        k: length at which lists of items are cut, at least 1.
-        **kwargs: arguments of `torchmetrics.Metric`.
-
-    Raises:
-        InputError: `k` is below 1.
+    Lists of items are cut after k, see `item_ndcg`. Users without relevant items are not counted.
 
     Example:
         >>> import torch
         >>> leaf_of_item = torch.tensor([0, 1, 1, 2])
         >>> metric = ItemRecall(k=1)
-        >>> metric.update(
-        ...     recommended=torch.tensor([[1, 0]]),
-        ...     relevant_items=torch.tensor([[2]]),
-        ...     leaf_of_item=leaf_of_item,
-        ...     leaf_sizes=torch.bincount(leaf_of_item),
-        ... )
+        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[2]]), leaf_of_item, torch.bincount(leaf_of_item))
         >>> metric.compute().item()
         0.5
     """
 
-    def __init__(self, k: int, **kwargs: Any) -> None:
-        super().__init__("item_recall", k, **kwargs)
-
-    def update(
-        self,
-        recommended: Tensor,
-        relevant_items: Tensor,
-        leaf_of_item: Tensor,
-        leaf_sizes: Tensor,
-        counted: Tensor | None = None,
-    ) -> None:
-        """Add a batch of users.
-
-        Args:
-            recommended: leaves, int64 `[B, K]`, best first; negative where the generated item does not exist.
-            relevant_items: items, int64 `[B, R]`, padded with -1.
-            leaf_of_item: int64 `[n_items]`.
-            leaf_sizes: items of each leaf, int64 `[n_leaves]`.
-            counted: bool `[B]`; False for rows that only pad the set. By default all rows count.
-
-        Raises:
-            InputError: shapes other than these.
-        """
-        self.add_users(item_recall(recommended, relevant_items, leaf_of_item, leaf_sizes, self.k), counted)
+    def _values(self, recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor) -> Tensor:
+        return item_recall(recommended, relevant_items, leaf_of_item, leaf_sizes, self.k)
 
 
 def item_ndcg(recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor, k: int) -> Tensor:
-    """NDCG@k by item of each user: the exact expectation over a random order of the items of each leaf.
+    """NDCG@k by item of each user: the exact expectation over a random order of the items in each leaf.
 
-    The list of items is the list of leaves with each leaf replaced by its items, cut at k. The items of one leaf are
-    tied: they share the ranks they take up together, as each is equally likely at each of them (McSherry and Najork,
-    "Computing information retrieval performance measures efficiently in the presence of tied scores", 2008). A leaf
-    that is recommended again keeps its ranks and brings no hit; a recommendation that does not exist takes up one
-    rank.
+    Each leaf of the list is replaced by its items, and the list of items is cut at k. Items of one leaf are tied: each
+    is equally likely at each rank that the leaf's items occupy (McSherry and Najork, "Computing information retrieval
+    performance measures efficiently in the presence of tied scores", 2008). A repeated leaf occupies ranks but has no
+    hits; a recommendation that does not exist occupies one rank.
 
     Args:
-        recommended: leaves, int64 `[B, K]`, best first; negative where the generated item does not exist.
+        recommended: leaves, int64 `[B, K]`, best first; negative where a generated item does not exist.
         relevant_items: items, int64 `[B, R]`, padded with -1.
         leaf_of_item: int64 `[n_items]`.
         leaf_sizes: items of each leaf, int64 `[n_leaves]`.
-        k: length at which lists of items are cut, at least 1.
+        k: lists of items are cut after k items, at least 1.
 
     Returns:
         float64 `[B]` in `[0, 1]`; NaN for a user without relevant items.
 
     Raises:
-        InputError: shapes other than these.
+        InputError: other shapes.
     """
     ties = _tied_ranks(recommended, relevant_items, leaf_of_item, leaf_sizes, k)
     gain = gain_of_first(rank_discounts(k, recommended.device))  # [k + 1]
@@ -143,33 +103,16 @@ def item_ndcg(recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor,
 def item_recall(
     recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor, k: int
 ) -> Tensor:
-    """Recall@k by item of each user: the exact expectation over a random order of the items of each leaf.
-
-    Ties, repeated leaves and recommendations that do not exist are treated as in `item_ndcg`.
-
-    Args:
-        recommended: leaves, int64 `[B, K]`, best first; negative where the generated item does not exist.
-        relevant_items: items, int64 `[B, R]`, padded with -1.
-        leaf_of_item: int64 `[n_items]`.
-        leaf_sizes: items of each leaf, int64 `[n_leaves]`.
-        k: length at which lists of items are cut, at least 1.
-
-    Returns:
-        float64 `[B]` in `[0, 1]`; NaN for a user without relevant items.
-
-    Raises:
-        InputError: shapes other than these.
-    """
+    """Recall@k by item of each user, with the arguments, result, errors and ties of `item_ndcg`."""
     ties = _tied_ranks(recommended, relevant_items, leaf_of_item, leaf_sizes, k)
-    hits = (ties.relevant_share * (ties.end - ties.start)).sum(dim=1)
-    return hits / ties.n_relevant
+    return (ties.relevant_share * (ties.end - ties.start)).sum(dim=1) / ties.n_relevant
 
 
 class _TiedRanks(NamedTuple):
-    """The ranks `start + 1 … end` that each leaf's items take up before the cut."""
+    """The ranks `start + 1 … end`, cut at k, that the items of each leaf occupy."""
 
-    start: Tensor  # int64 [B, K], at most k
-    end: Tensor  # int64 [B, K], at most k
+    start: Tensor  # int64 [B, K]
+    end: Tensor  # int64 [B, K]
     relevant_share: Tensor  # float64 [B, K], relevant items ÷ items of the leaf
     n_relevant: Tensor  # int64 [B]
 

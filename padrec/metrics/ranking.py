@@ -7,22 +7,80 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from padrec.catalog import InputError
-from padrec.metrics.user_mean import UserMean
+from padrec.metrics.exact_metric import ExactMetric
 
 
-class NDCG(UserMean):
-    """Normalised discounted cumulative gain of the first k recommendations, the mean over users.
-
-    The gain of a hit is 1, its discount `1 / log2(rank + 1)`, the ideal that of `min(k, relevant items)` hits at the
-    top (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002). See `ndcg` for repeated
-    recommendations and for users without relevant items, who are not counted.
+class UserMean(ExactMetric):
+    """Mean over users, from a float64 sum and a count; the base of the ranking metrics.
 
     Args:
-        k: length at which lists are cut, at least 1.
-        **kwargs: arguments of `torchmetrics.Metric`.
+        k: lists are cut after k recommendations, at least 1.
 
     Raises:
         InputError: `k` is below 1.
+    """
+
+    higher_is_better = True
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    def __init__(self, k: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if k < 1:
+            raise InputError(f"{type(self).__name__}: k is {k}, expected at least 1")
+        self.k = k
+        # State names differ by metric and k: `MetricCollection` merges metrics whose states agree in name and, after
+        # the first batch, in value.
+        self._sum_name, self._users_name = (f"{type(self).__name__}_at_{k}_{state}" for state in ("sum", "users"))
+        self.add_sum(self._sum_name, dtype=torch.float64)
+        self.add_sum(self._users_name)
+
+    def add_users(self, values: Tensor, counted: Tensor | None) -> None:
+        """Add a batch of users.
+
+        Args:
+            values: float64 `[B]`; NaN for users to leave out because the metric is undefined for them.
+            counted: bool `[B]`, False for padding rows; None counts all rows.
+        """
+        defined = ~values.isnan()
+        kept = defined if counted is None else defined & counted
+        setattr(self, self._sum_name, getattr(self, self._sum_name) + values.where(kept, 0.0).sum())
+        setattr(self, self._users_name, getattr(self, self._users_name) + kept.sum())
+
+    def compute(self) -> Tensor:
+        """The mean over all counted users, float64 scalar; NaN without users."""
+        total: Tensor = getattr(self, self._sum_name)
+        users: Tensor = getattr(self, self._users_name)
+        return total / users
+
+
+class _ListMetric(UserMean):
+    """A ranking metric of lists of indices."""
+
+    def _values(self, recommended: Tensor, relevant: Tensor) -> Tensor:
+        """The metric of each user, float64 `[B]`."""
+        raise NotImplementedError
+
+    def update(self, recommended: Tensor, relevant: Tensor, counted: Tensor | None = None) -> None:
+        """Add a batch of users.
+
+        Args:
+            recommended: int64 `[B, K]`, best first; negative where a recommendation is no item.
+            relevant: int64 `[B, R]`, padded with -1.
+            counted: bool `[B]`, False for padding rows; None counts all rows.
+
+        Raises:
+            InputError: other shapes.
+        """
+        self.add_users(self._values(recommended, relevant), counted)
+
+
+class NDCG(_ListMetric):
+    """Normalised discounted cumulative gain of the first k recommendations, averaged over users.
+
+    A hit has gain 1 and discount `1 / log2(rank + 1)`; the ideal list has `min(k, relevant items)` hits at the top
+    (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002). See `ndcg` for repeated
+    recommendations. Users without relevant items are not counted.
 
     Example:
         >>> import torch
@@ -32,34 +90,14 @@ class NDCG(UserMean):
         0.6934
     """
 
-    def __init__(self, k: int, **kwargs: Any) -> None:
-        super().__init__("ndcg", k, **kwargs)
-
-    def update(self, recommended: Tensor, relevant: Tensor, counted: Tensor | None = None) -> None:
-        """Add a batch of users.
-
-        Args:
-            recommended: int64 `[B, K]`, best first; negative where the recommendation is no item.
-            relevant: int64 `[B, R]`, padded with -1.
-            counted: bool `[B]`; False for rows that only pad the set. By default all rows count.
-
-        Raises:
-            InputError: shapes other than these.
-        """
-        self.add_users(ndcg(recommended, relevant, self.k), counted)
+    def _values(self, recommended: Tensor, relevant: Tensor) -> Tensor:
+        return ndcg(recommended, relevant, self.k)
 
 
-class Recall(UserMean):
-    """Hits among the first k recommendations ÷ relevant items, the mean over users.
+class Recall(_ListMetric):
+    """Hits among the first k recommendations ÷ relevant items, averaged over users.
 
-    See `recall` for repeated recommendations and for users without relevant items, who are not counted.
-
-    Args:
-        k: length at which lists are cut, at least 1.
-        **kwargs: arguments of `torchmetrics.Metric`.
-
-    Raises:
-        InputError: `k` is below 1.
+    See `ndcg` for repeated recommendations. Users without relevant items are not counted.
 
     Example:
         >>> import torch
@@ -69,39 +107,26 @@ class Recall(UserMean):
         0.75
     """
 
-    def __init__(self, k: int, **kwargs: Any) -> None:
-        super().__init__("recall", k, **kwargs)
-
-    def update(self, recommended: Tensor, relevant: Tensor, counted: Tensor | None = None) -> None:
-        """Add a batch of users.
-
-        Args:
-            recommended: int64 `[B, K]`, best first; negative where the recommendation is no item.
-            relevant: int64 `[B, R]`, padded with -1.
-            counted: bool `[B]`; False for rows that only pad the set. By default all rows count.
-
-        Raises:
-            InputError: shapes other than these.
-        """
-        self.add_users(recall(recommended, relevant, self.k), counted)
+    def _values(self, recommended: Tensor, relevant: Tensor) -> Tensor:
+        return recall(recommended, relevant, self.k)
 
 
 def ndcg(recommended: Tensor, relevant: Tensor, k: int) -> Tensor:
     """NDCG@k of each user.
 
-    A list is judged as it is: a recommendation that is no item, or repeats an earlier one, keeps its rank and is no
-    hit. A list shorter than k has no hits at the missing ranks. An item given twice in `relevant` is one item.
+    A recommendation that is no item or repeats an earlier one keeps its rank and is no hit. Missing ranks of a list
+    shorter than k are no hits. Repetitions in `relevant` are ignored.
 
     Args:
-        recommended: int64 `[B, K]`, best first; negative where the recommendation is no item.
+        recommended: int64 `[B, K]`, best first; negative where a recommendation is no item.
         relevant: int64 `[B, R]`, padded with -1.
-        k: length at which lists are cut, at least 1.
+        k: lists are cut after k recommendations, at least 1.
 
     Returns:
         float64 `[B]` in `[0, 1]`; NaN for a user without relevant items.
 
     Raises:
-        InputError: shapes other than these.
+        InputError: other shapes.
 
     Example:
         >>> import torch
@@ -119,19 +144,7 @@ def ndcg(recommended: Tensor, relevant: Tensor, k: int) -> Tensor:
 def recall(recommended: Tensor, relevant: Tensor, k: int) -> Tensor:
     """Recall@k of each user: hits among the first k recommendations ÷ relevant items.
 
-    Repeated recommendations, recommendations that are no item, short lists and repeated relevant items are treated
-    as in `ndcg`.
-
-    Args:
-        recommended: int64 `[B, K]`, best first; negative where the recommendation is no item.
-        relevant: int64 `[B, R]`, padded with -1.
-        k: length at which lists are cut, at least 1.
-
-    Returns:
-        float64 `[B]` in `[0, 1]`; NaN for a user without relevant items.
-
-    Raises:
-        InputError: shapes other than these.
+    Arguments, result, errors and the treatment of repetitions are those of `ndcg`.
 
     Example:
         >>> import torch
@@ -144,21 +157,13 @@ def recall(recommended: Tensor, relevant: Tensor, k: int) -> Tensor:
 
 
 def distinct(indices: Tensor) -> Tensor:
-    """Each row's different values, in rising order, with -1 in place of repetitions.
-
-    Args:
-        indices: int64 `[B, R]`, padded with -1.
-
-    Returns:
-        int64 `[B, R]`, padding in any place.
+    """Sort each row of int64 `[B, R]` and replace repetitions by -1.
 
     Raises:
         InputError: not two dimensions.
     """
     if indices.ndim != 2:
-        raise InputError(
-            f"relevant items have the shape {list(indices.shape)}, expected [users, items], padded with -1"
-        )
+        raise InputError(f"relevant items have the shape {list(indices.shape)}, expected [users, items]")
     ordered = indices.sort(dim=1).values
     repeated = torch.zeros_like(ordered, dtype=torch.bool)
     repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
@@ -166,22 +171,15 @@ def distinct(indices: Tensor) -> Tensor:
 
 
 def first_matches(recommended: Tensor, relevant: Tensor) -> Tensor:
-    """Where a list names a relevant index for the first time.
-
-    Args:
-        recommended: int64 `[B, K]`.
-        relevant: int64 `[B, R]`; negative values match nothing.
-
-    Returns:
-        bool `[B, K, R]`, at most one True along K.
+    """Where lists `[B, K]` first name a relevant index `[B, R]` that is not negative, bool `[B, K, R]`.
 
     Raises:
-        InputError: not two dimensions, or not the same number of users.
+        InputError: not two dimensions, or different numbers of users.
     """
     if recommended.ndim != 2 or len(recommended) != len(relevant):
         raise InputError(
-            f"recommended has the shape {list(recommended.shape)}, expected [users, list length] for the "
-            f"{len(relevant)} users of the relevant items"
+            f"recommended has the shape {list(recommended.shape)}, expected [{len(relevant)} users, list length] as "
+            "the relevant items have"
         )
     matches = (recommended[:, :, None] == relevant[:, None, :]) & (relevant >= 0)[:, None, :]
     return matches & (matches.cumsum(dim=1) == 1)

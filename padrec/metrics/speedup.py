@@ -1,4 +1,4 @@
-"""How much faster an arm is than the reference, with its uncertainty."""
+"""How much faster an arm is than the reference, with a confidence interval."""
 
 from typing import Any
 
@@ -9,20 +9,19 @@ from torchmetrics.utilities import dim_zero_cat
 from padrec.catalog import InputError
 from padrec.metrics.exact_metric import ExactMetric
 
-# Numbers drawn at once: 32 MiB of indices, whatever the number of units.
+# Draws at a time: 32 MiB of indices for any number of units.
 _DRAWS_AT_ONCE = 2**22
 
 
 class Speedup(ExactMetric):
     """Total reference seconds ÷ total arm seconds over the same units, with a 95 % interval.
 
-    A unit is what is timed and resampled as one: a user, or a batch of them. See `paired_bootstrap_speedup`. A unit
-    that is measured several times adds up. The result does not depend on how units are spread over processes.
+    A unit is what is timed and resampled as a whole: a user, or a batch of users. Times of a unit that is added several
+    times are summed. The result is the same on any number of processes. See `paired_bootstrap_speedup`.
 
     Args:
         n_resamples: number of bootstrap resamples.
         seed: seed of the resampling.
-        **kwargs: arguments of `torchmetrics.Metric`.
 
     Example:
         >>> metric = Speedup()
@@ -42,25 +41,24 @@ class Speedup(ExactMetric):
         super().__init__(**kwargs)
         self.n_resamples = n_resamples
         self.seed = seed
-        self.add_state("units", [], dist_reduce_fx="cat")
-        self.add_state("reference_seconds", [], dist_reduce_fx="cat")
-        self.add_state("arm_seconds", [], dist_reduce_fx="cat")
+        for name in ("units", "reference_seconds", "arm_seconds"):
+            self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, unit: int, reference_seconds: float, arm_seconds: float, counted: Tensor | None = None) -> None:
         """Add one unit.
 
         Args:
-            unit: number of the unit, the same on whichever process it is measured, below 2^53.
-            reference_seconds: wall-clock time of the reference arm, prefill included.
-            arm_seconds: wall-clock time of this arm, prefill included.
-            counted: bool `[B]`; a unit of which no row counts is left out. By default all rows count.
+            unit: number of the unit, the same on every process, below 2^53.
+            reference_seconds: wall-clock time of the reference arm including the prefill.
+            arm_seconds: wall-clock time of this arm including the prefill.
+            counted: bool `[B]`, False for padding rows; None counts all rows. A unit of padding rows alone is left out.
 
         Raises:
             InputError: a time that is not positive and finite.
         """
         if counted is not None and not bool(counted.any()):
             return
-        # float64 for the number as well: torchmetrics exchanges the lists of a process without units as `self.dtype`.
+        # The number is float64 too: a process without units sends its empty lists as `self.dtype`.
         row = torch.tensor([unit, reference_seconds, arm_seconds], dtype=torch.float64)
         _check_seconds(row[1:])
         row = row.to(self.device)
@@ -72,7 +70,7 @@ class Speedup(ExactMetric):
         """`speedup` and the ends `low` and `high` of its 95 % interval, float64 scalars; NaN without units."""
         speedup, low, high = (float("nan"),) * 3
         if len(self.units):
-            # In the order of their numbers: the resamples are then the same on any number of processes.
+            # Sorted by number, so that resamples are the same on any number of processes.
             units, place = torch.unique(dim_zero_cat(self.units).cpu(), return_inverse=True)
             reference, arm = (
                 torch.zeros(len(units), dtype=torch.float64).index_add_(0, place, dim_zero_cat(seconds).cpu())
@@ -88,9 +86,9 @@ def paired_bootstrap_speedup(
 ) -> tuple[float, tuple[float, float]]:
     """Total reference seconds ÷ total arm seconds, with a 95 % percentile interval of a paired bootstrap.
 
-    A resample draws n units with replacement and takes both times of each, so that what makes a unit slow for both
-    arms does not widen the interval (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13).
-    With a single unit the interval has no width.
+    A resample draws n units with replacement and takes both times of each, so a unit that is slow for both arms does
+    not widen the interval (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13). The interval of
+    a single unit has zero width.
 
     Args:
         reference_seconds: time of the reference arm for each unit, `[n]`.
@@ -99,22 +97,19 @@ def paired_bootstrap_speedup(
         seed: seed of the resampling.
 
     Returns:
-        The speedup, and the low and the high end of its interval.
+        The speedup, and the ends of its interval.
 
     Raises:
-        InputError: no unit, shapes that differ, a time that is not positive and finite, or no resample.
+        InputError: no units, different shapes, a time that is not positive and finite, or no resamples.
 
     Example:
         >>> import torch
-        >>> speedup, (low, high) = paired_bootstrap_speedup(
-        ...     torch.tensor([4.0, 6.0, 5.0]), torch.tensor([2.0, 2.0, 1.0])
-        ... )
-        >>> speedup, low, high
-        (3.0, 2.0, 5.0)
+        >>> paired_bootstrap_speedup(torch.tensor([4.0, 6.0, 5.0]), torch.tensor([2.0, 2.0, 1.0]))
+        (3.0, (2.0, 5.0))
     """
     if reference_seconds.ndim != 1 or reference_seconds.shape != arm_seconds.shape or len(reference_seconds) == 0:
         raise InputError(
-            f"times of {list(reference_seconds.shape)} units in the reference arm and {list(arm_seconds.shape)} in the "
+            f"times of shape {list(reference_seconds.shape)} in the reference arm and {list(arm_seconds.shape)} in the "
             "other: expected the same units, at least one"
         )
     if n_resamples < 1:

@@ -1,4 +1,4 @@
-"""Sums and means of any number."""
+"""Sums and means of arbitrary numbers."""
 
 from typing import Any
 
@@ -9,13 +9,10 @@ from padrec.metrics.exact_metric import ExactMetric
 
 
 class Total(ExactMetric):
-    """Sum of all values, float64.
+    """Sum of all values in float64.
 
-    torchmetrics' `SumMetric` adds up in the precision of the module around it: in bfloat16, which has 8 significant
-    bits, a count of ones stops at 256.
-
-    Args:
-        **kwargs: arguments of `torchmetrics.Metric`.
+    torchmetrics' `SumMetric` sums in the precision of the surrounding module: in bfloat16, with 8 significant bits, a
+    count of ones stops at 256.
 
     Example:
         >>> import torch
@@ -30,11 +27,11 @@ class Total(ExactMetric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_sum("total", dtype=torch.float64)
 
     def update(self, values: Tensor | float) -> None:
-        """Add all elements of `values`, a number or a tensor of any shape."""
-        self.total = self.total + _summed(values)
+        """Add a number, or all elements of a tensor."""
+        self.total = self.total + (values.double().sum() if isinstance(values, Tensor) else values)
 
     def compute(self) -> Tensor:
         """The sum, float64 scalar."""
@@ -42,10 +39,7 @@ class Total(ExactMetric):
 
 
 class Mean(ExactMetric):
-    """Mean of all values, as a float64 sum and a count; NaN without values.
-
-    Args:
-        **kwargs: arguments of `torchmetrics.Metric`.
+    """Mean of all values, from a float64 sum and a count; NaN without values.
 
     Example:
         >>> import torch
@@ -61,18 +55,14 @@ class Mean(ExactMetric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("values_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("values_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sum("values_sum", dtype=torch.float64)
+        self.add_sum("values_count")
 
     def update(self, values: Tensor) -> None:
-        """Count all elements of `values`, a tensor of any shape and type."""
-        self.values_sum = self.values_sum + _summed(values)
+        """Add all elements of a tensor of any shape and type."""
+        self.values_sum = self.values_sum + values.double().sum()
         self.values_count = self.values_count + values.numel()
 
     def compute(self) -> Tensor:
         """The mean, float64 scalar."""
         return self.values_sum / self.values_count
-
-
-def _summed(values: Tensor | float) -> Tensor | float:
-    return values.double().sum() if isinstance(values, Tensor) else values

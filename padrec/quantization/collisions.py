@@ -1,5 +1,8 @@
 """Items that share a semantic ID, and how to tell them apart."""
 
+from itertools import groupby
+from operator import itemgetter
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -7,15 +10,12 @@ from torch import Tensor
 from padrec.catalog import InputError
 from padrec.quantization.quantizer import Quantizer
 
-# Items whose distances to all codes are in memory at a time.
+# Items, up to one more group, whose distances to all codes are in memory at a time.
 _BATCH_ITEMS = 16384
 
 
 def count_collisions(codes: Tensor) -> int:
-    """Items more than semantic IDs.
-
-    Args:
-        codes: integer `[n, L]`.
+    """Number of items minus number of distinct semantic IDs, of integer codes `[n, L]`.
 
     >>> count_collisions(torch.tensor([[0, 1], [0, 1], [0, 1], [2, 0]]))
     2
@@ -24,15 +24,15 @@ def count_collisions(codes: Tensor) -> int:
 
 
 def add_disambiguation_slot(codes: Tensor, taken: Tensor | None = None) -> Tensor:
-    """Append a slot that counts the items of one semantic ID (TIGER, Rajput et al. 2023, section 3.1).
+    """Append a slot that numbers the items that share a semantic ID (TIGER, Rajput et al. 2023, section 3.1).
 
     Args:
         codes: int64 `[n, L]`.
-        taken: IDs that other items have and keep, integer `[m, L + 1]`; None where there are none.
+        taken: IDs of other items, integer `[m, L + 1]`.
 
     Returns:
-        int64 `[n, L + 1]`, no row twice and none of those taken. The last code is 0 for the first item of an ID, 1 for
-        the second, and so on, behind those that are taken.
+        int64 `[n, L + 1]`, distinct rows, none of them taken. The last code counts up from 0, or from the first number
+        above the taken ones.
 
     >>> add_disambiguation_slot(torch.tensor([[0, 1], [2, 0], [0, 1]])).tolist()
     [[0, 1, 0], [2, 0, 0], [0, 1, 1]]
@@ -54,25 +54,25 @@ def add_disambiguation_slot(codes: Tensor, taken: Tensor | None = None) -> Tenso
 def reassign_collisions(codes: Tensor, vectors: Tensor, quantizer: Quantizer, taken: Tensor | None = None) -> Tensor:
     """Give colliding items the nearest free codes, so that no two items share a semantic ID.
 
-    Where more items share the first L − 1 codes than the last slot has codes, those that lose least by it first take
-    another code in the slot before the last. Then, behind each prefix, the colliding items share out the last codes
-    that nobody else has, at the least total squared distance (an optimal assignment). All other items keep their IDs.
+    If more items share the first L − 1 codes than the last slot has codes, the items that lose least first move to
+    another code in the slot before the last. Then the colliding items of each prefix divide the unused last codes among
+    themselves at the least total squared distance (an optimal assignment). All other items keep their IDs.
 
     Args:
         codes: the nearest codes, int64 `[n, L]`.
         vectors: item embeddings `[n, d]`.
-        quantizer: that made the codes.
-        taken: IDs that other items have and keep, integer `[m, L]`; None where there are none.
+        quantizer: the quantizer that made the codes.
+        taken: IDs of other items, integer `[m, L]`.
 
     Returns:
-        int64 `[n, L]`, no row twice and none of those taken.
+        int64 `[n, L]`, distinct rows, none of them taken.
 
     Raises:
-        InputError: one slot too small for all items, or more items behind L − 2 codes than the last two slots have IDs.
+        InputError: more items than IDs: in the only slot, or in the last two slots of a prefix.
     """
     n_items = len(codes)
     kept = codes[:0] if taken is None else torch.unique(taken.long(), dim=0)
-    codes = torch.cat([codes, kept])  # whoever is behind the first n_items does not move
+    codes = torch.cat([codes, kept])  # rows from n_items on do not move
     if codes.shape[1] > 1:
         _relieve_crowded_prefixes(codes, vectors, quantizer)
     elif len(codes) > quantizer.codebook_sizes[0]:
@@ -80,73 +80,54 @@ def reassign_collisions(codes: Tensor, vectors: Tensor, quantizer: Quantizer, ta
     _, leaf, sizes = torch.unique(codes, dim=0, return_inverse=True, return_counts=True)
     colliding = sizes[leaf] > 1  # [n + m]
     colliding[n_items:] = False
-    _, prefix_of = _groups(codes[:, :-1])
-    touched = torch.unique(prefix_of[colliding])
-    members = torch.isin(prefix_of, touched).nonzero().flatten()
-    members = members[prefix_of[members].argsort(stable=True)]  # one prefix after the other
+    prefix_of = _group_of(codes[:, :-1])
+    members = torch.isin(prefix_of, torch.unique(prefix_of[colliding])).nonzero().flatten()
+    members = members[prefix_of[members].argsort(stable=True)]  # grouped by prefix
     _, counts = torch.unique_consecutive(prefix_of[members], return_counts=True)
-    for items in _packed(list(members.split(counts.tolist()))):
-        _assign_last_codes(items, codes, colliding, vectors, quantizer)
+    packs = (counts.cumsum(0) // _BATCH_ITEMS).tolist()
+    for _, pack in groupby(zip(packs, members.split(counts.tolist()), strict=True), key=itemgetter(0)):
+        _assign_last_codes([group for _, group in pack], codes, colliding, vectors, quantizer)
     return codes[:n_items]
 
 
-def _groups(prefixes: Tensor) -> tuple[Tensor, Tensor]:
-    """Different prefixes `[groups, l]`, and each item's `[n]`; with no slots all items are one group."""
+def _group_of(prefixes: Tensor) -> Tensor:
+    """Number of each item's distinct prefix, `[n]`; all items share the empty prefix."""
     if prefixes.shape[1] == 0:
-        return prefixes[:1], torch.zeros(len(prefixes), dtype=torch.long)
-    groups, of_item = torch.unique(prefixes, dim=0, return_inverse=True)
-    return groups, of_item
-
-
-def _packed(groups: list[Tensor]) -> list[list[Tensor]]:
-    """Consecutive groups together until they hold enough items to compute at once."""
-    packs: list[list[Tensor]] = []
-    size = _BATCH_ITEMS
-    for group in groups:
-        if size + len(group) > _BATCH_ITEMS:
-            packs.append([])
-            size = 0
-        packs[-1].append(group)
-        size += len(group)
-    return packs
+        return prefixes.new_zeros(len(prefixes))
+    group_of: Tensor = torch.unique(prefixes, dim=0, return_inverse=True)[1]
+    return group_of
 
 
 def _assign_last_codes(
     groups: list[Tensor], codes: Tensor, colliding: Tensor, vectors: Tensor, quantizer: Quantizer
 ) -> None:
-    """Behind each prefix, share out the free last codes among the colliding items, in place."""
-    moving = torch.cat([group[colliding[group]] for group in groups])
-    costs = quantizer.distances(vectors[moving], codes[moving, :-1])  # [moving, K]
-    start = 0
-    for group in groups:
-        movers = group[colliding[group]]
-        settled = codes[group[~colliding[group]], -1]
+    """Divide the free last codes of each group, which shares a prefix, among its colliding items, in place."""
+    moving = [group[colliding[group]] for group in groups]
+    rows = torch.cat(moving)
+    costs = quantizer.distances(vectors[rows], codes[rows, :-1])  # [moving, K]
+    for group, movers, cost in zip(groups, moving, costs.split([len(movers) for movers in moving]), strict=True):
         free = torch.ones(costs.shape[1], dtype=torch.bool)
-        free[settled] = False
+        free[codes[group[~colliding[group]], -1]] = False
         choices = free.nonzero().flatten()
-        cost = costs[start : start + len(movers)][:, choices]
-        start += len(movers)
-        rows, columns = linear_sum_assignment(cost.double().numpy())
-        codes[movers[torch.from_numpy(rows)], -1] = choices[torch.from_numpy(columns)]
+        chosen, columns = linear_sum_assignment(cost[:, choices].double().numpy())
+        codes[movers[torch.from_numpy(chosen)], -1] = choices[torch.from_numpy(columns)]
 
 
 def _relieve_crowded_prefixes(codes: Tensor, vectors: Tensor, quantizer: Quantizer) -> None:
-    """Let no more items share L − 1 codes than the last slot has codes, in place."""
-    capacity = quantizer.codebook_sizes[-1]
-    _, parent_of = _groups(codes[:, :-2])
+    """Make every L − 1 codes shared by at most as many items as the last slot has codes, in place."""
+    parent_of = _group_of(codes[:, :-2])
     _, prefix_of, sizes = torch.unique(codes[:, :-1], dim=0, return_inverse=True, return_counts=True)
-    for parent in torch.unique(parent_of[sizes[prefix_of] > capacity]).tolist():
-        family = (parent_of == parent).nonzero().flatten()
-        _relieve_family(family, codes, vectors, quantizer)
+    for parent in torch.unique(parent_of[sizes[prefix_of] > quantizer.codebook_sizes[-1]]).tolist():
+        _relieve_family((parent_of == parent).nonzero().flatten(), codes, vectors, quantizer)
 
 
 def _relieve_family(family: Tensor, codes: Tensor, vectors: Tensor, quantizer: Quantizer) -> None:
-    """Spread the items that share L − 2 codes over the codes of the slot behind, in place."""
+    """Spread items that share L − 2 codes over the codes of the next slot, in place."""
     n_codes, capacity = quantizer.codebook_sizes[-2:]
     if len(family) > n_codes * capacity:
         raise InputError(
-            f"{len(family)} items share the first codes {codes[family[0], :-2].tolist()}, for {n_codes * capacity} "
-            "semantic IDs behind them: add slots or codes, or tell items apart by a slot of its own"
+            f"{len(family)} items share the first codes {codes[family[0], :-2].tolist()}, which have only "
+            f"{n_codes * capacity} semantic IDs: add slots or codes, or a slot that tells colliding items apart"
         )
     room = capacity - torch.bincount(codes[family, -2], minlength=n_codes)  # negative where crowded
     movable = family[family < len(vectors)]
@@ -163,5 +144,5 @@ def _relieve_family(family: Tensor, codes: Tensor, vectors: Tensor, quantizer: Q
             room[old] += 1
             room[code] -= 1
             codes[item, -2] = code
-            # In the new place the old last code means nothing: take the nearest.
+            # The old last code means nothing after the new code: take the nearest.
             codes[item, -1] = quantizer.distances(vectors[item : item + 1], codes[item : item + 1, :-1]).argmin()

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,16 +17,16 @@ _DESCRIPTION_FILE = "embeddings.json"
 
 
 class EmbeddingCache:
-    """A folder of vectors in parts; a part is there whole or not at all.
+    """A folder of vectors in parts, each written as a whole or not at all.
 
     Args:
-        folder: where the parts lie; made if missing.
-        n_rows: vectors in all.
+        folder: folder of the parts; created if missing.
+        n_rows: number of vectors.
         part_size: vectors in a part.
-        made_of: what the vectors follow from; a folder made of something else is refused.
+        made_of: everything that the vectors depend on.
 
     Raises:
-        InputError: the folder holds vectors made of something else, or other files.
+        InputError: the folder holds vectors that depend on something else, or other files.
     """
 
     def __init__(self, folder: Path, n_rows: int, part_size: int, made_of: Mapping[str, str | int]) -> None:
@@ -40,12 +41,12 @@ class EmbeddingCache:
             if self._folder.exists() and any(self._folder.iterdir()):
                 raise InputError(f"{self._folder}: holds other files, expected a new or empty folder, or a cache")
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._replace(description, lambda path: path.write_text(json.dumps(expected, indent=2) + "\n"))
+            _replace(description, lambda path: path.write_text(json.dumps(expected, indent=2) + "\n"))
             return
         try:
             found = json.loads(description.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise InputError(f"{description}: no valid JSON ({error}), remove the folder to compute anew") from None
+            raise InputError(f"{description}: invalid JSON ({error}), remove the folder to recompute") from None
         if found != expected:
             names = [name for name in expected if not isinstance(found, dict) or found.get(name) != expected[name]]
             raise InputError(
@@ -53,38 +54,27 @@ class EmbeddingCache:
                 "choose another cache folder or remove this one"
             )
 
-    def missing_parts(self) -> list[int]:
-        """Numbers of the parts that are still to be computed."""
-        n_parts = -(-self._n_rows // self._part_size)
-        return [part for part in range(n_parts) if not self._file(part).exists()]
-
-    def rows(self, part: int) -> slice:
-        """The rows of a part."""
-        return slice(part * self._part_size, min((part + 1) * self._part_size, self._n_rows))
-
-    def write(self, part: int, vectors: Tensor) -> None:
-        """Store the vectors of a part, `[rows of the part, d]`."""
-        self._replace(self._file(part), lambda path: save_file({"embeddings": vectors.contiguous()}, path))
-
-    def read(self) -> Tensor:
-        """All vectors, `[n_rows, d]`.
+    def vectors(self, compute: Callable[[slice], Tensor]) -> Tensor:
+        """Return all vectors, `[n_rows, d]`; `compute` gives those of the rows in each missing part.
 
         Raises:
             InputError: a part is damaged.
         """
         parts = []
-        for part in range(-(-self._n_rows // self._part_size)):
+        for number, start in enumerate(range(0, self._n_rows, self._part_size)):
+            file = self._folder / f"part-{number:05d}.safetensors"
+            if not file.exists():
+                tensors = {"embeddings": compute(slice(start, start + self._part_size)).contiguous()}
+                _replace(file, partial(save_file, tensors))
             try:
-                parts.append(load_file(self._file(part))["embeddings"])
+                parts.append(load_file(file)["embeddings"])
             except (SafetensorError, KeyError) as error:
-                raise InputError(f"{self._file(part)}: damaged ({error}), remove it to compute it anew") from None
+                raise InputError(f"{file}: damaged ({error}), remove it to recompute it") from None
         return torch.cat(parts)
 
-    def _file(self, part: int) -> Path:
-        return self._folder / f"part-{part:05d}.safetensors"
 
-    def _replace(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Write under a name of this process first, so that an interruption leaves no half file."""
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        write(temporary)
-        os.replace(temporary, path)
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name first, so that an interruption leaves no half file."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    write(temporary)
+    os.replace(temporary, path)

@@ -1,15 +1,15 @@
-"""Item embeddings as batches to train and run quantizers on."""
+"""Item embeddings as batches for quantizers."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch import distributed as dist
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from padrec.catalog import InputError
-from padrec.data.global_batch_sampler import GlobalBatchSampler
+from padrec.data.training_loader import GlobalBatchSampler
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 
 
@@ -26,16 +26,16 @@ class ItemVectors(NamedTuple):
 
 
 class ItemEmbeddingDataModule(LightningDataModule):
-    """Gives a catalog's embeddings: shuffled to train on, in order to validate and to predict.
+    """Provides a catalog's embeddings: shuffled for training, in order for validation and prediction.
 
-    The constructor reads or computes the embeddings, so that wrong data end a run before it starts and their size can
-    be linked into the model.
+    The constructor reads or computes the embeddings, so that wrong data fail early and their size can be linked into
+    the model.
 
     Args:
-        embeddings: where they come from; in a config a `class_path` with `init_args`.
+        embeddings: source of the embeddings; in a config a `class_path` with `init_args`.
         batch_size: items in a training batch, over all processes together.
         eval_batch_size: items in a batch of validation or prediction, on each process.
-        seed: of the order of training batches.
+        seed: seed of the order of training batches.
 
     Raises:
         InputError: wrong embeddings (see the source), or an argument out of range.
@@ -51,13 +51,14 @@ class ItemEmbeddingDataModule(LightningDataModule):
                 "expected batches of at least one item and no negative seed"
             )
         self._embeddings = embeddings.embed()
+        self._rows = _Rows(torch.arange(len(self._embeddings)), self._embeddings.vectors)
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._seed = seed
 
     @property
     def embeddings(self) -> ItemEmbeddings:
-        """All of them."""
+        """The embeddings of all items."""
         return self._embeddings
 
     @property
@@ -65,42 +66,25 @@ class ItemEmbeddingDataModule(LightningDataModule):
         """Values in a vector."""
         return self._embeddings.dimension
 
-    def train_dataloader(self) -> DataLoader[ItemVectors]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Shuffled batches, the same on any number of processes."""
         n_processes, process = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        alike = torch.ones(len(self._embeddings), dtype=torch.long)
-        sampler = GlobalBatchSampler(alike, self._batch_size, n_processes, process, self._seed)
-        return DataLoader(_Rows(self._embeddings.vectors), sampler=sampler, batch_size=None)
+        equal_lengths = torch.ones(len(self._embeddings), dtype=torch.long)
+        sampler = GlobalBatchSampler(equal_lengths, self._batch_size, n_processes, process, self._seed)
+        return DataLoader(self._rows, sampler=sampler, batch_size=None, collate_fn=ItemVectors._make)
 
-    def val_dataloader(self) -> DataLoader[ItemVectors]:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """All items in order."""
-        return self._in_order()
+        return DataLoader(self._rows, batch_size=self._eval_batch_size, collate_fn=ItemVectors._make)
 
-    def predict_dataloader(self) -> DataLoader[ItemVectors]:
+    def predict_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """All items in order."""
-        return self._in_order()
-
-    def _in_order(self) -> DataLoader[ItemVectors]:
-        return DataLoader(_Rows(self._embeddings.vectors), batch_size=self._eval_batch_size, collate_fn=_as_it_is)
+        return self.val_dataloader()
 
 
-class _Rows(Dataset[ItemVectors]):
-    """Whole batches of vectors by their row numbers."""
+class _Rows(TensorDataset):
+    """Row numbers and vectors, read batch by batch. `FILLER_ROW`, which is -1, is the last item."""
 
-    def __init__(self, vectors: Tensor) -> None:
-        self._vectors = vectors
-
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def __getitem__(self, rows: list[int]) -> ItemVectors:
-        # FILLER_ROW, which keeps a process without rows in step, is -1: the last item once more.
-        items = torch.tensor(rows) % len(self._vectors)
-        return ItemVectors(items, self._vectors[items])
-
-    def __getitems__(self, rows: list[int]) -> ItemVectors:
-        return self[rows]
-
-
-def _as_it_is(batch: Any) -> Any:  # noqa: ANN401  # the loader's own type for this is a list
-    return batch
+    def __getitems__(self, rows: list[int]) -> tuple[Tensor, ...]:
+        items, vectors = (tensor[rows] for tensor in self.tensors)
+        return items, vectors

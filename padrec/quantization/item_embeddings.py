@@ -1,7 +1,10 @@
-"""Vectors of items, and the files they lie in."""
+"""Vectors of items, and the files that hold them."""
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from padrec.catalog import InputError
 
+_LOG = logging.getLogger(__name__)
 _TENSOR = "embeddings"
 
 
@@ -20,13 +24,13 @@ class ItemEmbeddings:
     """One vector for each item.
 
     Args:
-        keys: the users' own item keys, `[n]`, all different.
-        vectors: floating point `[n, d]`, finite; kept as float32.
+        keys: the users' own item keys, `[n]`, all distinct.
+        vectors: finite floating point `[n, d]`; kept as float32.
         texts: titles of the items, `[n]`, or None.
-        source: where they come from, named in errors.
+        source: origin of the embeddings, named in errors.
 
     Raises:
-        InputError: no items, lengths that differ, a duplicate key, or a value that is not finite.
+        InputError: no items, different lengths, a duplicate key, or a value that is not finite.
     """
 
     def __init__(
@@ -39,23 +43,16 @@ class ItemEmbeddings:
         for name, values in (("keys", keys), ("texts", texts)):
             if values is not None and len(values) != len(vectors):
                 raise InputError(f"{source}: {len(values)} {name} for {len(vectors)} vectors, expected one for each")
-        self.keys = tuple(keys)
-        self.vectors = vectors.float()
-        self.texts = None if texts is None else tuple(texts)
-        self.source = source
-        self._check()
-
-    def _check(self) -> None:
-        seen: set[str] = set()
-        for key in self.keys:
-            if key in seen:
-                raise InputError(f"{self.source}: item key {key!r} occurs twice, expected every key once")
-            seen.add(key)
-        # Sums are finite where all summands are, and take no memory.
-        finite = self.vectors.sum(1).isfinite()
-        if not bool(finite.all()):
-            key = self.keys[int((~finite).nonzero()[0])]
-            raise InputError(f"{self.source}: the vector of item {key!r} has a value that is not finite")
+        self.keys, self.texts = tuple(keys), None if texts is None else tuple(texts)
+        self.vectors, self.source = vectors.float(), source
+        key, count = Counter(self.keys).most_common(1)[0]
+        if count > 1:
+            raise InputError(f"{source}: item key {key!r} occurs twice, expected every key once")
+        # A sum is finite if its summands are, and takes no memory.
+        if len(wrong := (~self.vectors.sum(1).isfinite()).nonzero()):
+            raise InputError(
+                f"{source}: the vector of item {self.keys[int(wrong[0])]!r} has a value that is not finite"
+            )
 
     def __len__(self) -> int:
         """Number of items."""
@@ -66,128 +63,86 @@ class ItemEmbeddings:
         """Values in a vector, d."""
         return self.vectors.shape[1]
 
-    def normalized(self) -> "ItemEmbeddings":
-        """The same with vectors of length 1; vectors of zeros stay zeros."""
-        return ItemEmbeddings(self.keys, torch.nn.functional.normalize(self.vectors), self.texts, self.source)
-
     def rows(self, which: Tensor) -> "ItemEmbeddings":
-        """Some of the items, by their rows, int64 `[at least one]`."""
+        """Select at least one item by row, int64."""
         chosen = which.tolist()
         texts = None if self.texts is None else [self.texts[row] for row in chosen]
         return ItemEmbeddings([self.keys[row] for row in chosen], self.vectors[which], texts, self.source)
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file and the keys beside it, `<name>.keys.json`.
+        """Write a safetensors file and, beside it, the keys as `<name>.keys.json`.
 
         Raises:
-            InputError: one of the files is there already, or the name does not end in `.safetensors`.
+            InputError: a file already exists, or the name does not end in `.safetensors`.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
             raise InputError(f"{path}: expected a name that ends in .safetensors")
-        for file in (path, keys_file(path)):
+        for file in (path, _keys_file(path)):
             if file.exists():
-                raise InputError(f"{file}: there already, expected no such file")
+                raise InputError(f"{file}: already exists")
         path.parent.mkdir(parents=True, exist_ok=True)
-        keys_file(path).write_text(json.dumps(self.keys) + "\n", encoding="ascii")
+        _keys_file(path).write_text(json.dumps(self.keys) + "\n", encoding="ascii")
         save_file({_TENSOR: self.vectors.contiguous()}, path)
-
-    @classmethod
-    def load(cls, path: str | Path, keys: str | Path | None = None, tensor: str = _TENSOR) -> "ItemEmbeddings":
-        """Read a `.safetensors` or `.npy` file and the item keys.
-
-        Args:
-            path: the vectors, `[n, d]`; a `.npy` file is mapped into memory, objects in it are refused.
-            keys: a JSON list of the items' keys in the order of the vectors; None takes `<name>.keys.json` beside them.
-            tensor: which tensor of a safetensors file.
-
-        Raises:
-            InputError: a file is missing or malformed, or see `ItemEmbeddings`.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"{path}: no such file, expected embeddings in .safetensors or .npy")
-        if path.suffix not in (".safetensors", ".npy"):
-            raise InputError(f"{path}: ends in {path.suffix!r}, expected .safetensors or .npy")
-        vectors = _read_array(path) if path.suffix == ".npy" else _read_tensor(path, tensor)
-        return cls(_read_keys(Path(keys) if keys else keys_file(path)), vectors, source=str(path))
 
 
 class EmbeddingSource(Protocol):
-    """Where item embeddings come from: a file, texts, behaviour, a target on items, or several of these."""
+    """A source of item embeddings: a file, texts, behaviour, a target, or several of these."""
 
     def embed(self) -> ItemEmbeddings:
-        """Read or compute them.
+        """Read or compute the embeddings.
 
         Raises:
-            InputError: what they come from is missing or wrong.
+            InputError: the input is missing or wrong.
         """
         ...
 
 
+@dataclass(frozen=True)
 class EmbeddingFile(EmbeddingSource):
-    """Embeddings that another program or `ItemEmbeddings.save` wrote; see `ItemEmbeddings.load`.
+    """Embeddings written by another program or `ItemEmbeddings.save`.
 
     Args:
-        path: `.safetensors` or `.npy`.
-        keys: JSON list of item keys; None takes `<name>.keys.json` beside the vectors.
-        tensor: which tensor of a safetensors file.
-    """
-
-    def __init__(self, path: str, keys: str | None = None, tensor: str = _TENSOR) -> None:
-        self._path = path
-        self._keys = keys
-        self._tensor = tensor
-
-    def embed(self) -> ItemEmbeddings:
-        """See `EmbeddingSource`."""
-        return ItemEmbeddings.load(self._path, self._keys, self._tensor)
-
-
-class ConcatenatedEmbeddings(EmbeddingSource):
-    """Several embeddings of the same items side by side, each vector scaled to length 1 before.
-
-    Args:
-        parts: the sources; the first one decides the order of the items.
-        weights: the length that each part's vectors get; None is 1 for all.
+        path: `.safetensors` or `.npy` file, `[n, d]`; a `.npy` file is memory-mapped and must not hold objects.
+        keys: JSON list of item keys in the order of the vectors; None takes `<name>.keys.json` beside the vectors.
+        tensor: name of the tensor in a safetensors file.
 
     Raises:
-        InputError: no parts, weights that do not fit them, or parts of different items.
+        InputError: from `embed`, a missing or malformed file, or see `ItemEmbeddings`.
     """
 
-    def __init__(self, parts: list[EmbeddingSource], weights: list[float] | None = None) -> None:
-        if not parts or (weights is not None and (len(weights) != len(parts) or min(weights) <= 0)):
-            raise InputError(f"{len(parts)} parts with the weights {weights}: expected parts, a positive weight each")
-        self._parts = parts
-        self._weights = weights or [1.0] * len(parts)
+    path: str
+    keys: str | None = None
+    tensor: str = _TENSOR
 
     def embed(self) -> ItemEmbeddings:
         """See `EmbeddingSource`."""
-        first, *others = [part.embed().normalized() for part in self._parts]
-        vectors = [first.vectors] + [_rows_of(other, first) for other in others]
-        weighted = [part * weight for part, weight in zip(vectors, self._weights, strict=True)]
-        sources = " + ".join(part.source for part in (first, *others))
-        return ItemEmbeddings(first.keys, torch.cat(weighted, dim=1), first.texts, sources)
+        path = Path(self.path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, expected embeddings in .safetensors or .npy")
+        if path.suffix not in (".safetensors", ".npy"):
+            raise InputError(f"{path}: ends in {path.suffix!r}, expected .safetensors or .npy")
+        vectors = _read_array(path) if path.suffix == ".npy" else _read_tensor(path, self.tensor)
+        return ItemEmbeddings(_read_keys(Path(self.keys) if self.keys else _keys_file(path)), vectors, source=str(path))
 
 
-def keys_file(path: Path) -> Path:
-    """Where the keys of a file of vectors lie."""
+def warn_about_zeros(vectors: Tensor, source: str) -> None:
+    """Log the number of zero vectors, which unseen items get in embeddings learnt from training interactions."""
+    n_zeros = int((vectors == 0).all(1).sum())
+    if n_zeros > 0:
+        _LOG.warning(
+            "%s: %d of %d items get vectors of zeros: no training interactions to learn from",
+            source, n_zeros, len(vectors),
+        )  # fmt: skip
+
+
+def _keys_file(path: Path) -> Path:
     return path.with_suffix(".keys.json")
-
-
-def _rows_of(part: ItemEmbeddings, wanted: ItemEmbeddings) -> Tensor:
-    """The vectors of a part in the order of other embeddings."""
-    row = {key: index for index, key in enumerate(part.keys)}
-    if astray := row.keys() ^ set(wanted.keys):
-        raise InputError(
-            f"{part.source} and {wanted.source}: item {min(astray)!r} is in one of them only, expected the same items"
-        )
-    return part.vectors[torch.tensor([row[key] for key in wanted.keys])]
 
 
 def _read_array(path: Path) -> Tensor:
     try:
-        # Copy on write: torch warns of memory that it must not write to.
+        # Copy on write: torch warns about read-only memory.
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     except (ValueError, OSError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as an array of numbers ({error})") from None
@@ -211,7 +166,7 @@ def _read_keys(path: Path) -> list[str]:
     try:
         keys = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: no valid JSON ({error}), expected a list of item keys") from None
+        raise InputError(f"{path}: invalid JSON ({error}), expected a list of item keys") from None
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise InputError(f"{path}: expected a JSON list of item keys, all of them strings")
     return keys

@@ -1,5 +1,6 @@
-"""What is written about items."""
+"""Texts of items, which encoders embed, from item files and from prepared folders."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,17 +8,22 @@ from typing import Protocol
 
 from padrec.catalog import InputError
 from padrec.data.json_file import read_json_object
+from padrec.data.preparation import PreparedFolder
+from padrec.data.readers.prepared import read_prepared_table
+
+_LOG = logging.getLogger(__name__)
+_FIELDS = ("title", "brand", "categories", "description")
 
 
 @dataclass(frozen=True)
 class ItemTexts:
-    """A text of each item.
+    """Text and title of each item.
 
     Attributes:
         keys: item keys, `[n]`.
-        texts: what an encoder reads, `[n]`.
-        titles: what people read, `[n]`.
-        source: where they were read from.
+        texts: texts for an encoder, `[n]`.
+        titles: titles for people, `[n]`.
+        source: origin of the texts, named in errors.
     """
 
     keys: tuple[str, ...]
@@ -38,63 +44,88 @@ class TextReader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class ItemJSON(TextReader):
     """Reads `<name>.item.json` of LC-Rec and MiniOneRec: `{"item": {"title": …, "description": …, …}, …}`.
 
-    An item's text is its fields one behind the other, a line each. A field may be missing, or be a list of strings.
+    An item's text has a line for each field. A field may be missing, or be a list of strings.
 
     Args:
         path: the file.
-        fields: which fields, the title first.
+        fields: names of the fields, the title first.
 
     Raises:
-        InputError: no fields.
+        InputError: no fields; from `read`, a malformed file, or an item without text in any field.
     """
 
-    def __init__(self, path: str, fields: Sequence[str] = ("title", "brand", "categories", "description")) -> None:
-        if not fields:
+    path: str
+    fields: Sequence[str] = _FIELDS
+
+    def __post_init__(self) -> None:
+        if not self.fields:
             raise InputError("no fields of items to read, expected at least one")
-        self._path = Path(path)
-        self._fields = tuple(fields)
 
     def read(self) -> ItemTexts:
-        """See `TextReader`.
-
-        Raises:
-            InputError: the file is missing or malformed, or an item has no text in any field.
-        """
+        """See `TextReader`."""
         rows = []
-        content = read_json_object(self._path, "item -> properties")
+        content = read_json_object(Path(self.path), "item -> properties")
         for item, properties in content.items():
             if not isinstance(properties, dict):
-                raise InputError(f"{self._path}: item {item!r} has {properties!r}, expected an object of properties")
-            rows.append([self._text(item, properties, field) for field in self._fields])
+                raise InputError(f"{self.path}: item {item!r} has {properties!r}, expected an object of properties")
+            rows.append([self._text(item, properties, field) for field in self.fields])
         columns = list(zip(*rows, strict=True))
-        return joined_texts(list(content), columns, self._fields, str(self._path))
+        return _joined(list(content), columns, self.fields, self.path)
 
     def _text(self, item: str, properties: dict[str, object], field: str) -> str:
         value = properties.get(field) or ""
         parts = value if isinstance(value, list) else [value]
         words = [part.strip() for part in parts if isinstance(part, str)]
         if len(words) != len(parts):
-            raise InputError(f"{self._path}: item {item!r} has the {field} {value!r}, expected text")
+            raise InputError(f"{self.path}: item {item!r} has the {field} {value!r}, expected text")
         return " ".join(words)
 
 
-def joined_texts(
-    keys: Sequence[str], columns: Sequence[Sequence[str]], fields: Sequence[str], source: str
-) -> ItemTexts:
-    """Items' texts, a line for each field that says something; what comes first is the title.
+@dataclass(frozen=True)
+class PreparedTexts(TextReader):
+    """Reads the texts of the items in a folder that `padrec prepare` wrote.
+
+    An item without any text gets its key as text; a warning counts such items.
 
     Args:
-        keys: item keys, `[n]`.
-        columns: each field's text of every item, `[fields][n]`; empty where it says nothing.
-        fields: names of the fields, for the message.
-        source: where the texts were read from.
+        folder: the prepared folder.
+        fields: columns of its `items.parquet`, the title first.
 
     Raises:
-        InputError: an item has no text in any field.
+        InputError: no fields, or one that prepared items do not have; from `read`, not a prepared folder.
     """
+
+    folder: str
+    fields: Sequence[str] = _FIELDS
+
+    def __post_init__(self) -> None:
+        if not self.fields or not set(self.fields) <= set(_FIELDS):
+            raise InputError(f"fields {list(self.fields)} of prepared items, expected some of {', '.join(_FIELDS)}")
+
+    def read(self) -> ItemTexts:
+        """See `TextReader`."""
+        folder = PreparedFolder(Path(self.folder))
+        path, n_items = folder.items, folder.read_summary()["counts"]["items"]
+        table = read_prepared_table(path, ["item", *self.fields], n_items)
+        keys = table["item"].to_pylist()
+        columns = [
+            [" ".join(value) if isinstance(value, list) else value for value in table[field].to_pylist()]
+            for field in self.fields
+        ]
+        silent = [row for row, texts in enumerate(zip(*columns, strict=True)) if not any(texts)]
+        for row in silent:
+            columns[0][row] = keys[row]
+        if silent:
+            _LOG.warning("%s: %d of %d items have no text; their keys replace it", path, len(silent), len(keys))
+        return _joined(keys, columns, self.fields, str(path))
+
+
+def _joined(keys: Sequence[str], columns: Sequence[Sequence[str]], fields: Sequence[str], source: str) -> ItemTexts:
+    """Join the texts of every field (`[fields][n]`, the title first) to one line per field that is not empty."""
     texts = ["\n".join(filter(None, row)) for row in zip(*columns, strict=True)]
     for key, text in zip(keys, texts, strict=True):
         if not text:

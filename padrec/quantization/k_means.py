@@ -1,4 +1,4 @@
-"""k-means in batches: Lloyd's iterations with the distances of one batch in memory at a time."""
+"""k-means in batches: Lloyd's iterations that keep the distances of one batch in memory at a time."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,22 +8,22 @@ from torch import Tensor
 
 from padrec.catalog import InputError
 
-# k-means++ looks at so many points per cluster: each of its draws is a pass over all that it looks at.
+# Points per cluster that k-means++ samples: each of its draws is a pass over the whole sample.
 _SEEDING_POINTS = 64
 
 
 @dataclass(frozen=True)
 class KMeans:
-    """k-means clustering, the same for the same seed.
+    """k-means clustering, reproducible for a given seed.
 
     Lloyd's iterations (Lloyd 1982): assign every point to its nearest centroid, move every centroid to the mean of its
-    points. An empty cluster is seeded again with one of the points farthest from their centroids.
+    points. An empty cluster restarts from one of the points farthest from their centroids.
 
     Args:
         n_clusters: K.
-        iterations: at most so many; fewer where the assignment stops changing.
-        init: where the centroids start: `k-means++` (Arthur and Vassilvitskii 2007) on a random sample of 64 points
-            for each cluster, or at a `random` subset of the points.
+        iterations: most iterations; fitting ends earlier when no assignment changes.
+        init: first centroids: `k-means++` (Arthur and Vassilvitskii 2007) on a random sample of 64 points per cluster,
+            or a `random` subset of the points.
         batch_size: points whose distances to all centroids are in memory at a time.
 
     Raises:
@@ -39,7 +39,7 @@ class KMeans:
         if self.n_clusters < 1 or self.iterations < 0 or self.batch_size < 1:
             raise InputError(
                 f"{self.n_clusters} clusters, {self.iterations} iterations, batches of {self.batch_size}: "
-                "expected at least one cluster, no negative number of iterations and at least one point in a batch"
+                "expected at least one cluster, zero iterations and one point per batch"
             )
         if self.init not in ("k-means++", "random"):
             raise InputError(f"init is {self.init!r}, expected 'k-means++' or 'random'")
@@ -48,14 +48,14 @@ class KMeans:
         """Find the centroids.
 
         Args:
-            points: what to cluster, float32 or float64 `[n, d]`, on the device that computes.
-            generator: of the first centroids, on the CPU; it alone decides what chance decides.
+            points: float32 or float64 `[n, d]`, on the device that computes.
+            generator: source of all randomness, on the CPU.
 
         Returns:
-            Centroids `[K, d]`. Where there are fewer different points than clusters, some of them are equal.
+            Centroids `[K, d]`; some are equal if there are fewer distinct points than clusters.
         """
         centroids = self._start(points, generator)
-        # Once: in every iteration it would take a third of the time.
+        # Computed once: in every iteration it would take a third of the time.
         norms = torch.cat([batch.square().sum(1) for batch in points.split(self.batch_size)])  # [n]
         codes = torch.full((len(points),), -1, device=points.device)
         for _ in range(self.iterations):
@@ -67,15 +67,7 @@ class KMeans:
         return centroids
 
     def assign(self, points: Tensor, centroids: Tensor) -> Tensor:
-        """The nearest centroid of every point, the first of equally near ones.
-
-        Args:
-            points: `[n, d]`.
-            centroids: `[K, d]`.
-
-        Returns:
-            Codes int64 `[n]`.
-        """
+        """Return the first nearest centroid `[K, d]` of every point `[n, d]`, int64 `[n]`."""
         return torch.cat([squared_distances(batch, centroids).argmin(1) for batch in points.split(self.batch_size)])
 
     def _start(self, points: Tensor, generator: torch.Generator) -> Tensor:
@@ -84,11 +76,11 @@ class KMeans:
         sample = points[chosen.to(points.device)]  # [at most wanted, d]
         if self.init == "k-means++":
             return _spread(sample, self.n_clusters, generator)
-        # Fewer points than clusters: start over from the first.
+        # Repeat the points if there are fewer than clusters.
         return sample[torch.arange(self.n_clusters, device=sample.device) % len(sample)]
 
     def _assign(self, points: Tensor, norms: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """In one pass over the points: their codes and squared distances `[n]`, and each cluster's sum `[K, d]`."""
+        """Codes and squared distances of the points, `[n]`, and the sum of each cluster, `[K, d]`, in one pass."""
         codes, nearest = [], []
         # Sums over a million points in float32 would lose digits.
         sums = centroids.new_zeros(centroids.shape, dtype=torch.float64)
@@ -105,32 +97,24 @@ class KMeans:
         means = (sums / counts.clamp(min=1)[:, None]).to(centroids.dtype)
         empty = (counts == 0).nonzero().flatten()
         far = distances.topk(min(len(empty), len(distances))).indices
-        far = far[distances[far] > 0]  # a point that has a centroid of its own needs no second one
+        far = far[distances[far] > 0]  # points that coincide with a centroid need no second one
         means[empty] = centroids[empty]
         means[empty[: len(far)]] = points[far]
         return means
 
 
 def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
-    """‖x − c‖² of every point and centroid, never negative.
-
-    Args:
-        points: `[m, d]`.
-        centroids: `[K, d]`.
-
-    Returns:
-        `[m, K]`.
-    """
+    """Return ‖x − c‖², never negative, of points `[m, d]` and centroids `[K, d]`, `[m, K]`."""
     norms = points.square().sum(1, keepdim=True) + centroids.square().sum(1)  # [m, K]
     return torch.addmm(norms, points, centroids.T, alpha=-2).clamp_(min=0)
 
 
 def _spread(points: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++: draw each next centroid in proportion to its squared distance from those so far."""
+    """k-means++: draw each next centroid in proportion to its squared distance to the nearest one so far."""
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]
     nearest = (points - points[chosen[0]]).square().sum(1)  # [n]
     for _ in range(n_clusters - 1):
-        # Drawn on the CPU, from the same numbers on every device.
+        # On the CPU, so that every device draws the same numbers.
         cumulative = nearest.double().cpu().cumsum(0)
         drawn = torch.rand(1, generator=generator, dtype=torch.float64) * cumulative[-1]
         place = min(int(torch.searchsorted(cumulative, drawn, right=True)), len(points) - 1)
@@ -140,9 +124,9 @@ def _spread(points: Tensor, n_clusters: int, generator: torch.Generator) -> Tens
 
 
 def _sums_by_code(points: Tensor, codes: Tensor, n_clusters: int) -> Tensor:
-    """Sum of the points of each cluster, `[K, d]`, added up in the same order in every run."""
+    """Sum of the points of each cluster, `[K, d]`, added in the same order in every run."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    # GPUs add in random order otherwise. Only here: matrix products would ask for a setting of the environment.
+    # GPUs add in random order otherwise. Only here, since deterministic matrix products need an environment variable.
     torch.use_deterministic_algorithms(True)
     try:
         return points.new_zeros(n_clusters, points.shape[1]).index_add_(0, codes, points)

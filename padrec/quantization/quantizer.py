@@ -1,4 +1,4 @@
-"""What turns item embeddings into semantic IDs."""
+"""The interface of quantizers, which turn item embeddings into semantic IDs."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Quantizer(Protocol):
-    """A fitted quantizer: every slot's codebook refines what the slots before it left over."""
+    """A fitted residual quantizer: each slot's codebook refines the residual of the slots before it."""
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
@@ -14,22 +14,15 @@ class Quantizer(Protocol):
         ...
 
     def encode(self, vectors: Tensor) -> Tensor:
-        """The semantic IDs of items.
-
-        Args:
-            vectors: item embeddings, floating point `[n, d]`.
-
-        Returns:
-            The nearest code in every slot, int64 `[n, L]`, on the CPU.
-        """
+        """Return the nearest code in every slot, int64 `[n, L]` on the CPU, for embeddings `[n, d]`."""
         ...
 
     def distances(self, vectors: Tensor, prefix: Tensor) -> Tensor:
-        """How far items are from each code of the slot behind a prefix.
+        """Distances of items to each code of the slot that follows a prefix.
 
         Args:
             vectors: item embeddings, floating point `[n, d]`.
-            prefix: the items' codes in the first slots, int64 `[n, fewer than L]`, any codes of those slots.
+            prefix: any codes in the first slots, int64 `[n, fewer than L]`.
 
         Returns:
             Squared distances `[n, codes of the slot]`, on the CPU.

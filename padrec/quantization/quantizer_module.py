@@ -1,4 +1,4 @@
-"""What the training modules of all quantizers share."""
+"""The base class of the quantizers' Lightning modules."""
 
 from typing import Any, Protocol, cast
 
@@ -14,20 +14,20 @@ from padrec.quantization.quantizer import Quantizer
 
 
 class DecodingQuantizer(Quantizer, Protocol):
-    """A quantizer that can also go back from codes to vectors."""
+    """A quantizer that can also turn codes back into vectors."""
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The vectors that codes of any number of the first slots stand for, `[n, d]`."""
+        """Return the vectors of codes in the first slots (int64 `[n, l]`), `[n, d]`."""
         ...
 
 
 class QuantizerModule(L.LightningModule):
     """Validates a quantizer on a whole catalog, and predicts semantic IDs.
 
-    A subclass gives `quantizer` and `codebooks`.
+    Subclasses define `quantizer` and `codebooks`.
 
     Args:
-        **kwargs: of the next class, where a subclass has several parents.
+        **kwargs: arguments of the next class in a subclass with several parents.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -41,7 +41,7 @@ class QuantizerModule(L.LightningModule):
 
     @property
     def codebooks(self) -> list[Tensor]:
-        """Code vectors of each slot, `[K, d]` or of the size of the latent; empty before a fit."""
+        """Code vectors of each slot, `[K, d]` or `[K, latent size]`; empty before a fit."""
         raise NotImplementedError
 
     @property
@@ -53,29 +53,29 @@ class QuantizerModule(L.LightningModule):
         """
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, ItemEmbeddingDataModule):
-            raise InputError(f"a quantizer on the data {data!r}: expected an ItemEmbeddingDataModule")
+            raise InputError(f"the data of a quantizer are {data!r}, expected an ItemEmbeddingDataModule")
         return data.embeddings
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count."""
+        """Reset the metric."""
         self._quality = CodebookQuality(len(self.embeddings), self.quantizer.codebook_sizes).to(self.device)
 
     def validation_step(self, batch: ItemVectors, batch_idx: int) -> None:
-        """Count a batch of items."""
+        """Encode a batch of items and update the metric."""
         assert self._quality is not None
         codes = self.quantizer.encode(batch.vectors)
         self._quality.update(batch.items, codes.to(self.device), self._errors(batch.vectors, codes))
 
     def on_validation_epoch_end(self) -> None:
-        """Log codebook use, perplexity and reconstruction by slot, and collisions, see `CodebookQuality`."""
+        """Log codebook use, perplexity and reconstruction error by slot, and collisions, see `CodebookQuality`."""
         assert self._quality is not None
         values = {f"val/{name}": value.float() for name, value in self._quality.compute().items()}
-        # Equal on all processes already: the metric has put them together.
+        # The metric has reduced them over processes.
         self.log_dict(cast(dict[str, Any], values), rank_zero_only=False)
         self._quality = None
 
     def predict_step(self, batch: ItemVectors, batch_idx: int) -> Tensor:
-        """The nearest codes of a batch of items, int64 `[B, L]`; items may share an ID."""
+        """Return the nearest codes of a batch of items, int64 `[B, L]`; items may share an ID."""
         return self.quantizer.encode(batch.vectors)
 
     def _errors(self, vectors: Tensor, codes: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Residual k-means: each slot clusters what the slots before it left over."""
+"""Residual k-means: each slot clusters the residuals of the slots before it."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,27 +7,27 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import InputError
-from padrec.quantization.k_means import KMeans, squared_distances
+from padrec.quantization.codebooks import nearest_codes, prefix_distances, sum_of_codes
+from padrec.quantization.k_means import KMeans
 
 
 class ResidualKMeans:
     """Turns embeddings into codes by k-means on residuals, slot after slot.
 
-    Slot 0 clusters the vectors; each next slot clusters the vectors minus the centroids of their codes so far (residual
-    quantization, Chen et al. 2010). Beside the vectors, memory holds a copy of those that the centroids are found from,
-    and one batch.
+    Slot 0 clusters the vectors; each next slot clusters the vectors minus their centroids so far (residual
+    quantization, Chen et al. 2010). Beside the vectors, memory holds a copy of the fitted sample and one batch.
 
     Args:
         codebook_sizes: codes in each slot.
-        iterations: Lloyd iterations of a slot, at most.
+        iterations: most Lloyd iterations of a slot.
         init: first centroids, see `KMeans`.
-        fit_items: most items to find the centroids from, a random sample; None takes all. All items are encoded.
+        fit_items: most items to fit the centroids to, a random sample; None fits all. All items are encoded.
         batch_size: items computed at a time.
-        seed: of the sample and the first centroids.
-        device: that computes, as torch names it; the vectors may be on another one.
+        seed: seed of the sample and the first centroids.
+        device: device that computes; the vectors may be on another one.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: an argument out of range; from `encode` and `distances`, not fitted, or vectors of another size.
     """
 
     def __init__(
@@ -56,13 +56,7 @@ class ResidualKMeans:
     def of_codebooks(
         cls, codebooks: Sequence[Tensor], batch_size: int = 16384, device: str | torch.device = "cpu"
     ) -> "ResidualKMeans":
-        """A fitted quantizer.
-
-        Args:
-            codebooks: centroids of each slot, floating point `[K, d]`, as `codebooks` of a fit.
-            batch_size: items computed at a time.
-            device: that computes.
-        """
+        """Make a fitted quantizer from the `codebooks` of an earlier fit; see the class for the other arguments."""
         quantizer = cls([len(book) for book in codebooks], batch_size=batch_size, device=device)
         quantizer.codebooks = [book.to(device) for book in codebooks]
         return quantizer
@@ -73,13 +67,7 @@ class ResidualKMeans:
         return tuple(slot.n_clusters for slot in self._slots)
 
     def fit(self, vectors: Tensor) -> "ResidualKMeans":
-        """Find the codebooks.
-
-        Args:
-            vectors: float32 or float64 `[n, d]`, finite.
-
-        Returns:
-            Itself.
+        """Find the codebooks of finite float32 or float64 vectors `[n, d]`; returns itself.
 
         Raises:
             InputError: no vectors.
@@ -89,7 +77,7 @@ class ResidualKMeans:
         generator = torch.Generator().manual_seed(self._seed)
         n_sampled = len(vectors) if self._fit_items is None else min(self._fit_items, len(vectors))
         chosen = torch.randperm(len(vectors), generator=generator)[:n_sampled]
-        residuals = vectors[chosen.sort().values].to(self._device)  # a copy, made smaller slot by slot
+        residuals = vectors[chosen.sort().values].to(self._device)  # a copy, reduced in place
         self.codebooks = []
         for slot in self._slots:
             centroids = slot.fit(residuals, generator)
@@ -99,50 +87,23 @@ class ResidualKMeans:
         return self
 
     def encode(self, vectors: Tensor) -> Tensor:
-        """See `Quantizer`.
-
-        Raises:
-            InputError: not fitted, or vectors of another size.
-        """
+        """See `Quantizer`."""
         self._check(vectors)
-        return torch.cat([self._encode_batch(batch.to(self._device)) for batch in vectors.split(self._batch_size)])
-
-    def _encode_batch(self, residuals: Tensor) -> Tensor:
-        codes = []
-        for codebook in self.codebooks:
-            codes.append(squared_distances(residuals, codebook).argmin(1))
-            residuals = residuals - codebook[codes[-1]]
-        return torch.stack(codes, dim=1).cpu()
+        batches = vectors.split(self._batch_size)
+        return torch.cat([nearest_codes(batch.to(self._device), self.codebooks).cpu() for batch in batches])
 
     def distances(self, vectors: Tensor, prefix: Tensor) -> Tensor:
-        """See `Quantizer`.
-
-        Raises:
-            InputError: not fitted, or vectors of another size.
-        """
+        """See `Quantizer`."""
         self._check(vectors)
-        residuals = vectors.to(self._device)
-        for codebook, codes in zip(self.codebooks, prefix.to(self._device).long().unbind(1), strict=False):
-            residuals = residuals - codebook[codes]
-        return squared_distances(residuals, self.codebooks[prefix.shape[1]]).cpu()
+        return prefix_distances(vectors.to(self._device), self.codebooks, prefix).cpu()
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The vectors that codes stand for.
-
-        Args:
-            codes: int64 `[n, any number of the first slots]`.
-
-        Returns:
-            Sum of the codes' centroids, `[n, d]`, on the CPU.
-        """
-        chosen = [book[slot.to(self._device)] for book, slot in zip(self.codebooks, codes.unbind(1), strict=False)]
-        return torch.stack(chosen).sum(0).cpu()
+        """Return the sum of the centroids of codes in the first slots (int64 `[n, l]`), `[n, d]` on the CPU."""
+        return sum_of_codes(self.codebooks, codes).cpu()
 
     def _check(self, vectors: Tensor) -> None:
         if not self.codebooks:
-            raise InputError("the quantizer has no codebooks yet: call `fit` before")
+            raise InputError("the quantizer has no codebooks: call `fit` first")
         expected = self.codebooks[0].shape[1]
         if vectors.shape[1:] != (expected,):
-            raise InputError(
-                f"vectors of shape {list(vectors.shape)}, expected [items, {expected}], as those of the fit"
-            )
+            raise InputError(f"vectors of shape {list(vectors.shape)}, expected [items, {expected}] as in the fit")

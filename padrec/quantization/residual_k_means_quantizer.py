@@ -1,4 +1,4 @@
-"""Residual k-means as a command."""
+"""Residual k-means as a module of `padrec validate` and `padrec predict`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,24 +7,23 @@ from typing import Literal
 from torch import Tensor
 
 from padrec.catalog import InputError
-from padrec.quantization.codebook_file import read_codebooks
+from padrec.quantization.codebooks import read_codebooks
 from padrec.quantization.quantizer_module import QuantizerModule
 from padrec.quantization.residual_k_means import ResidualKMeans
 
 
 class ResidualKMeansQuantizer(QuantizerModule):
-    """Clusters the embeddings when validation or prediction starts: there is nothing to train by gradients.
-
-    With `codebooks` it clusters nothing: later items get the codes that earlier ones were given by.
+    """Clusters the embeddings when validation or prediction starts; there is no training by gradients.
 
     Args:
         codebook_sizes: codes in each slot.
-        iterations: Lloyd iterations of a slot, at most.
+        iterations: most Lloyd iterations of a slot.
         init: first centroids, `k-means++` or a `random` subset.
-        fit_items: most items to find the centroids from, a random sample; None takes all.
+        fit_items: most items to fit the centroids to, a random sample; None fits all.
         batch_size: items computed at a time.
-        seed: of the sample and the first centroids.
-        codebooks: the `codebooks.safetensors` that `SemanticIDWriter` wrote in an earlier run; None clusters.
+        seed: seed of the sample and the first centroids.
+        codebooks: the `codebooks.safetensors` that `SemanticIDWriter` wrote in an earlier run, to encode new items;
+            None clusters.
 
     Raises:
         InputError: an argument out of range, or codebooks that cannot be read or have other sizes.
@@ -45,10 +44,8 @@ class ResidualKMeansQuantizer(QuantizerModule):
         self._quantizer = ResidualKMeans(*self._settings)
         self._batch_size = batch_size
         self._given = None if codebooks is None else read_codebooks(Path(codebooks))
-        if self._given is not None:
-            found = [len(book) for book in self._given]
-            if found != list(codebook_sizes):
-                raise InputError(f"{codebooks}: {found} codes, expected codebook_sizes {list(codebook_sizes)}")
+        if self._given is not None and (found := [len(book) for book in self._given]) != list(codebook_sizes):
+            raise InputError(f"{codebooks}: {found} codes, expected codebook_sizes {list(codebook_sizes)}")
 
     @property
     def quantizer(self) -> ResidualKMeans:
@@ -62,13 +59,10 @@ class ResidualKMeansQuantizer(QuantizerModule):
 
     def on_validation_start(self) -> None:
         """Cluster."""
-        self._fit()
+        self.on_predict_start()
 
     def on_predict_start(self) -> None:
         """Cluster."""
-        self._fit()
-
-    def _fit(self) -> None:
         if self._given is not None:
             self._quantizer = ResidualKMeans.of_codebooks(self._given, self._batch_size, self.device)
             return

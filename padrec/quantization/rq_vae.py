@@ -1,4 +1,4 @@
-"""The residual-quantized autoencoder."""
+"""The residual-quantized autoencoder, and a loss that keeps its latents apart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +8,28 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import InputError
-from padrec.quantization.codebook import Codebook
+from padrec.quantization.codebooks import nearest_codes, prefix_distances, sum_of_codes
 from padrec.quantization.k_means import squared_distances
 from padrec.quantization.residual_k_means import ResidualKMeans
+from padrec.quantization.sinkhorn import sinkhorn
+
+# Rows whose distances to all others are in memory at a time.
+_ROWS = 1024
+# Share of the margin below which items count as equal: they cannot be pushed apart.
+_EQUAL = 1e-3
 
 
 @dataclass(frozen=True)
 class RQVAEOutput:
-    """What a training pass gives.
+    """Result of a training pass.
 
     Attributes:
         reconstruction: `[m, d]`.
         codes: int64 `[m, L]`.
-        latents: of the items, `[m, e]`.
+        latents: `[m, e]`.
         error: root mean square over items of ‖z − Σ e_l‖, scalar without a gradient.
-        codebook_loss: mean over slots and values of ‖sg(r) − e‖²: moves codes to residuals.
-        commitment_loss: mean over slots and values of ‖r − sg(e)‖²: moves residuals to codes.
+        codebook_loss: mean over slots and values of ‖sg(r) − e‖²; moves codes to residuals.
+        commitment_loss: mean over slots and values of ‖r − sg(e)‖²; moves residuals to codes.
     """
 
     reconstruction: Tensor
@@ -35,18 +41,18 @@ class RQVAEOutput:
 
 
 class RQVAE(nn.Module):
-    """Autoencoder whose latent is a sum of one code vector for each slot.
+    """Autoencoder whose latent is quantized as a sum of one code vector per slot.
 
-    RQ-VAE: Zeghidour et al. 2021, Lee et al. 2022. TIGER (Rajput et al. 2023) makes semantic IDs of items with it,
-    LC-Rec (Zheng et al. 2024) balances the last slot by Sinkhorn. Latent z = encoder(x), r₀ = z; slot l takes a code
-    vector e_l near r_l, and r_{l+1} = r_l − e_l. The decoder reads Σ e_l; gradients go straight through to z.
+    RQ-VAE: Zeghidour et al. 2021, Lee et al. 2022. TIGER (Rajput et al. 2023) uses it for semantic IDs; LC-Rec (Zheng
+    et al. 2024) balances the last slot by Sinkhorn. Latent z = encoder(x), r₀ = z; slot l takes a code vector e_l near
+    r_l, and r_{l+1} = r_l − e_l. The decoder reads Σ e_l; gradients pass straight through to z.
 
     Args:
-        dimension: of an item embedding, d.
+        dimension: size of an item embedding, d.
         codebook_sizes: codes in each slot.
-        hidden_sizes: of the encoder; the decoder has them in reverse.
-        latent_size: of a code vector, e.
-        sinkhorn_epsilon: of the last slot in training, see `sinkhorn`; 0 takes the nearest code there too.
+        hidden_sizes: hidden layers of the encoder; the decoder has them in reverse.
+        latent_size: size of a code vector, e.
+        sinkhorn_epsilon: entropy weight for the last slot in training, see `sinkhorn`; 0 takes the nearest code.
         sinkhorn_iterations: see `sinkhorn`.
         batch_size: items that `encode` computes at a time.
 
@@ -83,7 +89,7 @@ class RQVAE(nn.Module):
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
         """Codes in each slot."""
-        return tuple(book.vectors.num_embeddings for book in self._books())
+        return tuple(len(book) for book in self.code_vectors)
 
     @property
     def code_vectors(self) -> list[Tensor]:
@@ -91,11 +97,7 @@ class RQVAE(nn.Module):
         return [book.vectors.weight.detach() for book in self._books()]
 
     def forward(self, vectors: Tensor) -> RQVAEOutput:
-        """Encode, quantize and decode.
-
-        Args:
-            vectors: `[m, d]`.
-        """
+        """Encode, quantize and decode embeddings `[m, d]`."""
         latents = self.encoder(vectors)  # [m, e]
         residuals, codes, codebook_losses, commitment_losses = latents, [], [], []
         for book in self._books():
@@ -103,7 +105,7 @@ class RQVAE(nn.Module):
             chosen = book.vectors(codes[-1])  # [m, e]
             codebook_losses.append(nn.functional.mse_loss(chosen, residuals.detach()))
             commitment_losses.append(nn.functional.mse_loss(residuals, chosen.detach()))
-            # Codes are constants to the slots behind them: these only pull at the encoder.
+            # Codes are constants to the next slots, whose losses reach only the encoder.
             residuals = residuals - chosen.detach()
         quantized = latents - residuals.detach()  # Σ e_l with the gradient of the latents
         return RQVAEOutput(
@@ -120,10 +122,9 @@ class RQVAE(nn.Module):
         """Set the codes to a residual k-means of latents.
 
         Args:
-            vectors: items to take the latents of, `[n, d]`: many more than one batch, so that every code starts where
-                items are.
-            iterations: of k-means.
-            seed: of k-means.
+            vectors: items to cluster, `[n, d]`; many more than one batch, so that every code starts near items.
+            iterations: most iterations of k-means.
+            seed: seed of k-means.
         """
         device = self._device()
         latents = torch.cat([self.encoder(batch.to(device)) for batch in vectors.split(self._batch_size)])
@@ -133,20 +134,23 @@ class RQVAE(nn.Module):
 
     @torch.no_grad()
     def restart_dead_codes(self, vectors: Tensor, uses: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-        """Move codes that no item chose onto items, see `Codebook.restart`.
+        """Move unused codes onto random items.
 
         Args:
-            vectors: items that dead codes may move to, `[m, d]`.
-            uses: how often each code was chosen, for each slot int64 `[K]`.
+            vectors: items that codes may move to, `[m, d]`.
+            uses: number of times each code was chosen, int64 `[K]` for each slot.
             generator: chooses among the items, on the CPU.
 
         Returns:
-            The codes that were moved, for each slot.
+            The moved codes of each slot, int64.
         """
         residuals = self.encoder(vectors)
         moved = []
         for book, used in zip(self._books(), uses, strict=True):
-            moved.append(book.restart(residuals, used, generator))
+            dead = (used == 0).nonzero().flatten()
+            chosen = torch.randperm(len(residuals), generator=generator)[: len(dead)]
+            moved.append(dead[: len(chosen)])
+            book.vectors.weight[moved[-1]] = residuals[chosen.to(residuals.device)]
             nearest = squared_distances(residuals, book.vectors.weight).argmin(1)
             residuals = residuals - book.vectors(nearest)
         return moved
@@ -154,42 +158,80 @@ class RQVAE(nn.Module):
     @torch.no_grad()
     def encode(self, vectors: Tensor) -> Tensor:
         """See `Quantizer`."""
-        return torch.cat([self._encode_batch(batch.to(self._device())) for batch in vectors.split(self._batch_size)])
-
-    def _encode_batch(self, vectors: Tensor) -> Tensor:
-        residuals, codes = self.encoder(vectors), []
-        for book in self._books():
-            codes.append(squared_distances(residuals, book.vectors.weight).argmin(1))
-            residuals = residuals - book.vectors(codes[-1])
-        return torch.stack(codes, dim=1).cpu()
+        device, batches = self._device(), vectors.split(self._batch_size)
+        return torch.cat([nearest_codes(self.encoder(batch.to(device)), self.code_vectors).cpu() for batch in batches])
 
     @torch.no_grad()
     def distances(self, vectors: Tensor, prefix: Tensor) -> Tensor:
-        """See `Quantizer`; distances between latents."""
-        residuals = self.encoder(vectors.to(self._device()))
-        for book, codes in zip(self._books(), prefix.to(self._device()).unbind(1), strict=False):
-            residuals = residuals - book.vectors(codes)
-        return squared_distances(residuals, self._books()[prefix.shape[1]].vectors.weight).cpu()
+        """See `Quantizer`; distances are between latents."""
+        return prefix_distances(self.encoder(vectors.to(self._device())), self.code_vectors, prefix).cpu()
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """The embeddings that codes stand for.
-
-        Args:
-            codes: int64 `[n, any number of the first slots]`.
-
-        Returns:
-            `[n, d]`, on the network's device.
-        """
-        chosen = zip(self._books(), codes.to(self._device()).unbind(1), strict=False)
-        decoded: Tensor = self.decoder(torch.stack([book.vectors(slot) for book, slot in chosen]).sum(0))
+        """Decode codes of the first slots (int64 `[n, l]`) to embeddings `[n, d]` on the network's device."""
+        decoded: Tensor = self.decoder(sum_of_codes(self.code_vectors, codes))
         return decoded
 
-    def _books(self) -> list[Codebook]:
+    def _books(self) -> list["Codebook"]:
         return [book for book in self.codebooks if isinstance(book, Codebook)]
 
     def _device(self) -> torch.device:
         return next(self.parameters()).device
+
+
+class Codebook(nn.Module):
+    """The code vectors of one slot.
+
+    Args:
+        n_codes: K.
+        dimension: size of a code vector, e.
+        epsilon: entropy weight of Sinkhorn, which then chooses codes in training; 0 takes the nearest code.
+        iterations: see `sinkhorn`.
+    """
+
+    def __init__(self, n_codes: int, dimension: int, epsilon: float = 0.0, iterations: int = 50) -> None:
+        super().__init__()
+        # An embedding rather than a bare parameter: weight decay spares embeddings.
+        self.vectors = nn.Embedding(n_codes, dimension)
+        self.epsilon = epsilon
+        self.iterations = iterations
+
+    @torch.no_grad()
+    def choose(self, residuals: Tensor) -> Tensor:
+        """Return the codes of residuals `[m, e]`, int64 `[m]`.
+
+        Only in training may an item's code depend on its batch.
+        """
+        distances = squared_distances(residuals, self.vectors.weight)  # [m, K]
+        if self.training and self.epsilon > 0:
+            return sinkhorn(distances, self.epsilon, self.iterations).argmax(1)
+        return distances.argmin(1)
+
+
+def separation_loss(latents: Tensor, margin: Tensor | float) -> Tensor:
+    """Penalise close items: mean_i max(0, log(margin / distance of i to its nearest distinct neighbour)).
+
+    The nearest-neighbour entropy estimate that spreads vectors out before quantization (Sablayrolles et al., *Spreading
+    Vectors for Similarity Search*, 2019, equation 2), cut off at a margin so that distant items stay where they are.
+
+    Args:
+        latents: `[m, e]`.
+        margin: sufficient distance, not negative. Items within a thousandth of it count as equal and are no neighbours.
+
+    Returns:
+        Scalar; 0 if no neighbour is closer than the margin.
+    """
+    neighbours, distances = [], []
+    with torch.no_grad():
+        for rows in latents.split(_ROWS):
+            # Differences, not products, whose rounding would give equal items a distance.
+            found = torch.cdist(rows, latents, compute_mode="donot_use_mm_for_euclid_dist")  # [rows, m]
+            nearest = found.masked_fill(found <= _EQUAL * margin, torch.inf).min(1)
+            neighbours.append(nearest.indices)
+            distances.append(nearest.values)
+    near = torch.cat(distances) < margin
+    pairs = latents[near] - latents[torch.cat(neighbours)[near]]  # [near, e]
+    return torch.log(margin / pairs.norm(dim=1)).sum() / len(latents)
 
 
 def _perceptron(sizes: Sequence[int]) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Training an RQ-VAE."""
+"""Training of an RQ-VAE."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from padrec.catalog import InputError
 from padrec.quantization.embedding_datamodule import ItemVectors
 from padrec.quantization.quantizer_module import QuantizerModule
-from padrec.quantization.rq_vae import RQVAE
-from padrec.quantization.separation import separation_loss
+from padrec.quantization.rq_vae import RQVAE, separation_loss
 from padrec.training import TrainableModule, read_checkpoint, stored_hyperparameters
 
 _KIND = "quantizer"
@@ -21,25 +20,24 @@ _RESTART_ITEMS = 4096
 class RQVAEQuantizer(QuantizerModule, TrainableModule):
     """Trains an RQ-VAE on item embeddings: loss = reconstruction + codebook loss + β · commitment loss.
 
-    Codes start from a residual k-means of many latents; those that no item chose for an epoch move onto items. With
-    `separation` above 0 the loss has another part, which pushes apart the items of a batch that lie so close that the
-    codes could hardly tell them from one another, see `separation_loss`.
+    Codes start from a residual k-means of many latents; codes that were not used for an epoch move onto items. With
+    `separation` above 0, the loss also pushes apart items of a batch that the codes could hardly distinguish, see
+    `separation_loss`.
 
     Args:
-        dimension: values in an embedding; linked from the datamodule.
+        dimension: size of an embedding; linked from the datamodule.
         codebook_sizes: codes in each slot.
-        hidden_sizes: of the encoder; the decoder has them in reverse.
-        latent_size: of a code vector.
+        hidden_sizes: hidden layers of the encoder; the decoder has them in reverse.
+        latent_size: size of a code vector.
         commitment: β.
-        separation: weight of the separation loss, beside a reconstruction error on the embeddings' own scale; 0 leaves
-            it out.
-        separation_margin: how far apart items are to be, in units of the quantization error of the batch.
-        sinkhorn_epsilon: of the last slot in training; 0 switches Sinkhorn off.
-        initial_items: items that the first codes are clustered from, a random sample.
+        separation: weight of the separation loss, relative to the reconstruction error of unscaled embeddings.
+        separation_margin: wanted distance between items, in units of the quantization error of the batch.
+        sinkhorn_epsilon: entropy weight for the last slot in training; 0 switches Sinkhorn off.
+        initial_items: items whose latents are clustered for the first codes, a random sample.
         learning_rate: peak learning rate.
-        weight_decay: of the layers' matrices; code vectors are never decayed.
+        weight_decay: decay of the layers' matrices; code vectors are never decayed.
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
-        seed: of the first codes and of dead codes' new places.
+        seed: seed of the first codes and of restarted codes.
 
     Raises:
         InputError: a size or rate out of range.
@@ -74,14 +72,14 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         self._separation_margin = separation_margin
         self._initial_items = initial_items
         self.network = RQVAE(dimension, codebook_sizes, hidden_sizes, latent_size, sinkhorn_epsilon)
-        self._uses = self._nothing_used()
+        self._uses = self._no_uses()
 
     @classmethod
     def load(cls, path: str | Path) -> "RQVAEQuantizer":
         """Read a Lightning checkpoint.
 
         Raises:
-            InputError: nothing is there, or it is not a quantizer.
+            InputError: no such file, or not a checkpoint of a quantizer.
         """
         checkpoint = read_checkpoint(Path(path), _KIND)
         module = cls(dimension=checkpoint["dimension"], **stored_hyperparameters(checkpoint))
@@ -103,16 +101,16 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         return self.network
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the kind, the size of the embeddings and which codes this epoch has used."""
+        """Store the kind, the size of the embeddings and the uses of each code in this epoch."""
         checkpoint["kind"] = _KIND
         checkpoint["dimension"] = self._dimension
         checkpoint["uses"] = [used.cpu() for used in self._uses]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of other embeddings.
+        """Restore the uses of each code.
 
         Raises:
-            InputError: their size differs.
+            InputError: the checkpoint is for embeddings of another size.
         """
         if checkpoint.get("dimension") != self._dimension:
             raise InputError(
@@ -122,17 +120,17 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         self._uses = list(checkpoint["uses"])
 
     def on_train_start(self) -> None:
-        """Cluster the latents, unless the fit resumes."""
+        """Cluster the latents unless the fit resumes."""
         self._uses = [used.to(self.device) for used in self._uses]
         if self.global_step == 0:
             generator = torch.Generator().manual_seed(self._seed)
             self.network.initialise_codebooks(self._sample(self._initial_items, generator), seed=self._seed)
 
     def on_train_epoch_start(self) -> None:
-        """Move codes that the epoch before has not used onto random items.
+        """Move codes that were not used in the last epoch onto random items.
 
-        Not at that epoch's end: a checkpoint of it would hold codes that no step has adapted, and a fit that resumes
-        would move them again.
+        Not at that epoch's end: its checkpoint would hold codes that no step has adapted, and a resumed fit would move
+        them again.
         """
         if any(bool(uses.any()) for uses in self._uses):
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.current_epoch)
@@ -140,10 +138,10 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
             moved = self.network.restart_dead_codes(vectors, self._uses, generator)
             for slot, codes in enumerate(moved):
                 self.log(f"train/restarted_codes/slot_{slot}", float(len(codes)))
-        self._uses = self._nothing_used()
+        self._uses = self._no_uses()
 
     def training_step(self, batch: ItemVectors, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         output = self.network(batch.vectors)
         reconstruction = nn.functional.mse_loss(output.reconstruction, batch.vectors)
         loss: Tensor = reconstruction + output.codebook_loss + self._commitment * output.commitment_loss
@@ -160,9 +158,9 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         return loss
 
     def _sample(self, n_items: int, generator: torch.Generator) -> Tensor:
-        """Embeddings of random items, the same on all processes, `[at most n_items, d]`."""
+        """Embeddings of at most `n_items` random items, the same on all processes."""
         vectors = self.embeddings.vectors
         return vectors[torch.randperm(len(vectors), generator=generator)[:n_items]]
 
-    def _nothing_used(self) -> list[Tensor]:
+    def _no_uses(self) -> list[Tensor]:
         return [torch.zeros(size, dtype=torch.long, device=self.device) for size in self.network.codebook_sizes]

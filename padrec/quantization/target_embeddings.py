@@ -1,75 +1,64 @@
-"""Item embeddings that a target has learnt from sequences, without any text."""
+"""Item embeddings that a target has learnt from sequences, without texts."""
 
-import logging
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from padrec.catalog import Catalog, InputError
-from padrec.data import Reader, Split, leave_one_out
-from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
+from padrec.data import Reader
+from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings, warn_about_zeros
 from padrec.targets import TargetRecommender
 
-_LOG = logging.getLogger(__name__)
 
-
+@dataclass(frozen=True)
 class TargetEmbeddings(EmbeddingSource):
-    """What a target with one code for each item has learnt about the items: a sequence model of co-occurrence.
+    """The rows of items in a target with one code per item, such as SASRec with cross-entropy over the catalog.
 
-    Such a target is SASRec (Kang and McAuley 2018) with cross-entropy over the catalog. It has a row of its embeddings
-    for each item, by which it reads the item, and a row of its head, by which it predicts it; often these are one and
-    the same (`tie_word_embeddings` of its backbone), else they stand side by side in the item's vector. Items that say
-    the same about what comes next, or come next behind the same, get similar rows. Each is scaled to length 1, for its
-    length tells how often rather than where an item occurs.
+    SASRec: Kang and McAuley 2018. Each item has a row in the input embeddings and a row in the head; the vector holds
+    both, or one if they are tied. Rows are scaled to length 1, since their length reflects frequency rather than
+    context. Items that occur in similar contexts get similar rows.
 
-    Only what the target was trained on is in the vectors. Items without training interactions get vectors of zeros,
-    for their rows are still what they were drawn as, and are counted in a warning.
+    The vectors hold only what the target was trained on. Items without training interactions, whose rows were never
+    trained, get vectors of zeros; a warning counts them.
 
     Args:
-        reader: of the data that the target was trained on, with one code for each item.
+        reader: reads the data that the target was trained on, with one code per item.
         target: checkpoint or folder of the target.
+
+    Raises:
+        InputError: from `embed`, several codes per item, no target, or one of another catalog; or see the reader.
     """
 
-    def __init__(self, reader: Reader, target: str) -> None:
-        self._reader = reader
-        self._target = target
+    reader: Reader
+    target: str
 
     def embed(self) -> ItemEmbeddings:
-        """See `EmbeddingSource`.
-
-        Raises:
-            InputError: wrong data (see the reader), several codes for an item, no target, or one of another catalog.
-        """
-        dataset = self._reader.read()
-        catalog, found = dataset.catalog, dataset.interactions
+        """See `EmbeddingSource`."""
+        dataset = self.reader.read()
+        catalog = dataset.catalog
         vectors = self._rows(catalog)
-        split = found if isinstance(found, Split) else leave_one_out(found, "drop")
+        split = dataset.split("drop")
         unseen = torch.bincount(split.train.items, minlength=catalog.n_items) == 0
-        if bool(unseen.any()):
-            _LOG.warning(
-                "%s: %d of %d items get vectors of zeros, for they have no training interactions",
-                split.source, int(unseen.sum()), catalog.n_items,
-            )  # fmt: skip
         vectors = vectors.masked_fill(unseen[:, None], 0)
-        return ItemEmbeddings(catalog.keys, vectors, catalog.texts, f"embeddings of {self._target}")
+        warn_about_zeros(vectors, split.source)
+        return ItemEmbeddings(catalog.keys, vectors, catalog.texts, f"embeddings of {self.target}")
 
     def _rows(self, catalog: Catalog) -> Tensor:
-        """The items' rows of the embeddings and of a head of its own, `[n, d]` or `[n, 2 d]`."""
+        """The items' rows of the embeddings and, if it is not tied, the head: `[n, d]` or `[n, 2 d]`."""
         if catalog.n_slots != 1:
-            raise InputError(
-                f"{catalog.source}: {catalog.n_slots} codes for an item, expected one: of several an item has no row "
-                "of its own"
-            )
-        target = TargetRecommender.load(self._target)
+            raise InputError(f"{catalog.source}: {catalog.n_slots} codes for an item, expected one")
+        target = TargetRecommender.load(self.target)
         sizes = target.vocabulary.codebook_sizes
         if sizes != catalog.codebook_sizes:
             raise InputError(
-                f"{self._target}: trained with {list(sizes)} codes, expected a target of {catalog.source} with "
+                f"{self.target}: trained with {list(sizes)} codes, expected a target of {catalog.source} with "
                 f"{list(catalog.codebook_sizes)}"
             )
         embeddings: Any = target.backbone.get_input_embeddings()
         head: Any = target.backbone.get_output_embeddings()
         tables = [embeddings.weight] if head.weight is embeddings.weight else [embeddings.weight, head.weight]
         tokens = target.vocabulary.encode(catalog.codes)[:, 0]
-        return torch.cat([torch.nn.functional.normalize(table.detach()[tokens]) for table in tables], dim=1)
+        return torch.cat([normalize(table.detach()[tokens]) for table in tables], dim=1)

@@ -1,7 +1,9 @@
 """Item embeddings from texts, by a transformers encoder."""
 
+import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,88 +18,72 @@ from padrec.quantization.item_texts import TextReader
 _HASHED_BYTES = 1 << 20
 
 
+@dataclass(frozen=True)
 class TextEmbeddings(EmbeddingSource):
-    """Embeds items by the mean of their text's last hidden states.
+    """Embeds each item as the mean of the last hidden states of its text.
 
-    Vectors are written to the cache as they are computed: an interrupted run goes on behind them, and a later one with
-    the same texts, encoder and length only reads them.
+    Vectors are cached as they are computed: an interrupted run resumes, and a later run with the same texts, encoder
+    and length only reads them.
 
     Args:
         texts: reads the texts; in a config a `class_path` with `init_args`.
         encoder: folder or hub name of a transformers model with its tokenizer.
         cache: folder that keeps the vectors.
-        revision: of a hub model.
-        prompt: put before every text; some encoders are trained with one.
-        max_tokens: where texts are cut off.
+        revision: revision of a hub model.
+        prompt: text put before every item's text; some encoders are trained with one.
+        max_tokens: length at which texts are cut.
         batch_size: texts encoded at a time.
-        part_size: texts in a file of the cache; at most so many are computed again after an interruption.
-        device: that computes; None takes a GPU where there is one.
+        part_size: texts in a file of the cache, the most that an interruption loses.
+        device: device that computes; None takes a GPU if there is one.
 
     Raises:
-        InputError: a size below one.
+        InputError: a size below one; from `embed`, unreadable texts, no encoder, or a cache of other vectors.
     """
 
-    def __init__(
-        self,
-        texts: TextReader,
-        encoder: str,
-        cache: str,
-        revision: str = "main",
-        prompt: str = "",
-        max_tokens: int = 256,
-        batch_size: int = 64,
-        part_size: int = 4096,
-        device: str | None = None,
-    ) -> None:
-        if min(max_tokens, batch_size, part_size) < 1:
-            raise InputError(
-                f"max_tokens {max_tokens}, batch_size {batch_size}, part_size {part_size}: expected at least 1 each"
-            )
-        self._texts = texts
-        self._encoder = encoder
-        self._cache = Path(cache)
-        self._revision = revision
-        self._prompt = prompt
-        self._max_tokens = max_tokens
-        self._batch_size = batch_size
-        self._part_size = part_size
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    texts: TextReader
+    encoder: str
+    cache: str
+    revision: str = "main"
+    prompt: str = ""
+    max_tokens: int = 256
+    batch_size: int = 64
+    part_size: int = 4096
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {"max_tokens": self.max_tokens, "batch_size": self.batch_size, "part_size": self.part_size}
+        if min(sizes.values()) < 1:
+            raise InputError(f"{sizes}: expected at least 1 each")
 
     def embed(self) -> ItemEmbeddings:
-        """See `EmbeddingSource`.
-
-        Raises:
-            InputError: the texts cannot be read, there is no such encoder, or the cache holds other vectors.
-        """
-        items = self._texts.read()
-        texts = [self._prompt + text for text in items.texts]
-        cache = EmbeddingCache(self._cache, len(texts), self._part_size, self._made_of(texts))
-        missing = cache.missing_parts()
-        if missing:
-            model, tokenizer = load_encoder(self._encoder, self._revision)
-            model.to(device=self._device)  # type: ignore[call-arg]  # transformers wraps `to` without its types
-        for part in missing:
-            rows = cache.rows(part)
-            cache.write(part, encode_texts(texts[rows], model, tokenizer, self._max_tokens, self._batch_size))
-        return ItemEmbeddings(items.keys, cache.read(), items.titles, f"{items.source} by {self._encoder}")
-
-    def _made_of(self, texts: Sequence[str]) -> dict[str, str | int]:
-        digest = hashlib.sha256("\0".join(texts).encode())
-        return {
-            "encoder": self._encoder,
-            "encoder_version": _encoder_version(Path(self._encoder), self._revision),
-            "max_tokens": self._max_tokens,
+        """See `EmbeddingSource`."""
+        items = self.texts.read()
+        texts = [self.prompt + text for text in items.texts]
+        made_of: dict[str, str | int] = {
+            "encoder": self.encoder,
+            "encoder_version": _encoder_version(Path(self.encoder), self.revision),
+            "max_tokens": self.max_tokens,
             "texts": len(texts),
-            "texts_sha256": digest.hexdigest(),
+            "texts_sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
         }
+        cache = EmbeddingCache(Path(self.cache), len(texts), self.part_size, made_of)
+        encoder = functools.cache(self._load_encoder)
+        vectors = cache.vectors(lambda rows: encode_texts(texts[rows], *encoder(), self.max_tokens, self.batch_size))
+        return ItemEmbeddings(items.keys, vectors, items.titles, f"{items.source} by {self.encoder}")
+
+    def _load_encoder(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        model, tokenizer = load_encoder(self.encoder, self.revision)
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(device=device)  # type: ignore[call-arg]  # transformers wraps `to` without its types
+        return model, tokenizer
 
 
 def load_encoder(name: str, revision: str = "main") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A transformers model without a head, in evaluation mode, and its tokenizer.
+    """Load a transformers model without a head, in evaluation mode, and its tokenizer.
 
     Args:
         name: folder or hub name.
-        revision: of a hub model.
+        revision: revision of a hub model.
 
     Raises:
         InputError: transformers cannot load one of them.
@@ -120,20 +106,20 @@ def encode_texts(
     max_tokens: int = 256,
     batch_size: int = 64,
 ) -> Tensor:
-    """The mean of each text's last hidden states, padding left out.
+    """Return the mean of each text's last hidden states without padding, float32 `[n, hidden size]` on the CPU.
 
     Args:
         texts: n texts.
         model: see `load_encoder`.
-        tokenizer: of the model.
-        max_tokens: where texts are cut off.
+        tokenizer: the model's tokenizer.
+        max_tokens: length at which texts are cut.
         batch_size: texts encoded at a time.
-
-    Returns:
-        float32 `[n, hidden size]`, on the CPU.
     """
     vectors = torch.empty(len(texts), model.config.hidden_size)
-    for rows in _alike_in_length(texts, batch_size):
+    # Batches of similar length need little padding.
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
         batch = tokenizer(
             [texts[row] for row in rows], padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
         ).to(model.device)
@@ -143,28 +129,13 @@ def encode_texts(
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens that are no padding.
-
-    Args:
-        states: `[B, T, d]`.
-        mask: 1 for a token, 0 for padding, `[B, T]`.
-
-    Returns:
-        `[B, d]`; zeros for a row without tokens.
-    """
+    """Return the mean of states `[B, T, d]` where the mask `[B, T]` is 1, `[B, d]`; zeros for a row without tokens."""
     weights = mask[..., None].to(states.dtype)  # [B, T, 1]
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def _alike_in_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
-    """Row numbers in batches of similar length, which need little padding."""
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
-
-
 def _encoder_version(folder: Path, revision: str) -> str:
-    """What changes when the encoder does: of a folder a hash of its files' ends and sizes, else the revision."""
+    """A hash of the sizes and last bytes of the encoder's files in a folder; else the revision."""
     if not folder.is_dir():
         return revision
     digest = hashlib.sha256()

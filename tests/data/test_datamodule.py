@@ -204,7 +204,7 @@ def test_prompts_of_new_users() -> None:
             {"predict_split": "train", "predict_prompts": "users.jsonl"},
             "predict_prompts is 'users.jsonl' and predict_split 'train', expected one of them",
         ),
-        ({"training_rows": []}, "training_rows is empty, expected something to train on"),
+        ({"training_rows": []}, "training_rows is empty, expected a source of rows"),
         ({"predict_prompts": "absent.jsonl"}, r"absent\.jsonl: no such file"),
         ({"codebook_sizes": [3]}, "codebook_sizes has 1 slots, expected 2 as in catalog"),
         ({"codebook_sizes": [3, 2]}, "catalog: item 'i2' has code 2 in slot 1, expected 0 … 1"),

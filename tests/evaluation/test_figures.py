@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from padrec.evaluation.arm_result import ArmResult
+from padrec.evaluation.arm_metrics import ArmResult
 from padrec.evaluation.figures import acceptance_by_slot_and_depth, accepted_lengths, arm_styles, comparison_figures
 from tests.evaluation.toy_comparison import toy_result, toy_results
 

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 
 from padrec.catalog import InputError
 from padrec.data import PromptBatch, SemanticIDDataModule
-from padrec.data.generated_lists import read_generated_lists
+from padrec.data.training_rows import read_generated_lists
 from padrec.decoding import Recommendations
 from padrec.evaluation.recommendation_writer import RecommendationWriter, recommendation_rows
 from tests.data.toy_data import ToyReader, toy_catalog

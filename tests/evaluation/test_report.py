@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from padrec.catalog import InputError
-from padrec.evaluation.report import check_writable, device_name, escape_markdown, software_versions
+from padrec.evaluation.report import check_writable, escape_markdown, software_versions
 from tests.evaluation.toy_comparison import toy_metrics, toy_report
 
 SETTINGS = ["dataset", "users", "list_length", "batch_size", "temperature", "constraint", "precision", "device"]
@@ -156,12 +155,9 @@ def test_scalars_name_arm_and_metric() -> None:
     assert not any("acceptance_by" in tag or "ci95" in tag for tag in scalars)
 
 
-def test_versions_and_device_say_what_ran() -> None:
+def test_versions_say_what_ran() -> None:
     assert set(software_versions()) >= {"padrec", "torch", "lightning", "transformers", "torchmetrics", "python"}
     assert all(software_versions().values())
-    threads = torch.get_num_threads()
-    assert f"({threads} thread" in device_name(torch.device("cpu"))
-    assert device_name(torch.device("meta")) == "meta"
 
 
 def test_a_checkout_that_was_never_installed_has_versions_too(monkeypatch: pytest.MonkeyPatch) -> None:

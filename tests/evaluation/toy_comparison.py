@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from padrec.evaluation.arm_result import ArmResult
+from padrec.evaluation.arm_metrics import ArmResult
 from padrec.evaluation.report import Report
 
 N_SLOT_STATES = 5  # three slots, the separator, other tokens

@@ -91,5 +91,5 @@ def test_too_many_dimensions_are_refused() -> None:
 
 @pytest.mark.parametrize("arguments", [{"dimension": 0}, {"window": 0}, {"shift": 0.0}, {"smoothing": 0.0}])
 def test_arguments_out_of_range_are_refused(arguments: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="expected at least one dimension and place"):
+    with pytest.raises(InputError, match="expected a dimension and a window of at least 1"):
         BehaviourEmbeddings(ToyReader(), **arguments)  # type: ignore[arg-type]  # wrong on purpose

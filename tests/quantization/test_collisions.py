@@ -122,7 +122,7 @@ def test_too_many_items_are_refused() -> None:
     with pytest.raises(InputError, match=r"^3 items for 2 semantic IDs of one slot: add slots$"):
         reassign_collisions(one_slot.encode(numbered(3)), numbered(3), one_slot)
     three_slots = TableQuantizer(torch.zeros(5, 3), torch.zeros(5, 2), torch.zeros(5, 2))
-    with pytest.raises(InputError, match=r"^5 items share the first codes \[0\], for 4 semantic IDs behind them"):
+    with pytest.raises(InputError, match=r"^5 items share the first codes \[0\], which have only 4 semantic IDs"):
         reassign_collisions(three_slots.encode(numbered(5)), numbered(5), three_slots)
 
 

@@ -198,7 +198,7 @@ def fails(capsys: pytest.CaptureFixture[str], stage: str, arguments: str) -> str
 def test_nothing_is_overwritten(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (runs / "shop").mkdir()
     message = fails(capsys, "predict", _K_MEANS)
-    assert message.startswith(f"padrec: error: {runs / 'shop'}: there already, expected no such folder")
+    assert message.startswith(f"padrec: error: {runs / 'shop'}: already exists: move it away")
     assert list((runs / "shop").iterdir()) == []
 
 
@@ -221,7 +221,7 @@ def test_part_of_the_items_makes_no_catalog(runs: Path, capsys: pytest.CaptureFi
 
 def test_too_few_semantic_ids_leave_nothing_behind(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = fails(capsys, "predict", "--model=padrec.ResidualKMeansQuantizer --model.init_args.codebook_sizes=[9,9]")
-    assert "90 items share the first codes [], for 81 semantic IDs behind them" in message
+    assert "90 items share the first codes [], which have only 81 semantic IDs" in message
     assert not (runs / "shop").exists()
 
 

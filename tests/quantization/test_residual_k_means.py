@@ -89,12 +89,12 @@ def test_distances_to_all_codes_are_never_in_memory_for_all_items(monkeypatch: p
 
 
 def test_an_unfitted_quantizer_says_so() -> None:
-    with pytest.raises(InputError, match=r"no codebooks yet: call `fit` before$"):
+    with pytest.raises(InputError, match=r"no codebooks: call `fit` first$"):
         ResidualKMeans((2,)).encode(normal(3))
 
 
 def test_vectors_of_another_size_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^vectors of shape \[3, 2\], expected \[items, 3\], as those of the fit$"):
+    with pytest.raises(InputError, match=r"^vectors of shape \[3, 2\], expected \[items, 3\] as in the fit$"):
         ResidualKMeans((2,)).fit(normal(5)).encode(normal(3, d=2))
     with pytest.raises(InputError, match=r"expected \[items, dimensions\], neither 0$"):
         ResidualKMeans((2,)).fit(normal(0))

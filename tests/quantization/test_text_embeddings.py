@@ -115,7 +115,7 @@ def test_a_folder_of_other_files_is_no_cache(items: Path, encoder: Path) -> None
 def test_a_damaged_part_is_named(items: Path, encoder: Path) -> None:
     source(items, encoder).embed()
     (items.parent / "cache" / "part-00001.safetensors").write_text("text")
-    with pytest.raises(InputError, match=r"part-00001.safetensors: damaged .* remove it to compute it anew$"):
+    with pytest.raises(InputError, match=r"part-00001.safetensors: damaged .* remove it to recompute it$"):
         source(items, encoder).embed()
 
 

@@ -1,42 +1,41 @@
 """The folder format of AtSpeed, split by time."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from padrec.catalog import Catalog, InputError
+from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers.only_file import only_file
 from padrec.data.readers.reader import Dataset, Reader
-from padrec.data.readers.semantic_id_index import read_index
-from padrec.data.splits import Split
+from padrec.data.readers.semantic_id_index import only_file, read_index
 from padrec.data.text_file import read_text
 
 _PARTS = ("train", "valid", "test")
 _ROW = "user item item …"
 
 
+@dataclass(frozen=True)
 class AtSpeedReader(Reader):
     """Reads an index `*.json` and `sequential_train.txt`, `sequential_valid.txt`, `sequential_test.txt`.
 
-    The index counts items from 0, the rows `user item item …` count users and items from 1; row item `i` is index
-    item `i - 1`. Item keys are the index's own strings, user keys those of the rows. The three files list the same
-    users; a user may have no items in a file.
+    The index numbers items from 0, the rows `user item item …` number users and items from 1: row item `i` is index
+    item `i - 1`. Item keys are the index's strings, user keys those of the rows. The three files have the same users; a
+    user may have no items in a file.
 
     Args:
         folder: the folder with the four files.
+
+    Raises:
+        InputError: from `read`, users that differ between the files, or see `Reader`.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
+    folder: str
 
     def read(self) -> Dataset:
-        """Read and check the files.
-
-        Raises:
-            InputError: a file is missing or malformed, an item has no ID, IDs are ragged, a user is in one file and
-                not in another or has no items at all, or a row's item is not in the index.
-        """
-        catalog = read_index(only_file(self.folder, "*.json"))
-        paths = [self.folder / f"sequential_{part}.txt" for part in _PARTS]
+        """See `Reader`."""
+        folder = Path(self.folder)
+        catalog = read_index(only_file(folder, "*.json"))
+        paths = [folder / f"sequential_{part}.txt" for part in _PARTS]
         parts = [_read_rows(path, catalog) for path in paths]
         users = tuple(parts[0])
         for path, part in zip(paths, parts, strict=True):
@@ -44,8 +43,7 @@ class AtSpeedReader(Reader):
                 has, lacks = (paths[0], path) if missing in parts[0] else (path, paths[0])
                 raise InputError(f"{lacks}: no row for user {missing!r} of {has.name}, expected the same users in both")
         train, validation, test = (ItemSequences.from_lists([part[user] for user in users]) for part in parts)
-        split = Split(users, train, validation, test, source=str(self.folder))
-        return Dataset(self.folder.resolve().name, catalog, split)
+        return Dataset(folder.resolve().name, catalog, Split(users, train, validation, test, source=str(folder)))
 
 
 def _read_rows(path: Path, catalog: Catalog) -> dict[str, list[int]]:

@@ -1,46 +1,36 @@
 """The folder format of LC-Rec, which LETTER and others share."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from padrec.catalog import Catalog, InputError
 from padrec.data.interactions import Interactions
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.json_file import read_json_object
-from padrec.data.readers.item_titles import read_titles
-from padrec.data.readers.only_file import only_file
 from padrec.data.readers.reader import Dataset, Reader
-from padrec.data.readers.semantic_id_index import read_index
+from padrec.data.readers.semantic_id_index import read_index_and_titles
 
 
+@dataclass(frozen=True)
 class LCRecReader(Reader):
-    """Reads `<name>.index.json`, `<name>.inter.json` and, where there is one, `<name>.item.json`.
+    """Reads `<name>.index.json`, `<name>.inter.json` and, if it exists, `<name>.item.json`.
 
-    The index maps an item to its code strings (`["<a_183>", "<b_70>", …]`), the interactions map a user to the list
-    of the user's items in time order, the items map an item to an object with a `title`. The format has no split.
+    The index maps an item to its code strings (`["<a_183>", "<b_70>", …]`), the interactions map a user to a list of
+    items in time order, the items map an item to an object with a `title`. The format has no split.
 
     Args:
         folder: the folder with the files.
-        name: the data set's name; None takes it from the only `*.index.json` in the folder.
+        name: name of the data set; None takes it from the only `*.index.json` in the folder.
     """
 
-    def __init__(self, folder: str, name: str | None = None) -> None:
-        self.folder = Path(folder)
-        self.name = name
+    folder: str
+    name: str | None = None
 
     def read(self) -> Dataset:
-        """Read and check the files.
-
-        Raises:
-            InputError: a file is missing or malformed, an item has no ID, IDs are ragged, a user is empty, or an
-                interaction's item is not in the index.
-        """
-        name = self.name
-        if name is None:
-            name = only_file(self.folder, "*.index.json").name.removesuffix(".index.json")
-        items = self.folder / f"{name}.item.json"
-        catalog = read_index(self.folder / f"{name}.index.json", read_titles(items) if items.exists() else None)
-        interactions = _read_interactions(self.folder / f"{name}.inter.json", catalog)
-        return Dataset(name, catalog, interactions)
+        """See `Reader`."""
+        folder = Path(self.folder)
+        name, catalog = read_index_and_titles(folder, self.name)
+        return Dataset(name, catalog, _read_interactions(folder / f"{name}.inter.json", catalog))
 
 
 def _read_interactions(path: Path, catalog: Catalog) -> Interactions:

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from padrec.catalog import Catalog, InputError
+from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers.item_titles import read_titles
-from padrec.data.readers.only_file import only_file
 from padrec.data.readers.reader import Dataset, Reader
-from padrec.data.readers.semantic_id_index import read_index
-from padrec.data.splits import Split
+from padrec.data.readers.semantic_id_index import read_index_and_titles
 from padrec.data.text_file import read_text
 
 _PARTS = ("train", "valid", "test")
@@ -21,50 +19,45 @@ _COLUMNS = ("user_id", "history_item_id", "item_id", "item_sid")
 _LONGEST_HISTORY = 10
 
 
+@dataclass(frozen=True)
 class MiniOneRecReader(Reader):
-    """Reads `<name>.index.json`, `valid.csv`, `test.csv` and, where they are, `<name>.item.json` and `train.csv`.
+    """Reads `<name>.index.json`, `valid.csv`, `test.csv` and, if they exist, `<name>.item.json` and `train.csv`.
 
-    A row of a CSV file says which item followed on a history of at most ten items. A user's rows continue each other,
-    from `train.csv` over `valid.csv` to `test.csv`, so they are put together again: the user's validation items are
-    the next items of the rows in `valid.csv`, and so on; the first row's history is what the user did before, and
-    trains. Ground truth may therefore be several items, where MiniOneRec itself predicts them one by one.
+    A row of a CSV file holds a history of at most ten items and the next item. The rows of a user, from `train.csv`
+    through `test.csv`, continue each other and are joined: the validation items are the next items of the rows in
+    `valid.csv`, and so on; the history of the first row is training data. So the ground truth may be several items,
+    which MiniOneRec itself predicts one by one.
 
-    Without `train.csv` the training items are only the last ten at most that the first history shows. That is what
-    evaluation needs; to train a target it is a small part of the training data, and reading such a folder warns.
+    Without `train.csv`, the training items are only those of each first history: enough to evaluate, but few to train a
+    target on. A warning says so.
 
     Args:
         folder: the folder with the files.
+
+    Raises:
+        InputError: from `read`, a row that does not continue its user's previous rows, or see `Reader`.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
+    folder: str
 
     def read(self) -> Dataset:
-        """Read and check the files.
-
-        Raises:
-            InputError: a file is missing or malformed, IDs are ragged, a row's item is not in the index or has another
-                semantic ID there, or a row does not continue its user's rows before it.
-        """
-        index = only_file(self.folder, "*.index.json")
-        name = index.name.removesuffix(".index.json")
-        items = self.folder / f"{name}.item.json"
-        catalog = read_index(index, read_titles(items) if items.exists() else None)
+        """See `Reader`."""
+        folder = Path(self.folder)
+        name, catalog = read_index_and_titles(folder)
         users: dict[str, _User] = {}
-        for part in self._parts():
-            _read_rows(self.folder / f"{part}.csv", part, catalog, users)
+        for part in self._parts(folder):
+            _read_rows(folder / f"{part}.csv", part, catalog, users)
         train, validation, test = (
             ItemSequences.from_lists([user.items[part] for user in users.values()]) for part in _PARTS
         )
-        split = Split(tuple(users), train, validation, test, source=str(self.folder))
-        return Dataset(name, catalog, split)
+        return Dataset(name, catalog, Split(tuple(users), train, validation, test, source=str(folder)))
 
-    def _parts(self) -> tuple[str, ...]:
-        if (self.folder / "train.csv").exists():
+    def _parts(self, folder: Path) -> tuple[str, ...]:
+        if (folder / "train.csv").exists():
             return _PARTS
         warnings.warn(
-            f"{self.folder}: no train.csv, so it has the splits valid and test only; training sequences are the at "
-            f"most {_LONGEST_HISTORY} items that the first history of each user in them shows",
+            f"{folder}: no train.csv, only the splits valid and test; training sequences are the at most "
+            f"{_LONGEST_HISTORY} items in the first history of each user",
             stacklevel=3,
         )
         return _PARTS[1:]
@@ -77,7 +70,7 @@ class _User:
     items: dict[str, list[int]] = field(default_factory=lambda: {part: [] for part in _PARTS})
 
     def recent(self) -> list[int]:
-        """What a history can show."""
+        """The items that a history can hold."""
         return [item for part in _PARTS for item in self.items[part]][-_LONGEST_HISTORY:]
 
 

@@ -1,6 +1,7 @@
-"""What `padrec prepare` leaves, with semantic IDs from a catalog folder."""
+"""Folders that `padrec prepare` wrote, with semantic IDs from a catalog folder."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,97 +13,89 @@ from numpy.typing import NDArray
 
 from padrec.catalog import Catalog, InputError
 from padrec.catalog.catalog_folder import ITEMS_FILE
+from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.preparation.prepared_folder import PreparedFolder
 from padrec.data.preparation.split_rule import PARTS
-from padrec.data.readers.only_file import only_file
 from padrec.data.readers.reader import Dataset, Reader
-from padrec.data.readers.semantic_id_index import read_index
-from padrec.data.splits import Split
+from padrec.data.readers.semantic_id_index import only_file, read_index
 
 
+@dataclass(frozen=True)
 class PreparedReader(Reader):
     """Reads a prepared folder, and the items' semantic IDs from a catalog folder.
 
     The catalog folder holds one `*index.json`, which maps an item's key to its code strings
-    (`["<a_183>", "<b_70>", …]`). It may have items that nobody interacted with; they can be recommended too. Titles
-    are those of the prepared folder, of other items those that `SemanticIDWriter` wrote. The split is the one that was
-    prepared.
+    (`["<a_183>", "<b_70>", …]`). Its items without interactions can be recommended too. Titles come from the prepared
+    folder, or from what `SemanticIDWriter` wrote for other items. The split is the prepared one.
 
     Args:
         folder: the prepared folder.
-        catalog: the folder with the semantic IDs; None, as long as there are none, gives every item a code of its own
-            in one slot.
+        catalog: the folder with the semantic IDs; None gives every item a code of its own in one slot, until there are
+            semantic IDs.
     """
 
-    def __init__(self, folder: str, catalog: str | None) -> None:
-        self.folder = PreparedFolder(Path(folder))
-        self.catalog = None if catalog is None else Path(catalog)
+    folder: str
+    catalog: str | None
 
     def read(self) -> Dataset:
-        """Read and check the files.
-
-        Raises:
-            InputError: a file is missing or wrong, the prepared files do not belong together, or an item that occurs
-                in an interaction has no semantic ID.
-        """
-        counts = self.folder.read_summary()["counts"]
-        items = _read_parquet(self.folder.items, ["item", "title"], counts["items"])
-        users = _read_parquet(self.folder.users, ["user"], counts["users"])
-        interactions = _read_parquet(self.folder.interactions, ["user", "item", "split"], counts["interactions"])
-        keys = items["item"].to_pylist()
-        catalog = self._read_catalog(keys, items["title"].to_pylist())
-        rows = self._catalog_rows(keys, catalog)
-        split = self._split(interactions, users["user"].to_pylist(), rows)
-        return Dataset(self.folder.path.resolve().name, catalog, split)
-
-    def _read_catalog(self, keys: Sequence[str], titles: Sequence[str]) -> Catalog:
+        """See `Reader`."""
+        folder = PreparedFolder(Path(self.folder))
+        counts = folder.read_summary()["counts"]
+        items = read_prepared_table(folder.items, ["item", "title"], counts["items"])
+        users = read_prepared_table(folder.users, ["user"], counts["users"])
+        interactions = read_prepared_table(folder.interactions, ["user", "item", "split"], counts["interactions"])
+        keys, titles = items["item"].to_pylist(), items["title"].to_pylist()
         if self.catalog is None:
-            return Catalog(torch.arange(len(keys))[:, None], keys, titles, source=str(self.folder.items))
-        index = only_file(self.catalog, "*index.json")
-        return read_index(index, _saved_titles(self.catalog) | dict(zip(keys, titles, strict=True)))
-
-    def _catalog_rows(self, keys: Sequence[str], catalog: Catalog) -> NDArray[np.int64]:
-        """The catalog row of each prepared item, int64 `[n_items]`."""
+            catalog = Catalog(torch.arange(len(keys))[:, None], keys, titles, source=str(folder.items))
+        else:
+            saved = _saved_titles(Path(self.catalog))
+            index = only_file(Path(self.catalog), "*index.json")
+            catalog = read_index(index, saved | dict(zip(keys, titles, strict=True)))
         try:
-            return np.array([catalog.index(key) for key in keys], dtype=np.int64)
+            rows = np.array([catalog.index(key) for key in keys], dtype=np.int64)
         except InputError as error:
-            raise InputError(f"{self.folder.items}: {error}, expected a semantic ID for every prepared item") from None
+            raise InputError(f"{folder.items}: {error}, expected a semantic ID for every prepared item") from None
+        split = _split(folder, interactions, users["user"].to_pylist(), rows)
+        return Dataset(folder.path.resolve().name, catalog, split)
 
-    def _split(self, table: pa.Table, user_keys: Sequence[str], catalog_rows: NDArray[np.int64]) -> Split:
-        users, items = (table[name].to_numpy() for name in ("user", "item"))
-        for name, values, count in (("user", users, len(user_keys)), ("item", items, len(catalog_rows))):
-            if values.min() < 0 or values.max() >= count:
-                raise InputError(
-                    f"{self.folder.interactions}: {name} rows {values.min()} … {values.max()}, expected 0 … {count - 1}"
-                )
-        if (np.diff(users) < 0).any():
-            raise InputError(f"{self.folder.interactions}: users are not in ascending order, expected it as written")
-        dealt = table["split"].cast(pa.string())
-        parts: list[ItemSequences] = []
-        for name in PARTS:
-            inside = pc.equal(dealt, name).to_numpy()
-            lengths = torch.from_numpy(np.bincount(users[inside], minlength=len(user_keys)))
-            offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-            parts.append(ItemSequences(torch.from_numpy(catalog_rows[items[inside]]), offsets))
-        if (dealt_rows := sum(len(part.items) for part in parts)) != len(table):
-            raise InputError(
-                f"{self.folder.interactions}: {len(table) - dealt_rows} rows with another split, "
-                f"expected one of {', '.join(PARTS)}"
-            )
-        train, validation, test = parts
-        return Split(tuple(user_keys), train, validation, test, source=str(self.folder.path))
+
+def _split(folder: PreparedFolder, table: pa.Table, user_keys: Sequence[str], catalog_rows: NDArray[np.int64]) -> Split:
+    """The parts of the interactions; `catalog_rows` are the items' rows in the catalog, int64 `[n_items]`."""
+    path = folder.interactions
+    users, items = (table[name].to_numpy() for name in ("user", "item"))
+    for name, values, count in (("user", users, len(user_keys)), ("item", items, len(catalog_rows))):
+        if values.min() < 0 or values.max() >= count:
+            raise InputError(f"{path}: {name} rows {values.min()} … {values.max()}, expected 0 … {count - 1}")
+    if (np.diff(users) < 0).any():
+        raise InputError(f"{path}: users are not in ascending order, expected it as written")
+    part_of = table["split"].cast(pa.string())
+    parts: list[ItemSequences] = []
+    for name in PARTS:
+        inside = pc.equal(part_of, name).to_numpy()
+        lengths = torch.from_numpy(np.bincount(users[inside], minlength=len(user_keys)))
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        parts.append(ItemSequences(torch.from_numpy(catalog_rows[items[inside]]), offsets))
+    if others := len(table) - sum(len(part.items) for part in parts):
+        raise InputError(f"{path}: {others} rows with another split, expected one of {', '.join(PARTS)}")
+    train, validation, test = parts
+    return Split(tuple(user_keys), train, validation, test, source=str(folder.path))
 
 
 def _saved_titles(folder: Path) -> dict[str, str]:
-    """Titles by item key in a folder that `Catalog.save` wrote; no other folder has any."""
+    """Titles by item key, if `Catalog.save` wrote the folder."""
     if not (folder / ITEMS_FILE).is_file():
         return {}
     saved = Catalog.load(folder)
     return {} if saved.texts is None else dict(zip(saved.keys, saved.texts, strict=True))
 
 
-def _read_parquet(path: Path, columns: list[str], n_rows: int) -> pa.Table:
+def read_prepared_table(path: Path, columns: list[str], n_rows: int) -> pa.Table:
+    """Read columns of a prepared Parquet file.
+
+    Raises:
+        InputError: the file is missing, damaged, or has other columns or another number of rows.
+    """
     try:
         table = pq.read_table(path, columns=columns)
     except FileNotFoundError:

@@ -1,25 +1,25 @@
-"""What a reader gives to the datamodule."""
+"""The interface of readers, and the data they return."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from padrec.catalog import Catalog, InputError
-from padrec.data.interactions import Interactions
-from padrec.data.splits import Split
+from padrec.data.interactions import Interactions, Split, leave_one_out
 
 
 class Reader(Protocol):
     """Reads one on-disk format.
 
-    A reader is a class of its own in a file of its own, with primitives as constructor arguments, so that a config
-    can name it by `class_path`. Naming this protocol as its parent class makes the class name alone enough there.
+    Each reader is a class in a file of its own, with primitives as constructor arguments, so that a config can name it
+    by `class_path`. With this protocol as its base class, the class name alone is enough.
     """
 
     def read(self) -> "Dataset":
         """Read and check everything.
 
         Raises:
-            InputError: a file is missing or wrong; names the file, the key and what was expected.
+            InputError: a file is missing or malformed, semantic IDs differ in length, a user has no items, or an item
+                no semantic ID; names the file, the key and what was expected.
         """
         ...
 
@@ -29,9 +29,9 @@ class Dataset:
     """A catalog and the interactions of its users.
 
     Attributes:
-        name: what reports call the data.
+        name: name of the data in reports.
         catalog: the items.
-        interactions: whole sequences, which the datamodule splits by leave-one-out, or the format's own split.
+        interactions: whole sequences, or the format's own split.
 
     Raises:
         InputError: an item index outside the catalog.
@@ -54,7 +54,7 @@ class Dataset:
                     f"expected 0 … {self.catalog.n_items - 1}"
                 )
 
-    @property
-    def users(self) -> tuple[str, ...]:
-        """The users' own keys, `[n_users]`."""
-        return self.interactions.user_keys
+    def split(self, short_users: Literal["error", "drop"] = "error") -> Split:
+        """Return the format's own split, or else that of `leave_one_out`."""
+        found = self.interactions
+        return found if isinstance(found, Split) else leave_one_out(found, short_users)

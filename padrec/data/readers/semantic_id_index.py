@@ -1,4 +1,4 @@
-"""Index files: a JSON object item -> code strings, as the LC-Rec and AtSpeed repositories write them."""
+"""Index files, which map items to code strings, and the item files beside them, as LC-Rec and its relatives use."""
 
 import json
 import re
@@ -11,20 +11,20 @@ import torch
 from padrec.catalog import Catalog, InputError
 from padrec.data.json_file import read_json_object
 
-# Nine digits hold every code that fits in 32 bits and is no typing error.
+# Nine digits hold every code that fits into 32 bits.
 _CODE = re.compile(r"<([a-z])_(\d{1,9})>")
 
 
 def read_index(path: Path, titles: Mapping[str, str] | None = None) -> Catalog:
-    """Read the catalog: `{"item": ["<a_183>", "<b_70>", …], …}`, the letter naming the slot.
+    """Read a catalog from `{"item": ["<a_183>", "<b_70>", …], …}`, where the letter names the slot.
 
     Args:
         path: the index file.
-        titles: item key to title, where the format has them; an item without one gets an empty text.
+        titles: titles by item key, if the format has them; other items get an empty text.
 
     Raises:
         InputError: the file is missing or malformed, an item has no ID, IDs differ in length, or a code string is
-            wrong or stands in the wrong slot.
+            wrong or in the wrong slot.
     """
     index = read_json_object(path, 'item -> code strings like "<a_183>"')
     codes = [_codes(path, item, value) for item, value in index.items()]
@@ -39,14 +39,40 @@ def read_index(path: Path, titles: Mapping[str, str] | None = None) -> Catalog:
     return Catalog(torch.tensor(codes, dtype=torch.int32), tuple(index), texts, source=str(path))
 
 
-def write_index(catalog: Catalog, path: Path) -> None:
-    """Write what `read_index` reads, for LC-Rec and other programs.
+def read_index_and_titles(folder: Path, name: str | None = None) -> tuple[str, Catalog]:
+    """Read `<name>.index.json` and, if it exists, `<name>.item.json`, a JSON object item -> object with a `title`.
+
+    Args:
+        folder: the folder of the files.
+        name: name of the data set; None takes it from the only `*.index.json`.
+
+    Returns:
+        Name and catalog.
 
     Raises:
-        InputError: the file is there already, or the catalog has more slots than there are letters.
+        InputError: not exactly one index, an item without title, or see `read_index`.
+    """
+    if name is None:
+        name = only_file(folder, "*.index.json").name.removesuffix(".index.json")
+    items, titles = folder / f"{name}.item.json", None
+    if items.exists():
+        titles = {}
+        for item, value in read_json_object(items, "item -> properties with a title").items():
+            title = value.get("title") if isinstance(value, dict) else value
+            if not isinstance(title, str):
+                raise InputError(f"{items}: item {item!r} has no title, expected an object with a title string")
+            titles[item] = title
+    return name, read_index(folder / f"{name}.index.json", titles)
+
+
+def write_index(catalog: Catalog, path: Path) -> None:
+    """Write a file that `read_index`, LC-Rec and other programs read.
+
+    Raises:
+        InputError: the file already exists, or the catalog has more slots than there are letters.
     """
     if path.exists():
-        raise InputError(f"{path}: there already, expected no such file")
+        raise InputError(f"{path}: already exists")
     if catalog.n_slots > len(ascii_lowercase):
         raise InputError(f"{path}: {catalog.n_slots} slots, expected at most {len(ascii_lowercase)}, a letter for each")
     rows = zip(catalog.keys, catalog.codes.tolist(), strict=True)
@@ -56,11 +82,25 @@ def write_index(catalog: Catalog, path: Path) -> None:
     path.write_text(json.dumps(index) + "\n", encoding="ascii")
 
 
+def only_file(folder: Path, pattern: str) -> Path:
+    """Return the one file in a folder that matches a pattern.
+
+    Raises:
+        InputError: the folder is missing, or no or several files match.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise InputError(f"{folder}: expected one file {pattern}, found {names}")
+    return found[0]
+
+
 def _codes(path: Path, item: str, value: object) -> list[int]:
-    if not isinstance(value, list):
-        raise InputError(f"{path}: item {item!r} has {value!r}, expected a list of code strings")
-    if not value:
-        raise InputError(f"{path}: item {item!r} has no semantic ID, expected a list of code strings")
+    if not isinstance(value, list) or not value:
+        found = "no semantic ID" if value == [] else repr(value)
+        raise InputError(f"{path}: item {item!r} has {found}, expected a list of code strings")
     codes = []
     for slot, text in enumerate(value):
         match = _CODE.fullmatch(text) if isinstance(text, str) else None

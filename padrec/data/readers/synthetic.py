@@ -1,7 +1,8 @@
-"""Made-up data with a structure that can be learned."""
+"""Synthetic data with a learnable structure."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,16 +21,17 @@ _ADJECTIVES = ("plain", "red", "small", "heavy", "green", "round", "old", "brigh
 _NOUNS = ("lamp", "kettle", "chair", "lantern", "brush", "basket", "clock", "blanket", "mirror", "drum", "tent", "vase")
 
 
+@dataclass(frozen=True)
 class SyntheticReader(Reader):
-    """Makes hierarchical items and users with interests; reads no file.
+    """Generates hierarchical items and users with interests; reads no file.
 
-    *Items.* The first code is the item's category; each further code narrows it down, a node of the hierarchy using few
-    codes of the next slot. A share of the codes behind the first is random instead (`noise`), and a share of the items
-    repeats another item's whole semantic ID (`duplicates`).
+    *Items.* The first code is the item's category; each node of the hierarchy uses few codes of the next slot. A share
+    `noise` of the codes after the first is random, and a share `duplicates` of the items repeats another item's whole
+    semantic ID.
 
-    *Users.* A user has one to three categories of interest. Mostly the next item is one of three fixed successors of
-    the last within its category; else it comes from any of the user's interests, or, with probability `noise`, from the
-    whole catalog. Items seldom repeat. Sequences have at least five items and geometrically distributed lengths.
+    *Users.* A user is interested in one to three categories. Usually the next item is one of three fixed successors of
+    the last one in its category; otherwise it comes from any of the user's interests or, with probability `noise`, from
+    the whole catalog. Items seldom repeat. Sequences have at least five items and geometrically distributed lengths.
 
     The same arguments give the same data.
 
@@ -37,46 +39,35 @@ class SyntheticReader(Reader):
         n_users: number of users.
         n_items: number of items.
         codebook_sizes: codes in each slot; the first is the number of categories.
-        mean_length: mean number of interactions of a user, at least 5; the longest has five times as many at most.
-        duplicates: share of the items that have another item's semantic ID, in [0, 1).
-        noise: share of random codes and of random interactions, in [0, 1].
-        seed: of all random choices.
+        mean_length: mean number of interactions of a user, at least 5; the longest is at most five times as long.
+        duplicates: share of items with another item's semantic ID, in [0, 1).
+        noise: share of random codes and interactions, in [0, 1].
+        seed: seed of all randomness.
 
     Raises:
-        InputError: an argument out of range, or codebooks too small for so many different semantic IDs.
+        InputError: an argument out of range, or codebooks too small for that many semantic IDs.
     """
 
-    def __init__(
-        self,
-        n_users: int = 2000,
-        n_items: int = 500,
-        codebook_sizes: Sequence[int] = (16, 16, 16),
-        mean_length: float = 12.0,
-        duplicates: float = 0.02,
-        noise: float = 0.1,
-        seed: int = 0,
-    ) -> None:
-        self.n_users = n_users
-        self.n_items = n_items
-        self.codebook_sizes = tuple(codebook_sizes)
-        self.mean_length = mean_length
-        self.duplicates = duplicates
-        self.noise = noise
-        self.seed = seed
-        self._check()
+    n_users: int = 2000
+    n_items: int = 500
+    codebook_sizes: Sequence[int] = (16, 16, 16)
+    mean_length: float = 12.0
+    duplicates: float = 0.02
+    noise: float = 0.1
+    seed: int = 0
 
-    def _check(self) -> None:
-        for found, right, expected in (
-            (f"n_users is {self.n_users}", self.n_users >= 1, "at least 1"),
-            (f"n_items is {self.n_items}", self.n_items >= 1, "at least 1"),
-            (f"mean_length is {self.mean_length}", self.mean_length >= _MIN_LENGTH, f"at least {_MIN_LENGTH}"),
-            (f"duplicates is {self.duplicates}", 0 <= self.duplicates < 1, "a share in [0, 1)"),
-            (f"noise is {self.noise}", 0 <= self.noise <= 1, "a share in [0, 1]"),
-            (f"codebook_sizes is {self.codebook_sizes}", min(self.codebook_sizes, default=0) >= 1, "sizes from 1"),
+    def __post_init__(self) -> None:
+        for name, right, expected in (
+            ("n_users", self.n_users >= 1, "at least 1"),
+            ("n_items", self.n_items >= 1, "at least 1"),
+            ("mean_length", self.mean_length >= _MIN_LENGTH, f"at least {_MIN_LENGTH}"),
+            ("duplicates", 0 <= self.duplicates < 1, "a share in [0, 1)"),
+            ("noise", 0 <= self.noise <= 1, "a share in [0, 1]"),
+            ("codebook_sizes", min(self.codebook_sizes, default=0) >= 1, "sizes from 1"),
         ):
             if not right:
-                raise InputError(f"synthetic data: {found}, expected {expected}")
-        # Half of the IDs free: drawing until all differ then ends soon.
+                raise InputError(f"synthetic data: {name} is {getattr(self, name)}, expected {expected}")
+        # With half of the IDs free, drawing until all differ ends soon.
         if 2 * self._n_distinct > math.prod(self.codebook_sizes):
             raise InputError(
                 f"synthetic data: {self._n_distinct} different semantic IDs from codebook_sizes {self.codebook_sizes}, "
@@ -88,7 +79,7 @@ class SyntheticReader(Reader):
         return max(1, self.n_items - int(self.n_items * self.duplicates))
 
     def read(self) -> Dataset:
-        """Make the data."""
+        """Generate the data."""
         generator = torch.Generator().manual_seed(self.seed)
         codes = self._codes(generator)
         keys = [f"item-{number}" for number in range(self.n_items)]
@@ -101,13 +92,13 @@ class SyntheticReader(Reader):
     def _codes(self, generator: torch.Generator) -> Tensor:
         """Semantic IDs, int64 `[n_items, L]`."""
         n_distinct = self._n_distinct
-        # Where a node's few codes begin in the next codebook: a random number of its own, by hashing its path.
+        # A hash of a node's path decides where its few codes begin in the next codebook.
         salts = torch.randint(1, 2**20, (len(self.codebook_sizes),), generator=generator).tolist()
         codes = self._draw_codes(n_distinct, salts, self.noise, generator)
         attempt = 0
         while len(repeated := _repeated_rows(codes)):
             attempt += 1
-            # A node of the hierarchy may be full; ever more noise reaches the free IDs.
+            # A node of the hierarchy may be full; more and more noise reaches the free IDs.
             noise = min(1.0, self.noise + attempt / 10)
             codes[repeated] = self._draw_codes(len(repeated), salts, noise, generator)
         copied = torch.randint(n_distinct, (self.n_items - n_distinct,), generator=generator)
@@ -132,7 +123,7 @@ class SyntheticReader(Reader):
         successors = _successors(categories, generator)  # [n_items, successors]
         by_category = categories.argsort(stable=True)
         sizes = categories.bincount(minlength=self.codebook_sizes[0])
-        # Interests are drawn as items, so that no category without items is among them.
+        # Interests are drawn by item, which excludes empty categories.
         interests = categories[torch.randint(self.n_items, (self.n_users, _MAX_INTERESTS), generator=generator)]
         n_interests = torch.randint(1, _MAX_INTERESTS + 1, (self.n_users,), generator=generator)
         lengths = self._lengths(generator)
@@ -159,9 +150,8 @@ class SyntheticReader(Reader):
                 seen = (items[:, :step] == chosen[:, None]).any(1)
                 chosen = torch.where(seen, draw(last), chosen)
             items[:, step] = chosen
-        starts = users * items.shape[1]
         whole = ItemSequences(items.flatten(), torch.arange(self.n_users + 1) * items.shape[1])
-        return whole.slices(starts, starts + lengths)
+        return whole.slices(whole.starts, whole.starts + lengths)
 
     def _lengths(self, generator: torch.Generator) -> Tensor:
         spread = torch.empty(self.n_users).exponential_(generator=generator) * (self.mean_length - _MIN_LENGTH)
@@ -169,7 +159,7 @@ class SyntheticReader(Reader):
 
 
 def _repeated_rows(codes: Tensor) -> Tensor:
-    """Indices of the rows that are equal to an earlier one."""
+    """Indices of the rows that repeat an earlier one."""
     inverse = torch.unique(codes, dim=0, return_inverse=True)[1]
     order = inverse.argsort(stable=True)
     repeated = torch.zeros(len(codes), dtype=torch.bool)
@@ -178,10 +168,10 @@ def _repeated_rows(codes: Tensor) -> Tensor:
 
 
 def _successors(categories: Tensor, generator: torch.Generator) -> Tensor:
-    """For every item, the items of its category that may follow it, int64 `[n_items, successors]`."""
+    """The items of the same category that may follow each item, int64 `[n_items, successors]`."""
     successors = torch.empty(len(categories), len(_SUCCESSORS), dtype=torch.long)
     for column in range(len(_SUCCESSORS)):
-        # A random cycle through each category: every item is as often a successor as any other.
+        # A random cycle through each category, so that every item is a successor equally often.
         order = torch.randperm(len(categories), generator=generator)
         order = order[categories[order].argsort(stable=True)]
         following = order.roll(-1)

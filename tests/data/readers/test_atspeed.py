@@ -15,7 +15,7 @@ def test_rows_count_items_from_one_and_may_be_empty(tmp_path: Path) -> None:
     dataset = AtSpeedReader(str(write_atspeed(folder, ROWS))).read()
     split = dataset.interactions
     assert isinstance(split, Split)
-    assert (dataset.name, dataset.users) == ("toys", ("1", "2"))
+    assert (dataset.name, dataset.interactions.user_keys) == ("toys", ("1", "2"))
     assert [split.train.row(user).tolist() for user in range(2)] == [[0, 1, 7], [2]]
     assert [split.validation.row(user).tolist() for user in range(2)] == [[], [3, 4]]
     assert [split.test.row(user).tolist() for user in range(2)] == [[5], []]
@@ -65,7 +65,7 @@ def test_real_folders_have_the_published_counts(
     data_folder: Path, name: str, users: int, items: int, leaves: int, interactions: tuple[int, int, int]
 ) -> None:
     dataset = AtSpeedReader(str(data_folder / "atspeed" / name)).read()
-    assert (dataset.name, len(dataset.users)) == (name, users)
+    assert (dataset.name, len(dataset.interactions.user_keys)) == (name, users)
     assert (dataset.catalog.n_items, dataset.catalog.n_leaves) == (items, leaves)
     split = dataset.interactions
     assert isinstance(split, Split)

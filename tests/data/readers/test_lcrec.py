@@ -13,7 +13,7 @@ LOG = {"7": [0, 3, 2], "x": ["1", "7"]}
 def test_a_folder_is_read_with_its_own_keys(tmp_path: Path) -> None:
     dataset = LCRecReader(str(write_lcrec(tmp_path, INDEX, LOG))).read()
     assert dataset.name == "Toy"
-    assert dataset.users == ("7", "x")
+    assert dataset.interactions.user_keys == ("7", "x")
     assert dataset.catalog.keys == tuple(INDEX)
     assert dataset.catalog.codes.tolist() == [list(row) for row in CODES]
     assert dataset.catalog.texts is None
@@ -34,7 +34,7 @@ def test_titles_are_read_where_there_are_some(tmp_path: Path) -> None:
 def test_one_of_several_data_sets_is_chosen_by_name(tmp_path: Path) -> None:
     write_lcrec(tmp_path, INDEX, LOG, name="A")
     write_lcrec(tmp_path, INDEX, {"b": [1, 2, 3]}, name="B")
-    assert LCRecReader(str(tmp_path), name="B").read().users == ("b",)
+    assert LCRecReader(str(tmp_path), name="B").read().interactions.user_keys == ("b",)
     with pytest.raises(InputError, match=r"expected one file \*\.index\.json, found A\.index\.json, B\.index\.json"):
         LCRecReader(str(tmp_path)).read()
 
@@ -81,7 +81,7 @@ def test_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:
 
 def test_beauty_has_the_published_counts(data_folder: Path) -> None:
     dataset = LCRecReader(str(data_folder / "beauty")).read()
-    assert (dataset.name, len(dataset.users)) == ("Beauty", 22_363)
+    assert (dataset.name, len(dataset.interactions.user_keys)) == ("Beauty", 22_363)
     assert (dataset.catalog.n_items, dataset.catalog.n_leaves, dataset.catalog.n_slots) == (12_101, 12_088, 4)
     assert isinstance(dataset.interactions, Interactions)
     lengths = dataset.interactions.sequences.lengths

@@ -58,7 +58,7 @@ def test_the_rows_of_a_user_are_put_together(tmp_path: Path) -> None:
 
 def test_without_train_rows_the_histories_train_and_a_warning_says_so(tmp_path: Path) -> None:
     reader = MiniOneRecReader(write_folder(tmp_path, ("valid", "test")))
-    with pytest.warns(UserWarning, match=r"no train\.csv, so it has the splits valid and test only"):
+    with pytest.warns(UserWarning, match=r"no train\.csv, only the splits valid and test"):
         split = reader.read().interactions
     assert isinstance(split, Split)
     assert items(split, "a") == [[0, 1], [2, 3], [4]]

@@ -78,7 +78,7 @@ def test_before_there_are_ids_every_item_has_a_code_of_its_own(prepared: Path, t
     assert found.catalog.codes.tolist() == [[item] for item in range(N_ITEMS)]
     assert isinstance(found.interactions, Split)
     assert isinstance(with_ids.interactions, Split)
-    for row in range(len(found.users)):
+    for row in range(len(found.interactions.user_keys)):
         sequences = [
             [dataset.catalog.keys[item] for item in dataset.interactions.train.row(row)]  # type: ignore[union-attr]
             for dataset in (found, with_ids)

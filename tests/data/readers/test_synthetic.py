@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_data() -> None:
 
 def test_sizes_are_as_asked_for() -> None:
     dataset, sequences = read(n_users=500, n_items=300, codebook_sizes=(8, 32, 16, 4), mean_length=20, duplicates=0.1)
-    assert (len(dataset.users), dataset.catalog.n_items, dataset.catalog.n_leaves) == (500, 300, 270)
+    assert (len(dataset.interactions.user_keys), dataset.catalog.n_items, dataset.catalog.n_leaves) == (500, 300, 270)
     assert all(found <= size for found, size in zip(dataset.catalog.codebook_sizes, (8, 32, 16, 4), strict=True))
     assert int(sequences.lengths.min()) == 5
     assert abs(float(sequences.lengths.double().mean()) - 20) < 3

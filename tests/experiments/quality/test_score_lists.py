@@ -47,4 +47,4 @@ def test_item_ids_are_one_code_for_each_item(data: Path, tmp_path: Path) -> None
     found = LCRecReader(str(tmp_path / "item")).read()
     assert found.catalog.codes.tolist() == [[item] for item in range(6)]
     assert found.catalog.n_leaves == 6
-    assert found.users == ("u", "v")
+    assert found.interactions.user_keys == ("u", "v")

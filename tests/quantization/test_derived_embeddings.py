@@ -5,7 +5,13 @@ import torch
 from safetensors.torch import save_file
 
 from padrec.catalog import InputError
-from padrec.quantization import EmbeddingSource, ItemEmbeddings, PrincipalComponents
+from padrec.quantization import (
+    ConcatenatedEmbeddings,
+    EmbeddingFile,
+    EmbeddingSource,
+    ItemEmbeddings,
+    PrincipalComponents,
+)
 
 
 class Given(EmbeddingSource):
@@ -59,3 +65,28 @@ def test_components_of_other_embeddings_are_refused(tmp_path: Path) -> None:
     save_file({"mean": torch.ones(2)}, tmp_path / "mean.safetensors")
     with pytest.raises(InputError, match="expected safetensors with the tensors mean and axes"):
         PrincipalComponents(Given(vectors()), 2, str(tmp_path / "mean.safetensors")).embed()
+
+
+def test_concatenated_parts_have_the_length_of_their_weights_and_the_first_ones_order(tmp_path: Path) -> None:
+    first = ItemEmbeddings(["x", "y"], torch.tensor([[3.0, 4.0], [0.0, 0.0]]), source="a")
+    second = ItemEmbeddings(["y", "x"], torch.tensor([[2.0], [-7.0]]), source="b")
+    first.save(tmp_path / "a.safetensors")
+    second.save(tmp_path / "b.safetensors")
+    parts = [EmbeddingFile(str(tmp_path / name)) for name in ("a.safetensors", "b.safetensors")]
+    both = ConcatenatedEmbeddings(list(parts), weights=[1.0, 0.5]).embed()
+    assert both.keys == ("x", "y")
+    torch.testing.assert_close(both.vectors, torch.tensor([[0.6, 0.8, -0.5], [0.0, 0.0, 0.5]]))
+
+
+def test_parts_of_different_items_are_refused(tmp_path: Path) -> None:
+    for name, keys in (("a", ["x", "y"]), ("b", ["x", "w"])):
+        ItemEmbeddings(keys, torch.ones(2, 1)).save(tmp_path / f"{name}.safetensors")
+    parts = [EmbeddingFile(str(tmp_path / f"{name}.safetensors")) for name in "ab"]
+    with pytest.raises(InputError, match=r"item 'w' is in one of them only, expected the same items$"):
+        ConcatenatedEmbeddings(list(parts)).embed()
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [0.0]])
+def test_weights_that_do_not_fit_are_refused(weights: list[float]) -> None:
+    with pytest.raises(InputError, match=r"expected parts, a positive weight each$"):
+        ConcatenatedEmbeddings([EmbeddingFile("a.npy")], weights)

@@ -1,10 +1,15 @@
+import json
+import logging
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padrec.catalog import SemanticIDVocabulary
+from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.data import ItemSequences, Split
-from padrec.data.prompt_rows import PromptRows, evaluation_prompts, random_cut_prompts
+from padrec.data.prompts import PromptRows, evaluation_prompts, random_cut_prompts, read_prompt_file
 from padrec.data.sequence_encoder import SequenceEncoder
 from tests.data.toy_data import toy_catalog
 
@@ -71,9 +76,8 @@ def test_only_users_with_history_and_truth_are_evaluated() -> None:
 def test_random_cuts_are_different_and_within_the_sequence(lengths: list[int], cuts: int, max_history: int) -> None:
     rows = [[100 * user + position for position in range(length)] for user, length in enumerate(lengths)]
     generator = torch.Generator().manual_seed(0)
-    histories, truth, users = random_cut_prompts(ItemSequences.from_lists(rows), cuts, max_history, generator)
+    histories, users = random_cut_prompts(ItemSequences.from_lists(rows), cuts, max_history, generator)
     assert users.tolist() == [user for user, length in enumerate(lengths) for _ in range(min(cuts, length))]
-    assert truth.lengths.tolist() == [0] * len(users)
     found = [tuple(histories.row(row).tolist()) for row in range(len(histories))]
     assert len(set(found)) == len(found)
     for user, history in zip(users.tolist(), found, strict=True):
@@ -83,6 +87,64 @@ def test_random_cuts_are_different_and_within_the_sequence(lengths: list[int], c
 
 def test_cut_points_are_uniform() -> None:
     train = ItemSequences.from_lists([[0, 1, 2, 3]] * 4000)
-    histories, _, _ = random_cut_prompts(train, 1, 10, torch.Generator().manual_seed(0))
+    histories, _ = random_cut_prompts(train, 1, 10, torch.Generator().manual_seed(0))
     counts = histories.lengths.bincount(minlength=5)[1:]
     assert ((counts - 1000).abs() < 120).all()  # over four standard deviations
+
+
+def write(folder: Path, *rows: object) -> Path:
+    path = folder / "users.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_users_are_read_in_order_with_the_end_of_their_history(tmp_path: Path) -> None:
+    path = write(tmp_path, {"user": "b", "history": ["i1", "i2", "i3"]}, {"user": 7, "history": ["i0"], "items": None})
+    users, histories = read_prompt_file(path, toy_catalog(), max_history=2)
+    assert users == ("b", "7")
+    assert [histories.row(row).tolist() for row in range(2)] == [[2, 3], [0]]
+
+
+def test_unknown_items_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(
+        tmp_path,
+        {"user": "a", "history": ["i1", "rare", "i2", "removed"]},
+        {"user": "b", "history": ["rare"]},
+        {"user": "c", "history": ["i3"]},
+    )
+    with caplog.at_level(logging.WARNING):
+        users, histories = read_prompt_file(path, toy_catalog(), max_history=2, unknown_items="drop")
+    assert users == ("a", "c")
+    assert [histories.row(row).tolist() for row in range(2)] == [[1, 2], [3]]
+    assert "3 unknown items left out of the histories; 1 of 3 users have no others and get no list" in caplog.text
+
+
+def test_somebody_has_to_be_left(tmp_path: Path) -> None:
+    path = write(tmp_path, {"user": "a", "history": ["rare"]})
+    with pytest.raises(InputError, match="no user has an item among the"):
+        read_prompt_file(path, toy_catalog(), max_history=2, unknown_items="drop")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "empty, expected lines"),
+        ("{", "line 1: no valid JSON"),
+        ('["i1"]', "line 1: a JSON list"),
+        ('{"history": ["i1"]}', 'line 1: "user" is None, expected a key'),
+        ('{"user": true, "history": ["i1"]}', 'line 1: "user" is True, expected a key'),
+        ('{"user": "a"}', "line 1: \"history\" of user 'a' is None"),
+        ('{"user": "a", "history": []}', r"line 1: \"history\" of user 'a' is \[\], expected at least one item key"),
+        ('{"user": "a", "history": "i1"}', "line 1: \"history\" of user 'a' is 'i1'"),
+        (
+            '{"user": "a", "history": ["i1", "x"]}',
+            "line 1: \"history\" of user 'a': item 'x' is not among .* unknown_items: drop leaves others out",
+        ),
+    ],
+)
+def test_wrong_lines_are_refused_with_their_place(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "users.jsonl"
+    path.write_text(line)
+    with pytest.raises(InputError, match=message) as caught:
+        read_prompt_file(path, toy_catalog(), max_history=2)
+    assert str(path) in str(caught.value)
