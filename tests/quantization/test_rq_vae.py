@@ -3,9 +3,10 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import InputError
-from padrec.quantization import RQVAE, ResidualKMeans, sinkhorn
+from padrec.quantization import RQVAE, ResidualKMeans
 from padrec.quantization.codebook import Codebook
 from padrec.quantization.k_means import squared_distances
+from padrec.quantization.sinkhorn import sinkhorn
 
 
 def normal(n: int, d: int = 6, seed: int = 0) -> Tensor:
