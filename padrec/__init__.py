@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from padrec.quantization import SemanticIDWriter as SemanticIDWriter
     from padrec.quantization import TargetEmbeddings as TargetEmbeddings
     from padrec.quantization import TextEmbeddings as TextEmbeddings
+    from padrec.recommender import RecommendedItem as RecommendedItem
+    from padrec.recommender import Recommender as Recommender
     from padrec.targets import PretrainedModel as PretrainedModel
     from padrec.targets import TargetRecommender as TargetRecommender
     from padrec.targets import TargetWeights as TargetWeights

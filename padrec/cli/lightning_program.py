@@ -12,7 +12,7 @@ from padrec.catalog import InputError
 from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
 from padrec.training import read_checkpoint
 
-_LINKS = ("vocabulary", "catalog", "list_length", "dimension")
+_LINKS = ("vocabulary", "catalog", "list_length", "prompt_format", "dimension")
 
 
 class PadrecCLI(LightningCLI):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from padrec.data.preparation import Preparation as Preparation
     from padrec.data.preparation import SplitRule as SplitRule
     from padrec.data.preparation import TimeSplit as TimeSplit
+    from padrec.data.prompt_format import PromptFormat as PromptFormat
     from padrec.data.prompt_template import PromptTemplate as PromptTemplate
     from padrec.data.readers import AtSpeedReader as AtSpeedReader
     from padrec.data.readers import Dataset as Dataset

@@ -1,6 +1,7 @@
 """Prompts with text: an instruction, and items with their titles."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from string import Formatter
 
 from transformers import PreTrainedTokenizerBase
@@ -25,6 +26,9 @@ class PromptTemplate:
         item: an item of the history; contains `{item}` once and may contain `{title}` once.
         max_title_tokens: titles are cut off behind so many tokens.
 
+    Attributes:
+        settings: the arguments.
+
     Raises:
         InputError: no such tokenizer, a placeholder is missing, unknown or occurs twice, the tokenizer has no token
             for a part of the text, or titles shall have less than one token.
@@ -38,6 +42,7 @@ class PromptTemplate:
         before, after = _around("text", text, "history")
         item_before, item_after = _around("item", item, "item", also="title")
         self._name = tokenizer
+        self.settings = {"tokenizer": tokenizer, "text": text, "item": item, "max_title_tokens": max_title_tokens}
         self._tokenizer = load_tokenizer(tokenizer)
         self._item = (item_before, item_after)
         self._max_title_tokens = max_title_tokens
@@ -73,6 +78,10 @@ class PromptTemplate:
         if tokenizer.convert_tokens_to_ids(names) != list(range(vocabulary.text_tokens, vocabulary.size)):
             raise InputError(f"{self._name}: leaves token ids out, so that tokens cannot be appended to its last id")
         return tokenizer
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer without tokens of semantic IDs, for another template to read."""
+        self._tokenizer.save_pretrained(folder)
 
     def check(self, vocabulary: SemanticIDVocabulary) -> None:
         """Refuse a tokenizer that has tokens of semantic IDs already: the model knows them as something else.

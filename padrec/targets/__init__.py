@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from padrec.targets.initial_weights import InitialWeights as InitialWeights
     from padrec.targets.pretrained_model import PretrainedModel as PretrainedModel
     from padrec.targets.recommender import TargetRecommender as TargetRecommender
+    from padrec.targets.saved_target import SavedTarget as SavedTarget
     from padrec.targets.target_weights import TargetWeights as TargetWeights
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch, SequenceBatch
+from padrec.data.prompt_format import PromptFormat
 from padrec.decoding import (
     AutoregressiveDecoder,
     Decoder,
@@ -28,14 +29,13 @@ from padrec.targets.backbone import (
     build_backbone,
     fingerprint,
     in_step_precision,
-    load_backbone,
-    save_backbone,
     settings_of,
 )
 from padrec.targets.compiled_layers import CompiledLayers
 from padrec.targets.initial_weights import InitialWeights
 from padrec.targets.pretrained_model import PretrainedModel
 from padrec.targets.residual_dropout import add_residual_dropout
+from padrec.targets.saved_target import SavedTarget
 from padrec.training import (
     TrainableModule,
     picked,
@@ -64,7 +64,8 @@ class TargetRecommender(TrainableModule):
             special tokens follow from the vocabulary. With `initial_weights` it may be left out.
         initial_weights: where the first weights come from, such as `PretrainedModel` or `TargetWeights`, which have to
             be those of `backbone` where that is given; None draws them at random.
-        catalog: the items, for validation and prediction; linked from the datamodule.
+        catalog: the items, for validation and prediction; linked from the datamodule, and saved with the weights.
+        prompt_format: how its prompts are written; linked from the datamodule, and saved with the weights.
         list_length: K, items in a list; linked from the datamodule.
         learning_rate: peak learning rate.
         weight_decay: of matrices other than embeddings.
@@ -89,6 +90,7 @@ class TargetRecommender(TrainableModule):
         backbone: dict[str, Any] | None = None,
         initial_weights: InitialWeights | None = None,
         catalog: Catalog | None = None,
+        prompt_format: PromptFormat | None = None,
         list_length: int = 10,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.1,
@@ -104,10 +106,11 @@ class TargetRecommender(TrainableModule):
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing {label_smoothing}: expected at least 0 and less than 1")
         # What only affects decoding is not saved: a checkpoint's value would silently override the config's.
-        ignored = ["vocabulary", "catalog", "list_length", "decoder", "temperature", "initial_weights"]
+        ignored = ["vocabulary", "catalog", "prompt_format", "list_length", "decoder", "temperature", "initial_weights"]
         self.save_hyperparameters(ignore=ignored)
         self.vocabulary = vocabulary
         self.catalog = catalog
+        self.prompt_format = prompt_format
         self.list_length = list_length
         self.sampling = Sampling(temperature=temperature)
         self._label_smoothing = label_smoothing
@@ -160,38 +163,56 @@ class TargetRecommender(TrainableModule):
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
         """Read a Lightning checkpoint or a folder that `save_pretrained` wrote.
 
+        Args:
+            path: the checkpoint or folder.
+            catalog: the items; None takes those that it was saved with, if any.
+
         Raises:
             InputError: nothing is there, or it is not a target.
         """
         path = Path(path)
         if path.is_dir():
-            model, vocabulary = load_backbone(path)
-            return cls._of(model, vocabulary, catalog)
+            return cls._of(SavedTarget.read(path), catalog)
         checkpoint = read_checkpoint(path, "target")
         vocabulary = stored_vocabulary(checkpoint, "target")
         hyperparameters = stored_hyperparameters(checkpoint)
         stored = cls.stored_initial_weights(hyperparameters)
         initial_weights = None if stored is None else PretrainedModel(**stored["init_args"])
+        if catalog is None and "catalog" in checkpoint:
+            catalog = Catalog.from_state(checkpoint["catalog"])
         target = cls(**hyperparameters, vocabulary=vocabulary, initial_weights=initial_weights, catalog=catalog)
         target.on_load_checkpoint(checkpoint)
         target.load_state_dict(checkpoint["state_dict"])
-        return target if target._adapters is None else cls._of(target.plain_backbone(), vocabulary, catalog)
+        if "prompt_format" in checkpoint:
+            target.prompt_format = PromptFormat.from_dict(checkpoint["prompt_format"])
+        return target if target._adapters is None else cls._of(target.saved(), catalog)
 
     @classmethod
-    def _of(
-        cls, model: PreTrainedModel, vocabulary: SemanticIDVocabulary, catalog: Catalog | None
-    ) -> "TargetRecommender":
-        target = cls(backbone=settings_of(model), vocabulary=vocabulary, catalog=catalog)
-        target.backbone.load_state_dict(model.state_dict())
+    def _of(cls, saved: SavedTarget, catalog: Catalog | None) -> "TargetRecommender":
+        target = cls(
+            saved.vocabulary,
+            settings_of(saved.model),
+            catalog=catalog or saved.catalog,
+            prompt_format=saved.prompt_format,
+        )
+        target.backbone.load_state_dict(saved.model.state_dict())
         return target
+
+    def saved(self) -> SavedTarget:
+        """What `save_pretrained` writes."""
+        return SavedTarget(self.plain_backbone(), self.vocabulary, self.catalog, self.prompt_format)
 
     def plain_backbone(self) -> PreTrainedModel:
         """The model with plain weights, as decoders need it: the backbone, or a copy with the adapters merged."""
         return self.backbone if self._adapters is None else self._adapters.merged()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder that transformers and `load` can read, with adapters merged; see `save_backbone`."""
-        save_backbone(self.plain_backbone(), self.vocabulary, folder)
+        """Write a folder that transformers, `load` and `Recommender` can read, with adapters merged; see `SavedTarget`.
+
+        Raises:
+            InputError: the folder already holds a model or a catalog.
+        """
+        self.saved().write(Path(folder))
 
     def fingerprint(self) -> str:
         """A short hash of the weights; see `targets.backbone.fingerprint`."""
@@ -203,9 +224,13 @@ class TargetRecommender(TrainableModule):
         return [*super().undecayed_modules(), *rows]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the vocabulary beside the weights; with adapters only the weights that are trained."""
+        """Store what belongs to the weights beside them; with adapters only the weights that are trained."""
         checkpoint["kind"] = "target"
         checkpoint["vocabulary"] = self.vocabulary.to_dict()
+        if self.catalog is not None:
+            checkpoint["catalog"] = self.catalog.to_state()
+        if self.prompt_format is not None:
+            checkpoint["prompt_format"] = self.prompt_format.to_dict()
         if self._adapters is not None:
             checkpoint["pretrained_fingerprint"] = self._adapted_fingerprint
             for name in self._adapters.frozen_weights():
