@@ -1,6 +1,6 @@
 """Histories in, items out: a saved target with its catalog, and a draft that makes it faster."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,10 +22,12 @@ from padrec.decoding import (
     Sampling,
     SpeculativeDecoder,
     TransformersRunner,
+    excluded_leaves,
 )
 from padrec.targets import SavedTarget, fingerprint, to_precision
 
 Search = Literal["list", "beam"]
+Exclude = Literal["history"] | Set[str] | Sequence[Collection[str]]
 
 _BATCH_SIZE = 32
 # Of the tree: drafts are surer of greedy targets than of sampled ones (docs/decoding.md, Trees).
@@ -132,6 +134,7 @@ class Recommender:
         histories: Sequence[Sequence[str]],
         k: int = 10,
         *,
+        exclude: Exclude | None = None,
         search: Search = "list",
         temperature: float = 0.0,
         seed: int = 0,
@@ -141,6 +144,9 @@ class Recommender:
         Args:
             histories: of each user the items, oldest first, by their keys or by titles that only one item has.
             k: K, items to recommend; no two of a list have the same semantic ID.
+            exclude: items not to recommend, by key or title: `"history"` for those of each user's own history, a set
+                for all users, or a list with a collection for each user. A semantic ID is excluded where all its items
+                are; otherwise its other items are recommended.
             search: `list` writes the items one after the other, each after those before it; `beam` ranks the items
                 that are most probable to come next, see `BeamDecoder`.
             temperature: of sampled lists; 0 is greedy.
@@ -150,13 +156,36 @@ class Recommender:
             For each history K items, best first.
 
         Raises:
-            InputError: no or an empty history, an unknown item, too large a K, or a beam that shall sample.
+            InputError: no or an empty history, an unknown item, too large a K, fewer than K semantic IDs left, or a
+                beam that shall sample.
         """
         keys = [[self._names.key(name) for name in history] for history in histories]
+        session = self._session(k, search, temperature)
         batch = self._format.prompts(keys, self._encoder, self.catalog).to(self._device)
-        prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
-        lists, _ = self._session(k, search, temperature).decode(prompts, torch.Generator().manual_seed(seed))
-        return [self._items(*row) for row in zip(lists.leaves.tolist(), self._log_probs(lists, k), strict=True)]
+        excluded = self._excluded(keys, exclude)
+        leaves = excluded_leaves(self.catalog, excluded, k).to(self._device) if any(excluded) else None
+        prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=leaves)
+        lists, _ = session.decode(prompts, torch.Generator().manual_seed(seed))
+        rows = zip(lists.leaves.tolist(), self._log_probs(lists, k), excluded, strict=True)
+        return [self._items(*row) for row in rows]
+
+    def _excluded(self, histories: Sequence[Sequence[str]], exclude: Exclude | None) -> list[set[int]]:
+        """The item indices that each row excludes."""
+        if exclude is None:
+            return [set() for _ in histories]
+        if exclude == "history":
+            exclude = histories
+        elif isinstance(exclude, str):
+            raise InputError(
+                f"exclude {exclude!r}: expected 'history', or a set of items for all users or each of them"
+            )
+        if isinstance(exclude, Set):
+            for_all = {self._names.index(name) for name in exclude}
+            return [for_all for _ in histories]
+        if len(exclude) != len(histories):
+            found = f"{len(exclude)} collections of items"
+            raise InputError(f"exclude: {found}, expected one for each of {len(histories)} users, or a set for all")
+        return [{self._names.index(name) for name in items} for items in exclude]
 
     def _session(self, k: int, search: Search, temperature: float) -> DecodingSession[Recommendations]:
         """What writes such lists; kept, since it holds the cache and the captured rounds."""
@@ -178,10 +207,10 @@ class Recommender:
         sums: list[list[float]] = tokens.view(len(tokens), k, -1).sum(-1).tolist()
         return sums
 
-    def _items(self, leaves: list[int], log_probs: list[float]) -> list[RecommendedItem]:
+    def _items(self, leaves: list[int], log_probs: list[float], excluded: set[int]) -> list[RecommendedItem]:
         items = []
         for leaf, log_prob in zip(leaves, log_probs, strict=True):
-            first, *others = self.catalog.leaf_items(leaf)
+            first, *others = (item for item in self.catalog.leaf_items(leaf) if item not in excluded)
             ties = tuple(self.catalog.keys[item] for item in others)
             items.append(RecommendedItem(self.catalog.keys[first], self._names.title(first), log_prob, ties))
         return items
@@ -214,6 +243,10 @@ class _ItemNames:
             catalog = self._catalog
             raise InputError(f"item {name!r}: no key or title of the {catalog.n_items} items of {catalog.source}")
         return self._catalog.keys[items[0]]
+
+    def index(self, name: str) -> int:
+        """The row of an item in the catalog; see `key`."""
+        return self._catalog.index(self.key(name))
 
     def title(self, item: int) -> str | None:
         return (self._catalog.texts[item] or None) if self._catalog.texts else None

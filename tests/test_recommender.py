@@ -152,3 +152,47 @@ def test_the_draft_of_another_target_is_refused(saved: Path, data: SemanticIDDat
     tiny_recommender(data, init_seed=1).save_pretrained(tmp_path / "other")
     with pytest.raises(InputError, match="the draft was trained for the target with fingerprint"):
         Recommender.load(tmp_path / "other", saved / "draft", device="cpu").recommend(_HISTORIES)
+
+
+def test_excluded_items_are_not_recommended(saved: Path, data: SemanticIDDataModule) -> None:
+    recommender = Recommender.load(saved / "target", saved / "draft", device="cpu")
+    catalog = recommender.catalog
+    for search in ("list", "beam"):
+        free = recommender.recommend(_HISTORIES, k=5, search=search)  # type: ignore[arg-type]
+        sold_out = {item.key for row in free for item in row[:2]} - {"item-0"}
+        for exclude, rows in [
+            (sold_out, [sold_out] * 3),
+            ("history", [set(history) for history in _HISTORIES]),
+            ([[], ["item-5", "item-5"], sold_out], [set(), {"item-5"}, sold_out]),
+        ]:
+            found = recommender.recommend(_HISTORIES, k=5, exclude=exclude, search=search)  # type: ignore[arg-type]
+            for row, excluded in zip(found, rows, strict=True):
+                assert len({tuple(catalog.codes[catalog.index(item.key)].tolist()) for item in row}) == 5
+                assert not excluded & {key for item in row for key in (item.key, *item.ties)}
+        assert recommender.recommend(_HISTORIES, k=5, exclude=set(), search=search) == free  # type: ignore[arg-type]
+
+
+def test_a_semantic_id_is_recommended_for_its_items_that_are_left(saved: Path) -> None:
+    recommender = Recommender.load(saved / "target", device="cpu")
+    everything = recommender.recommend([["item-1"]], k=27)[0]
+    shared = next(item for item in everything if item.ties)
+    found = recommender.recommend([["item-1"]], k=27, exclude={shared.key})[0]
+    (left,) = (item for item in found if item.key in shared.ties)
+    assert (left.key, *left.ties) == shared.ties
+    with pytest.raises(
+        InputError, match="history 0: 1 of 27 semantic IDs excluded, which leaves 26: expected at least"
+    ):
+        recommender.recommend([["item-1"]], k=27, exclude={shared.key, *shared.ties})
+
+
+@pytest.mark.parametrize(
+    ("exclude", "message"),
+    [
+        ("bought", "exclude 'bought': expected 'history', or a set of items"),
+        ([["item-1"]], "exclude: 1 collections of items, expected one for each of 3 users"),
+        ({"item-99"}, "item 'item-99': no key or title"),
+    ],
+)
+def test_wrong_exclusions_get_one_message(exclude: Any, message: str, saved: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        Recommender.load(saved / "target", device="cpu").recommend(_HISTORIES, exclude=exclude)

@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from padrec.decoding import (
     Sampling,
     TransformersRunner,
     check_logits,
+    history_leaves,
 )
 from padrec.metrics import NDCG, Recall
 from padrec.targets.backbone import (
@@ -77,6 +78,7 @@ class TargetRecommender(TrainableModule):
         decoder: what recommends in validation, test and prediction; None is `AutoregressiveDecoder`, which writes
             lists. A decoder that ranks, such as `BeamDecoder`, validates by its ranking.
         temperature: of the lists that `predict` writes; 0 is greedy.
+        exclude: what `predict` does not recommend: `history`, the items of a prompt; None recommends any item.
         seed: of dropout and of sampled lists.
 
     Raises:
@@ -100,19 +102,30 @@ class TargetRecommender(TrainableModule):
         compile: bool = False,
         decoder: Decoder | None = None,
         temperature: float = 0.0,
+        exclude: Literal["history"] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing {label_smoothing}: expected at least 0 and less than 1")
         # What only affects decoding is not saved: a checkpoint's value would silently override the config's.
-        ignored = ["vocabulary", "catalog", "prompt_format", "list_length", "decoder", "temperature", "initial_weights"]
+        ignored = [
+            "vocabulary",
+            "catalog",
+            "prompt_format",
+            "list_length",
+            "decoder",
+            "temperature",
+            "exclude",
+            "initial_weights",
+        ]
         self.save_hyperparameters(ignore=ignored)
         self.vocabulary = vocabulary
         self.catalog = catalog
         self.prompt_format = prompt_format
         self.list_length = list_length
         self.sampling = Sampling(temperature=temperature)
+        self.exclude = exclude
         self._label_smoothing = label_smoothing
         self._decoder = decoder or AutoregressiveDecoder()
         self._adapters: LowRankAdapters | None = None
@@ -280,17 +293,22 @@ class TargetRecommender(TrainableModule):
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Recommendations:
         """Write one list for each prompt, at the module's temperature."""
-        return self._write_lists(batch, batch_idx, self.sampling)
+        return self._write_lists(batch, batch_idx, self.sampling, self.exclude)
 
     def _evaluate(self, batch: PromptBatch, batch_idx: int, metrics: MetricCollection) -> None:
         lists = self._write_lists(batch, batch_idx, Sampling())
         metrics.update(lists.leaves.to(batch.relevant.device), batch.relevant, batch.counted)
         self.log_dict(cast(dict[str, Any], metrics), on_step=False, on_epoch=True, batch_size=len(batch.tokens))
 
-    def _write_lists(self, batch: PromptBatch, batch_idx: int, sampling: Sampling) -> Recommendations:
+    def _write_lists(
+        self, batch: PromptBatch, batch_idx: int, sampling: Sampling, exclude: Literal["history"] | None = None
+    ) -> Recommendations:
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         generator = torch.Generator().manual_seed(seed)
-        prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
+        excluded = None
+        if exclude == "history" and self.catalog is not None:
+            excluded = history_leaves(self.catalog, batch.history, self.list_length)
+        prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=excluded)
         if self._writer is None:
             self._writer = self._new_writer(sampling)
         lists, _ = self._writer.decode(prompts, generator)

@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.decoding.baselines.transformers_decoder import padded_left
-from padrec.decoding.beam.beam_decoder import beam_search_name, beam_trace, check_width, searched_trie
+from padrec.decoding.beam.beam_decoder import beam_search_name, beam_trace, check_width, searched_constraint
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
@@ -47,7 +47,7 @@ class TransformersBeamDecoder(Decoder):
 
     def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
         """See `BeamDecoder.bind`."""
-        _, width = searched_trie(request, self.beam_width)
+        _, width = searched_constraint(request, self.beam_width)
         return _GenerateBeamSession(
             runner.model, request, width, _following_tokens(request.catalog, request.vocabulary)
         )

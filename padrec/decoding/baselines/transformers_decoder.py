@@ -207,7 +207,13 @@ def _slots(tokens: Tensor, vocabulary: SemanticIDVocabulary) -> Tensor:
 
 
 def padded_left(prompts: Prompts, pad_token: int) -> tuple[Tensor, Tensor]:
-    """Tokens and attention mask, int64 `[B, P]`, of prompts with the padding on the left, where `generate` wants it."""
+    """Tokens and attention mask, int64 `[B, P]`, of prompts with the padding on the left, where `generate` wants it.
+
+    Raises:
+        InputError: the prompts exclude items, which these decoders do not.
+    """
+    if prompts.excluded is not None:
+        raise InputError("prompts that exclude items: expected a decoder of padrec's own, transformers excludes none")
     width = prompts.tokens.shape[1]
     column = torch.arange(width, device=prompts.tokens.device) - (width - prompts.lengths)[:, None]
     padding = column < 0

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from padrec.catalog import CatalogTrie, InputError
+from padrec.catalog import InputError
 from padrec.decoding.beam.beam_plan import plan_passes, tokens_behind
 from padrec.decoding.beam.beam_search import BeamSearch
 from padrec.decoding.decoders.decoder import Decoder
@@ -69,12 +69,13 @@ class BeamDecoder(Decoder):
         Raises:
             InputError: the request has no constraint, or samples, or wants more items than the beam holds.
         """
-        trie, width = searched_trie(request, self.beam_width)
-        plan = plan_passes(trie, width, self._tokens_ahead(runner.model.device))
+        constraint, width = searched_constraint(request, self.beam_width)
+        plan = plan_passes(constraint.trie, width, self._tokens_ahead(runner.model.device))
 
-        def session(batch: int, capacity: int) -> _BeamSession:
+        def session(batch: int, capacity: int, excludes: bool) -> _BeamSession:
             target = runner.open(batch, capacity)
-            search = BeamSearch(runner, target, trie, width, request.list_length, plan, self.renormalise)
+            allowed = constraint.excluding(batch) if excludes else constraint
+            search = BeamSearch(runner, target, allowed, width, plan, self.renormalise)
             return _BeamSession(search, request, runner.model.device)
 
         return SessionsByShape(session, tokens_behind(plan))
@@ -133,8 +134,8 @@ def beam_search_name(beam_width: int | None, renormalise: bool) -> str:
     return f"beam search, width {beam_width or 'K'}, {scores} scores"
 
 
-def searched_trie(request: ListRequest, beam_width: int | None) -> tuple[CatalogTrie, int]:
-    """The trie that a beam search goes through for a request, and its width.
+def searched_constraint(request: ListRequest, beam_width: int | None) -> tuple[CatalogConstraint, int]:
+    """The constraint whose trie a beam search goes through for a request, and its width.
 
     Raises:
         InputError: the request has no constraint, or samples, or wants more items than the beam holds.
@@ -146,7 +147,7 @@ def searched_trie(request: ListRequest, beam_width: int | None) -> tuple[Catalog
     width = beam_width or request.list_length
     if width < request.list_length:
         raise InputError(f"beam_width {width} for lists of {request.list_length} items: expected at least as many")
-    return request.constraint.trie, width
+    return request.constraint, width
 
 
 def beam_trace(

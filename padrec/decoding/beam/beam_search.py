@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from padrec.catalog import CatalogTrie
 from padrec.decoding.beam.beam_plan import BeamPass, level_size, tokens_behind
 from padrec.decoding.beam.prefix_tree import PrefixTree
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TargetRunner, TargetSession
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,8 @@ class BeamSearch:
     Args:
         runner: the target.
         target: its session for batches of this size.
-        trie: of the catalog.
+        constraint: the items to rank, and how many of them.
         width: prefixes that are kept of each length.
-        list_length: K, items that are returned.
         plan: the passes.
         renormalise: see `BeamDecoder`.
     """
@@ -84,14 +83,13 @@ class BeamSearch:
         self,
         runner: TargetRunner,
         target: TargetSession,
-        trie: CatalogTrie,
+        constraint: CatalogConstraint,
         width: int,
-        list_length: int,
         plan: tuple[BeamPass, ...],
         renormalise: bool,
     ) -> None:
         self._logits, self._target = runner.logits, target
-        self._trie, self._width, self._list_length = trie, width, list_length
+        self._constraint, self._trie, self._width = constraint, constraint.trie, width
         self._plan, self._renormalise = plan, renormalise
         # Made by the first run, because only then the precision of the scores is known.
         self._begun: Beam | None = None
@@ -105,6 +103,8 @@ class BeamSearch:
     def start(self, prompts: Prompts, keys: Tensor) -> None:
         """Read the prompts and what may follow them; see `Rounds.start`, nothing is drawn by the keys."""
         batch, first_pass = len(prompts.tokens), self._plan[0]
+        if prompts.excluded is not None:
+            self._constraint.exclude(prompts.excluded)
         beam = Beam.empty_prefix(batch, tokens_behind(self._plan), prompts.tokens.device)
         tree = PrefixTree.grow(self._trie, beam.nodes, beam.seen, -1, first_pass)
         features = self._target.prefill_branches(prompts, tree.branches())
@@ -121,7 +121,7 @@ class BeamSearch:
             read += stage.n_nodes
             places = torch.arange(beam.nodes.shape[1], device=beam.nodes.device).expand_as(beam.nodes)
             beam = self._descend(replace(beam, places=places), tree, features, stage)
-        self._ranked = beam.best(self._list_length).kept_in(self._ranked)
+        self._ranked = beam.best(self._constraint.list_length).kept_in(self._ranked)
 
     def best(self) -> tuple[Tensor, Tensor]:
         """The K best leaves, int64 `[B, K]`, and their codes' log-probabilities, `[B, K, L]`.
@@ -140,6 +140,8 @@ class BeamSearch:
     def _step(self, beam: Beam, tree: PrefixTree, features: Tensor, most: int, width: int) -> Beam:
         """Continue the beam by one code: the best `width` of all children, of which no prefix has more than `most`."""
         tokens, nodes, present = self._trie.children(beam.nodes, most)  # [B, W, C]
+        if self._constraint.available is not None:
+            present = present & (self._constraint.leaves_below(nodes) > 0)
         log_probs = self._log_probs(_pick(features, beam.places), tokens, present)
         scores = (beam.scores[..., None] + log_probs).masked_fill(~present, -torch.inf).flatten(1)
         best = scores.sort(dim=1, descending=True, stable=True).indices[:, :width]

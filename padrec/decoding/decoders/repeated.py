@@ -54,6 +54,7 @@ class _RepeatedSession:
             prompts.tokens.repeat(self.copies, 1),
             prompts.slots.repeat(self.copies, 1),
             prompts.lengths.repeat(self.copies),
+            excluded=None if prompts.excluded is None else prompts.excluded.repeat(self.copies, 1),
         )
         lists, trace = self.session.decode(repeated, generator)
         n = len(prompts.tokens)

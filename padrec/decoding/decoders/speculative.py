@@ -1,7 +1,7 @@
 """Speculative decoding: a draft proposes, the target verifies in one pass."""
 
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
@@ -9,6 +9,7 @@ from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.device.phase import Phase
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.verification import ExactVerification, VerificationRule
@@ -70,7 +71,10 @@ class SpeculativeDecoder(Decoder):
         tree = max(self.nodes(request), max_depth + 1, self.expansion.draft_rows + max_depth + 1)
         return SessionsByShape(partial(self._session, runner, request), request.n_tokens + tree)
 
-    def _session(self, runner: TargetRunner, request: Request[R], batch: int, capacity: int) -> DecodingSession[R]:
+    def _session(
+        self, runner: TargetRunner, request: Request[R], batch: int, capacity: int, excludes: bool
+    ) -> DecodingSession[R]:
+        request = request.excluding(batch) if excludes else request
         rounds = self.rounds(runner, request, batch, capacity)
         return ShapeSession(rounds, request, runner.model.device)
 
@@ -112,6 +116,8 @@ class _SpeculativeRounds:
         """See `Rounds.start`."""
         logits, features = self._target.prefill(prompts)
         self.statistics.reset()
+        if prompts.excluded is not None:
+            cast(CatalogConstraint, self._constraint).exclude(prompts.excluded)
         self.lists.begin(logits, keys)
         self._draft.begin(prompts, features, self.lists.last, self.lists.state.slot)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding.lists.constraint import Continuations
@@ -36,16 +37,23 @@ class CatalogConstraint:
     allowed while it has more leaves than the list has already used below it, so no list repeats an item or runs into
     a dead end. After K items nothing is allowed.
 
+    For batches whose rows exclude leaves (`excluding`), an excluded leaf counts as used from the start: `available` has
+    the leaves below every node that a row may still recommend, which costs a round one number for each child instead
+    of a comparison with every excluded leaf.
+
     Args:
         trie: the catalog's trie, on the decoding device.
         vocabulary: the target's tokens.
         list_length: K, items in a list.
+        available: leaves below each trie node that are not excluded, int32 `[B, n_nodes + 1]`; None excludes nothing.
 
     Raises:
         InputError: K is less than 1 or more than the catalog's leaves.
     """
 
-    def __init__(self, trie: CatalogTrie, vocabulary: SemanticIDVocabulary, list_length: int) -> None:
+    def __init__(
+        self, trie: CatalogTrie, vocabulary: SemanticIDVocabulary, list_length: int, available: Tensor | None = None
+    ) -> None:
         if not 1 <= list_length <= trie.n_leaves:
             raise InputError(
                 f"lists of {list_length} distinct items: the catalog has {trie.n_leaves} distinct semantic IDs"
@@ -53,6 +61,7 @@ class CatalogConstraint:
         self.trie = trie
         self.vocabulary = vocabulary
         self.list_length = list_length
+        self.available = available
         runs = trie.forced_run_lengths() + int(vocabulary.separator)
         # Room that hardly any item needs would be paid for in every pass.
         common = [int((runs >= length).sum()) >= _COMMON * trie.n_leaves for length in range(vocabulary.item_length)]
@@ -62,6 +71,31 @@ class CatalogConstraint:
     def longest_run(self) -> int:
         """The longest run of forced tokens that at least one leaf in a hundred ends with."""
         return self._longest_run
+
+    def excluding(self, batch: int) -> "CatalogConstraint":
+        """The same for batches of one size, each of which says what its rows exclude; see `exclude`."""
+        sizes = (self.trie.high - self.trie.low).int()
+        return CatalogConstraint(self.trie, self.vocabulary, self.list_length, sizes.repeat(batch, 1))
+
+    def exclude(self, leaves: Tensor) -> None:
+        """Begin a batch whose rows exclude these leaves, in place, so that captured rounds read it.
+
+        Args:
+            leaves: int64 `[B, E]` in any order, -1 for none; every row must leave at least K (see `excluded_leaves`).
+        """
+        assert self.available is not None
+        trie, n_leaves = self.trie, self.trie.n_leaves
+        excluded = torch.zeros(len(leaves), n_leaves + 1, dtype=torch.int32, device=leaves.device)
+        # -1 is written to one column too many.
+        excluded.scatter_(1, leaves.where(leaves >= 0, n_leaves), 1)
+        before = functional.pad(excluded[:, :n_leaves].cumsum(1, dtype=torch.int32), (1, 0))  # [B, n_leaves + 1]
+        self.available.copy_(trie.high - trie.low - (before[:, trie.high] - before[:, trie.low]))
+
+    def leaves_below(self, nodes: Tensor) -> Tensor:
+        """Leaves below each trie node (int64 `[*]` or, where rows exclude leaves, `[B, *]`) that are not excluded."""
+        if self.available is None:
+            return self.trie.high[nodes] - self.trie.low[nodes]
+        return self.available.gather(1, nodes.flatten(1)).view(nodes.shape)
 
     def initial(self, batch: int, device: torch.device) -> CatalogState:
         """States `[batch]` of lists that have not begun."""
@@ -76,7 +110,7 @@ class CatalogConstraint:
         used = state.used[..., None, :]
         used_below = ((used >= low[..., None]) & (used < high[..., None])).sum(-1)  # [*, C]
         unfinished = state.count < self.list_length
-        free = present & (high - low > used_below) & unfinished[..., None]
+        free = present & (self.leaves_below(nodes) > used_below) & unfinished[..., None]
         if self.vocabulary.separator:
             due = self.trie.is_leaf(state.node) & unfinished
             tokens = torch.cat([tokens, torch.full_like(tokens[..., :1], self.vocabulary.separator_token)], -1)

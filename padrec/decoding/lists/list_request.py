@@ -1,6 +1,6 @@
 """Lists of a catalog as a request."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -82,6 +82,12 @@ class ListRequest:
     def stop_tokens(self) -> tuple[int, ...]:
         """`<eos>`, with which a list that nothing constrains may end."""
         return (self.vocabulary.eos_token,)
+
+    def excluding(self, batch: int) -> "ListRequest":
+        """See `Request.excluding`."""
+        if not isinstance(self.constraint, CatalogConstraint):
+            raise InputError("items to exclude without a constraint: expected constraint: catalog, which excludes them")
+        return replace(self, constraint=self.constraint.excluding(batch))
 
     def result(self, tokens: Tensor, log_probs: Tensor) -> Recommendations:
         """The items that the tokens stand for; see `Request.result`."""

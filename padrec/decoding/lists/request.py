@@ -1,6 +1,6 @@
 """The protocol of requests: what a decode is asked for."""
 
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from torch import Tensor
 
@@ -50,6 +50,14 @@ class Request(Protocol[R_co]):
     @property
     def stop_tokens(self) -> tuple[int, ...]:
         """Each of these ends a text, whose last token it is."""
+        ...
+
+    def excluding(self, batch: int) -> Self:
+        """The same request for batches of one size whose prompts exclude items; see `Prompts.excluded`.
+
+        Raises:
+            InputError: it is no request for lists of a catalog.
+        """
         ...
 
     def result(self, tokens: Tensor, log_probs: Tensor) -> R_co:

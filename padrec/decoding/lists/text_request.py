@@ -84,6 +84,10 @@ class TextRequest:
                 f"least 1 token, and tokens of 0 … {self.vocabulary_size - 1}"
             )
 
+    def excluding(self, batch: int) -> "TextRequest":
+        """Refuse to exclude items; see `Request.excluding`."""
+        raise InputError("items to exclude from a text: expected a request for lists of a catalog")
+
     def result(self, tokens: Tensor, log_probs: Tensor) -> GeneratedText:
         """The texts; see `Request.result`."""
         stops = torch.tensor(self.stop_tokens, dtype=torch.long, device=tokens.device)

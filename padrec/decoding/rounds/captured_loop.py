@@ -65,7 +65,8 @@ class _Start:
     ) -> None:
         device = keys.device
         tokens = torch.zeros(shape.batch, shape.width, dtype=torch.long, device=device)
-        self._prompts = Prompts(tokens, tokens.clone(), torch.zeros_like(keys), shape.packed)
+        excluded = None if shape.excluded is None else tokens.new_empty(shape.batch, shape.excluded)
+        self._prompts = Prompts(tokens, tokens.clone(), torch.zeros_like(keys), shape.packed, excluded)
         self._keys = torch.zeros_like(keys)
         self._fill(prompts, keys)
         self._recording = CapturedGraph(lambda: begin(self._prompts, self._keys), device)
@@ -81,4 +82,7 @@ class _Start:
         self._prompts.slots[:, :width] = prompts.slots
         # After a prompt anything may stand: it is read, but nothing sees it.
         self._prompts.lengths.copy_(prompts.lengths)
+        if self._prompts.excluded is not None and prompts.excluded is not None:
+            self._prompts.excluded.fill_(-1)
+            self._prompts.excluded[:, : prompts.excluded.shape[1]] = prompts.excluded
         self._keys.copy_(keys)

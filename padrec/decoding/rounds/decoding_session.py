@@ -25,21 +25,21 @@ class DecodingSession(Protocol[R_co]):
 
 
 class SessionsByShape(DecodingSession[R_co]):
-    """A session for each batch size and cache capacity that it meets.
+    """A session for each batch size and cache capacity that it meets, and for prompts that exclude items another.
 
     Args:
-        make: makes one from batch size and capacity.
+        make: makes one from batch size, capacity, and whether prompts exclude items.
         room: tokens of the cache that are needed after the prompts.
     """
 
-    def __init__(self, make: Callable[[int, int], DecodingSession[R_co]], room: int) -> None:
+    def __init__(self, make: Callable[[int, int, bool], DecodingSession[R_co]], room: int) -> None:
         self._make, self._room = make, room
-        self._sessions: dict[tuple[int, int], DecodingSession[R_co]] = {}
+        self._sessions: dict[tuple[int, int, bool], DecodingSession[R_co]] = {}
 
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R_co, DecodingTrace]:
         """See `DecodingSession.decode`."""
-        shape = len(prompts.tokens), room_for(prompts, self._room)
+        shape = len(prompts.tokens), room_for(prompts, self._room), prompts.excluded is not None
         if shape not in self._sessions:
             self._sessions[shape] = self._make(*shape)
         return self._sessions[shape].decode(prompts, generator)

@@ -104,6 +104,7 @@ class TritonGrowth:
             trie.child_token,
             trie.low,
             trie.high,
+            self._constraint.available,
             gains,
             tokens,
             self._children[:, self._offset :],

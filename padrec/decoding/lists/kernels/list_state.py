@@ -40,6 +40,7 @@ def may_follow(
     child_token,
     low,
     high,
+    available,
     list_length,
     n_edges,
     first_leaf,
@@ -47,7 +48,9 @@ def may_follow(
     separator,
     SEPARATED: tl.constexpr,
 ):
-    """Tokens behind one list state, and whether each may be chosen: see `CatalogConstraint.continuations`.
+    """Tokens after one list state, and whether each may be chosen: see `CatalogConstraint.continuations`.
+
+    `available` points to the row's leaves that are not excluded below each trie node, or is None.
 
     Besides, what `steps` takes of the state's trie node: the first of its edges, one past the last, whether it is a
     leaf.
@@ -60,6 +63,8 @@ def may_follow(
     # Leaves are numbered in 32 bits, which are compared in half the time of 64.
     first, last = tl.load(low + child).to(tl.int32), tl.load(high + child).to(tl.int32)
     left = last - first
+    if available is not None:
+        left = tl.load(available + child)
     for item in range(list_length):
         leaf = tl.load(state_used + item).to(tl.int32)
         left -= ((leaf >= first) & (leaf < last)).to(tl.int32)

@@ -58,6 +58,7 @@ def catalog_guess_kernel(
     child_token,
     low,
     high,
+    available,
     gains,
     guesses,
     children,
@@ -97,6 +98,8 @@ def catalog_guess_kernel(
         child_token,
         low,
         high,
+        # One row has a number for every node, the sink included.
+        None if available is None else available + row * (sink + 1),
         list_length,
         n_edges,
         first_leaf,
