@@ -176,9 +176,7 @@ class Recommender:
         if exclude == "history":
             exclude = histories
         elif isinstance(exclude, str):
-            raise InputError(
-                f"exclude {exclude!r}: expected 'history', or a set of items for all users or each of them"
-            )
+            raise InputError(f"exclude {exclude!r}: expected 'history', or items for all users or each of them")
         if isinstance(exclude, Set):
             for_all = {self._names.index(name) for name in exclude}
             return [for_all for _ in histories]
@@ -194,7 +192,7 @@ class Recommender:
             if search not in self._decoders:
                 raise InputError(f"search {search!r}: expected 'list' or 'beam'")
             constraint = CatalogConstraint(self._trie, self._vocabulary, k)
-            request = ListRequest(self.catalog, self._vocabulary, k, constraint, Sampling(temperature))
+            request = ListRequest(self.catalog, self._vocabulary, k, constraint, Sampling(temperature))  # type: ignore[arg-type]
             decoder = BatchwiseDecoder(self._decoders[search], _BATCH_SIZE)
             self._sessions[asked] = decoder.bind(self._runner, request)
         return self._sessions[asked]

@@ -82,7 +82,7 @@ def _run(arguments: "ArgsType") -> None:
 
 
 def _import_all() -> None:
-    for name in padrec.__all__:
+    for name in dir(padrec):
         getattr(padrec, name)
 
 

@@ -160,10 +160,8 @@ def recommendation_rows(
         if not counted:
             continue
         left_out = set(history) if excluding else set()
-        items = [
-            [item for item in catalog.leaf_items(leaf) if item not in left_out] if leaf >= 0 else None
-            for leaf in leaves
-        ]
+        of_leaves = [catalog.leaf_items(leaf) if leaf >= 0 else [] for leaf in leaves]
+        items = [[item for item in tied if item not in left_out] for tied in of_leaves]
         row = {
             "user": user_keys[user] if user >= 0 else None,
             "history": [catalog.keys[item] for item in history if item >= 0],

@@ -109,16 +109,8 @@ class TargetRecommender(TrainableModule):
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing {label_smoothing}: expected at least 0 and less than 1")
         # What only affects decoding is not saved: a checkpoint's value would silently override the config's.
-        ignored = [
-            "vocabulary",
-            "catalog",
-            "prompt_format",
-            "list_length",
-            "decoder",
-            "temperature",
-            "exclude",
-            "initial_weights",
-        ]
+        decoding = ["list_length", "decoder", "temperature", "exclude"]
+        ignored = ["vocabulary", "catalog", "prompt_format", "initial_weights", *decoding]
         self.save_hyperparameters(ignore=ignored)
         self.vocabulary = vocabulary
         self.catalog = catalog

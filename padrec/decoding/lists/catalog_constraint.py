@@ -1,5 +1,6 @@
 """The catalog constraint as a state on the device."""
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -45,15 +46,16 @@ class CatalogConstraint:
         trie: the catalog's trie, on the decoding device.
         vocabulary: the target's tokens.
         list_length: K, items in a list.
-        available: leaves below each trie node that are not excluded, int32 `[B, n_nodes + 1]`; None excludes nothing.
+
+    Attributes:
+        available: leaves below each trie node that a row does not exclude, int32 `[B, n_nodes + 1]`; None where nothing
+            is excluded.
 
     Raises:
         InputError: K is less than 1 or more than the catalog's leaves.
     """
 
-    def __init__(
-        self, trie: CatalogTrie, vocabulary: SemanticIDVocabulary, list_length: int, available: Tensor | None = None
-    ) -> None:
+    def __init__(self, trie: CatalogTrie, vocabulary: SemanticIDVocabulary, list_length: int) -> None:
         if not 1 <= list_length <= trie.n_leaves:
             raise InputError(
                 f"lists of {list_length} distinct items: the catalog has {trie.n_leaves} distinct semantic IDs"
@@ -61,7 +63,7 @@ class CatalogConstraint:
         self.trie = trie
         self.vocabulary = vocabulary
         self.list_length = list_length
-        self.available = available
+        self.available: Tensor | None = None
         runs = trie.forced_run_lengths() + int(vocabulary.separator)
         # Room that hardly any item needs would be paid for in every pass.
         common = [int((runs >= length).sum()) >= _COMMON * trie.n_leaves for length in range(vocabulary.item_length)]
@@ -74,8 +76,9 @@ class CatalogConstraint:
 
     def excluding(self, batch: int) -> "CatalogConstraint":
         """The same for batches of one size, each of which says what its rows exclude; see `exclude`."""
-        sizes = (self.trie.high - self.trie.low).int()
-        return CatalogConstraint(self.trie, self.vocabulary, self.list_length, sizes.repeat(batch, 1))
+        excluding = copy(self)
+        excluding.available = (self.trie.high - self.trie.low).int().repeat(batch, 1)
+        return excluding
 
     def exclude(self, leaves: Tensor) -> None:
         """Begin a batch whose rows exclude these leaves, in place, so that captured rounds read it.

@@ -98,8 +98,8 @@ def assert_grows(
     there = constraint
     if isinstance(constraint, CatalogConstraint):
         trie = copy.deepcopy(constraint.trie).to(DEVICE)
-        available = None if constraint.available is None else constraint.available.to(DEVICE)
-        there = CatalogConstraint(trie, constraint.vocabulary, constraint.list_length, available)
+        there = CatalogConstraint(trie, constraint.vocabulary, constraint.list_length)
+        there.available = None if constraint.available is None else constraint.available.to(DEVICE)
     generator = torch.Generator().manual_seed(seed)
     state, root = walked(constraint, steps, seed), torch.randint(size, (batch,), generator=generator)
     guess = Guess(0.5, 2.0 if noisy else 0.0)
