@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from padrec.decoding import (
     Prompts,
     Request,
     Sampling,
-    TargetRunner,
+    SessionOpener,
     TokenTree,
     TransformersRunner,
     TreeExpansion,
@@ -80,7 +81,7 @@ def random_network_draft(model: PreTrainedModel, vocabulary: SemanticIDVocabular
         for parameter in network.position_aware.parameters():
             nn.init.normal_(parameter, std=0.5)
     to_precision(network, model.dtype)
-    return NetworkDraft(network.eval().requires_grad_(False))
+    return NetworkDraft(network.eval().requires_grad_(False), vocabulary)
 
 
 def random_prompts(
@@ -172,11 +173,8 @@ class GivenKeys(Sampling):
 class StubDraft(Draft):
     """Proposes from `logits(position, depth, n_nodes)`, where it knows how long each list is."""
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
-        """Any target will do."""
-
-    def open(self, plan: DraftPlan) -> "StubSession":
-        return StubSession(self, plan)
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        return partial(StubSession, self)
 
     def logits(self, position: Tensor, depth: int, n_nodes: int) -> Tensor:
         """Logits of the token after each node of one depth, `[B, n_nodes, V]`; lists have `position` tokens, `[B]`."""
@@ -286,19 +284,21 @@ class LoggingDraft(Draft):
         self.observations: list[Observation] = []
         self.feature_layers = draft.feature_layers
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
-        self._draft.prepare(runner, request)
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        opener = self._draft.bind(runner, request)
 
-    def open(self, plan: DraftPlan) -> DraftSession:
-        session = self._draft.open(plan)
-        observe = session.observe
+        def opened(plan: DraftPlan) -> DraftSession:
+            session = opener(plan)
+            observe = session.observe
 
-        def logged(observation: Observation) -> None:
-            self.observations.append(observation)
-            observe(observation)
+            def logged(observation: Observation) -> None:
+                self.observations.append(observation)
+                observe(observation)
 
-        session.observe = logged  # type: ignore[method-assign]
-        return session
+            session.observe = logged  # type: ignore[method-assign]
+            return session
+
+        return opened
 
 
 class PathSteps(DraftSteps):

@@ -19,11 +19,10 @@ from tests.tiny_training import quiet_trainer, tiny_backbone, tiny_draft, tiny_r
 
 _REPOSITORY = Path(__file__).parents[1]
 _README = _REPOSITORY / "README.md"
+_RESULTS = _REPOSITORY / "docs" / "results"
+_PAGES = [_README, *sorted(p for p in (_REPOSITORY / "docs").rglob("*.md") if _RESULTS not in p.parents)]
 # Reports below docs/results/ are written by the program, not by hand.
-_PAGES = [
-    _README,
-    *sorted(p for p in (_REPOSITORY / "docs").rglob("*.md") if "results" not in p.relative_to(_REPOSITORY).parts),
-]
+_NOTES = [_RESULTS / "README.md", *sorted(_RESULTS.rglob("notes.md"))]
 _RUNNABLE = re.compile(r"^<!-- run -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^padrec (?:prepare|fit|validate|test|predict) .*$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -50,7 +49,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def commands() -> list[str]:
-    text = "\n".join(page.read_text(encoding="utf-8") for page in _PAGES)
+    text = "\n".join(page.read_text(encoding="utf-8") for page in [*_PAGES, *_NOTES])
     return list(dict.fromkeys(_COMMAND.findall(text)))
 
 
@@ -92,7 +91,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run_examples(page)
 
 
-@pytest.mark.parametrize("page", _PAGES, ids=page_name)
+@pytest.mark.parametrize("page", [*_PAGES, *_NOTES], ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in _LINK.findall(page.read_text(encoding="utf-8")):
         if link.startswith("https://"):
@@ -103,10 +102,25 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(found), link
 
 
-def test_every_page_is_on_the_map() -> None:
-    index = _REPOSITORY / "docs" / "index.md"
-    linked = {(index.parent / link).resolve() for link in _LINK.findall(index.read_text(encoding="utf-8"))}
-    assert set(_PAGES[1:]) - {index} <= linked
+def linked_pages(page: Path) -> set[Path]:
+    links = _LINK.findall(page.read_text(encoding="utf-8"))
+    return {(page.parent / link.partition("#")[0]).resolve() for link in links}
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    index, results = _REPOSITORY / "docs" / "index.md", _RESULTS / "README.md"
+    assert {*_PAGES[1:], results} - {index} <= linked_pages(index)
+    assert set(_NOTES) - {results} <= linked_pages(results)
+
+
+def test_errors_are_quoted_as_the_code_words_them() -> None:
+    """Literals that Python joins are joined here too, and what is filled in is `…`."""
+    code = "\n".join(file.read_text(encoding="utf-8") for file in (_REPOSITORY / "padrec").rglob("*.py"))
+    worded = re.sub(r"\{[^{}]*\}", "…", re.sub(r'"\s+f?"', "", code))
+    page = (_REPOSITORY / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert quoted
+    assert [message for message in quoted if message not in worded] == []
 
 
 @pytest.mark.parametrize("command", commands())

@@ -19,8 +19,7 @@ from experiments.study import check_positive, chosen_device, circumstances, circ
 from padrec import SpeculativeDecoder
 from padrec.catalog import InputError
 from padrec.decoding import CapturedGraph, LayerOperations, TreeOperations
-from padrec.decoding.device.shared_shapes import roomy
-from padrec.drafts import NetworkDraft
+from padrec.decoding.layers.prompt_shape import roomy
 from padrec.drafts.draft_operations import DraftOperations
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -28,8 +27,7 @@ from padrec.evaluation.report import check_writable, markdown_table, write_repor
 _GROUPS: dict[str, tuple[type, tuple[str, ...]]] = {
     "tree growth": (TreeOperations, ("grow",)),
     "forced runs": (TreeOperations, ("add_forced_runs",)),
-    "draft inputs": (DraftOperations, ("fuse", "fuse_in_tree")),
-    "draft memory": (DraftOperations, ("remember", "move_on")),
+    "draft inputs": (DraftOperations, ("fuse",)),
     "linear maps": (LayerOperations, ("linear", "add", "normed")),
     "rotation": (LayerOperations, ("rotate_and_store",)),
     "attention": (LayerOperations, ("attention",)),
@@ -37,8 +35,8 @@ _GROUPS: dict[str, tuple[type, tuple[str, ...]]] = {
 }
 # Where operations of each class are chosen.
 _CHOSEN_IN: dict[type, str] = {
-    TreeOperations: "padrec.decoding.decoders.speculative.tree_operations_for",
-    DraftOperations: "padrec.drafts.network_draft.draft_operations_for",
+    TreeOperations: "padrec.decoding.rounds.rounds.tree_operations_for",
+    DraftOperations: "padrec.drafts.feature_draft.draft_operations_for",
     LayerOperations: "padrec.decoding.layers.fused_layers.operations_for",
 }
 _ALL = "all kernels"
@@ -134,12 +132,11 @@ def _compiled(base: type, method: str) -> Any:  # noqa: ANN401  # a method of an
 def _round(setting: Setting, batch: int) -> Work:
     """A recorded round after its start, by the operations that are chosen now."""
     device, request = setting.device, setting.request
-    # A runner and a draft of their own, which choose their operations as they are made.
+    # A runner and a bound draft of their own, which choose their operations as they are made.
     runner = type(setting.runner)(setting.runner.model)
-    draft = NetworkDraft(setting.draft.network)
-    draft.prepare(runner, request)
+    draft = setting.draft.bind(runner, request)
     capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
-    rounds = SpeculativeDecoder(draft, round_tree()).rounds(runner, request, batch, capacity)
+    rounds = SpeculativeDecoder(setting.draft, round_tree()).rounds(runner, request, draft, batch, capacity)
     keys = torch.zeros(batch, dtype=torch.long, device=device)
     start = CapturedGraph(partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys), device)
     return Work(CapturedGraph(rounds.round, device), ROUNDS, before=start)

@@ -10,7 +10,7 @@ from experiments.speed.setting import Setting
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from padrec import DynamicTree, SpeculativeDecoder
 from padrec.decoding import CapturedGraph, DraftPlan
-from padrec.decoding.device.shared_shapes import roomy
+from padrec.decoding.layers.prompt_shape import roomy
 
 ROUND_PREFIX = 128
 # Room in the cache behind prompt and list: for a round's tree, and for what the draft reads of it.
@@ -51,7 +51,8 @@ def round_cost(setting: Setting, batch: int, repeats: int) -> dict[str, Any]:
     device, runner, request, expansion = setting.device, setting.runner, setting.request, round_tree()
     capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
     decoder = SpeculativeDecoder(setting.draft, expansion)
-    rounds = decoder.rounds(runner, request, batch, capacity)
+    bound = setting.draft.bind(runner, request)
+    rounds = decoder.rounds(runner, request, bound, batch, capacity)
     keys = torch.zeros(batch, dtype=torch.long, device=device)
     lists, extends = rounds.lists, expansion.draft_passes - 1
     recorder = _Recorder(device)
@@ -64,7 +65,7 @@ def round_cost(setting: Setting, batch: int, repeats: int) -> dict[str, Any]:
     prompts = setting.prompts(batch, ROUND_PREFIX)
     _, features = target.prefill(prompts)
     plan = DraftPlan(runner, request, batch, capacity, expansion.draft_rows, decoder.max_depth(request))
-    alone_draft = setting.draft.open(plan)
+    alone_draft = bound(plan)
     alone_draft.begin(prompts, features, lists.last, lists.state.slot)
 
     def draft(n_passes: int) -> None:

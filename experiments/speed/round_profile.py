@@ -6,7 +6,7 @@ From the repository's root: python -m experiments.speed.round_profile --output r
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from experiments.speed.timing import Timing, Work, interleaved_seconds
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import AutoregressiveDecoder, ListRequest, SpeculativeDecoder
 from padrec.decoding import CapturedGraph, FreeDecoding, Phase, Rounds
-from padrec.decoding.device.shared_shapes import roomy
+from padrec.decoding.layers.prompt_shape import roomy
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
 _OTHER = "other"
@@ -65,7 +65,7 @@ def measure(
             "speculative": SpeculativeDecoder(setting.draft, round_tree()),
         }
         content["rounds"] = [
-            {"decoder": name, "batch": batch} | _round(setting, decoder.rounds, batch, profiled_rounds, repeats)
+            {"decoder": name, "batch": batch} | _round(setting, decoder, batch, profiled_rounds, repeats)
             for batch in batches
             for name, decoder in decoders.items()
         ]
@@ -84,9 +84,7 @@ class _FreeWithRuns(FreeDecoding):
         self.longest_run = request.constraint.longest_run
 
 
-def _round(
-    setting: Setting, rounds_of: Callable[..., Rounds], batch: int, n_rounds: int, repeats: int
-) -> dict[str, Any]:
+def _round(setting: Setting, decoder: SpeculativeDecoder, batch: int, n_rounds: int, repeats: int) -> dict[str, Any]:
     """Phases of a round that is launched piece by piece, and the time of the round as it is decoded with.
 
     On a GPU a phase's time is that of its kernels, and what the recorded round takes longer is time between kernels. On
@@ -98,7 +96,7 @@ def _round(
     free = ListRequest(request.catalog, request.vocabulary, request.list_length, _FreeWithRuns(request))
     works, phases = {}, {}
     for name, kind in (("round", request), ("without constraint", free)):
-        rounds = rounds_of(setting.runner, kind, batch, capacity)
+        rounds = decoder.rounds(setting.runner, kind, decoder.draft.bind(setting.runner, kind), batch, capacity)
         # The start is recorded too, since the recorded round reads what it leaves behind.
         start = CapturedGraph(partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys), device)
         works[name] = Work(CapturedGraph(rounds.round, device), ROUNDS, before=start)

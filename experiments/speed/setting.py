@@ -82,9 +82,8 @@ class Setting:
             model = build_backbone(backbone_of(shape), vocabulary)
             network = FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=_DRAFT_STEPS)
         runner = TransformersRunner(model.eval().requires_grad_(False))
-        draft = NetworkDraft(network.eval().requires_grad_(False))
+        draft = NetworkDraft(network.eval().requires_grad_(False), vocabulary)
         request = ListRequest.build(catalog, vocabulary, _LIST_LENGTH, device=device)
-        draft.prepare(runner, request)
         return cls(runner, draft, vocabulary, request, device)
 
     def prompts(self, batch: int, width: int) -> Prompts:

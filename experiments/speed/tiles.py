@@ -18,14 +18,16 @@ from experiments.study import check_positive, chosen_device, circumstances, circ
 from padrec import InputError, SemanticIDVocabulary
 from padrec.decoding import CapturedGraph, LayerSession, Placement
 from padrec.decoding.device.early_launch import launches_early
-from padrec.decoding.layers.attention_tiles import AttentionTile, AttentionTileChoice, attention_tile
 from padrec.decoding.layers.fused_layers import FusedLayers
-from padrec.decoding.layers.linear_tiles import (
+from padrec.decoding.layers.tiles import (
     MOST_TOKENS,
+    AttentionTile,
+    AttentionTileChoice,
     HeldTile,
     LinearTile,
     Tile,
     TileChoice,
+    attention_tile,
     linear_tile,
     streamed_tile,
 )

@@ -3,7 +3,7 @@
 from transformers import PreTrainedModel
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding import Assistant, TargetRunner
+from padrec.decoding import Assistant, TransformersRunner
 from padrec.targets import TargetRecommender, to_precision
 
 
@@ -11,18 +11,17 @@ class AssistantModel(Assistant):
     """A trained `TargetRecommender`, smaller than the target and over the same vocabulary.
 
     Args:
-        checkpoint: a Lightning checkpoint of it, or a folder that its `save_pretrained` wrote.
+        checkpoint: its Lightning checkpoint, or a folder written by its `save_pretrained`.
 
     Raises:
-        InputError: nothing is there, or it is not a target.
+        InputError: the file is missing or is not a target.
     """
 
     def __init__(self, checkpoint: str) -> None:
-        self._checkpoint = checkpoint
-        self._recommender = TargetRecommender.load(checkpoint)
+        self._checkpoint, self._recommender = checkpoint, TargetRecommender.load(checkpoint)
 
-    def load(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
-        """The model; see `Assistant.load`."""
+    def load(self, runner: TransformersRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
+        """See `Assistant.load`."""
         vocabulary.check_same(self._recommender.vocabulary, f"the assistant {self._checkpoint}")
         model = self._recommender.backbone.eval().requires_grad_(False)
         to_precision(model, runner.model.dtype)

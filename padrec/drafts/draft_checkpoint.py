@@ -23,10 +23,10 @@ class DraftCheckpoint:
     """A draft's weights and what they were trained for.
 
     Attributes:
-        settings: keyword arguments of `FeatureDraftNetwork` beside the target's configuration.
+        settings: keyword arguments of `FeatureDraftNetwork`, without the target's configuration.
         weights: the network's state dict.
-        target_fingerprint: of the target that the draft was trained for.
-        vocabulary: arguments of its vocabulary.
+        target_fingerprint: fingerprint of the target that the draft was trained for.
+        vocabulary: arguments of that target's vocabulary.
     """
 
     settings: dict[str, Any]
@@ -36,23 +36,33 @@ class DraftCheckpoint:
 
     @classmethod
     def read(cls, path: Path) -> "DraftCheckpoint":
-        """Read a Lightning checkpoint or a folder that `write` wrote.
+        """Read a Lightning checkpoint or a folder written by `write`.
 
         Raises:
-            InputError: nothing is there, or it is not a draft.
+            InputError: the file is missing or is not a draft.
         """
         if path.is_dir():
             if not (path / _CONFIG_FILE).is_file() or not (path / _WEIGHTS_FILE).is_file():
                 raise InputError(f"{path}: expected the files {_CONFIG_FILE} and {_WEIGHTS_FILE} of a draft")
-            config: dict[str, Any] = read_json_object(path / _CONFIG_FILE, "of a draft")
-            if config.get("kind") != "draft":
-                raise InputError(f"{path / _CONFIG_FILE}: kind {config.get('kind')!r}, expected 'draft'")
+            stored: dict[str, Any] = read_json_object(path / _CONFIG_FILE, "of a draft")
+            if stored.get("kind") != "draft":
+                raise InputError(f"{path / _CONFIG_FILE}: kind {stored.get('kind')!r}, expected 'draft'")
             weights = load_file(path / _WEIGHTS_FILE)
-            return cls(config["settings"], weights, config["target_fingerprint"], config["vocabulary"])
-        checkpoint = read_checkpoint(path, "draft")
-        state = checkpoint["state_dict"]
-        weights = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
-        return cls(checkpoint["settings"], weights, checkpoint["target_fingerprint"], checkpoint["vocabulary"])
+        else:
+            stored = read_checkpoint(path, "draft")
+            state = stored["state_dict"]
+            weights = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
+        return cls(stored["settings"], weights, stored["target_fingerprint"], stored["vocabulary"])
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Everything but the weights, as JSON can hold it."""
+        return {
+            "kind": "draft",
+            "settings": self.settings,
+            "target_fingerprint": self.target_fingerprint,
+            "vocabulary": self.vocabulary,
+        }
 
     def write(self, folder: Path) -> None:
         """Write `config.json` and safetensors.
@@ -64,29 +74,10 @@ class DraftCheckpoint:
             raise InputError(f"{folder}: already holds a model; expected a new or empty folder")
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: weight.contiguous() for name, weight in self.weights.items()}, folder / _WEIGHTS_FILE)
-        description = {
-            "kind": "draft",
-            "settings": self.settings,
-            "target_fingerprint": self.target_fingerprint,
-            "vocabulary": self.vocabulary,
-        }
-        (folder / _CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
-
-    def network(
-        self, target_config: PretrainedConfig, target_fingerprint: str, vocabulary: SemanticIDVocabulary
-    ) -> FeatureDraftNetwork:
-        """The network, for the target it was trained for.
-
-        Raises:
-            InputError: another target or vocabulary; both sides are named.
-        """
-        self.check(target_fingerprint, vocabulary)
-        network = FeatureDraftNetwork(target_config, **self.settings)
-        network.load_state_dict(self.weights)
-        return network
+        (folder / _CONFIG_FILE).write_text(json.dumps(self.description, indent=2) + "\n")
 
     def check(self, target_fingerprint: str, vocabulary: SemanticIDVocabulary) -> None:
-        """Refuse another target or vocabulary.
+        """Check that the draft was trained for a target and its vocabulary.
 
         Raises:
             InputError: they differ; both sides are named.
@@ -94,21 +85,42 @@ class DraftCheckpoint:
         vocabulary.check_same(SemanticIDVocabulary(**self.vocabulary), "the draft")
         check_target(self.target_fingerprint, target_fingerprint)
 
-    def start(self, network: FeatureDraftNetwork) -> None:
-        """Copy the weights into a network that may have more position-aware parts, which stay as they are.
+    def network(self, target_config: PretrainedConfig) -> FeatureDraftNetwork:
+        """The network for a target with this transformers configuration."""
+        network = FeatureDraftNetwork(target_config, **self.settings)
+        network.load_state_dict(self.weights)
+        return network
+
+
+class DraftWeights:
+    """Initial weights from another draft of the same target and vocabulary.
+
+    Args:
+        path: checkpoint or folder of that draft.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def load_into(
+        self, network: FeatureDraftNetwork, target_fingerprint: str, vocabulary: SemanticIDVocabulary
+    ) -> None:
+        """Copy the weights to a draft of this target; position-aware parts that they lack keep their values.
 
         Raises:
-            InputError: the weights do not fit, for instance because other parts were trained with it.
+            InputError: the draft cannot be read, does not fit the network, or has another target or vocabulary.
         """
+        checkpoint = DraftCheckpoint.read(Path(self._path))
+        checkpoint.check(target_fingerprint, vocabulary)
         fresh = {name: w for name, w in network.state_dict().items() if name.startswith("position_aware.")}
         try:
-            network.load_state_dict(fresh | self.weights)
+            network.load_state_dict(fresh | checkpoint.weights)
         except RuntimeError as error:
             raise InputError(f"the initial draft does not fit this draft: {error}") from error
 
 
 def check_target(stored: str, given: str) -> None:
-    """Refuse the draft of another target.
+    """Check the fingerprint of a draft's target.
 
     Raises:
         InputError: the fingerprints differ.

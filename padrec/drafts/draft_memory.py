@@ -1,59 +1,61 @@
-"""What a feature draft keeps from round to round."""
+"""What a feature draft keeps between rounds."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class DraftInputs:
-    """What a draft reads: tokens, each beside the target's feature of the token before it.
-
-    Attributes:
-        features: `[B, M, d]`.
-        tokens: int64 `[B, M]`.
-        slots: of the tokens, int64 `[B, M]`.
-        count: how many of them are valid, int64 `[B]`.
-    """
-
-    features: Tensor
-    tokens: Tensor
-    slots: Tensor
-    count: Tensor
+from padrec.decoding.device.compiled import compiled
+from padrec.decoding.trees.draft import Observation
 
 
-@dataclass(frozen=True)
+class DraftInputs(NamedTuple):
+    """Tokens, each with the target's feature of the token before it."""
+
+    features: Tensor  # [B, M, d]
+    tokens: Tensor  # int64 [B, M]
+    slots: Tensor  # of the tokens, int64 [B, M]
+    valid: Tensor  # number of valid tokens, int64 [B]
+
+
 class DraftMemory:
-    """What lasts from round to round, always in the same tensors.
+    """The memory of one batch shape, always in the same tensors.
+
+    Args:
+        root: zeros, `[B, 1, d]`.
+        most_kept: M, most tokens that a round emits.
 
     Attributes:
-        lengths: inputs in the persistent cache, int64 `[B]`.
+        lengths: inputs in the KV cache, int64 `[B]`.
         root: predicted feature of the root, `[B, 1, d]`.
-        kept: what the last round kept, to be read first in the next one.
+        kept: the M tokens that the target kept in the last round, still to be read.
     """
 
-    lengths: Tensor
-    root: Tensor
-    kept: DraftInputs
+    def __init__(self, root: Tensor, most_kept: int) -> None:
+        self.root, self.lengths = root, torch.zeros(len(root), dtype=torch.long, device=root.device)
+        tokens = self.lengths[:, None].repeat(1, most_kept)
+        self.kept = DraftInputs(root.repeat(1, most_kept, 1), tokens, tokens.clone(), self.lengths.clone())
 
-    @classmethod
-    def empty(cls, batch: int, most_kept: int, n_units: int, dtype: torch.dtype, device: torch.device) -> "DraftMemory":
-        """The memory of texts that have not begun.
+    def remember(self, seen: Observation) -> None:
+        """Store what the target kept."""
+        _remember(seen.node_features, seen.path, seen.tokens, seen.slots, seen.count, self.kept)
 
-        Args:
-            batch: B, rows.
-            most_kept: M, the most tokens that a round keeps.
-            n_units: d, of a feature.
-            dtype: of the features.
-            device: where they are kept.
-        """
-        lengths = torch.zeros(batch, dtype=torch.long, device=device)
-        root = torch.zeros(batch, 1, n_units, dtype=dtype, device=device)
-        kept = DraftInputs(
-            features=root.repeat(1, most_kept, 1),
-            tokens=lengths[:, None].repeat(1, most_kept),
-            slots=lengths[:, None].repeat(1, most_kept),
-            count=lengths.clone(),
-        )
-        return cls(lengths, root, kept)
+    def move_on(self, output: Tensor, valid: Tensor) -> None:
+        """Count the valid outputs of the layer `[B, T, d]`; the last one is the root's feature, if there is any."""
+        _move_on(output, valid, self.root, self.lengths)
+
+
+@compiled
+def _remember(
+    node_features: Tensor, path: Tensor, tokens: Tensor, slots: Tensor, count: Tensor, kept: DraftInputs
+) -> None:
+    features = node_features.gather(1, path[..., None].expand(-1, -1, node_features.shape[-1]))
+    for own, new in zip(kept, (features, tokens, slots, count), strict=True):
+        own.copy_(new)
+
+
+@compiled
+def _move_on(output: Tensor, valid: Tensor, root: Tensor, lengths: Tensor) -> None:
+    last = (valid - 1).clamp(min=0)[:, None, None].expand(-1, -1, output.shape[-1])
+    root.copy_(torch.where(valid[:, None, None] > 0, output.gather(1, last), root))
+    lengths.add_(valid)

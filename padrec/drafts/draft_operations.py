@@ -1,79 +1,68 @@
-"""What a feature draft computes beside its layer: its inputs, and what it remembers."""
+"""The inputs of a feature draft's layer, computed by PyTorch or by kernels."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from padrec.decoding.device.early_launch import has_kernels
-from padrec.decoding.trees.draft import Observation
-from padrec.drafts.draft_memory import DraftMemory
 
-# The gate of PAD-Rec's step embedding: its weight [1, d], what it adds by token [V, 1], the step's embedding [d].
-Gate = tuple[Tensor, Tensor, Tensor]
+
+class Gate(NamedTuple):
+    """The gate of PAD-Rec's step embedding; see `FoldedFusion`."""
+
+    weight: Tensor  # w, [1, d]
+    offset: Tensor  # c[v], [V, 1]
+    step_embedding: Tensor  # Q[step], [d]
+
+
+class TreeLevel(NamedTuple):
+    """The k nodes of one depth of a draft's tree of R nodes; p nodes are one depth above."""
+
+    parents: Tensor  # each node's parent among those above, int64 [B, k]
+    above: Tensor | None  # nodes that those above see, bool [B, p, R]; None for the root
+    nodes: Tensor  # 0 … R - 1, int64 [R]
+    first: int  # number of this depth's first node
+
+    def of_parents(self, values: Tensor) -> Tensor:
+        """Pick each node's parent from values `[B, p, *]` of the depth above: `[B, k, *]`."""
+        return values.gather(1, self.parents[..., None].expand(-1, -1, values.shape[-1]))
+
+    def visible(self) -> Tensor:
+        """Which nodes each node sees: itself and what its parent sees, bool `[B, k, R]`."""
+        itself = self.nodes[self.first :][: self.parents.shape[1], None] == self.nodes  # [k, R]
+        itself = itself.expand(len(self.parents), -1, -1)
+        return itself if self.above is None else itself | self.of_parents(self.above)
 
 
 class DraftOperations:
-    """The operations in plain PyTorch; `TritonDraftOperations` has the same in GPU kernels."""
+    """The operations in PyTorch; `TritonDraftOperations` computes them with GPU kernels."""
 
-    def fuse(self, tokens: Tensor, read: Tensor, parents: Tensor | None, table: Tensor, gate: Gate | None) -> Tensor:
-        """The inputs of a folded fusion; see `FoldedFusion`.
+    def fuse(
+        self, tokens: Tensor, mapped: Tensor, table: Tensor, gate: Gate | None = None, level: TreeLevel | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Layer inputs without slot terms; see `FoldedFusion`.
 
         Args:
             tokens: int64 `[B, T]`.
-            read: W_f f of the features before them, `[B, p, d]`.
-            parents: which of these stands before each token, int64 `[B, T]`; None where p is T, in order.
-            table: what each token adds, `[V, d]`.
-            gate: None without a step embedding.
+            mapped: W_f f of the feature before each token, `[B, T, d]`, or of the p nodes above, `[B, p, d]`.
+            table: T[v], `[V, d]`.
+            gate: None without step embeddings.
+            level: the T nodes, if the tokens are those of a tree.
 
         Returns:
-            `[B, T, d]`.
+            `[B, T, d]`, and in a tree which nodes each node sees, bool `[B, T, R]`.
         """
-        fused = features_before(read, parents) + table[tokens]
+        fused = (mapped if level is None else level.of_parents(mapped)) + table[tokens]
         if gate is not None:
-            weight, offset, step_embedding = gate
-            score = functional.linear(fused, weight.to(fused.dtype)) + offset[tokens]
-            fused = fused + score.sigmoid() * step_embedding
-        return fused.to(table.dtype)
-
-    def fuse_in_tree(
-        self,
-        tokens: Tensor,
-        read: Tensor,
-        parents: Tensor,
-        table: Tensor,
-        gate: Gate | None,
-        above: Tensor | None,
-        rows: Tensor,
-        first: int,
-    ) -> tuple[Tensor, Tensor]:
-        """The same for the nodes of one depth of a tree, and which nodes each of them sees; see `Fusion.extend`."""
-        return self.fuse(tokens, read, parents, table, gate), seen_nodes(parents, above, rows, first)
-
-    def remember(self, seen: Observation, memory: DraftMemory) -> None:
-        """Keep what the target kept."""
-        for name in ("features", "tokens", "slots", "count"):
-            getattr(memory.kept, name).copy_(getattr(seen, name))
-
-    def move_on(self, output: Tensor, count: Tensor, memory: DraftMemory) -> None:
-        """Move on past the first `count` of the outputs `[B, T, d]`; rows that read nothing stay where they are."""
-        last = (count - 1).clamp(min=0)[:, None, None].expand(-1, -1, output.shape[-1])
-        memory.root.copy_(torch.where(count[:, None, None] > 0, output.gather(1, last), memory.root))
-        memory.lengths.add_(count)
-
-
-def features_before(read: Tensor, parents: Tensor | None) -> Tensor:
-    """What was read before each token, `[B, T, *]`; see `DraftOperations.fuse`."""
-    return read if parents is None else read.gather(1, parents[..., None].expand(-1, -1, read.shape[-1]))
-
-
-def seen_nodes(parents: Tensor, above: Tensor | None, rows: Tensor, first: int) -> Tensor:
-    """Which nodes the nodes of one depth see, bool `[B, k, R]`; see `Fusion.extend`."""
-    own = (rows[first:][: parents.shape[1], None] == rows).expand(len(parents), -1, -1)
-    return own if above is None else own | above.gather(1, parents[..., None].expand(-1, -1, len(rows)))
+            score = functional.linear(fused, gate.weight.to(fused.dtype)) + gate.offset[tokens]
+            fused = fused + score.sigmoid() * gate.step_embedding
+        return fused.to(table.dtype), None if level is None else level.visible()
 
 
 def draft_operations_for(device: torch.device, dtype: torch.dtype) -> DraftOperations:
-    """Kernels where the device runs them, else plain PyTorch."""
+    """Kernels if the device runs them, else PyTorch."""
     if has_kernels(device, dtype):
         from padrec.drafts.triton_draft_operations import TritonDraftOperations
 

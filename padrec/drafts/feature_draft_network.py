@@ -1,4 +1,4 @@
-"""The EAGLE-type draft: predicts the target's next feature from its last one and the token in between."""
+"""The EAGLE-type draft network with PAD-Rec's position-aware part."""
 
 import copy
 from typing import Any
@@ -7,24 +7,24 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, Cache, PretrainedConfig
 
+from padrec.catalog import InputError
 from padrec.decoding import additive_mask
-from padrec.drafts.position_aware import PositionAwareEmbedding
 
 
 class FeatureDraftNetwork(nn.Module):
-    """Fusion, the position-aware part and one decoder layer of the target's own architecture.
+    """Predicts the target's next feature from its last one and the token in between.
 
         u = W [e(x_{i+1}); f_i] + b
         f̂_{i+1} = DecoderLayer(position_aware(u))
 
-    As in EAGLE (arXiv 2401.15077) the layer has no norm before its attention, and no final norm follows: its output
-    stands for the target's feature behind the final norm, which the target's head reads. Embedding and head are the
-    target's own and not part of this module.
+    One decoder layer of the target's architecture. As in EAGLE (arXiv 2401.15077) it has no norm before its attention
+    and no final norm: its output replaces the target's feature after the final norm, which the target's head reads.
+    Embedding and head are the target's and not part of this module.
 
     Args:
         target_config: the target's transformers configuration.
-        n_slot_states: slots that occur, L + 2.
-        n_steps: draft steps told apart by step embeddings.
+        n_slot_states: number of slots, L + 2.
+        n_steps: see `PositionAwareEmbedding`.
         slot_embeddings: see `PositionAwareEmbedding`.
         step_embeddings: see `PositionAwareEmbedding`.
     """
@@ -65,12 +65,12 @@ class FeatureDraftNetwork(nn.Module):
 
         Args:
             embeddings: e(x_{i+1}), `[B, T, d]`.
-            features: f_i, or the draft's own prediction of it, `[B, T, d]`.
+            features: f_i, or the draft's prediction of it, `[B, T, d]`.
             slots: slot of x_{i+1}, int64 `[B, T]`.
-            step: number of draft-made features behind these inputs.
+            step: consecutive draft-made features before these inputs; 0 for features of the target.
             positions: i, int64 `[B, T]`.
-            visible: what each query sees of the cache's columns, bool `[B or 1, T, S]`.
-            cache: takes this layer's keys and values as layer 0, and returns S columns.
+            visible: cache columns that each query sees, bool `[B or 1, T, S]`.
+            cache: stores this layer's keys and values as layer 0 and returns S columns.
 
         Returns:
             f̂_{i+1}, `[B, T, d]`.
@@ -80,7 +80,7 @@ class FeatureDraftNetwork(nn.Module):
         return self.attend(hidden, positions, additive_mask(visible, hidden.dtype), cache)
 
     def attend(self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
-        """The decoder layer alone, on inputs `[B, T, d]`, with an additive mask `[B or 1, 1, T, S]`."""
+        """The decoder layer alone, for inputs `[B, T, d]` and an additive mask `[B or 1, 1, T, S]`."""
         result: Tensor = self.layer(
             hidden,
             attention_mask=mask,
@@ -92,11 +92,84 @@ class FeatureDraftNetwork(nn.Module):
         return result
 
 
+class PositionAwareEmbedding(nn.Module):
+    """Adds an item-slot and a step embedding to a draft's fused input (PAD-Rec, arXiv 2604.27747, reconstructed).
+
+        g = sigmoid(w · u + c)
+        ũ = u + α P[slot] + g Q[step],   Q[0] = 0
+
+    The slot is a token's place in its item. The step is the number of consecutive draft-made features before it, 0 for
+    a feature of the target. At initialisation P = Q = w = c = 0 and α = 1: the output equals the input exactly, and
+    gradients reach P and Q from the first step.
+
+    Args:
+        hidden_size: d.
+        n_slot_states: number of slots, L + 2.
+        n_steps: S, distinct steps; deeper steps share the last embedding.
+        slot_embeddings: whether to have P.
+        step_embeddings: whether to have Q and its gate.
+
+    Raises:
+        InputError: step embeddings with fewer than two steps, which would have nothing to learn.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        n_slot_states: int,
+        n_steps: int,
+        *,
+        slot_embeddings: bool = True,
+        step_embeddings: bool = True,
+    ) -> None:
+        super().__init__()
+        if step_embeddings and n_steps < 2:
+            raise InputError(f"step embeddings for {n_steps} draft step: expected at least 2 unrolled steps")
+        self.n_steps = n_steps
+        self.slot_embedding = nn.Parameter(torch.zeros(n_slot_states, hidden_size)) if slot_embeddings else None
+        self.slot_coefficient = nn.Parameter(torch.ones(())) if slot_embeddings else None
+        self.step_embedding = nn.Parameter(torch.zeros(n_steps - 1, hidden_size)) if step_embeddings else None
+        self.gate = nn.Linear(hidden_size, 1) if step_embeddings else None
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
+
+    def slot_term(self) -> Tensor | None:
+        """α P, `[L + 2, d]`; None without slot embeddings."""
+        if self.slot_embedding is None or self.slot_coefficient is None:
+            return None
+        return self.slot_coefficient * self.slot_embedding
+
+    def embedding_of(self, step: int) -> Tensor | None:
+        """Q[step], `[d]`; None at step 0 or without step embeddings."""
+        if self.step_embedding is None or step == 0:
+            return None
+        return self.step_embedding[min(step, self.n_steps - 1) - 1]
+
+    def forward(self, fused: Tensor, slots: Tensor, step: int) -> Tensor:
+        """Add both terms.
+
+        Args:
+            fused: u, `[*, d]`.
+            slots: int64 `[*]`.
+            step: of all these inputs, at least 0.
+
+        Returns:
+            ũ, `[*, d]`.
+        """
+        result, slot_term, step_embedding = fused, self.slot_term(), self.embedding_of(step)
+        if slot_term is not None:
+            result = result + slot_term[slots]
+        if self.gate is not None and step_embedding is not None:
+            result = result + self.gate(fused).sigmoid() * step_embedding
+        return result
+
+
 def _one_layer(config: PretrainedConfig) -> PretrainedConfig:
     config = copy.deepcopy(config)
     config.num_hidden_layers = 1
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:1]
-    # The donor's embedding table is thrown away: keep it from taking memory for a moment.
+    # The donor's embedding table is discarded: keep it small.
     config.vocab_size, config.pad_token_id = 8, None
     return config

@@ -1,229 +1,123 @@
-"""A draft's input at decoding time, with all that depends on the token alone computed once."""
-
-from typing import Protocol
+"""A feature draft's layer inputs at decoding time."""
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding.layers.head import Head
-from padrec.decoding.layers.layer_operations import LayerOperations, ResidualStream
-from padrec.drafts.draft_operations import DraftOperations, features_before, seen_nodes
+from padrec.decoding.layers.layer_operations import Head, LayerOperations, ResidualStream
+from padrec.drafts.draft_operations import DraftOperations, Gate, TreeLevel
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
-
-class Fusion(Protocol):
-    """The input of a draft's decoder layer, in two parts: what features alone decide, and the token behind them."""
-
-    def read(self, features: Tensor) -> Tensor:
-        """What the input needs of features `[B, p, d]`, whichever token follows: `[B, p, *]`."""
-        ...
-
-    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the token behind features `[B, p, d]`, `[B, p, V]`, and what `read` makes of them."""
-        ...
-
-    def __call__(self, tokens: Tensor, read: Tensor, slots: Tensor, step: int, parents: Tensor | None = None) -> Tensor:
-        """ũ, the input.
-
-        Args:
-            tokens: int64 `[B, T]`.
-            read: of the features before them, `[B, p, *]`.
-            slots: int64 `[B, T]`.
-            step: number of draft-made features behind these inputs.
-            parents: which of the features stands before each token, int64 `[B, T]`; None where p is T, in order.
-
-        Returns:
-            `[B, T, d]`.
-        """
-        ...
-
-    def extend(
-        self,
-        tokens: Tensor,
-        read: Tensor,
-        slots: Tensor,
-        step: int,
-        parents: Tensor,
-        above: Tensor | None,
-        rows: Tensor,
-        first: int,
-    ) -> tuple[Tensor, Tensor]:
-        """ũ of the nodes of one depth of a tree, and which nodes each of them sees.
-
-        Args:
-            tokens: int64 `[B, k]`.
-            read: of their parents' features, `[B, p, *]`.
-            slots: int64 `[B, k]`.
-            step: see `__call__`.
-            parents: each node's parent among those, int64 `[B, k]`.
-            above: nodes that the parents see, bool `[B, p, R]`; None where the parent is the root, none of them.
-            rows: 0 … R - 1 on the device, numbers of all nodes of the tree.
-            first: number of the first node of this depth.
-
-        Returns:
-            `[B, k, d]` and bool `[B, k, R]`.
-        """
-        ...
-
-
-class TrackedFusion:
-    """The fusion as it was trained, for slots that must be tracked because their code tokens are shared.
-
-    Args:
-        network: the draft.
-        embedding: the target's token embedding.
-        head: the target's head.
-    """
-
-    def __init__(self, network: FeatureDraftNetwork, embedding: nn.Module, head: Head) -> None:
-        self._network = network
-        self._embedding = embedding
-        self._head = head
-
-    def read(self, features: Tensor) -> Tensor:
-        """The features themselves; see `Fusion.read`."""
-        return features
-
-    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Fusion.look`."""
-        return self._head(features), features
-
-    def __call__(self, tokens: Tensor, read: Tensor, slots: Tensor, step: int, parents: Tensor | None = None) -> Tensor:
-        """See `Fusion.__call__`."""
-        fused = self._network.fusion(torch.cat([self._embedding(tokens), features_before(read, parents)], dim=-1))
-        return self._network.position_aware(fused, slots, step)  # type: ignore[no-any-return]
-
-    def extend(
-        self,
-        tokens: Tensor,
-        read: Tensor,
-        slots: Tensor,
-        step: int,
-        parents: Tensor,
-        above: Tensor | None,
-        rows: Tensor,
-        first: int,
-    ) -> tuple[Tensor, Tensor]:
-        """See `Fusion.extend`."""
-        return self(tokens, read, slots, step, parents), seen_nodes(parents, above, rows, first)
-
-
-# Of a head, to be held twice: at most as many as semantic IDs have tokens, not those of a language.
+# Join the map W_f to heads of at most this many rows: the joined weight is a copy, too large for a language model's.
 _MOST_JOINED_ROWS = 16_384
 
 
 class FoldedFusion:
-    """The same where a token's id gives its slot away: embedding, slot term and bias become one table.
+    """Fusion and position-aware part, with everything that depends on the token alone computed once.
 
         W [e; f] + b + α P[slot] = W_f f + T[token],   T[v] = W_e e(v) + b + α P[slot(v)]
 
-    The gate reads the fused input without the slot term, so that the table's share of it is taken off again:
-    `w · u + c = w · (W_f f + T[v]) + c[v]` with `c[v] = c - α w · P[slot(v)]`. Head and `W_f` read the same features:
-    where the vocabulary is small they are one product.
+    The gate reads its input u without the slot term, so the term's share is subtracted per token:
+    `w · u + c = w · (W_f f + T[v]) + c[v]` with `c[v] = c - α w · P[slot(v)]`. Where slots share their code tokens, a
+    token does not determine its slot: T then holds no slot term, and it is added to the result. The head and `W_f`
+    read the same features; if the vocabulary is small, they are computed as one product.
 
     Args:
         network: the draft.
-        embedding: the target's token embedding.
-        head: the target's head.
-        token_slots: slot of each token, int64 `[V]`.
-        layers: compute the maps.
+        model: the target, for its embedding and head.
+        vocabulary: the target's tokens.
+        layers: compute the linear maps.
         operations: compute the rest.
     """
 
     def __init__(
         self,
         network: FeatureDraftNetwork,
-        embedding: nn.Module,
-        head: nn.Module,
-        token_slots: Tensor,
+        model: PreTrainedModel,
+        vocabulary: SemanticIDVocabulary,
         layers: LayerOperations,
         operations: DraftOperations,
     ) -> None:
-        weight, bias = network.fusion.weight, network.fusion.bias
-        dtype, device = weight.dtype, weight.device
-        d = network.hidden_size
+        self._layers, self._operations = layers, operations
         self._position = network.position_aware
-        self._feature_weight = weight[:, d:].detach().contiguous()  # [d, d]
-        # Folded in float32 at least: the table replaces several roundings by one.
-        exact = torch.promote_types(dtype, torch.float32)
-        embeddings = embedding(torch.arange(len(token_slots), device=device)).to(exact)
+        head = model.get_output_embeddings()
+        self._head = Head(head, layers)
+        # Not inference tensors, even if a validation builds them.
+        with torch.inference_mode(False), torch.no_grad():
+            self._feature_weight = network.fusion.weight[:, network.hidden_size :].contiguous()  # W_f, [d, d]
+            self._joined: Tensor | None = None  # [V + d, d]
+            if isinstance(head, nn.Linear) and head.bias is None and len(head.weight) <= _MOST_JOINED_ROWS:
+                self._joined = torch.cat([head.weight, self._feature_weight])
+            self._fold(network, model.get_input_embeddings(), vocabulary)
+
+    def _fold(self, network: FeatureDraftNetwork, embedding: nn.Module, vocabulary: SemanticIDVocabulary) -> None:
+        weight, bias, d = network.fusion.weight, network.fusion.bias, network.hidden_size
+        # Fold in float32 at least: one rounding replaces several.
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        embeddings = embedding(torch.arange(vocabulary.size, device=weight.device)).to(exact)
         table = nn.functional.linear(embeddings, weight[:, :d].to(exact), bias.to(exact))  # [V, d]
-        slot_term = self._position.slot_term()
-        by_token = torch.zeros_like(table) if slot_term is None else slot_term.to(exact)[token_slots.to(device)]
-        self._table = (table + by_token).to(dtype).detach()
+        slot_term, token_slots = self._position.slot_term(), vocabulary.token_slots
+        by_token = torch.zeros_like(table)
+        if slot_term is not None and token_slots is not None:
+            by_token = slot_term.to(exact)[token_slots.to(weight.device)]
+        self._table = (table + by_token).to(weight.dtype)
+        self._slot_term = slot_term if token_slots is None else None  # [L + 2, d]
         gate = self._position.gate
         if gate is not None:
             offset = gate.bias.to(exact) - nn.functional.linear(by_token, gate.weight.to(exact))
-            self._gate_offset = offset.to(dtype).detach()  # [V, 1]
-        self._head = Head(head, layers)
-        self._joined = _joined(head, self._feature_weight)
-        self._layers, self._compute = layers, operations
+            self._gate_offset = offset.to(weight.dtype)  # [V, 1]
 
-    def read(self, features: Tensor) -> Tensor:
-        """W_f f, `[B, p, d]`; see `Fusion.read`."""
-        return self._map(features, self._feature_weight)
+    def read(self, features: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
+        """Inputs after features of the target (step 0).
 
-    def _map(self, features: Tensor, weight: Tensor) -> Tensor:
-        flat = features.to(weight.dtype).flatten(0, 1).contiguous()
-        mapped = self._layers.linear(ResidualStream(flat), weight, ordered=True, exact=True)
-        return mapped.view(*features.shape[:2], len(weight))
+        Args:
+            features: of the token before each token, `[B, T, d]`.
+            tokens: int64 `[B, T]`.
+            slots: int64 `[B, T]`.
+
+        Returns:
+            ũ, `[B, T, d]`.
+        """
+        fused, _ = self._operations.fuse(tokens, self._map(features, self._feature_weight), self._table)
+        return self._with_slots(fused, slots)
 
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Fusion.look`."""
+        """Logits `[B, p, V]` of the token after features `[B, p, d]`, and `W_f f`, `[B, p, d]`."""
         if self._joined is None:
-            return self._head(features), self.read(features)
+            return self._head(features), self._map(features, self._feature_weight)
         both = self._map(features, self._joined)
         d = len(self._feature_weight)
         return both[..., :-d], both[..., -d:]
 
-    def __call__(self, tokens: Tensor, read: Tensor, slots: Tensor, step: int, parents: Tensor | None = None) -> Tensor:
-        """See `Fusion.__call__`; the slots are not looked at."""
-        return self._compute.fuse(tokens, read, parents, self._table, self._gate(step))
-
     def extend(
-        self,
-        tokens: Tensor,
-        read: Tensor,
-        slots: Tensor,
-        step: int,
-        parents: Tensor,
-        above: Tensor | None,
-        rows: Tensor,
-        first: int,
-    ) -> tuple[Tensor, Tensor]:
-        """See `Fusion.extend`; the slots are not looked at."""
-        return self._compute.fuse_in_tree(tokens, read, parents, self._table, self._gate(step), above, rows, first)
+        self, tokens: Tensor, mapped: Tensor, slots: Tensor, step: int, level: TreeLevel
+    ) -> tuple[Tensor, Tensor | None]:
+        """Inputs of one depth of a tree.
 
-    def _gate(self, step: int) -> tuple[Tensor, Tensor, Tensor] | None:
-        """The gate's weight `[1, d]`, what it adds by token `[V, 1]`, and what it lets through, `[d]`."""
-        position = self._position
-        if position.step_embedding is None or position.gate is None or step == 0:
+        Args:
+            tokens: int64 `[B, k]`.
+            mapped: `W_f f` of the depth above, `[B, p, d]`; see `look`.
+            slots: int64 `[B, k]`.
+            step: consecutive draft-made features before these inputs, at least 1.
+            level: the nodes.
+
+        Returns:
+            ũ, `[B, k, d]`, and which nodes each node sees, bool `[B, k, R]`.
+        """
+        fused, visible = self._operations.fuse(tokens, mapped, self._table, self._gate(step), level)
+        return self._with_slots(fused, slots), visible
+
+    def _map(self, features: Tensor, weight: Tensor) -> Tensor:
+        flat = features.to(weight.dtype).flatten(0, 1).contiguous()
+        mapped = self._layers.linear(ResidualStream(flat), weight, last=True)
+        return mapped.view(*features.shape[:2], -1)
+
+    def _gate(self, step: int) -> Gate | None:
+        gate, step_embedding = self._position.gate, self._position.embedding_of(step)
+        if gate is None or step_embedding is None:
             return None
-        return position.gate.weight, self._gate_offset, position.step_embedding[min(step, position.n_steps - 1) - 1]
+        return Gate(gate.weight, self._gate_offset, step_embedding)
 
-
-def _joined(head: nn.Module, weight: Tensor) -> Tensor | None:
-    """The rows of a head and of a map of the same features, `[V + m, d]`; None where they stay apart."""
-    if not isinstance(head, nn.Linear) or head.bias is not None or head.weight.dtype != weight.dtype:
-        return None
-    if len(head.weight) > _MOST_JOINED_ROWS:
-        return None
-    # Not an inference tensor, though this may happen in a validation.
-    with torch.inference_mode(False), torch.no_grad():
-        return torch.cat([head.weight.detach(), weight])
-
-
-def fusion_for(
-    network: FeatureDraftNetwork,
-    embedding: nn.Module,
-    head: nn.Module,
-    vocabulary: SemanticIDVocabulary,
-    layers: LayerOperations,
-    operations: DraftOperations,
-) -> Fusion:
-    """The folded fusion, with these operations, where the vocabulary allows it, else the tracked one."""
-    token_slots = vocabulary.token_slots
-    if token_slots is None:
-        return TrackedFusion(network, embedding, Head(head, layers))
-    return FoldedFusion(network, embedding, head, token_slots, layers, operations)
+    def _with_slots(self, fused: Tensor, slots: Tensor) -> Tensor:
+        return fused if self._slot_term is None else fused + self._slot_term[slots]

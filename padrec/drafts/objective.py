@@ -1,4 +1,4 @@
-"""What a feature draft is trained for."""
+"""The training objective of feature drafts."""
 
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ class DraftObjective:
     with p the target's and q the draft's distribution, both through the target's head.
 
     Args:
-        feature_weight: of the feature loss.
-        soft_weight: of the soft cross-entropy.
-        top_k_weight: of the top-k loss.
-        top_k: k.
+        feature_weight: weight of the feature loss, at least 0.
+        soft_weight: weight of the soft cross-entropy, at least 0.
+        top_k_weight: weight of the top-k loss, at least 0.
+        top_k: k, at least 1.
 
     Raises:
-        InputError: a negative weight, all weights 0, or k less than 1.
+        InputError: a value is out of range, or all weights are 0.
     """
 
     feature_weight: float = 1.0
@@ -38,7 +38,7 @@ class DraftObjective:
         if min(weights) < 0 or max(weights) == 0 or self.top_k < 1:
             raise InputError(
                 f"draft objective with weights {weights} and top_k {self.top_k}: "
-                "expected weights of at least 0, one of them more, and top_k of at least 1"
+                "expected weights of at least 0, one of them above 0, and top_k of at least 1"
             )
 
     def __call__(self, predicted: Tensor, features: Tensor, draft_logits: Tensor, target_logits: Tensor) -> Tensor:
@@ -58,25 +58,25 @@ class DraftObjective:
         p = target_logits.float().softmax(-1)
         loss = self.feature_weight * regression - self.soft_weight * (p * log_q).sum(-1)
         if self.top_k_weight > 0:
-            best, at = p.topk(min(self.top_k, p.shape[-1]), dim=-1)
-            loss = loss - self.top_k_weight * (best * log_q.gather(-1, at)).sum(-1)
+            best, tokens = p.topk(min(self.top_k, p.shape[-1]), dim=-1)
+            loss = loss - self.top_k_weight * (best * log_q.gather(-1, tokens)).sum(-1)
         return loss
 
 
 def agreement_by_slot(
     draft_logits: Tensor, target_logits: Tensor, slots: Tensor, counted: Tensor, n_slot_states: int
 ) -> Tensor:
-    """How often the draft's best token is the target's.
+    """Count where the draft's best token is the target's.
 
     Args:
         draft_logits: `[M, V]`.
         target_logits: `[M, V]`.
-        slots: slot of the predicted token, int64 `[M]`.
-        counted: which tokens count, bool `[M]`.
+        slots: slots of the predicted tokens, int64 `[M]`.
+        counted: tokens to count, bool `[M]`.
         n_slot_states: L + 2.
 
     Returns:
-        Agreeing tokens and all tokens of each slot, float64 `[2, L + 2]`.
+        Agreeing tokens and all tokens in each slot, float64 `[2, L + 2]`.
     """
     agrees = draft_logits.argmax(-1) == target_logits.argmax(-1)
     counts = torch.zeros(2, n_slot_states, dtype=torch.float64, device=slots.device)

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from padrec.targets.backbone import load_backbone as load_backbone
     from padrec.targets.backbone import save_backbone as save_backbone
     from padrec.targets.backbone import to_precision as to_precision
-    from padrec.targets.frozen import FrozenTarget as FrozenTarget
+    from padrec.targets.frozen_target import FrozenTarget as FrozenTarget
     from padrec.targets.initial_weights import InitialModel as InitialModel
     from padrec.targets.initial_weights import InitialWeights as InitialWeights
-    from padrec.targets.pretrained_model import PretrainedModel as PretrainedModel
+    from padrec.targets.initial_weights import PretrainedModel as PretrainedModel
     from padrec.targets.recommender import TargetRecommender as TargetRecommender
+    from padrec.targets.recommender import TargetWeights as TargetWeights
     from padrec.targets.saved_target import SavedTarget as SavedTarget
-    from padrec.targets.target_weights import TargetWeights as TargetWeights
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

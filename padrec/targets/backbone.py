@@ -1,4 +1,4 @@
-"""Language models as targets: building, saving, loading and telling them apart."""
+"""Language models as targets: building, saving, loading and identifying them."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from padrec.data.json_file import read_json_object
 
 _VOCABULARY_FILE = "vocabulary.json"
 _SAMPLED_VALUES = 1024
+_DERIVED = ("architectures", "transformers_version", "vocab_size", "dtype")
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,11 +27,10 @@ def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) 
 
     Args:
         config: arguments of the model's transformers configuration; `model_type` names it (`llama`, `qwen3`, …).
-        vocabulary: gives the vocabulary size and the special tokens, which `config` therefore must not set.
+        vocabulary: determines the vocabulary size and the special tokens, which `config` must not set.
 
     Raises:
-        InputError: no or an unknown model type, a key that the configuration does not have or the vocabulary decides,
-            or values that make no model.
+        InputError: the model type is missing or unknown, or a setting is unknown, invalid or set by the vocabulary.
     """
     settings = dict(config)
     model_type = settings.pop("model_type", None)
@@ -53,16 +53,15 @@ def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) 
     try:
         transformers_config = AutoConfig.for_model(model_type, **settings, **derived)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(transformers_config, attn_implementation="sdpa")
-    except Exception as error:  # every architecture checks its settings in its own way
+    except Exception as error:  # each architecture raises errors of its own
         raise InputError(f"backbone: transformers cannot build a {model_type} of these settings ({error})") from error
     return model
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """A short hash of a model's weights, equal on every device; taken before a change of precision.
+    """A short hash of a model's weights, equal on every device; take it before a change of precision.
 
-    Of every weight that has more, fewer than 2,048 evenly spaced values are hashed, so that a large model takes
-    milliseconds.
+    Hashes fewer than 2,048 evenly spaced values of each weight, so a large model takes milliseconds.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
@@ -74,10 +73,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def to_precision(module: nn.Module, dtype: torch.dtype) -> None:
-    """Cast a module's weights in place, but keep rotary frequencies exact.
-
-    In bfloat16 the frequencies lose so much that far positions would be rotated wrongly.
-    """
+    """Cast a module's weights in place, but not rotary frequencies: bfloat16 would rotate far positions wrongly."""
     exact = {name: buffer.clone() for name, buffer in module.named_buffers() if name.endswith("inv_freq")}
     module.to(dtype)
     for name, buffer in exact.items():
@@ -86,9 +82,9 @@ def to_precision(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 def in_step_precision(module: M, device_type: str) -> M:
-    """The module, or under autocast a frozen copy in the precision that its steps compute in.
+    """The module, or under autocast a frozen copy in the autocast precision.
 
-    Decoding computes in the precision of the weights, and in half precision it is much faster.
+    Decoding computes in the precision of the weights; half precision is much faster.
     """
     if not torch.is_autocast_enabled(device_type):
         return module
@@ -111,10 +107,10 @@ def save_backbone(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, fold
 
 
 def load_backbone(folder: str | Path) -> tuple[PreTrainedModel, SemanticIDVocabulary]:
-    """Read a folder that `save_backbone` wrote.
+    """Read a folder written by `save_backbone`.
 
     Raises:
-        InputError: a file is missing or malformed, or the weights are not those of the configuration.
+        InputError: a file is missing or malformed, or the weights do not match the configuration.
     """
     folder = Path(folder)
     for name in ("config.json", _VOCABULARY_FILE):
@@ -123,7 +119,7 @@ def load_backbone(folder: str | Path) -> tuple[PreTrainedModel, SemanticIDVocabu
     read_json_object(folder / "config.json", "of a transformers model")
     vocabulary: dict[str, Any] = read_json_object(folder / _VOCABULARY_FILE, "of a vocabulary")
     model, report = read_weights(str(folder))
-    # transformers only warns of these, and leaves the weights at random values.
+    # transformers only warns of these, and leaves missing weights random.
     astray = sorted({*report["missing_keys"], *report["unexpected_keys"]})
     if astray:
         raise InputError(f"{folder}: weights missing or unknown: {', '.join(astray)}; expected those of config.json")
@@ -137,10 +133,10 @@ def read_weights(name: str) -> tuple[PreTrainedModel, Mapping[str, Any]]:
         name: folder or hub name.
 
     Returns:
-        The model, and which keys were missing among the weights or not expected there, as transformers reports them.
+        The model, and transformers' report of missing and unexpected keys.
 
     Raises:
-        InputError: there is no such model, or its weights cannot be read.
+        InputError: the model does not exist, or its weights cannot be read.
     """
     loaded: Any
     try:
@@ -154,13 +150,11 @@ def read_weights(name: str) -> tuple[PreTrainedModel, Mapping[str, Any]]:
 
 
 def settings_of(model: PreTrainedModel) -> dict[str, Any]:
-    """What `build_backbone` needs to build this model again."""
-    settings = model.config.to_diff_dict()
-    for derived in ("architectures", "transformers_version", "vocab_size", "dtype"):
-        settings.pop(derived, None)
+    """The settings from which `build_backbone` builds this model again."""
+    defaults = type(model.config)()
     return {
-        # Configurations from elsewhere may hold what their class does not know.
         key: value
-        for key, value in settings.items()
-        if not key.endswith("_token_id") and (key == "model_type" or hasattr(type(model.config)(), key))
+        for key, value in model.config.to_diff_dict().items()
+        # Configurations from elsewhere may hold settings that their class does not have.
+        if (key == "model_type" or hasattr(defaults, key)) and key not in _DERIVED and not key.endswith("_token_id")
     }

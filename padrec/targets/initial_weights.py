@@ -1,39 +1,33 @@
-"""Weights that a target starts from, where these are not random."""
+"""Weights that a target starts from: of a pretrained language model, or from another source."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from transformers import PreTrainedModel
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
 
-from padrec.catalog import SemanticIDVocabulary
+from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.data.tokenizer import check_name, load_tokenizer, tokenizer_fingerprint
+from padrec.targets.backbone import fingerprint, read_weights
 
 if TYPE_CHECKING:
     from padrec.targets.low_rank import LowRankAdapters
 
 
-@dataclass(frozen=True)
-class InitialModel:
-    """A model before its training.
+class InitialModel(NamedTuple):
+    """A model before its training."""
 
-    Attributes:
-        model: over the vocabulary.
-        adapters: what alone is trained; None trains all weights.
-        adapted: folder or hub name of the model that the adapters belong to.
-        adapted_fingerprint: of that model's weights.
-    """
-
-    model: PreTrainedModel
-    adapters: "LowRankAdapters | None" = None
-    adapted: str | None = None
-    adapted_fingerprint: str | None = None
+    model: PreTrainedModel  # over the vocabulary
+    adapters: "LowRankAdapters | None" = None  # the weights to train; None trains all weights
 
 
 class InitialWeights(Protocol):
     """A source of weights to start from.
 
-    A source is a class of its own in a file of its own, with primitives as constructor arguments, so that a config can
-    name it by `class_path`. Naming this protocol as its parent class makes the class name alone enough there.
+    A source is a class in a file of its own with primitive constructor arguments; a config names it by `class_path`, or
+    by the class name alone if it inherits from this protocol.
     """
 
     def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
@@ -41,10 +35,118 @@ class InitialWeights(Protocol):
 
         Args:
             vocabulary: its tokens.
-            backbone: settings that it must have; None takes those that belong to the weights.
-            seed: of weights that are drawn, such as those of new tokens.
+            backbone: settings that it must have; None takes those of the weights.
+            seed: for weights drawn at random, such as those of new tokens.
 
         Raises:
-            InputError: the weights cannot be read, or fit neither the vocabulary nor the settings.
+            InputError: the weights cannot be read, or do not fit the vocabulary or the settings.
         """
         ...
+
+
+class PretrainedModel(InitialWeights):
+    """The weights of a pretrained language model, with the data's tokens added to its vocabulary.
+
+    Trains all weights, or low-rank adapters and the rows of the new tokens; see `LowRankAdapters`. Adapters are merged
+    into plain weights when lists are written and when the target is loaded.
+
+    Args:
+        path: folder or hub name of a causal language model with the tokenizer of the data's prompt template.
+        lora: settings of the low-rank adapters, `{}` for the defaults; None trains all weights.
+    """
+
+    def __init__(self, path: str, lora: dict[str, Any] | None = None) -> None:
+        self._path = path
+        self._lora = lora
+
+    def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
+        """See `InitialWeights`."""
+        model = load_pretrained(self._path, vocabulary, backbone)
+        original = fingerprint(model)
+        extend_vocabulary(model, vocabulary, seed)
+        if self._lora is None:
+            return InitialModel(model)
+        # peft takes seconds to import, and most runs need no adapters.
+        from padrec.targets.low_rank import LowRankAdapters
+
+        return InitialModel(model, LowRankAdapters(model, vocabulary, self._lora, self._path, original))
+
+
+def load_pretrained(
+    name: str, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
+    """A pretrained causal language model, unchanged.
+
+    Args:
+        name: folder or hub name, with the tokenizer.
+        vocabulary: the vocabulary to extend it to; its text tokens are those of the model's tokenizer.
+        backbone: settings that the model must have; None for any.
+
+    Raises:
+        InputError: the model does not exist or lacks weights, or its tokenizer, its number of embeddings or its
+            settings do not fit.
+    """
+    check_name(name)
+    if vocabulary.text_tokens == 0:
+        raise InputError(
+            f"{name}: the data have no text tokens, expected a prompt template with this model's tokenizer"
+        )
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise InputError(f"{name}: no config.json, expected the folder of a pretrained language model")
+    if tokenizer_fingerprint(load_tokenizer(name)) != vocabulary.tokenizer:
+        raise InputError(f"{name}: its tokenizer is not that of the data's prompt template, expected the same one")
+    model, report = read_weights(name)
+    # transformers only warns of these, and leaves the weights random.
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"]))
+        raise InputError(f"{name}: weights missing: {missing}; expected those of a causal language model")
+    rows = len(_tables(model)[0])
+    if rows < vocabulary.text_tokens:
+        raise InputError(f"{name}: {rows} embeddings, expected one for each of {vocabulary.text_tokens} text tokens")
+    _check_settings(name, model, backbone or {})
+    model.train()  # transformers loads models in evaluation mode
+    return model
+
+
+def extend_vocabulary(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, seed: int) -> None:
+    """Add the tokens of semantic IDs to a pretrained model, in place.
+
+    Their embeddings, and their rows of an untied head, are drawn from normal distributions with the mean and standard
+    deviation of the pretrained rows in each dimension: values that the layers know. `<bos>` starts as the model's own
+    beginning-of-text token, if any. Padding rows after the tokenizer's last token are dropped.
+
+    Args:
+        model: a model from `load_pretrained`.
+        vocabulary: the tokens.
+        seed: for the draws.
+    """
+    n_text, own_bos = vocabulary.text_tokens, model.config.bos_token_id
+    model.resize_token_embeddings(n_text, mean_resizing=False)
+    model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    for table in _tables(model):
+        mean, spread = table[:n_text].mean(0), table[:n_text].std(0)
+        table[n_text:] = mean + spread * torch.randn(len(table) - n_text, table.shape[1], generator=generator)
+    if isinstance(own_bos, int) and 0 <= own_bos < n_text:
+        embeddings = _tables(model)[0]
+        embeddings[vocabulary.bos_token] = embeddings[own_bos]
+    model.config.pad_token_id = vocabulary.pad_token
+    model.config.bos_token_id = vocabulary.bos_token
+    model.config.eos_token_id = vocabulary.eos_token
+    # The model's own may sample or penalise repetitions, which `generate` would then do by default.
+    model.generation_config = GenerationConfig.from_model_config(model.config)
+
+
+def _tables(model: PreTrainedModel) -> list[Tensor]:
+    """The embeddings and, if it is not tied to them, the head, both `[V, d]`."""
+    embedding: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
+    weights = [embedding.weight] if head.weight is embedding.weight else [embedding.weight, head.weight]
+    return [weight.data for weight in weights]
+
+
+def _check_settings(name: str, model: PreTrainedModel, backbone: Mapping[str, Any]) -> None:
+    for key, asked in backbone.items():
+        found = getattr(model.config, key, None)
+        if found != asked:
+            raise InputError(f"{name}: {key} is {found!r}, but backbone asks for {asked!r}: leave backbone out")

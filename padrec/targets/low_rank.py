@@ -1,4 +1,4 @@
-"""Low-rank adapters: training a pretrained model by few weights of its own."""
+"""Low-rank adapters: training few weights for a pretrained model."""
 
 import copy
 from collections.abc import Mapping
@@ -15,53 +15,62 @@ _SETTINGS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "
 
 
 class LowRankAdapters:
-    """LoRA (Hu et al., arXiv 2106.09685) by the library peft, and the rows of new tokens.
+    """LoRA (Hu et al., arXiv 2106.09685) from the library peft, and the rows of new tokens.
 
-    The model is changed in place: its own weights are frozen, the adapters and the rows of semantic-ID tokens in
-    embedding and head are trained.
+    Changes the model in place: freezes its weights, except for the rows of semantic-ID tokens in embedding and head,
+    and adds adapters.
 
     Args:
-        model: a pretrained model with the vocabulary already extended.
+        model: a pretrained model with the extended vocabulary.
         vocabulary: its tokens.
-        settings: of peft's `LoraConfig`: `r`, the rank; `lora_alpha`; `lora_dropout`; `target_modules`, names of
-            linear layers, or `all-linear` for all of them but the head; `use_rslora`.
+        settings: for peft's `LoraConfig`: `r` (rank), `lora_alpha`, `lora_dropout`, `use_rslora` and `target_modules`,
+            names of linear layers, or `all-linear` for all but the head.
+        path: folder or hub name of the pretrained model.
+        fingerprint: of its weights before the extension.
 
     Raises:
-        InputError: an unknown setting, a value that peft does not take, or a target module that the model lacks.
+        InputError: a setting is unknown or invalid, or the model lacks a target module.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: SemanticIDVocabulary, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: SemanticIDVocabulary,
+        settings: Mapping[str, Any],
+        path: str,
+        fingerprint: str,
+    ) -> None:
         if unknown := sorted(settings.keys() - _SETTINGS.keys()):
             raise InputError(f"lora: unknown setting {', '.join(unknown)}, expected some of {', '.join(_SETTINGS)}")
-        self.settings = dict(settings)
+        self.settings, self.path, self.fingerprint = dict(settings), path, fingerprint
         chosen: dict[str, Any] = {**_SETTINGS, **settings}
         _check_modules(model, chosen["target_modules"])
         try:
             config = LoraConfig(**chosen, trainable_token_indices=_new_rows(model, vocabulary))
-            # Named by its own: a PeftModel beside the model would put every weight into checkpoints twice.
+            # Held by a plain object: a submodule of the recommender would put every weight into checkpoints twice.
             self._adapted: PeftModel = get_peft_model(model, config)
         except (TypeError, ValueError) as error:
             raise InputError(f"lora: peft cannot adapt the model with {dict(settings)} ({error})") from error
 
     def token_rows(self) -> list[nn.Module]:
-        """The modules that hold the rows of new tokens."""
+        """The modules with the rows of new tokens."""
         return [module for module in self._adapted.modules() if isinstance(module, TrainableTokensLayer)]
 
     def merged(self) -> PreTrainedModel:
-        """A model of plain weights that computes the same; the adapted one stays as it is."""
+        """A copy of the model with the adapters merged into plain weights."""
         adapted = copy.deepcopy(self._adapted)
         model: PreTrainedModel = adapted.merge_and_unload()
         return model
 
     def frozen_weights(self) -> dict[str, Tensor]:
-        """The weights that are not trained, by their names in the model's state dict."""
+        """The weights that are not trained, by name in the model's state dict."""
         weights = self._adapted.get_base_model().named_parameters(remove_duplicate=False)
-        # With duplicates: a tied head has a second name for the embedding's rows.
+        # With duplicates: a tied head is a second name for the embedding.
         return {name: weight.detach() for name, weight in weights if not weight.requires_grad}
 
 
 def _new_rows(model: PreTrainedModel, vocabulary: SemanticIDVocabulary) -> dict[str, list[int]]:
-    """The tokens whose rows are trained, by the name of the module that holds them; a tied head follows by itself."""
+    """The trained rows by module name; a tied head needs no entry."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     modules = [embedding] if head.weight is embedding.weight else [embedding, head]
     names = {id(module): name for name, module in model.named_modules()}

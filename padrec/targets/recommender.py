@@ -1,5 +1,6 @@
 """The target recommender: a causal language model over semantic-ID sequences."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -32,10 +33,8 @@ from padrec.targets.backbone import (
     in_step_precision,
     settings_of,
 )
-from padrec.targets.compiled_layers import CompiledLayers
-from padrec.targets.initial_weights import InitialWeights
-from padrec.targets.pretrained_model import PretrainedModel
-from padrec.targets.residual_dropout import add_residual_dropout
+from padrec.targets.decoder_layers import CompiledLayers, add_residual_dropout
+from padrec.targets.initial_weights import InitialModel, InitialWeights, PretrainedModel
 from padrec.targets.saved_target import SavedTarget
 from padrec.training import (
     TrainableModule,
@@ -53,37 +52,34 @@ if TYPE_CHECKING:
 class TargetRecommender(TrainableModule):
     """Trains any transformers causal language model on users' sequences and writes lists with it.
 
-    Every supervised token is predicted from all tokens before it, so one row trains all its cut points at once.
-    Validation and test recommend under the catalog constraint, by greedy lists unless another decoder is given, and
-    report NDCG and recall.
-
-    The model starts from random weights, or from `initial_weights`.
+    Every supervised token is predicted from all tokens before it, so a row trains all its prefixes at once. Validation
+    and test recommend under the catalog constraint and report NDCG and recall.
 
     Args:
         vocabulary: the tokens; linked from the datamodule.
-        backbone: the model's transformers configuration, `model_type` and its settings; the vocabulary size and the
-            special tokens follow from the vocabulary. With `initial_weights` it may be left out.
-        initial_weights: where the first weights come from, such as `PretrainedModel` or `TargetWeights`, which have to
-            be those of `backbone` where that is given; None draws them at random.
-        catalog: the items, for validation and prediction; linked from the datamodule, and saved with the weights.
-        prompt_format: how its prompts are written; linked from the datamodule, and saved with the weights.
+        backbone: the model's transformers configuration, `model_type` and its settings, without vocabulary size and
+            special tokens; optional with `initial_weights`.
+        initial_weights: weights to start from, such as `PretrainedModel` or `TargetWeights`; they must fit `backbone`
+            if that is given. None draws them at random.
+        catalog: the items, for validation and prediction; linked from the datamodule and saved with the weights.
+        prompt_format: how prompts are written; linked from the datamodule and saved with the weights.
         list_length: K, items in a list; linked from the datamodule.
         learning_rate: peak learning rate.
-        weight_decay: of matrices other than embeddings.
+        weight_decay: for matrices other than embeddings.
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
-        dropout: of the embeddings and of what layers add to them, see `add_residual_dropout`; attention has a setting
-            of its own in `backbone`.
+        dropout: probability for embeddings and layer outputs, see `add_residual_dropout`; attention has its own setting
+            in `backbone`.
         label_smoothing: share of the truth that is spread evenly over the vocabulary, in [0, 1).
         compile: compile the decoder layers for training; see `CompiledLayers`.
-        decoder: what recommends in validation, test and prediction; None is `AutoregressiveDecoder`, which writes
-            lists. A decoder that ranks, such as `BeamDecoder`, validates by its ranking.
-        temperature: of the lists that `predict` writes; 0 is greedy.
-        exclude: what `predict` does not recommend: `history`, the items of a prompt; None recommends any item.
-        seed: of dropout and of sampled lists.
+        decoder: recommends in validation, test and prediction; None is `AutoregressiveDecoder`, which writes lists. A
+            decoder that ranks, such as `BeamDecoder`, validates by its ranking.
+        temperature: for `predict`; 0 is greedy.
+        exclude: what `predict` does not recommend: `history`, the items of the prompt; None recommends any item.
+        seed: for dropout and sampled lists.
 
     Raises:
-        InputError: an unknown model type or setting, a value out of range, neither settings nor weights to start from,
-            or weights that cannot be read or do not fit.
+        InputError: a setting is unknown or out of range, both `backbone` and `initial_weights` are missing, or weights
+            cannot be read or do not fit.
     """
 
     def __init__(
@@ -108,7 +104,7 @@ class TargetRecommender(TrainableModule):
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing {label_smoothing}: expected at least 0 and less than 1")
-        # What only affects decoding is not saved: a checkpoint's value would silently override the config's.
+        # Not what only affects decoding: a checkpoint's value would silently override the config's.
         decoding = ["list_length", "decoder", "temperature", "exclude"]
         ignored = ["vocabulary", "catalog", "prompt_format", "initial_weights", *decoding]
         self.save_hyperparameters(ignore=ignored)
@@ -121,18 +117,17 @@ class TargetRecommender(TrainableModule):
         self._label_smoothing = label_smoothing
         self._decoder = decoder or AutoregressiveDecoder()
         self._adapters: LowRankAdapters | None = None
-        self._adapted_fingerprint: str | None = None
         self.backbone = self._build(backbone, initial_weights)
         check_logits(self.backbone.config)
-        # Behind the adapters, which put another module in the place of the embeddings.
+        # After the adapters, which replace the embedding module.
         add_residual_dropout(self.backbone, dropout)
         self._compiled = CompiledLayers(self.backbone) if compile else nullcontext()
         self.validation_metrics = ranking_metrics("val/")
         self.test_metrics = ranking_metrics("test/")
-        self._writer: DecodingSession[Recommendations] | None = None  # while writing
+        self._session: DecodingSession[Recommendations] | None = None  # while lists are written
 
     def _build(self, backbone: dict[str, Any] | None, initial_weights: InitialWeights | None) -> PreTrainedModel:
-        """The model, and in the hyperparameters what `load` needs to build it again before it reads the weights."""
+        """The model; stores in the hyperparameters what `load` needs to build it again."""
         self.hparams.update(pretrained=None, lora=None)
         if initial_weights is None:
             if backbone is None:
@@ -141,23 +136,19 @@ class TargetRecommender(TrainableModule):
             return build_backbone(backbone, self.vocabulary)
         start = initial_weights.build(self.vocabulary, backbone, self._seed)
         if start.adapters is None:
-            # A checkpoint will hold all weights, so that it need not find the initial ones again.
+            # Checkpoints hold all weights: `load` does not need the initial ones.
             self.hparams.update(backbone=settings_of(start.model))
         else:
-            self._adapters, self._adapted_fingerprint = start.adapters, start.adapted_fingerprint
-            self.hparams.update(pretrained=start.adapted, lora=start.adapters.settings)
+            self._adapters = start.adapters
+            self.hparams.update(pretrained=start.adapters.path, lora=start.adapters.settings)
         return start.model
 
     @staticmethod
     def stored_initial_weights(hyperparameters: dict[str, Any]) -> dict[str, Any] | None:
-        """Take out of a checkpoint's hyperparameters what they say of initial weights.
-
-        Args:
-            hyperparameters: as a checkpoint stores them, changed in place: `pretrained`, the model that its adapters
-                belong to, and `lora`, their settings; both None in a checkpoint that holds all weights.
+        """Remove `pretrained` and `lora` from a checkpoint's hyperparameters, in place.
 
         Returns:
-            The argument `initial_weights` as a config has it.
+            The argument `initial_weights` as in a config; None for a checkpoint that holds all weights.
         """
         path, lora = hyperparameters.pop("pretrained", None), hyperparameters.pop("lora", None)
         if path is None:
@@ -166,14 +157,14 @@ class TargetRecommender(TrainableModule):
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
-        """Read a Lightning checkpoint or a folder that `save_pretrained` wrote.
+        """Read a Lightning checkpoint or a folder written by `save_pretrained`.
 
         Args:
             path: the checkpoint or folder.
-            catalog: the items; None takes those that it was saved with, if any.
+            catalog: the items; None takes those that were saved with it, if any.
 
         Raises:
-            InputError: nothing is there, or it is not a target.
+            InputError: the file is missing or is not a target.
         """
         path = Path(path)
         if path.is_dir():
@@ -208,11 +199,11 @@ class TargetRecommender(TrainableModule):
         return SavedTarget(self.plain_backbone(), self.vocabulary, self.catalog, self.prompt_format)
 
     def plain_backbone(self) -> PreTrainedModel:
-        """The model with plain weights, as decoders need it: the backbone, or a copy with the adapters merged."""
+        """The model for decoders: the backbone, or a copy with the adapters merged."""
         return self.backbone if self._adapters is None else self._adapters.merged()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder that transformers, `load` and `Recommender` can read, with adapters merged; see `SavedTarget`.
+        """Write a folder for transformers, `load` and `Recommender`, with adapters merged; see `SavedTarget`.
 
         Raises:
             InputError: the folder already holds a model or a catalog.
@@ -224,12 +215,12 @@ class TargetRecommender(TrainableModule):
         return fingerprint(self.plain_backbone())
 
     def undecayed_modules(self) -> list[nn.Module]:
-        """The rows of new tokens beside embeddings."""
+        """Embeddings and the rows of new tokens."""
         rows = [] if self._adapters is None else self._adapters.token_rows()
         return [*super().undecayed_modules(), *rows]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what belongs to the weights beside them; with adapters only the weights that are trained."""
+        """Store vocabulary, catalog and prompt format; with adapters, drop the weights that are not trained."""
         checkpoint["kind"] = "target"
         checkpoint["vocabulary"] = self.vocabulary.to_dict()
         if self.catalog is not None:
@@ -237,36 +228,36 @@ class TargetRecommender(TrainableModule):
         if self.prompt_format is not None:
             checkpoint["prompt_format"] = self.prompt_format.to_dict()
         if self._adapters is not None:
-            checkpoint["pretrained_fingerprint"] = self._adapted_fingerprint
+            checkpoint["pretrained_fingerprint"] = self._adapters.fingerprint
             for name in self._adapters.frozen_weights():
                 checkpoint["state_dict"].pop(f"backbone.{name}", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse what does not belong to this checkpoint, and put the frozen weights where it has none.
+        """Check the checkpoint's vocabulary and pretrained model, and add the frozen weights.
 
         Raises:
-            InputError: the vocabularies differ, or the adapters belong to another pretrained model.
+            InputError: they differ from this target's.
         """
         self.vocabulary.check_same(stored_vocabulary(checkpoint, "target"), "the checkpoint")
         if self._adapters is None:
             return
         trained_on = checkpoint.get("pretrained_fingerprint")
-        if trained_on != self._adapted_fingerprint:
+        if trained_on != self._adapters.fingerprint:
             raise InputError(
-                f"{self.hparams['pretrained']}: weights with fingerprint {self._adapted_fingerprint}, but the "
+                f"{self.hparams['pretrained']}: weights with fingerprint {self._adapters.fingerprint}, but the "
                 f"checkpoint's adapters were trained for {trained_on}: expected the same pretrained model"
             )
         for name, weight in self._adapters.frozen_weights().items():
             checkpoint["state_dict"][f"backbone.{name}"] = weight
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the supervised tokens, in nats, to the smoothed truth."""
+        """Mean cross-entropy of the supervised tokens with the smoothed truth, in nats."""
         supervised = batch.supervised[:, 1:]
         rows = rows_of(supervised)  # [M]
         labels = picked(batch.tokens[:, 1:], rows)  # [M]
         with self._compiled:
             features = self.backbone.base_model(input_ids=batch.tokens, use_cache=False).last_hidden_state
-        # Of these tokens alone: with a vocabulary of text the logits of all would be what takes the most memory.
+        # Only these tokens: with a text vocabulary, all logits would dominate memory.
         logits = self.backbone.get_output_embeddings()(picked(features[:, :-1], rows))  # [M, V]
         total = nn.functional.cross_entropy(
             logits.float(), labels, reduction="sum", label_smoothing=self._label_smoothing
@@ -276,15 +267,15 @@ class TargetRecommender(TrainableModule):
         return loss
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
-        """Recommend without sampling and count hits."""
+        """Recommend greedily and count hits."""
         self._evaluate(batch, batch_idx, self.validation_metrics)
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
-        """Recommend without sampling and count hits."""
+        """Recommend greedily and count hits."""
         self._evaluate(batch, batch_idx, self.test_metrics)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Recommendations:
-        """Write one list for each prompt, at the module's temperature."""
+        """Write a list for each prompt at the module's temperature."""
         return self._write_lists(batch, batch_idx, self.sampling, self.exclude)
 
     def _evaluate(self, batch: PromptBatch, batch_idx: int, metrics: MetricCollection) -> None:
@@ -301,34 +292,27 @@ class TargetRecommender(TrainableModule):
         if exclude == "history" and self.catalog is not None:
             excluded = history_leaves(self.catalog, batch.history, self.list_length)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=excluded)
-        if self._writer is None:
-            self._writer = self._new_writer(sampling)
-        lists, _ = self._writer.decode(prompts, generator)
+        self._session = self._session or self._new_session(sampling)
+        lists, _ = self._session.decode(prompts, generator)
         return lists
 
-    def _new_writer(self, sampling: Sampling) -> DecodingSession[Recommendations]:
-        model = self.plain_backbone().eval()
-        known_as = fingerprint(model)  # before a change of precision, as drafts know it
-        runner = TransformersRunner(in_step_precision(model, self.device.type), known_as)
-        # A copy, since a draft keeps what it has prepared for a runner.
-        return deepcopy(self._decoder).bind(runner, self._request(sampling))
-
-    def on_validation_end(self) -> None:
-        """Give up what wrote the lists: it holds joined weights, which training changes."""
-        self._writer = None
-
-    def on_test_end(self) -> None:
-        """See `on_validation_end`."""
-        self._writer = None
-
-    def on_predict_end(self) -> None:
-        """See `on_validation_end`."""
-        self._writer = None
-
-    def _request(self, sampling: Sampling) -> ListRequest:
+    def _new_session(self, sampling: Sampling) -> DecodingSession[Recommendations]:
         if self.catalog is None:
             raise InputError("writing lists needs the catalog: pass `catalog`, or link it from the datamodule")
-        return ListRequest.build(self.catalog, self.vocabulary, self.list_length, sampling=sampling, device=self.device)
+        request = ListRequest.build(
+            self.catalog, self.vocabulary, self.list_length, sampling=sampling, device=self.device
+        )
+        model = self.plain_backbone().eval()
+        original = fingerprint(model)  # before a change of precision, for drafts
+        runner = TransformersRunner(in_step_precision(model, self.device.type), original)
+        # A copy: a draft keeps the network that it made for its last target.
+        return deepcopy(self._decoder).bind(runner, request)
+
+    def on_validation_end(self) -> None:
+        """Drop the session: it holds joined weights, which training changes."""
+        self._session = None
+
+    on_test_end = on_predict_end = on_validation_end
 
 
 def ranking_metrics(prefix: str) -> MetricCollection:
@@ -336,3 +320,25 @@ def ranking_metrics(prefix: str) -> MetricCollection:
     metrics = {f"ndcg@{k}": NDCG(k) for k in (5, 10)} | {f"recall@{k}": Recall(k) for k in (5, 10)}
     # Compute groups would merge metrics whose first batches happen to agree.
     return MetricCollection(dict(metrics), prefix=prefix, compute_groups=False)
+
+
+class TargetWeights(InitialWeights):
+    """The weights of another target over the same vocabulary.
+
+    Args:
+        path: that target's checkpoint or folder; its adapters, if any, are merged.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
+        """See `InitialWeights`."""
+        initial = TargetRecommender.load(self._path)
+        vocabulary.check_same(initial.vocabulary, f"the initial target {self._path}")
+        model = build_backbone(backbone or settings_of(initial.backbone), vocabulary)
+        try:
+            model.load_state_dict(initial.backbone.state_dict())
+        except RuntimeError as error:
+            raise InputError(f"{self._path}: expected a target with the weights of `backbone` ({error})") from None
+        return InitialModel(model)

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from padrec.training.checkpoint import read_checkpoint as read_checkpoint
     from padrec.training.checkpoint import stored_hyperparameters as stored_hyperparameters
     from padrec.training.checkpoint import stored_vocabulary as stored_vocabulary
-    from padrec.training.supervised_rows import picked as picked
-    from padrec.training.supervised_rows import rows_of as rows_of
     from padrec.training.trainable_module import TrainableModule as TrainableModule
+    from padrec.training.trainable_module import picked as picked
+    from padrec.training.trainable_module import rows_of as rows_of
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

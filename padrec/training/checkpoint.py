@@ -13,17 +13,17 @@ def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
 
     Args:
         path: the file.
-        kind: of the module, as it stores it: `target`, `draft` or `quantizer`; None takes any.
+        kind: expected module, `target`, `draft` or `quantizer`; None for any.
 
     Raises:
-        InputError: no such file, not a checkpoint, or one of another kind of module.
+        InputError: the file is missing, is not a checkpoint, or holds another kind of module.
     """
     if not path.is_file():
         expected = f"the checkpoint or folder of a {kind}" if kind else "a checkpoint"
         raise InputError(f"{path}: no such file, expected {expected}")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes happen to mean to the unpickler
+    except Exception as error:  # the unpickler raises anything on arbitrary bytes
         raise InputError(f"{path}: cannot be read as a Lightning checkpoint of tensors and primitives") from error
     if not isinstance(checkpoint, dict):
         raise InputError(f"{path}: holds a {type(checkpoint).__name__}, expected a checkpoint")
@@ -36,19 +36,15 @@ def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
 
 
 def stored_hyperparameters(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The constructor arguments that a checkpoint holds, without what LightningCLI adds to them."""
+    """A checkpoint's constructor arguments, without those that LightningCLI adds."""
     return {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
 
 
 def stored_vocabulary(checkpoint: dict[str, Any], kind: str) -> SemanticIDVocabulary:
-    """The vocabulary that a checkpoint was trained with.
-
-    Args:
-        checkpoint: of a `target` or a `draft`.
-        kind: which of them is expected.
+    """The vocabulary of a `target` or a `draft` checkpoint.
 
     Raises:
-        InputError: a checkpoint of another kind.
+        InputError: the checkpoint is of another kind.
     """
     if checkpoint.get("kind") != kind:
         raise InputError(f"a checkpoint of kind {checkpoint.get('kind')!r}, expected {kind!r}")

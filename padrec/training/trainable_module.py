@@ -1,4 +1,4 @@
-"""How modules are trained: optimiser, schedule, reproducible noise, exact means over processes."""
+"""The base of trained modules: optimiser, schedule, reproducible noise, exact means over processes."""
 
 import math
 
@@ -15,9 +15,12 @@ class TrainableModule(L.LightningModule):
 
     Args:
         learning_rate: peak learning rate.
-        weight_decay: of all matrices; vectors and embeddings are never decayed.
+        weight_decay: for matrices; vectors and embeddings are never decayed.
         warmup_steps: optimiser steps until the peak.
-        seed: of all randomness inside training steps, such as dropout.
+        seed: for all randomness in training steps, such as dropout.
+
+    Raises:
+        InputError: a value is out of range.
     """
 
     def __init__(self, *, learning_rate: float, weight_decay: float, warmup_steps: int, seed: int) -> None:
@@ -33,22 +36,19 @@ class TrainableModule(L.LightningModule):
         self._seed = seed
 
     def trainable_module(self) -> nn.Module:
-        """The module whose parameters are trained."""
+        """The module to train."""
         return self
 
     def undecayed_modules(self) -> list[nn.Module]:
-        """Modules none of whose parameters are decayed."""
+        """Modules without weight decay."""
         return [module for module in self.trainable_module().modules() if isinstance(module, nn.Embedding)]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW and its schedule, stepped after every batch."""
         undecayed = {id(parameter) for module in self.undecayed_modules() for parameter in module.parameters()}
-        decayed: list[Tensor] = []
-        free: list[Tensor] = []
-        for parameter in self.trainable_module().parameters():
-            if parameter.requires_grad:
-                plain = parameter.ndim < 2 or id(parameter) in undecayed
-                (free if plain else decayed).append(parameter)
+        trained = [parameter for parameter in self.trainable_module().parameters() if parameter.requires_grad]
+        decayed = [parameter for parameter in trained if parameter.ndim >= 2 and id(parameter) not in undecayed]
+        free = [parameter for parameter in trained if parameter.ndim < 2 or id(parameter) in undecayed]
         groups = [{"params": decayed, "weight_decay": self._weight_decay}, {"params": free, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self._learning_rate, betas=(0.9, 0.95))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
@@ -59,29 +59,42 @@ class TrainableModule(L.LightningModule):
             return (step + 1) / self._warmup_steps
         if step == self._warmup_steps:
             return 1.0
-        # Asked for only now: while optimisers are configured, it would set the training data up before a resumed fit
-        # has restored where in them it was, and the fit would start the epoch anew.
+        # Not earlier: while optimisers are configured, this would set up the training data before a resumed fit has
+        # restored its place in them, and the epoch would start again.
         total = self.trainer.estimated_stepping_batches
-        if math.isinf(total):  # training without an end, such as max_epochs: -1, keeps the peak
+        if math.isinf(total):  # endless training, such as max_epochs: -1, keeps the peak
             return 1.0
         progress = (step - self._warmup_steps) / max(1, total - self._warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Tie the noise of each step to its number, so that a resumed fit repeats an uninterrupted one."""
+        """Seed each step by its number, so that a resumed fit repeats an uninterrupted one."""
         torch.manual_seed((self._seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
 
     def logs_are_due(self) -> bool:
-        """Whether the logger takes what this step logs: numbers for it alone need not be computed otherwise."""
+        """Whether the logger records this step; otherwise, skip values computed only for it."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # the trainer does not declare it
         return every > 0 and (self.global_step + 1) % every == 0
 
     def mean_over_tokens(self, total: Tensor, count: Tensor) -> Tensor:
-        """The mean whose gradient, averaged over processes, is that of the whole global batch.
+        """The mean whose gradient, averaged over processes, equals the global batch's.
 
         Args:
-            total: sum of a loss over this process's tokens, scalar.
+            total: a loss summed over this process's tokens, scalar.
             count: number of these tokens, scalar.
         """
         all_tokens = self.trainer.strategy.reduce(count.detach().float(), reduce_op="sum")
         return total * self.trainer.world_size / torch.as_tensor(all_tokens).clamp(min=1)
+
+
+def rows_of(mask: Tensor) -> Tensor:
+    """Flat indices `b T + t` of True in a mask `[B, T]`, int64 `[M]`.
+
+    Synchronises the device, like any indexing by a mask; a step calls it once, early, when little is pending.
+    """
+    return mask.flatten().nonzero().squeeze(1)
+
+
+def picked(values: Tensor, rows: Tensor) -> Tensor:
+    """Values `[B, T, *]` at the flat indices that `rows_of` returned: `[M, *]`."""
+    return values.flatten(0, 1).index_select(0, rows)

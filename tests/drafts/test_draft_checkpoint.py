@@ -7,11 +7,12 @@ from safetensors.torch import load_file
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.data import SemanticIDDataModule
-from padrec.decoding import ListRequest, SpeculativeDecoder, TransformersRunner
-from padrec.drafts import DraftCheckpoint, FeatureDraft, PADRecDraft
+from padrec.decoding import ListRequest, TransformersRunner
+from padrec.drafts import DraftCheckpoint, DraftWeights, FeatureDraft, PADRecDraft
 from padrec.targets import TargetRecommender
+from tests.drafts.reference_drafting import randomise
 from tests.stubs import random_catalog
-from tests.tiny_training import quiet_trainer, tiny_draft, tiny_recommender
+from tests.tiny_training import fitted, quiet_trainer, tiny_draft, tiny_recommender
 
 
 def request_for(data: SemanticIDDataModule) -> ListRequest:
@@ -36,7 +37,7 @@ def test_what_was_written_is_read(name: str, draft: PADRecDraft, target_folder: 
     assert found.settings == expected.settings
     assert found.target_fingerprint == expected.target_fingerprint
     assert found.vocabulary == expected.vocabulary
-    network = found.network(draft.target.model.config, draft.target.fingerprint, draft.vocabulary)
+    network = found.network(draft.target.model.config)
     torch.testing.assert_close(network.state_dict(), draft.network.state_dict(), rtol=0, atol=0)
 
 
@@ -112,7 +113,7 @@ def test_another_target_is_refused_and_both_are_named(
     other = tiny_recommender(data, init_seed=1)
     runner = TransformersRunner(other.backbone, other.fingerprint())
     with pytest.raises(InputError) as caught:
-        FeatureDraft(str(target_folder.parent / name)).prepare(runner, request_for(data))
+        FeatureDraft(str(target_folder.parent / name)).bind(runner, request_for(data))
     assert draft.target.fingerprint in str(caught.value)
     assert other.fingerprint() in str(caught.value)
 
@@ -125,33 +126,38 @@ def test_another_vocabulary_is_refused_and_both_are_named(
     request = ListRequest.build(random_catalog((9, 9, 9), 20), other, 2)
     runner = TransformersRunner(draft.target.model, draft.target.fingerprint)
     with pytest.raises(InputError) as caught:
-        FeatureDraft(str(target_folder.parent / name)).prepare(runner, request)
+        FeatureDraft(str(target_folder.parent / name)).bind(runner, request)
     assert str(data.vocabulary) in str(caught.value)
     assert str(other) in str(caught.value)
 
 
-def test_a_draft_takes_the_precision_of_the_target_it_serves(
-    draft: PADRecDraft, target_folder: Path, data: SemanticIDDataModule
+def test_padrec_starts_where_another_draft_ended(
+    data: SemanticIDDataModule, target_folder: Path, tmp_path: Path
 ) -> None:
-    target = TargetRecommender.load(target_folder)
-    fingerprint = target.fingerprint()
-    runner = TransformersRunner(target.backbone.bfloat16(), fingerprint)
-    arm = FeatureDraft(str(target_folder.parent / "draft"))
-    arm.prepare(runner, request_for(data))
-    assert {parameter.dtype for parameter in arm.network.parameters()} == {torch.bfloat16}
-    assert {buffer.dtype for buffer in arm.network.buffers()} == {torch.float32}
-    assert not arm.network.training
-    assert not any(parameter.requires_grad for parameter in arm.network.parameters())
+    eagle = tiny_draft(data, target_folder, init_seed=1, slot_embeddings=False, step_embeddings=False, unrolled_steps=1)
+    randomise(eagle.network)
+    eagle.save_pretrained(tmp_path / "eagle")
+    padrec = tiny_draft(data, target_folder, initial_weights=DraftWeights(str(tmp_path / "eagle")))
+    batch = next(iter(data.train_dataloader()))
+    losses = [fitted(draft, tmp_path, [batch]).callback_metrics["train/loss_step_1"] for draft in (eagle, padrec)]
+    assert losses[0] == losses[1]
+    other = tiny_draft(data, target_folder, init_seed=2)
+    fitted(other, tmp_path, [batch]).save_checkpoint(tmp_path / "padrec.ckpt")
+    again = tiny_draft(data, target_folder, initial_weights=DraftWeights(str(tmp_path / "padrec.ckpt")))
+    torch.testing.assert_close(dict(again.network.state_dict()), dict(other.network.state_dict()), rtol=0, atol=0)
 
 
-def test_decoders_that_share_a_draft_make_one_network_for_each_target(
-    draft: PADRecDraft, target_folder: Path, data: SemanticIDDataModule
+def test_an_initial_draft_that_does_not_fit_is_refused(
+    data: SemanticIDDataModule, target_folder: Path, tmp_path: Path
 ) -> None:
-    arm = FeatureDraft(str(target_folder.parent / "draft"))
-    runners = [TransformersRunner(draft.target.model, draft.target.fingerprint) for _ in range(2)]
-    networks = []
-    for runner in (runners[0], runners[0], runners[1]):
-        SpeculativeDecoder(arm).bind(runner, request_for(data))
-        networks.append(arm.network)
-    assert networks[0] is networks[1]
-    assert networks[1] is not networks[2]
+    tiny_draft(data, target_folder).save_pretrained(tmp_path / "draft")
+    initial = DraftWeights(str(tmp_path / "draft"))
+    with pytest.raises(InputError, match=r"(?s)does not fit this draft.*slot_embedding"):
+        tiny_draft(data, target_folder, slot_embeddings=False, initial_weights=initial)
+    with pytest.raises(InputError, match=r"(?s)does not fit this draft.*step_embedding"):
+        tiny_draft(data, target_folder, unrolled_steps=5, initial_weights=initial)
+    with pytest.raises(InputError, match="no such file, expected the checkpoint or folder of a draft"):
+        tiny_draft(data, target_folder, initial_weights=DraftWeights(str(tmp_path / "absent")))
+    tiny_recommender(data, init_seed=1).save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match="the draft was trained for the target with fingerprint"):
+        tiny_draft(data, tmp_path / "other", initial_weights=initial)

@@ -13,7 +13,7 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.layers.layer_operations import LayerOperations
 from padrec.decoding.layers.triton_operations import TritonOperations
 from padrec.drafts import FoldedFusion
-from padrec.drafts.draft_operations import DraftOperations
+from padrec.drafts.draft_operations import DraftOperations, Gate, TreeLevel
 from padrec.drafts.triton_draft_operations import TritonDraftOperations
 from tests.drafts.reference_drafting import random_network
 from tests.kernel_device import DEVICE, DTYPES, ON_GPU, needs_gpu
@@ -22,12 +22,11 @@ from tests.stubs import tiny_target
 _VOCABULARY = SemanticIDVocabulary((5, 6, 7))
 _ROWS = 9
 _TOLERANCE = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 1e-4 if ON_GPU else 1e-5}
-Gate = tuple[Tensor, Tensor, Tensor]
 
 
-def fused_exactly(tokens: Tensor, read: Tensor, parents: Tensor | None, table: Tensor, gate: Gate | None) -> Tensor:
+def fused_exactly(tokens: Tensor, mapped: Tensor, parents: Tensor | None, table: Tensor, gate: Gate | None) -> Tensor:
     """The definition in float64, see `FoldedFusion`."""
-    before = read if parents is None else torch.stack([row[of] for row, of in zip(read, parents, strict=True)])
+    before = mapped if parents is None else torch.stack([row[at] for row, at in zip(mapped, parents, strict=True)])
     fused = before.double() + table[tokens].double()
     if gate is None:
         return fused
@@ -42,52 +41,56 @@ def fused_exactly(tokens: Tensor, read: Tensor, parents: Tensor | None, table: T
     n_nodes=st.integers(1, 4),
     n_units=st.sampled_from([16, 20, 32]),
     gated=st.booleans(),
-    behind_parents=st.booleans(),
+    in_tree=st.booleans(),
     sees=st.booleans(),
     dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 1000),
 )
-def test_tokens_are_fused_with_what_was_read_before_them(
+def test_tokens_are_fused_with_the_features_before_them(
     batch: int,
     n_before: int,
     n_nodes: int,
     n_units: int,
     gated: bool,
-    behind_parents: bool,
+    in_tree: bool,
     sees: bool,
     dtype: torch.dtype,
     seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    n_nodes = n_nodes if behind_parents else n_before
+    n_nodes = n_nodes if in_tree else n_before
 
     def numbers(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(dtype)
 
     # A part of a wider product, as head and fusion are.
-    table, read = numbers(11, n_units), numbers(batch, n_before, n_units + 3)[..., :n_units]
-    gate = (numbers(1, n_units) / n_units**0.5, numbers(11, 1), numbers(n_units)) if gated else None
+    table, mapped = numbers(11, n_units), numbers(batch, n_before, n_units + 3)[..., :n_units]
+    gate = Gate(numbers(1, n_units) / n_units**0.5, numbers(11, 1), numbers(n_units)) if gated else None
     tokens = torch.randint(11, (batch, n_nodes), generator=generator)
     parents = torch.randint(n_before, (batch, n_nodes), generator=generator)
-    known: Any = None if gate is None else tuple(x.to(DEVICE) for x in gate)
-    at, before, of, there = (x.to(DEVICE) for x in (tokens, read, parents, table))
+    inputs = tokens.to(DEVICE), mapped.to(DEVICE), table.to(DEVICE)
     kernels = TritonDraftOperations()
-    if not behind_parents:
-        assert_close(kernels.fuse(at, before, None, there, known), fused_exactly(tokens, read, None, table, gate))
+    if not in_tree:
+        assert_close(kernels.fuse(*inputs)[0], fused_exactly(tokens, mapped, None, table, None))
         return
-    expected = fused_exactly(tokens, read, parents, table, gate)
-    assert_close(kernels.fuse(at, before, of, there, known), expected)
     above = torch.rand(batch, n_before, _ROWS, generator=generator) < 0.5 if sees else None
     first = int(torch.randint(_ROWS - n_nodes + 1, (), generator=generator))
-    sees_above, rows = None if above is None else above.to(DEVICE), torch.arange(_ROWS, device=DEVICE)
-    found, seen = kernels.fuse_in_tree(at, before, of, there, known, sees_above, rows, first)
-    assert_close(found, expected)
+    level = TreeLevel(parents, above, torch.arange(_ROWS), first)
+    known = None if gate is None else Gate(*(x.to(DEVICE) for x in gate))
+    found, seen = kernels.fuse(*inputs, known, on_device(level))
+    assert_close(found, fused_exactly(tokens, mapped, parents, table, gate))
+    assert seen is not None
     for row in range(batch):
         for node in range(n_nodes):
             visible = torch.arange(_ROWS) == first + node
             if above is not None:
                 visible = visible | above[row, parents[row, node]]
             assert torch.equal(seen[row, node].cpu(), visible)
+
+
+def on_device(level: TreeLevel) -> TreeLevel:
+    above = None if level.above is None else level.above.to(DEVICE)
+    return TreeLevel(level.parents.to(DEVICE), above, level.nodes.to(DEVICE), level.first)
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
@@ -97,23 +100,15 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 def plain_and_fused(dtype: torch.dtype, steps: bool) -> tuple[FoldedFusion, FoldedFusion]:
     """The same fusion in float64 on the CPU and in this precision on the GPU."""
-    token_slots = _VOCABULARY.token_slots
-    assert token_slots is not None
     model = tiny_target(_VOCABULARY, dtype=dtype)
     network = random_network(model, _VOCABULARY.n_slot_states, step_embeddings=steps)
     there: Any = copy.deepcopy(model)
     there.to(DEVICE)
     fused = FoldedFusion(
-        copy.deepcopy(network).to(DEVICE),
-        there.get_input_embeddings(),
-        there.get_output_embeddings(),
-        token_slots.to(DEVICE),
-        TritonOperations(),
-        TritonDraftOperations(),
+        copy.deepcopy(network).to(DEVICE), there, _VOCABULARY, TritonOperations(), TritonDraftOperations()
     )
-    model, network = model.double(), network.double()
-    maps = model.get_input_embeddings(), model.get_output_embeddings()
-    return FoldedFusion(network, *maps, token_slots, LayerOperations(), DraftOperations()), fused
+    plain = FoldedFusion(network.double(), model.double(), _VOCABULARY, LayerOperations(), DraftOperations())
+    return plain, fused
 
 
 @needs_gpu
@@ -127,20 +122,21 @@ def test_on_a_gpu_fusion_is_that_of_plain_pytorch(dtype: torch.dtype, steps: boo
     above = torch.rand(2, 4, _ROWS, generator=generator) < 0.5
     parents = torch.randint(4, (2, 3), generator=generator)
     tokens = torch.randint(_VOCABULARY.size, (2, 4), generator=generator)
-    (logits, read), (expected_logits, expected_read) = fused.look(features.to(DEVICE)), plain.look(features.double())
-    for found, expected in ((logits, expected_logits), (read, expected_read)):
-        torch.testing.assert_close(found.cpu().double(), expected, rtol=tolerance, atol=tolerance)
-    for step in range(3):
-        hidden = fused(tokens.to(DEVICE), read, tokens, step)
-        torch.testing.assert_close(
-            hidden.cpu().double(), plain(tokens, expected_read, tokens, step), rtol=tolerance, atol=2 * tolerance
-        )
+    (logits, mapped), (expected_logits, expected_mapped) = (
+        fused.look(features.to(DEVICE)),
+        plain.look(features.double()),
+    )
+    found = fused.read(features.to(DEVICE), tokens.to(DEVICE), tokens)
+    expected = plain.read(features.double(), tokens, tokens)
+    for one, other in ((logits, expected_logits), (mapped, expected_mapped), (found, expected)):
+        torch.testing.assert_close(one.cpu().double(), other, rtol=tolerance, atol=2 * tolerance)
+    nodes = tokens[:, :3]
+    for step in (1, 2):
         for mask in (None, above):
-            at, of, rows = tokens[:, :3].to(DEVICE), parents.to(DEVICE), torch.arange(_ROWS, device=DEVICE)
-            seen = None if mask is None else mask.to(DEVICE)
-            hidden, sees = fused.extend(at, read, at, step, of, seen, rows, 5)
-            expected_hidden, expected_sees = plain.extend(
-                tokens[:, :3], expected_read, tokens, step, parents, mask, torch.arange(_ROWS), 5
-            )
+            level = TreeLevel(parents, mask, torch.arange(_ROWS), 5)
+            hidden, sees = fused.extend(nodes.to(DEVICE), mapped, nodes, step, on_device(level))
+            expected_hidden, expected_sees = plain.extend(nodes, expected_mapped, nodes, step, level)
+            assert sees is not None
+            assert expected_sees is not None
             assert torch.equal(sees.cpu(), expected_sees)
             torch.testing.assert_close(hidden.cpu().double(), expected_hidden, rtol=tolerance, atol=2 * tolerance)

@@ -20,12 +20,13 @@ from padrec.decoding import (
 )
 from padrec.drafts import FeatureDraft
 from padrec.metrics import NDCG
-from padrec.targets import TargetRecommender, to_precision
+from padrec.targets import TargetRecommender, TargetWeights, to_precision
 from tests.reference import PlainTarget, leaf_tokens
 from tests.tiny_training import (
     first_prompts,
     quiet_trainer,
     same_batches,
+    tiny_backbone,
     tiny_data,
     tiny_draft,
     tiny_recommender,
@@ -321,3 +322,22 @@ def test_lists_are_written_in_the_precision_of_the_training_steps(data: Semantic
 def test_lists_need_the_catalog(data: SemanticIDDataModule) -> None:
     with pytest.raises(InputError, match="writing lists needs the catalog"):
         tiny_recommender(data, catalog=None).predict_step(first_prompts(data), 0)
+
+
+def test_training_goes_on_from_another_target(tmp_path: Path) -> None:
+    data = tiny_data()
+    first = tiny_recommender(data)
+    trainer = quiet_trainer(tmp_path, max_steps=3, limit_val_batches=0)
+    trainer.fit(first, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "target.ckpt")
+    first.save_pretrained(tmp_path / "target")
+    for name in ("target.ckpt", "target"):
+        second = tiny_recommender(data, initial_weights=TargetWeights(str(tmp_path / name)), dropout=0.1)
+        assert second.fingerprint() == first.fingerprint()
+    start = TargetWeights(str(tmp_path / "target.ckpt"))
+    other = tiny_data(separator=False)
+    with pytest.raises(InputError, match=r"the initial target .*target\.ckpt"):
+        tiny_recommender(other, initial_weights=start)
+    deeper = tiny_backbone(num_hidden_layers=3)
+    with pytest.raises(InputError, match=r"target\.ckpt: expected a target with the weights of `backbone`"):
+        tiny_recommender(data, initial_weights=start, backbone=deeper)

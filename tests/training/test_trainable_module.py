@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from padrec.catalog import InputError
-from padrec.training import TrainableModule
+from padrec.training import TrainableModule, picked, rows_of
 from tests.tiny_training import quiet_trainer, tiny_backbone, tiny_data, tiny_recommender
 
 
@@ -98,3 +98,17 @@ def test_noise_follows_from_seed_and_step_alone(tmp_path: Path) -> None:
     torch.rand(3)
     assert noise(0) == first
     assert len(set(first + noise(1))) == 16
+
+
+def test_picked_rows_equal_indexing_by_the_mask() -> None:
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    values = torch.arange(12.0).view(2, 3, 2)
+    rows = rows_of(mask)
+    assert rows.tolist() == [0, 2, 5]
+    assert torch.equal(picked(values, rows), values[mask])
+    assert torch.equal(picked(mask, rows), mask[mask])
+
+
+def test_a_mask_without_true_picks_nothing() -> None:
+    rows = rows_of(torch.zeros(2, 3, dtype=torch.bool))
+    assert picked(torch.ones(2, 3, 4), rows).shape == (0, 4)

@@ -1,1 +1,1 @@
-"""What transformers offers, as arms of a comparison."""
+"""Decoding by transformers' own `generate`, as arms of a comparison."""

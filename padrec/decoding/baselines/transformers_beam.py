@@ -1,6 +1,5 @@
-"""What users have today: the beam search of transformers' own `generate`, constrained by a function of the prefix."""
+"""Beam search by transformers' own `generate`, constrained by a function of the prefix."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,108 +8,86 @@ from transformers import GenerationConfig
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.decoding.baselines.transformers_decoder import padded_left
-from padrec.decoding.beam.beam_decoder import beam_search_name, beam_trace, check_width, searched_constraint
+from padrec.decoding.beam.beam_decoder import beam_search_name, beam_trace, searched_constraint
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace
-from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.lists.request import ListRequest
 from padrec.decoding.rounds.decoding_session import DecodingSession
 
 
 class TransformersBeamDecoder(Decoder):
     """Ranks the K best items with `generate(num_beams=…, prefix_allowed_tokens_fn=…)` of the target's own class.
 
-    The trie is a dictionary that is asked for each beam at each step, as in GENRE (Cao et al., 2021) and the
-    recommenders that took its constrained beam search over. The scores are those of `BeamDecoder`, in float32; which of
-    equal scores is the better one is not defined.
+    The trie is a dictionary that is read for each beam at each step, as in GENRE (Cao et al., 2021) and the
+    recommenders that adopted its constrained beam search. Scores are those of `BeamDecoder` in float32; the order of
+    ties is undefined.
 
     Args:
-        beam_width: prefixes that are kept of each length, at least K; None keeps K.
+        beam_width: prefixes kept of each length, at least K; None is K.
 
     Raises:
-        InputError: a beam without width.
+        InputError: `beam_width` is below 1.
     """
 
     lossless = True
 
     def __init__(self, beam_width: int | None = None) -> None:
-        check_width(beam_width)
-        self.beam_width = beam_width
         self.search = beam_search_name(beam_width, renormalise=False)
+        self.beam_width = beam_width
 
-    def max_depth(self, request: ListRequest) -> int:
-        """Nothing is proposed; see `Decoder.max_depth`."""
-        return 0
-
-    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
         """See `BeamDecoder.bind`."""
-        _, width = searched_constraint(request, self.beam_width)
-        return _GenerateBeamSession(
-            runner.model, request, width, _following_tokens(request.catalog, request.vocabulary)
-        )
+        return _GenerateBeamSession(runner.model, request, searched_constraint(request, self.beam_width)[1])
 
 
-@dataclass(frozen=True)
-class _GenerateBeamSession:
-    """See `DecodingSession`."""
-
-    model: Any
-    request: ListRequest
-    width: int
-    following: dict[tuple[int, ...], list[int]]
+class _GenerateBeamSession(DecodingSession[Recommendations]):
+    def __init__(self, model: Any, request: ListRequest, width: int) -> None:  # noqa: ANN401  # generate is untyped
+        self._model, self._request, self._width = model, request, width
+        self._following = _following_tokens(request.catalog, request.vocabulary)
 
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
-        """Rank K items for each prompt; see `DecodingSession.decode`."""
-        request, model = self.request, self.model
-        vocabulary, n_slots = request.vocabulary, request.vocabulary.n_slots
-        watch = Stopwatch(prompts.tokens.device)
+        request, vocabulary = self._request, self._request.vocabulary
+        watch, prefill_seconds = Stopwatch(prompts.tokens.device), 0.0
         tokens, mask = padded_left(prompts, vocabulary.pad_token)
-        allowed = _AllowedTokens(self.following, tokens.shape[1], watch)
+        batch, prompt_width = tokens.shape
+
+        def allowed(row: int, written: Tensor) -> list[int]:
+            nonlocal prefill_seconds
+            if prefill_seconds == 0:  # the first call follows the prefill
+                prefill_seconds = watch.lap()
+            return self._following[tuple(written[prompt_width:].tolist())]
+
         config = GenerationConfig(
-            max_new_tokens=n_slots,
+            max_new_tokens=vocabulary.n_slots,
             do_sample=False,
-            num_beams=self.width,
+            num_beams=self._width,
             num_return_sequences=request.list_length,
             pad_token_id=vocabulary.pad_token,
             eos_token_id=vocabulary.eos_token,
             return_dict_in_generate=True,
             output_logits=True,
         )
-        found = model.generate(
+        found = self._model.generate(
             input_ids=tokens, attention_mask=mask, generation_config=config, prefix_allowed_tokens_fn=allowed
         )
         decode_seconds = watch.lap()
-        # A beam of width one is greedy search to `generate`, which has no beam indices.
+        # A beam of width one is greedy search to `generate`, which then returns no beam indices.
         beams = getattr(found, "beam_indices", None)
-        log_probs = model.compute_transition_scores(found.sequences, found.logits, beams, normalize_logits=True)
-        shape = (len(tokens), request.list_length, n_slots)
-        codes = vocabulary.decode(found.sequences[:, -n_slots:].cpu()).view(shape)
+        log_probs = self._model.compute_transition_scores(found.sequences, found.logits, beams, normalize_logits=True)
+        shape = batch, request.list_length, vocabulary.n_slots
+        codes = vocabulary.decode(found.sequences[:, -vocabulary.n_slots :].cpu()).view(shape)
         leaves = request.catalog.leaf_of_codes(codes)
         lists = Recommendations.from_leaves(leaves, log_probs.view(shape), request.catalog, vocabulary)
-        return lists, beam_trace(request, leaves, n_slots - 1, allowed.prefill_seconds, decode_seconds)
-
-
-class _AllowedTokens:
-    """What `generate` calls for each beam; the first call marks the end of the prefill."""
-
-    def __init__(self, following: dict[tuple[int, ...], list[int]], prompt_width: int, watch: Stopwatch) -> None:
-        self.prefill_seconds = 0.0
-        self._following = following
-        self._prompt_width = prompt_width
-        self._watch = watch
-
-    def __call__(self, row: int, tokens: Tensor) -> list[int]:
-        if self.prefill_seconds == 0:
-            self.prefill_seconds = self._watch.lap()
-        return self._following[tuple(tokens[self._prompt_width :].tolist())]
+        return lists, beam_trace(request, leaves, vocabulary.n_slots, prefill_seconds, decode_seconds)
 
 
 def _following_tokens(catalog: Catalog, vocabulary: SemanticIDVocabulary) -> dict[tuple[int, ...], list[int]]:
-    """The tokens that may follow every prefix of an item."""
+    """The tokens that may follow each prefix of an item."""
     following: dict[tuple[int, ...], dict[int, None]] = {}
     for tokens in vocabulary.encode(catalog.leaf_codes)[:, : vocabulary.n_slots].tolist():
         for length, token in enumerate(tokens):

@@ -7,12 +7,12 @@ from padrec.catalog import CatalogTrie
 
 @dataclass(frozen=True)
 class BeamPass:
-    """One target pass, which reads the beam and may read ahead all that can follow it for some levels.
+    """One target pass: it reads the beam and possibly all its descendants for some levels.
 
     Attributes:
-        level: codes of a prefix in the beam; 0 where the pass begins with the prompt.
-        widths: nodes read of each level, the beam first. Of the levels read ahead it is a bound: what the nodes with
-            the most descendants have.
+        level: codes of a prefix in the beam; 0 if the pass begins with the prompt.
+        widths: nodes read per level, the beam first; for the levels after it a bound, the descendants of the nodes
+            that have the most.
         children: the most children of a node, for each of these levels.
     """
 
@@ -27,15 +27,15 @@ class BeamPass:
 
 
 def plan_passes(trie: CatalogTrie, beam_width: int, look_ahead: int) -> tuple[BeamPass, ...]:
-    """As few passes as there can be, each of which reads at most `look_ahead` nodes beside the beam.
+    """The fewest passes that each read at most `look_ahead` nodes besides the beam.
 
-    Reading ahead as far as possible is best: the prefixes of a later beam have no more descendants than the prefixes
-    that they come from, so a pass that begins later ends no earlier.
+    Each pass reads ahead as far as it can. That is optimal: the prefixes of a later beam have no more descendants than
+    those that they extend, so a pass that begins later ends no earlier.
 
     Args:
-        trie: of the catalog.
-        beam_width: prefixes that are kept of each length.
-        look_ahead: 0 gives one pass for each slot.
+        trie: trie of the catalog.
+        beam_width: prefixes kept of each length.
+        look_ahead: 0 gives one pass per slot.
     """
     passes: list[BeamPass] = []
     level = 0
@@ -45,9 +45,14 @@ def plan_passes(trie: CatalogTrie, beam_width: int, look_ahead: int) -> tuple[Be
     return tuple(passes)
 
 
-def tokens_behind(plan: tuple[BeamPass, ...]) -> int:
-    """R, the most tokens that the passes read behind each prompt."""
+def tokens_after_prompt(plan: tuple[BeamPass, ...]) -> int:
+    """R, the most tokens that the passes read after each prompt."""
     return sum(stage.n_nodes for stage in plan) - 1  # the root is the prompt's last token
+
+
+def level_size(trie: CatalogTrie, level: int) -> int:
+    """Prefixes with `level` codes in the catalog."""
+    return trie.level_starts[level + 1] - trie.level_starts[level]
 
 
 def _longest_pass(trie: CatalogTrie, level: int, beam_width: int, look_ahead: int) -> BeamPass:
@@ -61,8 +66,3 @@ def _longest_pass(trie: CatalogTrie, level: int, beam_width: int, look_ahead: in
     levels = range(level, level + len(widths))
     children = (int(trie.descendants(above, above + 1).max()) for above in levels)
     return BeamPass(level, tuple(widths), tuple(children))
-
-
-def level_size(trie: CatalogTrie, level: int) -> int:
-    """Prefixes of `level` codes that the catalog has."""
-    return trie.level_starts[level + 1] - trie.level_starts[level]

@@ -1,1 +1,1 @@
-"""Decoders of lists."""
+"""Decoders: autoregressive, speculative, and those that run other decoders."""

@@ -1,10 +1,10 @@
-"""The protocol of decoders, which are the arms of a comparison."""
+"""The protocol of decoders, the arms of a comparison."""
 
 from abc import ABC, abstractmethod
 
-from padrec.decoding.layers.runner import TargetRunner
-from padrec.decoding.lists.list_request import ListRequest
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.lists.request import ListRequest
 from padrec.decoding.rounds.decoding_session import DecodingSession
 
 # The search of decoders that write a list token by token, each item after those before it.
@@ -12,23 +12,23 @@ LIST_SEARCH = "list"
 
 
 class Decoder(ABC):
-    """A way to recommend with a target; arms of a comparison are decoders.
+    """A way to recommend with a target.
 
     Attributes:
-        lossless: whether its lists are the target's own.
-        search: names what is searched for: lossless decoders of one search return the same lists, those of two may not.
+        lossless: whether the lists are the target's own.
+        search: what is searched for; lossless decoders with the same search return the same lists.
     """
 
     lossless: bool
     search: str
 
-    @abstractmethod
     def max_depth(self, request: ListRequest) -> int:
-        """D, the deepest proposal of a round: a trace's counts by depth are so wide; 0 where nothing is proposed."""
+        """D, the deepest proposal of a round, 0 if nothing is proposed; traces have counts up to that depth."""
+        return 0
 
     @abstractmethod
-    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
-        """Load what is needed beside the target, before anything is timed.
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+        """Load what is needed besides the target, before anything is timed.
 
         Raises:
             InputError: it cannot be loaded, belongs to another target or vocabulary, or cannot serve the request.

@@ -1,7 +1,7 @@
-"""The decoder that suits the batch size: trees shrink as batches grow."""
+"""The choice of the fastest decoder for each batch size, by trial."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,36 +9,35 @@ import torch
 from padrec.catalog import InputError
 from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace
-from padrec.decoding.lists.list_request import ListRequest
 from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.lists.request import ListRequest
 from padrec.decoding.rounds.decoding_session import DecodingSession
 
 _logger = logging.getLogger(__name__)
 
-# Once for what is done for the first time only, and this often for the measurement, whose least counts.
+# Timed decodes of a batch, of which the fastest counts; an untimed one before them warms up.
 _MEASUREMENTS = 2
 
-# Batches of a size that are tried. One alone says little: how many rounds it takes is up to its slowest list.
+# Batches that are tried for each size; the rounds of a single one depend too much on its slowest list.
 _TRIALS = 4
 
-# A decoder that has taken longer than the fastest by this share is tried no more.
+# Decoders slower than the fastest by more than this share are not tried again.
 _MARGIN = 0.25
 
 
 class FastestDecoder(Decoder):
-    """Decodes with the fastest of several lossless decoders, which is found out for every batch size it meets.
+    """Decodes with the fastest of several lossless decoders, chosen by trial for every batch size.
 
-    The first batch of a size is decoded by all of them before it is decoded for good, the next three by those that
-    have taken at most a quarter longer than the fastest. What that costs is not part of the decoding time; it is
-    reported as `DecodingTrace.recording_seconds`.
+    All of them decode the first batch of a size; those at most a quarter slower than the fastest also decode the next
+    three. Trials are not part of the decoding time; `DecodingTrace.recording_seconds` reports them.
 
     Args:
-        decoders: by name; all lossless, so that the choice decides over nothing but time.
+        decoders: by name; all lossless, so that the choice affects only time.
 
     Raises:
-        InputError: no decoder, or one that is not lossless.
+        InputError: no decoder, or one that is not lossless or does not write lists.
     """
 
     lossless = True
@@ -55,19 +54,17 @@ class FastestDecoder(Decoder):
         """The deepest proposal of any decoder; see `Decoder.max_depth`."""
         return max(decoder.max_depth(request) for decoder in self.decoders.values())
 
-    def bind(self, runner: TargetRunner, request: ListRequest) -> DecodingSession[Recommendations]:
-        """Load what all decoders need; see `Decoder.bind`."""
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+        """Bind all decoders; see `Decoder.bind`."""
         sessions = {name: decoder.bind(runner, request) for name, decoder in self.decoders.items()}
         return _FastestSession(self, request, sessions)
 
-    def candidates(self, request: ListRequest, batch: int) -> Mapping[str, Decoder]:
-        """The decoders that a batch of this size is tried with, by name."""
+    def candidates(self, request: ListRequest, batch: int) -> Iterable[str]:
+        """Names of the decoders to try for batches of this size."""
         return self.decoders
 
 
-class _FastestSession:
-    """See `DecodingSession`."""
-
+class _FastestSession(DecodingSession[Recommendations]):
     def __init__(
         self,
         decoder: FastestDecoder,
@@ -78,7 +75,6 @@ class _FastestSession:
         self._trials: dict[int, _Trials] = {}  # by batch size
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
-        """See `DecodingSession.decode`."""
         batch = len(prompts.tokens)
         if batch not in self._trials:
             self._trials[batch] = _Trials(dict.fromkeys(self._decoder.candidates(self._request, batch), 0.0))
@@ -89,16 +85,14 @@ class _FastestSession:
         return lists, replace(trace, recording_seconds=trace.recording_seconds + spent, decoder=trials.fastest)
 
     def _try(self, trials: "_Trials", prompts: Prompts) -> float:
-        """Decode a batch by all that are still in question; returns the seconds that took."""
+        """Decode a batch with all remaining candidates; returns the seconds spent."""
         spent, seconds = 0.0, {}
-        for name in trials.seconds:
-            traces = []
-            for _ in range(1 + _MEASUREMENTS):
-                # The request's own generator must stand where it stood: sampled lists may not depend on this.
-                _, trace = self._sessions[name].decode(prompts, torch.Generator().manual_seed(0))
-                traces.append(trace)
-            seconds[name] = min(trace.seconds for trace in traces[1:])
-            spent += sum(trace.seconds + trace.recording_seconds for trace in traces)
+        for name, session in self._sessions.items():
+            if name in trials.seconds:
+                # A generator of its own: trials must not change sampled lists.
+                runs = [session.decode(prompts, torch.Generator().manual_seed(0)) for _ in range(1 + _MEASUREMENTS)]
+                seconds[name] = min(trace.seconds for _, trace in runs[1:])
+                spent += sum(trace.seconds + trace.recording_seconds for _, trace in runs)
         trials.add(seconds)
         if trials.over:
             times = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in trials.seconds.items())
@@ -108,11 +102,11 @@ class _FastestSession:
 
 @dataclass
 class _Trials:
-    """What the first batches of a size have shown.
+    """Results for one batch size.
 
     Attributes:
-        seconds: of each decoder still in question, by name, for all batches so far.
-        batches: their number.
+        seconds: of each remaining candidate, over all batches so far.
+        batches: tried so far.
     """
 
     seconds: dict[str, float]
@@ -127,7 +121,7 @@ class _Trials:
         return self.batches == _TRIALS or (self.batches > 0 and len(self.seconds) == 1)
 
     def add(self, seconds: Mapping[str, float]) -> None:
-        """Count another batch, and leave out what is slower by far."""
+        """Count another batch, and drop the candidates that are clearly slower."""
         self.batches += 1
         total = {name: before + seconds[name] for name, before in self.seconds.items()}
         most = (1 + _MARGIN) * min(total.values())

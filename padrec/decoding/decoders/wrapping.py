@@ -1,14 +1,28 @@
-"""What decoders that give all work to another one have in common."""
+"""Decoders that run another decoder on other batches: smaller ones, or with every prompt repeated."""
 
+from abc import abstractmethod
+from dataclasses import replace
+
+import torch
+
+from padrec.catalog import InputError
 from padrec.decoding.decoders.decoder import Decoder
-from padrec.decoding.lists.list_request import ListRequest
+from padrec.decoding.device.stopwatch import Stopwatch
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TransformersRunner
+from padrec.decoding.lists.decoding_trace import DecodingTrace
+from padrec.decoding.lists.recommendations import Recommendations
+from padrec.decoding.lists.request import ListRequest
+from padrec.decoding.rounds.decoding_session import DecodingSession
+
+_Session = DecodingSession[Recommendations]
 
 
 class WrappingDecoder(Decoder):
-    """Is as lossless and searches for the same as the decoder that it calls; see `Decoder`.
+    """Passes all work to another decoder, whose search and losslessness it shares.
 
     Args:
-        decoder: what decodes.
+        decoder: the one that decodes.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -18,3 +32,86 @@ class WrappingDecoder(Decoder):
     def max_depth(self, request: ListRequest) -> int:
         """See `Decoder.max_depth`."""
         return self._decoder.max_depth(request)
+
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> _Session:
+        """See `Decoder.bind`."""
+        return _WrappingSession(self, self._decoder.bind(runner, request))
+
+    @abstractmethod
+    def decode(
+        self, session: _Session, prompts: Prompts, generator: torch.Generator
+    ) -> tuple[Recommendations, DecodingTrace]:
+        """Decode a batch by the wrapped decoder's session; see `DecodingSession.decode`."""
+
+
+class _WrappingSession(_Session):
+    def __init__(self, decoder: WrappingDecoder, session: _Session) -> None:
+        self._decoder, self._session = decoder, session
+
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
+        return self._decoder.decode(self._session, prompts, generator)
+
+
+class BatchwiseDecoder(WrappingDecoder):
+    """Decodes a large batch a few prompts at a time, with the same lists, greedy or sampled.
+
+    Time spent between two batches counts as decoding.
+
+    Args:
+        decoder: the one that decodes.
+        batch_size: prompts in a batch, at least 1; the last may have fewer.
+
+    Raises:
+        InputError: `batch_size` is below 1.
+    """
+
+    def __init__(self, decoder: Decoder, batch_size: int) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size {batch_size}: expected at least 1")
+        super().__init__(decoder)
+        self._batch_size = batch_size
+
+    def decode(
+        self, session: _Session, prompts: Prompts, generator: torch.Generator
+    ) -> tuple[Recommendations, DecodingTrace]:
+        """See `WrappingDecoder.decode`."""
+        watch = Stopwatch(prompts.tokens.device)
+        parts = [session.decode(batch, generator) for batch in prompts.batches(self._batch_size)]
+        trace = DecodingTrace.joined([trace for _, trace in parts])
+        decode_seconds = watch.lap() - trace.prefill_seconds - trace.recording_seconds
+        return Recommendations.joined([lists for lists, _ in parts]), replace(trace, decode_seconds=decode_seconds)
+
+
+class RepeatedDecoder(WrappingDecoder):
+    """Decodes several copies of every prompt in one batch and returns the list of the first.
+
+    This measures what batch size alone changes: in low precision sums depend on their order, so the lists that differ
+    here are those that numerics change for any arm. Proposals are counted over all copies.
+
+    Args:
+        decoder: the one that decodes.
+        copies: rows for each prompt, at least 2.
+
+    Raises:
+        InputError: `copies` is below 2.
+    """
+
+    def __init__(self, decoder: Decoder, copies: int = 2) -> None:
+        if copies < 2:
+            raise InputError(f"copies {copies}: expected at least 2")
+        super().__init__(decoder)
+        self._copies = copies
+
+    def decode(
+        self, session: _Session, prompts: Prompts, generator: torch.Generator
+    ) -> tuple[Recommendations, DecodingTrace]:
+        """See `WrappingDecoder.decode`."""
+        n, copies = len(prompts.tokens), self._copies
+        # Copies follow the prompts, which thus get the random keys that they have without copies.
+        excluded = None if prompts.excluded is None else prompts.excluded.repeat(copies, 1)
+        tokens, slots = prompts.tokens.repeat(copies, 1), prompts.slots.repeat(copies, 1)
+        repeated = Prompts(tokens, slots, prompts.lengths.repeat(copies), excluded=excluded)
+        lists, trace = session.decode(repeated, generator)
+        first = Recommendations(lists.leaves[:n], lists.tokens[:n], lists.log_probs[:n])
+        target_passes, draft_passes, tokens = trace.target_passes[:n], trace.draft_passes[:n], trace.tokens[:n]
+        return first, replace(trace, target_passes=target_passes, draft_passes=draft_passes, tokens=tokens)

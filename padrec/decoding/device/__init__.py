@@ -1,1 +1,1 @@
-"""What decoding asks of the device: CUDA graphs, compiled functions, kernel launches, clocks."""
+"""What decoding needs of the device: CUDA graphs, compiled functions, kernel launches, clocks."""

@@ -1,38 +1,33 @@
-"""Work of fixed shape, launched as a whole."""
+"""CUDA graph capture and replay of work of fixed shape."""
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
-# What a function does once only, such as compiling kernels and allocating buffers, is behind it after so many runs.
+# After this many runs a function has compiled its kernels and allocated its buffers.
 _WARM_UPS = 2
 
 
 class CapturedGraph:
-    """A function that is called again and again on the same tensors.
+    """A function that is called repeatedly on the same tensors.
 
-    On a GPU its kernels are recorded once, as a CUDA graph, and every call replays them with a single launch. The
-    function therefore reads from and writes to tensors that stay where they are, never asks for a value on the host,
-    and may be run at any time without harm, as it is before it is recorded. On the CPU a call is a call.
-
-    Args:
-        function: the work.
-        device: where its tensors are.
+    On a GPU its kernels are captured once as a CUDA graph, and each call replays them with a single launch. The
+    function must therefore use tensors that are never reallocated, must not synchronise with the host, and is run
+    several times before the capture. On the CPU it is simply called.
     """
 
     def __init__(self, function: Callable[[], None], device: torch.device) -> None:
-        # Kept, since a replay reads and writes the function's tensors without holding them.
+        # Keeps the function's tensors alive: a replay uses their memory without holding them.
         self._function = function
-        self._replay = _record(function, device) if device.type == "cuda" else function
+        self._replay = _capture(function, device) if device.type == "cuda" else function
 
     def __call__(self) -> None:
-        """Do the work once."""
+        """Do the work."""
         self._replay()
 
 
-def _record(function: Callable[[], None], device: torch.device) -> Callable[[], None]:
+def _capture(function: Callable[[], None], device: torch.device) -> Callable[[], None]:
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
@@ -40,18 +35,18 @@ def _record(function: Callable[[], None], device: torch.device) -> Callable[[], 
             function()
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph), _without_garbage_collection():
-        function()
-    return graph.replay
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """What is collected meanwhile may free memory of the device, by which the recording that is under way is lost."""
+    # Collecting garbage may free device memory, which breaks a capture.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with torch.cuda.graph(graph):
+            function()
     finally:
         if was_enabled:
             gc.enable()
+    return graph.replay
+
+
+def captures_graphs(device: torch.device) -> bool:
+    """Whether work is captured on a device: its shapes must not depend on data, nor may it read values on the host."""
+    return device.type == "cuda"

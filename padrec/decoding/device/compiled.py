@@ -1,4 +1,4 @@
-"""Small steps between the passes, compiled where launching their many kernels would cost more than computing them."""
+"""Compilation of the small steps between passes, whose many kernels cost more to launch than to compute."""
 
 import functools
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from torch import Tensor
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Every tree, batch size and constraint has shapes of its own, each of which is compiled once.
+# Each tree, batch size and constraint has its own shapes, each compiled once.
 _SHAPES = 256
 
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
-    """Compile a function for every shape that its first argument, a tensor on a GPU, comes with.
+    """Compile a function once per input shape if its first argument is a tensor on a GPU.
 
-    On the CPU the function runs as it is: compiling takes longer there than an evaluation that it would speed up.
+    On the CPU the function runs as it is: compiling would take longer than the evaluation that it speeds up.
     """
-    # Few rows are not padded to what matrix units like: that costs a kernel, and whether it is faster would be timed
-    # while compiling, by chance beside other work.
+    # No padding to sizes that matrix units prefer: it costs a kernel, and its benefit would be timed while compiling,
+    # possibly beside other work.
     fused = torch.compile(function, dynamic=False, fullgraph=True, options={"shape_padding": False})
 
     @functools.wraps(function)

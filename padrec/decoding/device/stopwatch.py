@@ -1,17 +1,18 @@
-"""Wall-clock time of work on a device."""
+"""Wall-clock time of device work, and names of its phases for profilers."""
 
 import time
 from collections.abc import Callable
+from enum import StrEnum
 
 import torch
+from torch.profiler import record_function
 
 
 class Stopwatch:
-    """Wall-clock seconds between laps, the device synchronised at each."""
+    """Wall-clock seconds between laps; each lap synchronises the device."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._last = 0.0
+        self._device, self._last = device, 0.0
         self._begun: torch.cuda.Event | None = None
         self.lap()
 
@@ -26,10 +27,10 @@ class Stopwatch:
         return seconds
 
     def mark(self) -> Callable[[], float]:
-        """Mark where the device's work stands, without waiting for it.
+        """Mark the current point of the device's work without synchronising.
 
         Returns:
-            The seconds from the last lap to this mark; to be asked for behind another lap, when the device has come by.
+            A function that returns the seconds from the last lap to this mark; valid only after the next `lap()`.
         """
         if self._begun is None:
             seconds = time.perf_counter() - self._last
@@ -42,3 +43,25 @@ def _moment(device: torch.device) -> torch.cuda.Event:
     event = torch.cuda.Event(enable_timing=True)
     event.record(torch.cuda.current_stream(device))
     return event
+
+
+class Phase(StrEnum):
+    """The phases of a round, named for profilers.
+
+    Phases may nest; a profiler counts the inner one's time on its own. The replay of a captured round shows no names.
+    """
+
+    TARGET_PASS = "target pass"
+    DRAFT_PASSES = "draft passes"
+    TREE_BUILDING = "tree building"
+    ACCEPTANCE = "acceptance"
+    KEEPING = "keeping"
+
+    @property
+    def label(self) -> str:
+        """The name that profilers show."""
+        return f"padrec: {self.value}"
+
+    def named(self) -> record_function:
+        """A context whose work belongs to this phase."""
+        return record_function(self.label)

@@ -1,1 +1,1 @@
-"""The target's forward passes: the runner, fused layers, attention and the KV cache."""
+"""The target's forward passes: the runner, decoder layers with their KV cache, and the kernels that compute them."""

@@ -1,18 +1,13 @@
-"""The protocol of decoder layers with a KV cache, and which layers run fused."""
+"""The protocol of decoder layers with a KV cache."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from padrec.catalog import InputError
 from padrec.decoding.layers.placement import Placement
-
-_FUSED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-# Rotary embeddings of these types turn a position by angles of its own, whatever the length of the text.
-_FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
 
 # The hidden states that the head reads.
 LAST_LAYER = (-1,)
@@ -22,15 +17,9 @@ class LayerSession(Protocol):
     """Decoder layers and the KV cache of one batch shape."""
 
     def __call__(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
-        """Read tokens.
+        """Read tokens: from the layers' inputs, `[B, M, d]`, to their outputs, `[B, M, d]`, and features `[B, M, k d]`.
 
-        Args:
-            hidden: the layers' inputs, `[B, M, d]`.
-            placement: where the tokens stand.
-
-        Returns:
-            The layers' outputs, `[B, M, d]`, and the features that were asked for, `[B, M, k d]`; where the placement
-            has a layout, those of padding are anything finite.
+        If the placement has a layout, outputs and features of padding may be anything finite.
         """
         ...
 
@@ -40,40 +29,23 @@ class LayerSession(Protocol):
 
 
 class CachedLayers(Protocol):
-    """A stack of decoder layers with KV caches: what a target and a draft run on."""
+    """A stack of decoder layers with KV caches, of a target or a draft."""
 
     def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> LayerSession:
-        """Make room for `batch` texts of at most `capacity` tokens.
+        """Open a session for `batch` texts of at most `capacity` tokens.
 
-        Sessions of one shape share their cache, so only the one that began a text last may read on.
-
-        Args:
-            batch: B, rows.
-            capacity: columns of the cache, in tokens.
-            feature_layers: the hidden states that features consist of, side by side: 0 is the layers' input, i the
-                output of layer i, and the last one, also -1, the output after the final norm.
+        Sessions of one shape share their cache, so only the session that began a text last may continue. Its features
+        are the concatenated hidden states of `feature_layers`: 0 is the layers' input, i the output of layer i, and the
+        last one, also -1, the output after the final norm.
         """
         ...
 
 
-def can_fuse(config: PretrainedConfig) -> bool:
-    """Whether `FusedLayers` computes what models of this configuration compute."""
-    rope: Any = getattr(config, "rope_parameters", None) or {}
-    return (
-        config.model_type in _FUSED_FAMILIES
-        and getattr(config, "hidden_act", None) == "silu"
-        and rope.get("rope_type", "default") in _FIXED_ROTARY
-        and rope.get("partial_rotary_factor", 1.0) == 1.0
-        and not getattr(config, "mlp_bias", False)
-        and not getattr(config, "use_sliding_window", config.model_type == "mistral" and bool(config.sliding_window))
-    )
-
-
 def layer_numbers(feature_layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
-    """Hidden states by number, 0 … `n_layers`.
+    """Resolve negative layer numbers to 0 … `n_layers`.
 
     Raises:
-        InputError: there is no such layer.
+        InputError: no layer at all, or one out of range.
     """
     if not all(-n_layers - 1 <= layer <= n_layers for layer in feature_layers) or not feature_layers:
         raise InputError(f"feature_layers {list(feature_layers)} of {n_layers} layers: expected some of 0 … {n_layers}")
@@ -81,5 +53,5 @@ def layer_numbers(feature_layers: Sequence[int], n_layers: int) -> tuple[int, ..
 
 
 def joined_features(states: dict[int, Tensor], numbers: Sequence[int]) -> Tensor:
-    """Hidden states `[B, M, d]` side by side, `[B, M, k d]`."""
+    """Concatenate hidden states `[B, M, d]` to features `[B, M, k d]`."""
     return states[numbers[0]] if len(numbers) == 1 else torch.cat([states[number] for number in numbers], -1)

@@ -1,4 +1,4 @@
-"""Decoder layers of the Llama and Qwen families, computed in few fused steps."""
+"""Decoder layers of the Llama and Qwen families, computed in a few fused steps."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,22 +10,23 @@ from transformers import PretrainedConfig
 
 from padrec.decoding.device.early_launch import has_kernels, launches_early
 from padrec.decoding.layers.cached_layers import LAST_LAYER, joined_features, layer_numbers
-from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, ResidualStream, RMSNorm
+from padrec.decoding.layers.layer_operations import Heads, LayerAttention, LayerOperations, ResidualStream, RMSNorm
 from padrec.decoding.layers.placement import Placement
+
+_FUSED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+# Rotary embeddings whose angles depend on the position alone, not on the length of the text.
+_FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
 
 
 class FusedLayers:
-    """Layers of the Llama and Qwen families, computed in few fused steps; see `CachedLayers`.
+    """Layers of the Llama and Qwen families, computed in a few fused steps; see `CachedLayers`.
 
     Args:
         layers: decoder layers of a transformers model, on their device and in their precision.
-        config: the model's configuration, one for which `can_fuse`.
+        config: the model's configuration, for which `can_fuse` holds.
         rotary: the model's rotary embedding.
-        norm: the norm after the last layer, if there is one.
-        operations: compute the steps; by default those for the layers' device.
-
-    Attributes:
-        operations: see above; maps of what the layers give out may be left to them as well.
+        norm: the norm after the last layer, if any.
+        operations: compute the steps, and maps of the layers' outputs; by default those for the layers' device.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class FusedLayers:
 
     def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "_FusedSession":
         """See `CachedLayers.open`."""
-        # Buffers are never given up while the layers live: recorded passes write to them.
+        # Buffers live as long as the layers: captured passes write to them.
         if (batch, capacity) not in self._buffers:
             self._buffers[batch, capacity] = self._allocate(batch, capacity)
         return _FusedSession(self, self._buffers[batch, capacity], layer_numbers(feature_layers, len(self.layers)))
@@ -58,7 +59,10 @@ class FusedLayers:
         keys = torch.zeros(shape, dtype=self.dtype, device=self.device)
         like = torch.zeros((), dtype=torch.promote_types(self.dtype, torch.float32), device=self.device)
         cos, sin = self._rotary_module(like, torch.arange(capacity, device=self.device)[None])
-        return _Buffers(keys, torch.zeros_like(keys), (cos[0].contiguous(), sin[0].contiguous()))
+        values, rotary = torch.zeros_like(keys), (cos[0].contiguous(), sin[0].contiguous())
+        parts = zip(keys, values, self.layers, strict=True)
+        attentions = [LayerAttention(self.heads, k, v, rotary, layer.head_norms) for k, v, layer in parts]
+        return _Buffers(keys, values, attentions)
 
 
 class _FusedSession:
@@ -69,32 +73,30 @@ class _FusedSession:
 
     def __call__(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
         """See `LayerSession.__call__`."""
-        # Where a draft is validated while it is trained, its layers compute in the precision of its weights.
+        # A draft that is validated during training computes in the precision of its weights, despite autocast.
         with torch.autocast(self._stack.device.type, enabled=False):
             return self._read(hidden.to(self._stack.dtype), placement)
 
     def _read(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
         stack, buffers = self._stack, self._buffers
-        compute, heads, layout = stack.operations, stack.heads, placement.layout
+        compute, layout = stack.operations, placement.layout
         norms = [*(layer.input_norm for layer in stack.layers), stack.norm]
         tokens = hidden.flatten(0, 1)
         stream = ResidualStream(tokens.contiguous() if layout is None else layout.pack(tokens), norms[0])
-        taken = {}  # [T, d] hidden states by number
+        taken = {}  # hidden states [T, d] by number
         for number, layer in enumerate(stack.layers):
             if number in self._feature_layers:
                 taken[number] = stream.values
-            cache = LayerCache(buffers.keys[number], buffers.values[number])
             qkv = compute.linear(stream, layer.qkv, layer.qkv_bias)
-            queries = compute.rotate_and_store(qkv, heads, layer.head_norms, buffers.rotary, placement, cache)
-            seen = compute.attention(queries, heads, placement, cache)
+            queries = compute.rotate_and_store(qkv, buffers.layers[number], placement)
+            seen = compute.attention(queries, buffers.layers[number], placement)
             stream = compute.add(stream, seen, layer.out, layer.out_bias, layer.middle_norm)
             inner = compute.linear(stream, layer.gate_up, gated=True)
             stream = compute.add(stream, inner, layer.down, norm=norms[number + 1])
         taken[len(stack.layers)] = compute.normed(stream)
-        states = {
-            number: (values if layout is None else layout.unpack(values)).view(hidden.shape)
-            for number, values in taken.items()
-        }
+        if layout is not None:
+            taken = {number: layout.unpack(values) for number, values in taken.items()}
+        states = {number: values.view(hidden.shape) for number, values in taken.items()}
         return states[len(stack.layers)], joined_features(states, self._feature_layers)
 
     def keep(self, lengths: Tensor, path: Tensor) -> None:
@@ -103,9 +105,9 @@ class _FusedSession:
 
 
 class _FusedLayer:
-    """The weights of one layer, those that read the same input joined into one.
+    """The weights of one layer, with those that read the same input joined.
 
-    Parameters that are not trained become views of the joined ones, so that no weight is held twice.
+    Frozen parameters become views of the joined ones, so that no weight is held twice.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -113,10 +115,8 @@ class _FusedLayer:
         attention, mlp = parts.self_attn, parts.mlp
         self.input_norm = _norm(parts.input_layernorm)
         self.qkv, self.qkv_bias = _join([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.head_norms: tuple[RMSNorm, RMSNorm] | None = None
         query_norm, key_norm = (_norm(getattr(attention, name, None)) for name in ("q_norm", "k_norm"))
-        if query_norm is not None and key_norm is not None:
-            self.head_norms = (query_norm, key_norm)
+        self.head_norms = None if query_norm is None or key_norm is None else (query_norm, key_norm)
         self.out, self.out_bias = attention.o_proj.weight, attention.o_proj.bias
         self.middle_norm = _norm(parts.post_attention_layernorm)
         self.gate_up, _ = _join([mlp.gate_proj, mlp.up_proj])
@@ -125,46 +125,51 @@ class _FusedLayer:
 
 @dataclass(frozen=True)
 class _Buffers:
-    """What the layers keep of the texts they read.
-
-    Attributes:
-        keys: `[layers, B, G, S, n]`.
-        values: like `keys`.
-        rotary: cosines and sines of all S positions, each `[S, n]`.
-    """
+    """Keys and values of all layers, `[layers, B, G, S, n]`, and the attention of each layer, which uses a part."""
 
     keys: Tensor
     values: Tensor
-    rotary: tuple[Tensor, Tensor]
+    layers: list[LayerAttention]
+
+
+def can_fuse(config: PretrainedConfig) -> bool:
+    """Whether `FusedLayers` supports models of this configuration."""
+    rope: Any = getattr(config, "rope_parameters", None) or {}
+    return (
+        config.model_type in _FUSED_FAMILIES
+        and getattr(config, "hidden_act", None) == "silu"
+        and rope.get("rope_type", "default") in _FIXED_ROTARY
+        and rope.get("partial_rotary_factor", 1.0) == 1.0
+        and not getattr(config, "mlp_bias", False)
+        and not getattr(config, "use_sliding_window", config.model_type == "mistral" and bool(config.sliding_window))
+    )
 
 
 def operations_for(heads: Heads, dtype: torch.dtype, device: torch.device) -> LayerOperations:
-    """Fused kernels where the device has them, else plain PyTorch."""
-    if has_kernels(device, dtype):
-        from padrec.decoding.layers.triton_operations import TritonOperations, supports
+    """Fused kernels if the device runs them, else plain PyTorch."""
+    # The kernels need heads whose size is a power of two, at least 16.
+    if not has_kernels(device, dtype) or heads.size < 16 or heads.size.bit_count() != 1:
+        return LayerOperations()
+    from padrec.decoding.layers.triton_operations import TritonOperations
 
-        if supports(heads):
-            return TritonOperations(early=launches_early(device))
-    return LayerOperations()
+    return TritonOperations(early=launches_early(device))
 
 
 def _norm(module: nn.Module | None) -> RMSNorm | None:
-    # A draft has no norm before its attention: an identity stands in its place.
+    # A draft has an identity in place of the norm before its attention.
     if module is None or isinstance(module, nn.Identity):
         return None
-    found: Any = module
-    return RMSNorm(found.weight, found.variance_epsilon)
+    weights: Any = module
+    return RMSNorm(weights.weight, weights.variance_epsilon)
 
 
 def _join(linears: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
-    # Not inference tensors, though this may happen in a validation: frozen weights are trained against later.
+    # Not inference tensors even during validation: training later reads the frozen weights.
     with torch.inference_mode(False), torch.no_grad():
         weight = torch.cat([linear.weight.detach() for linear in linears])
     sizes = [len(linear.weight) for linear in linears]
     for linear, part in zip(linears, weight.split(sizes), strict=True):
         if not linear.weight.requires_grad:
             linear.weight.data = part
-    bias = None
-    if linears[0].bias is not None:
-        bias = torch.cat([linear.bias.detach() for linear in linears])
-    return weight, bias
+    biased = linears[0].bias is not None
+    return weight, torch.cat([linear.bias.detach() for linear in linears]) if biased else None

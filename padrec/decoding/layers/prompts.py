@@ -1,11 +1,11 @@
-"""What the target reads before it writes."""
+"""The input of a target: prompts, and branches that continue them."""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from padrec.decoding.device.shared_shapes import packed_size, recorded_width, roomy
-from padrec.decoding.layers.variable_length_layout import VariableLengthLayout
+from padrec.decoding.layers.placement import Placement, VariableLengthLayout
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Prompts:
         tokens: int64 `[B, P]`, padded on the right.
         slots: slot of each token, int64 `[B, P]`.
         lengths: tokens of each row, int64 `[B]`, at least 1.
-        packed: the tokens of all rows together, or more, but fewer than `B P`: rows are then read without their padding
-            where the layers can. None reads them as they are padded.
+        packed: room for the tokens of all rows, less than `B P`: layers that can then skip the padding. None reads
+            the rows as they are padded.
         excluded: leaves of the catalog that a row's list must not contain, int64 `[B, E]`, -1 for none, as
-            `excluded_leaves` gives them; None excludes nothing and costs nothing.
+            `excluded_leaves` returns them; None excludes nothing and costs nothing.
     """
 
     tokens: Tensor
@@ -28,56 +28,50 @@ class Prompts:
     packed: int | None = None
     excluded: Tensor | None = None
 
-    def layout(self, behind: int = 0) -> VariableLengthLayout | None:
-        """How the rows are packed, each with so many tokens `behind` its prompt."""
+    def layout(self, extra: int = 0) -> VariableLengthLayout | None:
+        """The packed layout of the rows, each with `extra` tokens after its prompt."""
         if self.packed is None:
             return None
         batch, width = self.tokens.shape
-        return VariableLengthLayout.of(self.lengths + behind, width + behind, self.packed + batch * behind)
+        return VariableLengthLayout.of(self.lengths + extra, width + extra, self.packed + batch * extra)
 
     def batches(self, size: int) -> "list[Prompts]":
-        """At most `size` prompts at a time, in their order, padded no more than these need; waits for the device."""
+        """Split into batches of at most `size` prompts, each trimmed to its longest prompt; synchronises the device."""
         lengths: list[int] = self.lengths.tolist()
         batches = []
         for first in range(0, len(lengths), size):
             rows = slice(first, first + size)
-            at = rows, slice(0, max(lengths[rows]))
+            part = rows, slice(0, max(lengths[rows]))
             excluded = None if self.excluded is None else self.excluded[rows]
-            batches.append(Prompts(self.tokens[at], self.slots[at], self.lengths[rows], excluded=excluded))
+            batches.append(Prompts(self.tokens[part], self.slots[part], self.lengths[rows], excluded=excluded))
         return batches
 
 
 @dataclass(frozen=True)
-class PromptShape:
-    """The shape in which the prompts of a batch are recorded.
+class Branches:
+    """Tokens that continue each prompt along several paths at once."""
 
-    Attributes:
-        batch: their number.
-        width: to which they are padded, in tokens.
-        packed: see `Prompts`.
-        excluded: to how many leaves their excluded ones are padded; None where nothing is excluded.
+    tokens: Tensor  # int64 [B, N]
+    depths: Tensor  # tokens between the prompt and each token on its path, int64 [N]
+    seen: Tensor  # [b, i, j] says that token i sees the j-th token after the prompt, and itself; bool [B, N, R]
+    first: int = 0  # tokens after the prompt that earlier passes read; R is at least first + N
+
+
+def after_prompts(prompts: Prompts, branches: Branches) -> tuple[Tensor, Placement]:
+    """Each prompt's tokens with its branches right after them, `[B, P + N]`, and their placement.
+
+    As many columns as the prompt's padding follow a row's branches; nothing sees them.
     """
-
-    batch: int
-    width: int
-    packed: int | None
-    excluded: int | None = None
-
-    @classmethod
-    def of(cls, prompts: Prompts, n_tokens: int | None = None) -> "PromptShape":
-        """The shape of prompts that have so many tokens together; where None, the device is asked if it matters."""
-        (batch, width), device = prompts.tokens.shape, prompts.tokens.device
-        width = recorded_width(width, device)
-        # A power of two, so that few numbers of excluded items have to be captured.
-        excluded = None if prompts.excluded is None else 1 << max(0, prompts.excluded.shape[1] - 1).bit_length()
-        if batch == 1:
-            return cls(batch, width, None, excluded)
-        if n_tokens is None:
-            n_tokens = int(prompts.lengths.sum())
-        return cls(batch, width, packed_size(n_tokens, batch, width, device), excluded)
-
-
-def room_for(prompts: Prompts, behind: int) -> int:
-    """Capacity of the cache, in tokens, for prompts as they are recorded and so many tokens behind them."""
-    device = prompts.tokens.device
-    return roomy(recorded_width(prompts.tokens.shape[1], device) + behind, device)
+    lengths, (width, n_branches) = prompts.lengths[:, None], (prompts.tokens.shape[1], branches.tokens.shape[1])
+    column = torch.arange(width + n_branches, device=lengths.device)
+    after = column - lengths  # [B, P + N]
+    in_prompt, branch = after < 0, after.clamp(0, n_branches - 1)
+    prompt_tokens = torch.nn.functional.pad(prompts.tokens, (0, n_branches))
+    tokens = torch.where(in_prompt, prompt_tokens, branches.tokens.gather(1, branch))
+    positions = torch.where(in_prompt, column, lengths + branches.depths[branch])
+    before = column <= column[:, None]  # [P + N, P + N]
+    seen = branches.seen.gather(1, branch[..., None].expand(-1, -1, branches.seen.shape[-1]))
+    seen = seen.gather(2, branch[:, None].expand(-1, len(column), -1))  # [B, P + N, P + N]
+    is_branch = ((after >= 0) & (after < n_branches))[:, None]
+    visible = torch.where(in_prompt[..., None], before, in_prompt[:, None] | (seen & is_branch))
+    return tokens, Placement(torch.zeros_like(prompts.lengths), positions, 0, visible, prompts.layout(n_branches))

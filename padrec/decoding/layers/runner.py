@@ -1,87 +1,45 @@
-"""Runs the target: the one place that touches the transformers model and its KV cache."""
+"""The target at decoding time: the only code that calls the transformers model and its KV cache."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from padrec.catalog import InputError
-from padrec.decoding.layers.branches import Branches, behind_prompts
-from padrec.decoding.layers.cached_layers import LAST_LAYER, CachedLayers, LayerSession, can_fuse
-from padrec.decoding.layers.fused_layers import FusedLayers
-from padrec.decoding.layers.head import Head
-from padrec.decoding.layers.kv_cache import PreallocatedCache
-from padrec.decoding.layers.layer_operations import LayerOperations
+from padrec.decoding.layers.cached_layers import LAST_LAYER, CachedLayers, LayerSession
+from padrec.decoding.layers.fused_layers import FusedLayers, can_fuse
+from padrec.decoding.layers.layer_operations import Head, LayerOperations
 from padrec.decoding.layers.placement import Placement
-from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.supported_models import attention_window, check_logits
-from padrec.decoding.layers.transformers_layers import TransformersLayers
+from padrec.decoding.layers.prompts import Branches, Prompts, after_prompts
+from padrec.decoding.layers.transformers_layers import PreallocatedCache, TransformersLayers
 from padrec.decoding.lists.token_tree import TokenTree
 
-
-class TargetSession(Protocol):
-    """The target with the KV cache of one batch shape; see `TransformersSession`."""
-
-    def prefill(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
-        """Read the prompts. See `TransformersSession.prefill`."""
-        ...
-
-    def prefill_branches(self, prompts: Prompts, branches: Branches) -> Tensor:
-        """Read the prompts and what may follow. See `TransformersSession.prefill_branches`."""
-        ...
-
-    def read_branches(self, branches: Branches) -> Tensor:
-        """Read on. See `TransformersSession.read_branches`."""
-        ...
-
-    def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
-        """Read a tree. See `TransformersSession.verify`."""
-        ...
-
-    def commit(self, path: Tensor, count: Tensor) -> None:
-        """Keep a path of the last tree. See `TransformersSession.commit`."""
-        ...
-
-
-class TargetRunner(Protocol):
-    """The target as decoders see it."""
-
-    model: PreTrainedModel
-    fingerprint: str
-    operations: LayerOperations
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Logits from features. See `TransformersRunner.logits`."""
-        ...
-
-    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> TargetSession:
-        """Make room for the texts of a batch. See `TransformersRunner.open`."""
-        ...
+# Settings that change the logits after the head, with the value that leaves them as they are.
+_NEUTRAL_SCALES = {"logits_scaling": 1.0, "logit_scale": 1.0, "final_logit_softcapping": None}
 
 
 class TransformersRunner:
     """Any transformers causal language model as a target.
 
-    The same runner serves every arm of a comparison, so that none is slower than it needs to be.
+    All arms of a comparison share one runner, so that none is slower than it needs to be.
 
     Args:
         model: the target, in evaluation mode, on its device.
         fingerprint: identifies the target's weights; drafts trained for another target refuse to run.
 
     Attributes:
-        operations: compute the layers' steps, and the head.
+        operations: compute the layers' steps and the head.
 
     Raises:
-        InputError: a model that changes the logits of its head.
+        InputError: the model changes the logits after its head.
     """
 
     def __init__(self, model: PreTrainedModel, fingerprint: str = "") -> None:
         check_logits(model.config)
-        self.model = model
-        self.fingerprint = fingerprint
-        self._window = attention_window(model.config)
+        self.model, self.fingerprint = model, fingerprint
+        self._window = _attention_window(model.config)
         self._layers = _layers_of(model)
         self.operations = self._layers.operations if isinstance(self._layers, FusedLayers) else LayerOperations()
         self._head = Head(model.get_output_embeddings(), self.operations)
@@ -91,13 +49,13 @@ class TransformersRunner:
         return self._head(features)
 
     def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "TransformersSession":
-        """Make room for `batch` texts of at most `capacity` tokens: prompt, list and one round's tree.
+        """Open a session for `batch` texts of at most `capacity` tokens: prompt, list and one round's tree.
 
-        Features are the hidden states of `feature_layers`, see `CachedLayers.open`; by default those after the final
-        norm, which the head reads.
+        Features are the hidden states of `feature_layers`, see `CachedLayers.open`; by default those that the head
+        reads.
 
         Raises:
-            InputError: texts longer than what one of the layers attends to, or a layer that the target lacks.
+            InputError: the capacity exceeds a layer's attention window, or a feature layer does not exist.
         """
         if self._window is not None and capacity > self._window:
             whose = f"a {self.model.config.model_type} model whose layers attend to the last {self._window} tokens"
@@ -109,14 +67,7 @@ class TransformersRunner:
 
 
 class TransformersSession:
-    """The target with the KV cache of one batch shape, made by `TransformersRunner.open`.
-
-    Args:
-        embed: the target's token embedding.
-        layers: its decoder layers.
-        head: its head.
-        lengths: tokens of each row in the cache, int64 `[B]`, 0 at first.
-    """
+    """The target with the KV cache of one batch shape; `lengths` are each row's cached tokens, int64 `[B]`."""
 
     def __init__(self, embed: nn.Module, layers: LayerSession, head: Head, lengths: Tensor) -> None:
         self._embed, self._layers, self._head, self._lengths = embed, layers, head, lengths
@@ -125,8 +76,8 @@ class TransformersSession:
         """Read the prompts into an empty cache.
 
         Returns:
-            Logits after each prompt's last token, `[B, V]`, and features of all its tokens, `[B, P, k d]`; those of
-            padding may be anything finite.
+            Logits after each prompt's last token, `[B, V]`, and features of all tokens, `[B, P, k d]`; those of padding
+            may be anything finite.
         """
         outputs, features = self._prefill(prompts)
         last = outputs[torch.arange(len(outputs), device=outputs.device), prompts.lengths - 1]
@@ -134,7 +85,7 @@ class TransformersSession:
 
     def _prefill(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
         batch, width = prompts.tokens.shape
-        # Padding stands on the right, so that no token that counts sees it.
+        # Padding is on the right, so no real token sees it.
         columns = torch.arange(width, device=prompts.tokens.device).expand(batch, -1)
         placement = Placement(torch.zeros_like(prompts.lengths), columns, layout=prompts.layout())
         result = self._layers(self._embed(prompts.tokens), placement)
@@ -142,11 +93,7 @@ class TransformersSession:
         return result
 
     def prefill_branches(self, prompts: Prompts, branches: Branches) -> Tensor:
-        """Read the prompts into an empty cache, and in the same pass tokens that may follow them.
-
-        Args:
-            prompts: the prompts.
-            branches: what may follow, N tokens for each prompt; N may be 0.
+        """Read the prompts, with N >= 0 branches after each, into an empty cache.
 
         Returns:
             Outputs at each prompt's last token and at the branches, `[B, 1 + N, d]`.
@@ -154,44 +101,55 @@ class TransformersSession:
         if branches.tokens.shape[1] == 0:
             outputs, _ = self._prefill(prompts)
         else:
-            tokens, placement = behind_prompts(prompts, branches)
+            tokens, placement = after_prompts(prompts, branches)
             outputs, _ = self._layers(self._embed(tokens), placement)
             self._lengths.copy_(prompts.lengths)
-        place = torch.arange(-1, branches.tokens.shape[1], device=outputs.device)
-        at = prompts.lengths[:, None] + place
-        return outputs.gather(1, at[..., None].expand(-1, -1, outputs.shape[-1]))
+        column = prompts.lengths[:, None] + torch.arange(-1, branches.tokens.shape[1], device=outputs.device)
+        return outputs.gather(1, column[..., None].expand(-1, -1, outputs.shape[-1]))
 
     def read_branches(self, branches: Branches) -> Tensor:
-        """Read more tokens after the prompts, beside those that earlier calls have read.
-
-        Returns:
-            Outputs at the tokens, `[B, N, d]`.
-        """
+        """Read more branches after the prompts, beside those of earlier calls; returns their outputs, `[B, N, d]`."""
         depths = branches.depths.expand(len(branches.tokens), -1)
         placement = Placement(self._lengths, depths, branches.first, branches.seen)
         return self._layers(self._embed(branches.tokens), placement)[0]
 
     def verify(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
-        """Read a tree after what is in the cache.
-
-        Returns:
-            Logits `[B, N, V]` and features `[B, N, k d]` of every node.
-        """
+        """Read a tree after the cached tokens; returns logits `[B, N, V]` and features `[B, N, k d]` of its nodes."""
         placement = Placement(self._lengths, tree.depths, 0, tree.ancestors)
         outputs, features = self._layers(self._embed(tree.tokens), placement)
         return self._head(outputs), features
 
     def commit(self, path: Tensor, count: Tensor) -> None:
-        """Keep a path of the last tree in the cache, and forget the rest of the tree.
-
-        Args:
-            path: nodes from the root, int64 `[B, M]`.
-            count: how many of them to keep, int64 `[B]`; 0 keeps nothing.
-        """
+        """Keep the first `count` `[B]` nodes of a path `[B, M]` from the root of the last tree, both int64."""
         if path.shape[1] > 1:
-            # Columns after `count` are overwritten too: they held the tree, which is no longer needed.
+            # Columns after `count` are overwritten too; they held the rest of the tree.
             self._layers.keep(self._lengths, path)
         self._lengths += count
+
+
+def check_logits(config: PretrainedConfig) -> None:
+    """Check that a model's logits are those of its head, which decoders and drafts use as they are.
+
+    Raises:
+        InputError: the model changes the logits after its head.
+    """
+    for name, neutral in _NEUTRAL_SCALES.items():
+        value = getattr(config, name, neutral)
+        if value not in (neutral, None):
+            raise InputError(
+                f"a model of type {config.model_type} with {name} {value}: expected {neutral}, since the logits "
+                "of the head are used as they are"
+            )
+
+
+def _attention_window(config: PretrainedConfig) -> int | None:
+    """The attention window of a model's layers, in tokens; None without one."""
+    settings: Any = config
+    window: int | None = getattr(settings, "sliding_window", None)
+    layer_types = getattr(settings, "layer_types", None)
+    if layer_types is not None:
+        return window if "sliding_attention" in layer_types else None
+    return window if getattr(settings, "use_sliding_window", True) else None
 
 
 def _layers_of(model: PreTrainedModel) -> CachedLayers:
@@ -202,14 +160,8 @@ def _layers_of(model: PreTrainedModel) -> CachedLayers:
     def forward(
         hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool
     ) -> Sequence[Tensor]:
-        found = base(
-            inputs_embeds=hidden,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            output_hidden_states=all_states,
-        )
+        inputs = {"inputs_embeds": hidden, "attention_mask": mask, "position_ids": positions}
+        found = base(**inputs, past_key_values=cache, use_cache=True, output_hidden_states=all_states)
         states: Sequence[Tensor] = found.hidden_states if all_states else [found.last_hidden_state]
         return states
 

@@ -1,45 +1,79 @@
-"""Decoder layers of any architecture, computed by transformers' own code."""
+"""Decoder layers of any architecture, computed by transformers' own code, and their KV cache."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from padrec.decoding.layers.cached_layers import LAST_LAYER, joined_features, layer_numbers
-from padrec.decoding.layers.kv_cache import PreallocatedCache, additive_mask
 from padrec.decoding.layers.placement import Placement, visible_columns
 
 
-class LayerForward(Protocol):
-    """Decoder layers as transformers computes them."""
+class PreallocatedCache(Cache):
+    """A preallocated transformers cache of `capacity` columns for each row that writes where the caller says.
 
-    def __call__(
-        self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool
-    ) -> Sequence[Tensor]:
-        """Hidden states `[B, M, d]`, the layers' outputs last.
+    Before a forward pass, `write_at` sets the column of every query token; `update` then writes the new keys and values
+    there and returns all columns. The attention mask hides the others, so shapes never depend on data.
+    """
 
-        Args:
-            hidden: inputs, `[B, M, d]`.
-            positions: int64 `[B, M]`.
-            mask: additive, `[B, 1, M, S]`.
-            cache: written to.
-            all_states: whether the states before the last one are wanted, from the inputs on.
-        """
-        ...
+    def __init__(self, n_layers: int, batch: int, capacity: int) -> None:
+        super().__init__(layers=[])
+        self.n_layers, self.batch, self.capacity = n_layers, batch, capacity
+        self._keys: Tensor | None = None  # [layers, batch * capacity, kv heads, head size]
+        self._values: Tensor | None = None
+        self._rows = torch.empty(0, dtype=torch.long)
+
+    def write_at(self, columns: Tensor) -> None:
+        """Set the columns of the next pass's tokens, int64 `[batch, Q]`."""
+        starts = torch.arange(self.batch, device=columns.device) * self.capacity
+        self._rows = (columns + starts[:, None]).flatten()
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Write a layer's new states, `[batch, kv heads, Q, head size]`, and return all columns."""
+        if self._keys is None or self._values is None:
+            # Not made earlier, since autocast may give keys and values different types.
+            self._keys, self._values = self._allocate(key_states), self._allocate(value_states)
+        return self._write(self._keys[layer_idx], key_states), self._write(self._values[layer_idx], value_states)
+
+    def _allocate(self, states: Tensor) -> Tensor:
+        _, heads, _, size = states.shape
+        return states.new_zeros(self.n_layers, self.batch * self.capacity, heads, size)
+
+    def _write(self, buffer: Tensor, states: Tensor) -> Tensor:
+        buffer.index_copy_(0, self._rows, states.transpose(1, 2).flatten(0, 1))
+        return buffer.view(self.batch, self.capacity, *buffer.shape[1:]).transpose(1, 2)
+
+    def keep(self, source: Tensor, target: Tensor) -> None:
+        """Copy columns `source` to columns `target`, both int64 `[batch, M]`, in every layer."""
+        if self._keys is None or self._values is None:
+            return
+        starts = torch.arange(self.batch, device=source.device)[:, None] * self.capacity
+        take, put = (source + starts).flatten(), (target + starts).flatten()
+        for buffer in (self._keys, self._values):
+            buffer.index_copy_(1, put, buffer.index_select(1, take))
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Always 0: positions and masks are passed explicitly."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Length and offset of the columns."""
+        return self.capacity, 0
+
+
+# A forward pass from inputs `[B, M, d]`, positions `[B, M]`, an additive mask `[B, 1, M, S]` and the cache to hidden
+# states `[B, M, d]`: those of all layers, from the inputs on, if the last argument is true, else the outputs alone.
+LayerForward = Callable[[Tensor, Tensor, Tensor, PreallocatedCache, bool], Sequence[Tensor]]
 
 
 class TransformersLayers:
-    """Layers of any architecture, computed by transformers' own code; see `CachedLayers`.
-
-    Args:
-        forward: computes them.
-        n_layers: their number.
-    """
+    """Layers of any architecture, computed by transformers' own code; see `CachedLayers`."""
 
     def __init__(self, forward: LayerForward, n_layers: int) -> None:
-        self._forward = forward
-        self._n_layers = n_layers
+        self._forward, self._n_layers = forward, n_layers
         self._caches: dict[tuple[int, int], PreallocatedCache] = {}
 
     def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "_TransformersSession":
@@ -71,3 +105,9 @@ class _TransformersSession:
         """See `LayerSession.keep`."""
         place = torch.arange(path.shape[1], device=path.device)
         self._cache.keep(lengths[:, None] + path, lengths[:, None] + place)
+
+
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a boolean mask `[B, Q, S]` into the additive mask `[B, 1, Q, S]` that every attention function accepts."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None]

@@ -1,4 +1,4 @@
-"""The catalog constraint as a state on the device."""
+"""The catalog constraint: lists of distinct items that exist."""
 
 from copy import copy
 from dataclasses import dataclass
@@ -11,15 +11,17 @@ from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding.lists.constraint import Continuations
 from padrec.decoding.lists.list_state import ListState
 
+_COMMON = 0.01  # share of the leaves
+
 
 @dataclass(frozen=True)
 class CatalogState(ListState):
-    """A list's place in the catalog.
+    """A list's position in the catalog.
 
     Attributes:
-        node: trie node of the item under way, int64 `[*]`; a leaf while its separator is due.
-        used: leaves already in the list, int64 `[*, K]`, `n_leaves` where free.
-        count: items completed, int64 `[*]`.
+        node: trie node of the current item, int64 `[*]`; a leaf if its separator comes next.
+        used: leaves already in the list, int64 `[*, K]`, padded with `n_leaves`.
+        count: completed items, int64 `[*]`.
     """
 
     node: Tensor
@@ -27,20 +29,16 @@ class CatalogState(ListState):
     count: Tensor
 
 
-# Of all leaves: rounds have room for forced runs as long as so many end with.
-_COMMON = 0.01
-
-
 class CatalogConstraint:
-    """Lists of K distinct items that exist.
+    """Allows lists of K distinct items of the catalog.
 
-    *Valid*: only the trie's children may follow a node, only the separator a whole item. *Distinct*: a child stays
-    allowed while it has more leaves than the list has already used below it, so no list repeats an item or runs into
-    a dead end. After K items nothing is allowed.
+    A node may be followed by its children in the trie, a complete item by the separator. A child is allowed only while
+    it has more leaves than the list has used below it, so no list repeats an item or reaches a dead end. After K items
+    nothing is allowed. `longest_run` is that of at least 1 % of the leaves.
 
-    For batches whose rows exclude leaves (`excluding`), an excluded leaf counts as used from the start: `available` has
-    the leaves below every node that a row may still recommend, which costs a round one number for each child instead
-    of a comparison with every excluded leaf.
+    For batches whose rows exclude leaves (`excluding`), an excluded leaf counts as used from the start: `available`
+    holds, for every trie node, the leaves below it that a row may still recommend. A round then reads one number per
+    child, however many leaves are excluded.
 
     Args:
         trie: the catalog's trie, on the decoding device.
@@ -64,24 +62,19 @@ class CatalogConstraint:
         self.vocabulary = vocabulary
         self.list_length = list_length
         self.available: Tensor | None = None
+        # Every pass pays for the room, so rare long runs get none.
         runs = trie.forced_run_lengths() + int(vocabulary.separator)
-        # Room that hardly any item needs would be paid for in every pass.
         common = [int((runs >= length).sum()) >= _COMMON * trie.n_leaves for length in range(vocabulary.item_length)]
-        self._longest_run = max(length for length, is_common in enumerate(common) if is_common)
-
-    @property
-    def longest_run(self) -> int:
-        """The longest run of forced tokens that at least one leaf in a hundred ends with."""
-        return self._longest_run
+        self.longest_run = max(length for length, is_common in enumerate(common) if is_common)
 
     def excluding(self, batch: int) -> "CatalogConstraint":
-        """The same for batches of one size, each of which says what its rows exclude; see `exclude`."""
+        """The same constraint for batches of one size whose rows exclude leaves; see `exclude`."""
         excluding = copy(self)
         excluding.available = (self.trie.high - self.trie.low).int().repeat(batch, 1)
         return excluding
 
     def exclude(self, leaves: Tensor) -> None:
-        """Begin a batch whose rows exclude these leaves, in place, so that captured rounds read it.
+        """Begin a batch whose rows exclude these leaves; in place, so that captured rounds see it.
 
         Args:
             leaves: int64 `[B, E]` in any order, -1 for none; every row must leave at least K (see `excluded_leaves`).
@@ -89,25 +82,24 @@ class CatalogConstraint:
         assert self.available is not None
         trie, n_leaves = self.trie, self.trie.n_leaves
         excluded = torch.zeros(len(leaves), n_leaves + 1, dtype=torch.int32, device=leaves.device)
-        # -1 is written to one column too many.
-        excluded.scatter_(1, leaves.where(leaves >= 0, n_leaves), 1)
+        excluded.scatter_(1, leaves.where(leaves >= 0, n_leaves), 1)  # -1 is written to an extra column
         before = functional.pad(excluded[:, :n_leaves].cumsum(1, dtype=torch.int32), (1, 0))  # [B, n_leaves + 1]
         self.available.copy_(trie.high - trie.low - (before[:, trie.high] - before[:, trie.low]))
 
     def leaves_below(self, nodes: Tensor) -> Tensor:
-        """Leaves below each trie node (int64 `[*]` or, where rows exclude leaves, `[B, *]`) that are not excluded."""
+        """Leaves below trie nodes, int64 `[*]`, without excluded ones; `[B, *]` if rows exclude leaves."""
         if self.available is None:
             return self.trie.high[nodes] - self.trie.low[nodes]
         return self.available.gather(1, nodes.flatten(1)).view(nodes.shape)
 
     def initial(self, batch: int, device: torch.device) -> CatalogState:
-        """States `[batch]` of lists that have not begun."""
+        """States `[batch]` of empty lists."""
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
         used = torch.full((batch, self.list_length), self.trie.n_leaves, device=device)
         return CatalogState(slot=zeros + self.vocabulary.other_slot, node=zeros, used=used, count=zeros)
 
     def continuations(self, state: CatalogState) -> Continuations:
-        """Tokens that may follow: the trie's children, and the separator where there is one."""
+        """The trie's children, and the separator if the vocabulary has one."""
         tokens, nodes, present = self.trie.children(state.node)  # [*, C]
         low, high = self.trie.low[nodes], self.trie.high[nodes]
         used = state.used[..., None, :]
@@ -121,29 +113,29 @@ class CatalogConstraint:
         return Continuations(tokens, free)
 
     def allowed(self, state: CatalogState) -> Tensor:
-        """Tokens that may follow, bool `[*, V]`."""
+        """Whether each token is allowed, bool `[*, V]`."""
         return self.continuations(state).mask(self.vocabulary.size)
 
     def forced(self, state: CatalogState) -> Tensor:
-        """The only token in the trie behind each state, int64 `[*]`, or -1.
+        """The only token that the trie allows, int64 `[*]`, or -1.
 
         A token that is forced only because the list has used up its siblings is not found.
         """
         return torch.where(state.count < self.list_length, self.trie.only_token[state.node], -1)
 
     def advance(self, state: CatalogState, token: Tensor) -> CatalogState:
-        """States after one more token each; a token that was not allowed leads to the trie's sink."""
+        """The states after one more token each; a token that is not allowed leads to the trie's sink."""
         node = self.trie.child(state.node, token)
         completed = self.trie.is_leaf(node) & (state.count < self.list_length)
-        place = torch.arange(self.list_length, device=node.device) == state.count[..., None]
-        used = torch.where(place & completed[..., None], self.trie.leaf(node)[..., None], state.used)
+        is_next = torch.arange(self.list_length, device=node.device) == state.count[..., None]
+        used = torch.where(is_next & completed[..., None], self.trie.leaf(node)[..., None], state.used)
         if self.vocabulary.separator:
-            back = self.trie.is_leaf(state.node) & (token == self.vocabulary.separator_token)
+            to_root = self.trie.is_leaf(state.node) & (token == self.vocabulary.separator_token)
         else:
-            back = completed
+            to_root = completed
         return CatalogState(
             slot=self.vocabulary.next_slot(state.slot, token),
-            node=torch.where(back, 0, node),
+            node=torch.where(to_root, 0, node),
             used=used,
             count=state.count + completed,
         )

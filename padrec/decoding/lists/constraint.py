@@ -1,4 +1,4 @@
-"""The protocol of constraints: what a list may continue with."""
+"""What a list may continue with: the protocol of constraints, and decoding without one."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,61 +6,100 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from padrec.decoding.lists.list_state import S
+from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding.lists.list_state import ListState, S
 
 
 @dataclass(frozen=True)
 class Continuations:
-    """All tokens that may follow, among others that may not; far fewer than the vocabulary has.
+    """A short list of tokens that contains all allowed ones.
 
     Attributes:
-        tokens: int64 `[*, C]`; those that are free differ from one another.
-        free: whether each may follow, bool `[*, C]`.
+        tokens: int64 `[*, C]`; the allowed ones are distinct.
+        free: whether each is allowed, bool `[*, C]`.
     """
 
     tokens: Tensor
     free: Tensor
 
     def mask(self, vocabulary_size: int) -> Tensor:
-        """Whether each token of the vocabulary may follow, bool `[*, V]`."""
+        """Whether each token of the vocabulary is allowed, bool `[*, V]`."""
         shape = (*self.tokens.shape[:-1], vocabulary_size + 1)
         counts = torch.zeros(shape, dtype=torch.int32, device=self.tokens.device)
-        # What is not free is written to one column too many, which is cut off again. Not with truth values, for which
-        # the compiler has no kernel of its own.
-        places = torch.where(self.free, self.tokens, vocabulary_size)
-        return counts.scatter(-1, places, self.free.int())[..., :vocabulary_size] > 0
+        # Tokens that are not allowed go to an extra last column. Integers: the compiler cannot scatter booleans.
+        columns = torch.where(self.free, self.tokens, vocabulary_size)
+        return counts.scatter(-1, columns, self.free.int())[..., :vocabulary_size] > 0
 
 
 class Constraint(Protocol[S]):
-    """Decides which tokens may follow; one object serves every decoder and, in trees, every node."""
+    """Decides which tokens are allowed next; all methods take states of any shape `[*]`."""
 
     @property
     def longest_run(self) -> int:
-        """Forced tokens that a round has room for behind a node, fewer than an item has; 0 where none is ever forced.
+        """The most forced tokens that one round adds after a node, fewer than an item has; 0 if none is ever forced.
 
-        What a longer run has besides takes another round.
+        The rest of a longer run waits for the next round.
         """
-        ...
 
     def initial(self, batch: int, device: torch.device) -> S:
-        """States `[batch]` of lists that have not begun."""
-        ...
+        """States `[batch]` of empty lists."""
 
     def continuations(self, state: S) -> Continuations | None:
-        """Tokens that may follow, `[*]`; None where all may."""
-        ...
+        """The allowed tokens; None if every token is allowed."""
 
     def allowed(self, state: S) -> Tensor | None:
-        """The same for every token of the vocabulary, bool `[*, V]`; None where all may follow."""
-        ...
+        """Whether each token of the vocabulary is allowed, bool `[*, V]`; None if every token is."""
 
     def forced(self, state: S) -> Tensor:
-        """The token that must follow, int64 `[*]`; -1 where several may or none.
+        """The only allowed token, int64 `[*]`, or -1.
 
-        A constraint need not find every forced token, but no other token may follow than the one it names.
+        A constraint need not find every forced token, but no other token may be allowed beside the one it returns.
         """
-        ...
 
     def advance(self, state: S, token: Tensor) -> S:
-        """States after one more token each (int64, the states' shape)."""
-        ...
+        """The states after one more token each, int64 `[*]`."""
+
+
+class Unconstrained:
+    """Allows every token and tracks no slots; see `Constraint`."""
+
+    longest_run = 0
+
+    def initial(self, batch: int, device: torch.device) -> ListState:
+        """States `[batch]` of empty lists."""
+        return ListState(slot=torch.zeros(batch, dtype=torch.long, device=device))
+
+    def continuations(self, state: ListState) -> Continuations | None:
+        """Always None."""
+        return None
+
+    def allowed(self, state: ListState) -> Tensor | None:
+        """Always None."""
+        return None
+
+    def forced(self, state: ListState) -> Tensor:
+        """Always -1."""
+        return torch.full_like(state.slot, -1)
+
+    def advance(self, state: ListState, token: Tensor) -> ListState:
+        """The states after one more token each."""
+        return ListState(slot=torch.zeros_like(token))
+
+
+class FreeDecoding(Unconstrained):
+    """Allows every token and tracks slots.
+
+    Args:
+        vocabulary: the target's tokens.
+    """
+
+    def __init__(self, vocabulary: SemanticIDVocabulary) -> None:
+        self.vocabulary = vocabulary
+
+    def initial(self, batch: int, device: torch.device) -> ListState:
+        """States `[batch]` of empty lists."""
+        return ListState(slot=torch.full((batch,), self.vocabulary.other_slot, device=device))
+
+    def advance(self, state: ListState, token: Tensor) -> ListState:
+        """The states after one more token each."""
+        return ListState(slot=self.vocabulary.next_slot(state.slot, token))

@@ -1,7 +1,8 @@
-"""What a decode cost and how its proposals fared."""
+"""What a decode cost, and how many of its proposals were accepted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,21 +10,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DecodingTrace:
-    """What one decode of one batch cost and how its proposals fared.
+    """Cost and acceptance counts of one decode of one batch.
 
     Attributes:
-        prefill_seconds: wall-clock seconds until the device has the first token.
+        prefill_seconds: wall-clock seconds until the first token is on the device.
         decode_seconds: wall-clock seconds for the rest.
-        target_passes: passes while the row was unfinished, the prefill not counted, int64 `[B]`.
-        draft_passes: forward passes of the draft meanwhile, int64 `[B]`.
-        tokens: generated tokens, int64 `[B]`; the first of each row comes from the prefill.
-        attempted: tokens of the lists that a draft could have proposed in a round, because all before them were kept,
-            by their slot and draft depth 1 … D, int64 `[L + 2, D]`.
-        accepted: those of them that it proposed and that were kept, int64 `[L + 2, D]`.
-        accepted_lengths: rounds of unfinished rows by the number of draft tokens kept, int64 `[D + 1]`.
-        recording_seconds: wall-clock seconds for compiling and recording what was needed for the first time; paid once,
-            and not part of the other seconds.
-        decoder: the one that was chosen, by its name, where there are several; see `FastestDecoder`.
+        target_passes: target passes while the row was unfinished, without the prefill, int64 `[B]`.
+        draft_passes: draft passes while the row was unfinished, int64 `[B]`.
+        tokens: generated tokens, int64 `[B]`; the prefill yields the first of each row.
+        attempted: list tokens that a draft could have proposed, because all tokens before them in the round were kept,
+            by slot and draft depth 1 … D, int64 `[L + 2, D]`.
+        accepted: attempted tokens that were proposed and kept, int64 `[L + 2, D]`.
+        accepted_lengths: rounds of unfinished rows by the number of kept draft tokens, int64 `[D + 1]`.
+        recording_seconds: wall-clock seconds for compiling and capturing, once per shape; not in the other seconds.
+        decoder: name of the chosen decoder if there are several; see `FastestDecoder`.
     """
 
     prefill_seconds: float
@@ -38,7 +38,7 @@ class DecodingTrace:
     decoder: str | None = None
 
     def widened(self, max_depth: int) -> "DecodingTrace":
-        """The same trace with counts up to a depth D that its own rounds never came to."""
+        """Pad the counts with zeros to a greater depth D."""
         missing = max_depth + 1 - len(self.accepted_lengths)
         attempted, accepted, lengths = (
             torch.nn.functional.pad(counts, (0, missing))
@@ -48,7 +48,7 @@ class DecodingTrace:
 
     @classmethod
     def joined(cls, parts: "Sequence[DecodingTrace]") -> "DecodingTrace":
-        """The trace of several batches of the same request and decoder, decoded one after another."""
+        """Join the traces of batches of one request and decoder, decoded one after another."""
         summed, rows = ("attempted", "accepted", "accepted_lengths"), ("target_passes", "draft_passes", "tokens")
         decoders = {part.decoder for part in parts}
         return cls(
@@ -62,85 +62,68 @@ class DecodingTrace:
 
     @property
     def batch_size(self) -> int:
-        """Rows of the batch."""
+        """B, rows."""
         return self.tokens.shape[0]
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of the whole decode."""
+        """Wall-clock seconds of prefill and decode."""
         return self.prefill_seconds + self.decode_seconds
 
 
 class RoundStatistics:
-    """Collects a trace's counts on the device, without synchronising.
+    """Counts for a trace on the device, without synchronising.
 
     Args:
-        batch: rows.
+        batch: B, rows.
         n_slot_states: L + 2.
         max_depth: D, the deepest proposal of a round.
         device: where the counts are kept.
     """
 
     def __init__(self, batch: int, n_slot_states: int, max_depth: int, device: torch.device) -> None:
-        self._attempted = torch.zeros(n_slot_states, max_depth, dtype=torch.long, device=device)
-        self._accepted = torch.zeros_like(self._attempted)
-        self._lengths = torch.zeros(max_depth + 1, dtype=torch.long, device=device)
-        self._target_passes = torch.zeros(batch, dtype=torch.long, device=device)
-        self._draft_passes = torch.zeros_like(self._target_passes)
+        by_slot, by_length, by_row = (n_slot_states, max_depth), (max_depth + 1,), (batch,)
+        shapes = {"attempted": by_slot, "accepted": by_slot, "accepted_lengths": by_length}
+        shapes |= {"target_passes": by_row, "draft_passes": by_row}
+        self._counts = {name: torch.zeros(shape, dtype=torch.long, device=device) for name, shape in shapes.items()}
 
     def reset(self) -> None:
-        """Forget all counts."""
-        for counts in self.counts:
+        """Set all counts to zero."""
+        for counts in self._counts.values():
             counts.zero_()
 
-    @property
-    def counts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Attempted and accepted proposals, rounds by their kept tokens, passes of the target and of the draft."""
-        return self._attempted, self._accepted, self._lengths, self._target_passes, self._draft_passes
-
     def add_round(self, active: Tensor, draft_passes: int) -> None:
-        """Count one pass of the target for the rows that are still `active`, bool `[B]`."""
-        self._target_passes += active
-        self._draft_passes += active * draft_passes
+        """Count a target pass and `draft_passes` draft passes for rows that are `active`, bool `[B]`."""
+        self._counts["target_passes"].add_(active)
+        self._counts["draft_passes"].add_(active * draft_passes)
 
     def add_proposals(self, slots: Tensor, kept: Tensor, reached: Tensor, active: Tensor) -> None:
         """Count the proposals of one round.
 
         Args:
-            slots: slot of the token emitted at depth 1 … D, int64 `[B, D]`.
-            kept: draft tokens kept, int64 `[B]`.
-            reached: depths that verification came to, int64 `[B]`: `kept`, or one more.
-            active: rows that were still unfinished, bool `[B]`.
+            slots: slots of the tokens emitted at depth 1 … D, int64 `[B, D]`.
+            kept: kept draft tokens, int64 `[B]`.
+            reached: depths that were attempted, int64 `[B]`: `kept`, or one more.
+            active: rows that were unfinished, bool `[B]`.
         """
-        n_slot_states, max_depth = self._attempted.shape
+        n_slot_states, max_depth = self._counts["attempted"].shape
         depth = torch.arange(max_depth + 1, device=slots.device)
-        # Compared and summed, where adding at indices would be many launches on a GPU.
+        # Comparing and summing takes fewer launches on a GPU than adding at indices.
         in_slot = slots[:, None] == torch.arange(n_slot_states, device=slots.device)[:, None]  # [B, slots, D]
         attempted = (depth[:-1] < reached[:, None]) & active[:, None]
         accepted = (depth[:-1] < kept[:, None]) & active[:, None]
-        self._attempted += (in_slot & attempted[:, None]).sum(0)
-        self._accepted += (in_slot & accepted[:, None]).sum(0)
-        self._lengths += ((kept[:, None] == depth) & active[:, None]).sum(0)
+        self._counts["attempted"].add_((in_slot & attempted[:, None]).sum(0))
+        self._counts["accepted"].add_((in_slot & accepted[:, None]).sum(0))
+        self._counts["accepted_lengths"].add_(((kept[:, None] == depth) & active[:, None]).sum(0))
 
     def trace(
         self, prefill_seconds: float, decode_seconds: float, tokens: Tensor, recording_seconds: float = 0.0
     ) -> DecodingTrace:
-        """The finished trace, its tensors on the CPU and no longer changed by what is counted next."""
-        # Rounds without proposals, all those of decoders that make none, kept none.
-        self._lengths[0] = self._target_passes.sum() - self._lengths[1:].sum()
-        return DecodingTrace(
-            prefill_seconds=prefill_seconds,
-            decode_seconds=decode_seconds,
-            target_passes=_on_host(self._target_passes),
-            draft_passes=_on_host(self._draft_passes),
-            tokens=_on_host(tokens),
-            attempted=_on_host(self._attempted),
-            accepted=_on_host(self._accepted),
-            accepted_lengths=_on_host(self._lengths),
-            recording_seconds=recording_seconds,
-        )
-
-
-def _on_host(counts: Tensor) -> Tensor:
-    # A copy on the CPU too, where `cpu()` would return the very tensor that goes on counting.
-    return counts.to("cpu", copy=True)
+        """Make the trace; its tensors are copies on the CPU."""
+        # Rounds without proposals kept none.
+        lengths = self._counts["accepted_lengths"]
+        lengths[0] = self._counts["target_passes"].sum() - lengths[1:].sum()
+        # `cpu()` would not copy tensors of the CPU, and later counts would change them.
+        counts = {**self._counts, "tokens": tokens}
+        copies: dict[str, Any] = {name: count.to("cpu", copy=True) for name, count in counts.items()}
+        return DecodingTrace(prefill_seconds, decode_seconds, **copies, recording_seconds=recording_seconds)

@@ -1,5 +1,6 @@
-"""Where lists stand while they are written."""
+"""The states of lists while they are written."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self, TypeVar
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ListState:
-    """Where generated lists stand; the leading dimensions `[*]` are rows, or rows × tree nodes.
+    """States of unfinished lists; the leading dimensions `[*]` are rows, or rows × tree nodes.
 
     Attributes:
         slot: slot of the last token, int64 `[*]`.
@@ -17,37 +18,41 @@ class ListState:
 
     slot: Tensor
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Apply a function to every tensor."""
+        return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(self)})
+
     def gather(self, index: Tensor) -> Self:
-        """States `[B, M]` picked by `index`, int64 `[B, R]`: states `[B, R]`."""
-        picked = {}
-        for field in fields(self):
-            value: Tensor = getattr(self, field.name)
-            at = index.view(*index.shape, *[1] * (value.ndim - 2)).expand(*index.shape, *value.shape[2:])
-            picked[field.name] = value.gather(1, at)
-        return replace(self, **picked)
+        """Pick states `[B, R]` from states `[B, M]` by `index`, int64 `[B, R]`."""
+
+        def pick(value: Tensor) -> Tensor:
+            wide = index.view(*index.shape, *[1] * (value.ndim - 2)).expand(*index.shape, *value.shape[2:])
+            return value.gather(1, wide)
+
+        return self.map(pick)
 
     def clone(self) -> Self:
-        """States of the same values in memory of their own."""
-        return replace(self, **{field.name: getattr(self, field.name).clone() for field in fields(self)})
+        """Copy all tensors."""
+        return self.map(lambda value: value.clone())
 
     def copy_(self, other: Self) -> None:
-        """Take over the values of states of the same shape."""
+        """Overwrite the values with those of states of the same shape."""
         for field in fields(self):
             getattr(self, field.name).copy_(getattr(other, field.name))
 
     def unsqueeze(self) -> Self:
-        """States `[B]` as states `[B, 1]`."""
-        return replace(self, **{field.name: getattr(self, field.name)[:, None] for field in fields(self)})
+        """Turn states `[B]` into `[B, 1]`."""
+        return self.map(lambda value: value[:, None])
 
     def squeeze(self) -> Self:
-        """States `[B, 1]` as states `[B]`."""
-        return replace(self, **{field.name: getattr(self, field.name)[:, 0] for field in fields(self)})
+        """Turn states `[B, 1]` into `[B]`."""
+        return self.map(lambda value: value[:, 0])
 
 
 S = TypeVar("S", bound=ListState)
 
 
 def concatenate(states: list[S]) -> S:
-    """States `[B, M_1]`, `[B, M_2]`, … as states `[B, M_1 + M_2 + …]`."""
+    """Join states `[B, M_1]`, `[B, M_2]`, … to `[B, M_1 + M_2 + …]`."""
     joined = {field.name: torch.cat([getattr(state, field.name) for state in states], 1) for field in fields(states[0])}
     return replace(states[0], **joined)

@@ -1,4 +1,4 @@
-"""Lists of items, as a decode returns them."""
+"""The lists of items that a decode returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,10 @@ class Recommendations:
     """One list for each row.
 
     Attributes:
-        leaves: generated items in list order, int64 `[B, K]` on the CPU: leaves of the catalog, -1 where the tokens
-            are no item.
-        tokens: generated tokens, int64 `[B, T]`, padding behind the end.
-        log_probs: of each generated token under the target's constrained distribution (temperature 1), `[B, T]`; of
-            items that a beam search ranked, what it adds up (see `BeamDecoder`), and 0 at their separators.
+        leaves: the catalog's leaves in list order, int64 `[B, K]` on the CPU; -1 if the tokens are not an item.
+        tokens: generated tokens, int64 `[B, T]`, padded after the end.
+        log_probs: the tokens' under the target's constrained distribution at temperature 1, `[B, T]`. After a beam
+            search: what it adds up (see `BeamDecoder`), 0 for separators.
     """
 
     leaves: Tensor
@@ -37,13 +36,13 @@ class Recommendations:
     def from_leaves(
         cls, leaves: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary
     ) -> "Recommendations":
-        """Write items of the catalog as the tokens of a list.
+        """Write items as the tokens of a list.
 
         Args:
             leaves: int64 `[B, K]`.
-            log_probs: of their codes, `[B, K, L]`.
+            log_probs: of the items' codes, `[B, K, L]`.
             catalog: the items.
-            vocabulary: their tokens.
+            vocabulary: the target's tokens.
         """
         length = vocabulary.list_tokens(leaves.shape[1])
         leaves = leaves.cpu()
@@ -53,9 +52,9 @@ class Recommendations:
 
     @classmethod
     def joined(cls, parts: "Sequence[Recommendations]") -> "Recommendations":
-        """The lists of several batches of the same request, one batch behind the other."""
+        """Join the lists of several batches of one request."""
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("leaves", "tokens", "log_probs")))
 
     def cpu(self) -> "Recommendations":
-        """The same with all tensors on the CPU."""
+        """Move all tensors to the CPU."""
         return Recommendations(self.leaves, self.tokens.cpu(), self.log_probs.cpu())

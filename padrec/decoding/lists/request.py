@@ -1,70 +1,201 @@
-"""The protocol of requests: what a decode is asked for."""
+"""Requests: what to decode."""
 
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor
 
-from padrec.decoding.lists.constraint import Constraint
+from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.constraint import Constraint, FreeDecoding, Unconstrained
 from padrec.decoding.lists.list_state import ListState
+from padrec.decoding.lists.recommendations import Recommendations
 from padrec.decoding.lists.sampling import Sampling
 
 R_co = TypeVar("R_co", covariant=True)
 
 
 class Request(Protocol[R_co]):
-    """What to generate for every prompt of a batch, and what becomes of the tokens.
-
-    A request is compared by identity: sessions are made for one request.
-    """
+    """What to generate for every prompt of a batch. Compared by identity: a session serves one request."""
 
     @property
     def constraint(self) -> Constraint[ListState]:
-        """What may follow."""
-        ...
+        """Which tokens are allowed."""
 
     @property
     def sampling(self) -> Sampling:
-        """How tokens are chosen."""
-        ...
+        """The sampling rule."""
 
     @property
     def n_tokens(self) -> int:
         """T, the most tokens to generate."""
-        ...
 
     @property
     def vocabulary_size(self) -> int:
         """V, tokens of the target."""
-        ...
 
     @property
     def n_slot_states(self) -> int:
-        """Slots that acceptance is counted by; 1 where tokens have none."""
-        ...
+        """Slots by which acceptance is counted; 1 if tokens have none."""
 
     @property
     def pad_token(self) -> int:
-        """What fills up texts that end early."""
-        ...
+        """Fills rows that end early."""
 
     @property
     def stop_tokens(self) -> tuple[int, ...]:
-        """Each of these ends a text, whose last token it is."""
-        ...
+        """Tokens that end a row, as its last token."""
 
     def excluding(self, batch: int) -> Self:
         """The same request for batches of one size whose prompts exclude items; see `Prompts.excluded`.
 
         Raises:
-            InputError: it is no request for lists of a catalog.
+            InputError: it does not ask for lists of a catalog.
         """
-        ...
 
     def result(self, tokens: Tensor, log_probs: Tensor) -> R_co:
-        """What the caller gets.
+        """Make the result from the generated tokens.
 
         Args:
             tokens: int64 `[B, T]`, padded after the end.
-            log_probs: of them under the target's constrained distribution at temperature 1, float32 `[B, T]`.
+            log_probs: the tokens' under the target's constrained distribution at temperature 1, float32 `[B, T]`.
         """
-        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ListRequest:
+    """Asks for a list of K items for every prompt; see `Request`.
+
+    Attributes:
+        catalog: the items.
+        vocabulary: the target's tokens.
+        list_length: K, items in a list.
+        constraint: which tokens are allowed.
+        sampling: the sampling rule.
+    """
+
+    catalog: Catalog
+    vocabulary: SemanticIDVocabulary
+    list_length: int
+    constraint: Constraint[ListState]
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @classmethod
+    def build(
+        cls,
+        catalog: Catalog,
+        vocabulary: SemanticIDVocabulary,
+        list_length: int,
+        *,
+        constrained: bool = True,
+        sampling: Sampling | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "ListRequest":
+        """Make a request with its constraint on a device.
+
+        Raises:
+            InputError: K is below 1, or constrained and above the catalog's leaves.
+        """
+        if list_length < 1:
+            raise InputError(f"list_length {list_length}: expected at least 1 item in a list")
+        constraint: Constraint[ListState]
+        if constrained:
+            trie = CatalogTrie(catalog, vocabulary).to(device)
+            constraint = CatalogConstraint(trie, vocabulary, list_length)  # type: ignore[assignment]
+        else:
+            constraint = FreeDecoding(vocabulary)
+        return cls(catalog, vocabulary, list_length, constraint, sampling or Sampling())
+
+    @property
+    def n_tokens(self) -> int:
+        """T, tokens in a list."""
+        return self.vocabulary.list_tokens(self.list_length)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, tokens of the target."""
+        return self.vocabulary.size
+
+    @property
+    def n_slot_states(self) -> int:
+        """L + 2: an item's slots, the separator's, and that of all other tokens."""
+        return self.vocabulary.n_slot_states
+
+    @property
+    def pad_token(self) -> int:
+        """Fills lists that end early."""
+        return self.vocabulary.pad_token
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """`<eos>`, which may end an unconstrained list."""
+        return (self.vocabulary.eos_token,)
+
+    def excluding(self, batch: int) -> "ListRequest":
+        """See `Request.excluding`."""
+        if not isinstance(self.constraint, CatalogConstraint):
+            raise InputError("items to exclude without a constraint: expected constraint: catalog, which excludes them")
+        return replace(self, constraint=self.constraint.excluding(batch))
+
+    def result(self, tokens: Tensor, log_probs: Tensor) -> Recommendations:
+        """Look up the items; see `Request.result`."""
+        return Recommendations.from_tokens(tokens, log_probs, self.catalog, self.vocabulary, self.list_length)
+
+
+@dataclass(frozen=True)
+class GeneratedText:
+    """One text for each row.
+
+    Attributes:
+        tokens: int64 `[B, T]`, padded after the end.
+        log_probs: the tokens' under the target's distribution at temperature 1, float32 `[B, T]`.
+        lengths: tokens of each text, including the stop token, int64 `[B]`.
+    """
+
+    tokens: Tensor
+    log_probs: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TextRequest:
+    """Asks for a text for every prompt, up to a stop token or `n_tokens` tokens; see `Request`.
+
+    Attributes:
+        vocabulary_size: V, tokens of the target.
+        n_tokens: T, the most tokens to generate, at least 1.
+        stop_tokens: tokens that end a text.
+        pad_token: fills texts that end early.
+        sampling: the sampling rule.
+
+    Raises:
+        InputError: `n_tokens` is below 1, or a stop or padding token is outside the vocabulary.
+    """
+
+    vocabulary_size: int
+    n_tokens: int
+    stop_tokens: tuple[int, ...] = ()
+    pad_token: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    constraint: Unconstrained = field(default_factory=Unconstrained)
+
+    n_slot_states = 1
+
+    def __post_init__(self) -> None:
+        outside = [token for token in (*self.stop_tokens, self.pad_token) if not 0 <= token < self.vocabulary_size]
+        if self.n_tokens < 1 or outside:
+            raise InputError(
+                f"n_tokens {self.n_tokens}, stop and padding tokens {outside} outside the vocabulary: expected at "
+                f"least 1 token, and tokens of 0 … {self.vocabulary_size - 1}"
+            )
+
+    def excluding(self, batch: int) -> "TextRequest":
+        """Refuse to exclude items; see `Request.excluding`."""
+        raise InputError("items to exclude from a text: expected a request for lists of a catalog")
+
+    def result(self, tokens: Tensor, log_probs: Tensor) -> GeneratedText:
+        """Count the tokens of each text; see `Request.result`."""
+        stops = torch.tensor(self.stop_tokens, dtype=torch.long, device=tokens.device)
+        stopped = torch.isin(tokens, stops).cumsum(1) - torch.isin(tokens, stops).long() > 0
+        return GeneratedText(tokens, log_probs, (~stopped).sum(1))

@@ -1,55 +1,119 @@
-"""The protocol of verification rules: what a round emits, given a tree and the target's distributions at its nodes."""
+"""Verification: the token after every node of a tree, and the path that a round keeps."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose
+from padrec.decoding.device.compiled import compiled
 from padrec.decoding.lists.constraint import Constraint
 from padrec.decoding.lists.list_state import ListState
-from padrec.decoding.lists.sampling import Choice
+from padrec.decoding.lists.sampling import Choice, masked_log_softmax
 from padrec.decoding.lists.token_tree import TokenTree
 
 
-class VerificationRule(ABC):
-    """Says which token a round emits after each node of a tree.
-
-    The round then walks down from the root: it emits the token that the rule names at a node and, where one of the
-    node's children carries this token, goes on from there. A node's path is known from the tree, so a rule may depend
-    on it: on tokens accepted against the target's choice so far, or on the longest acceptable path below.
+@dataclass(frozen=True)
+class ChosenTokens:
+    """The token emitted after every node of a tree; arbitrary where nothing is allowed.
 
     Attributes:
-        lossless: whether what is emitted has the target's own distribution, token-identical where decoding is greedy.
+        tokens: int64 `[B, N]`.
+        log_probs: renormalised over the allowed tokens, at temperature 1, float32 (or float64, as the logits) `[B, N]`.
+        states: list states after the tokens, `[B, N]`.
+    """
+
+    tokens: Tensor
+    log_probs: Tensor
+    states: ListState
+
+
+@compiled
+def choose(
+    logits: Tensor, states: ListState, depths: Tensor, choice: Choice, constraint: Constraint[ListState]
+) -> ChosenTokens:
+    """Choose the target's token after every node, from the node's logits, list state and noise alone.
+
+    All lossless decoders choose by this function; how many nodes share a pass makes no difference.
+
+    Args:
+        logits: the target's, `[B, N, V]`.
+        states: list states at the nodes, `[B, N]`.
+        depths: the nodes' depths, int64 `[B, N]`.
+        choice: sampling rule and noise of the round.
+        constraint: which tokens are allowed.
+    """
+    log_probs = masked_log_softmax(logits, constraint.allowed(states))
+    tokens = choice.choose(log_probs, depths)
+    return ChosenTokens(tokens, log_probs.gather(-1, tokens[..., None])[..., 0], constraint.advance(states, tokens))
+
+
+class VerificationRule(ABC):
+    """Decides which token a round emits after each node of a tree.
+
+    `accept` then walks down from the root as long as the token emitted at a node is one of the node's children. A rule
+    may depend on a node's path, which the tree tells: for instance on how often it deviates from the target's choice.
+
+    Attributes:
+        lossless: whether the output has the target's own distribution (greedy: is token-identical).
     """
 
     lossless: bool
 
     @abstractmethod
     def emit(self, tree: TokenTree, logits: Tensor, choice: Choice, constraint: Constraint[ListState]) -> ChosenTokens:
-        """The token after every node, its log-probability under the target, and the list states after it.
+        """Choose the token after every node.
 
-        On a GPU this is captured: shapes must not depend on values, and no value may be asked for on the host.
+        Captured on a GPU: shapes must not depend on values, and the host must not read any value.
 
         Args:
             tree: the proposals.
-            logits: of the target at every node, `[B, N, V]`.
-            choice: what decides the target's own tokens of this round.
-            constraint: what lists may continue with.
+            logits: the target's at every node, `[B, N, V]`.
+            choice: sampling rule and noise of the round.
+            constraint: which tokens are allowed.
         """
 
 
 class ExactVerification(VerificationRule):
-    """Emits the target's own choice at every node: lossless for any tree, also for one that knows the target's noise.
+    """Emits the target's own choice at every node: lossless for any tree, even one that knows the target's noise.
 
-    What is emitted at a node is a function of the tokens before it and of the noise of its position, so the list is the
-    same function of prompt and noise whatever the tree; the tree only decides where a round ends. For a tree that does
-    not depend on the draw this is the scheme of EAGLE-2 (children tried in order, accepted with probability p, p
-    renormalised without them after a rejection) in one step: both emit token x with probability p(x) and descend
-    exactly when x is a child.
+    The emitted token is a function of the tokens before it and the noise of its position, so the tree decides only
+    where a round ends, not what the list holds. If the tree does not depend on the noise, this equals EAGLE-2's scheme
+    (try children in order, accept each with probability p, renormalise p after a rejection): both emit token x with
+    probability p(x) and descend exactly when x is a child.
     """
 
     lossless = True
 
     def emit(self, tree: TokenTree, logits: Tensor, choice: Choice, constraint: Constraint[ListState]) -> ChosenTokens:
-        """The target's choice; see `VerificationRule.emit`."""
+        """See `VerificationRule.emit`."""
         return choose(logits, tree.states, tree.depths, choice, constraint)
+
+
+@dataclass(frozen=True)
+class AcceptedPath:
+    """The path of the tree that a round keeps.
+
+    Attributes:
+        path: kept nodes from the root on, int64 `[B, D + 1]`; 0 after `count`.
+        count: kept draft tokens, int64 `[B]`, 0 … D.
+        emitted: tokens added to the list, int64 `[B, D + 1]`: `count` draft tokens and the bonus token, then arbitrary.
+    """
+
+    path: Tensor
+    count: Tensor
+    emitted: Tensor
+
+
+def accept(tree: TokenTree, emitted: Tensor) -> AcceptedPath:
+    """Keep the path from the root on which each token is the one emitted at its parent, int64 `[B, N]`."""
+    matches = (tree.tokens == emitted.gather(1, tree.parents)) & tree.present
+    matches[:, 0] = True
+    kept = (matches[:, None, :] | ~tree.ancestors).all(-1)  # [B, N], the whole path to the node matches
+    count, last = torch.where(kept, tree.depths, -1).max(-1)  # siblings differ, so the deepest kept node is unique
+    on_path = tree.ancestors.gather(1, last[:, None, None].expand(-1, 1, tree.tokens.shape[1]))[:, 0]  # [B, N]
+    # Nodes off the path go to an extra last column.
+    column = torch.where(on_path, tree.depths, tree.max_depth + 1)
+    nodes = torch.arange(tree.tokens.shape[1], device=tree.tokens.device).expand_as(column)
+    path = tree.parents.new_zeros(len(column), tree.max_depth + 2).scatter(1, column, nodes)[:, :-1]
+    return AcceptedPath(path=path, count=count, emitted=emitted.gather(1, path))

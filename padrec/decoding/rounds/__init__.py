@@ -1,1 +1,1 @@
-"""Rounds of a decode, recorded once and replayed: sessions and acceptance."""
+"""Decoding rounds: the lists being written, acceptance, captured work and sessions."""

@@ -1,4 +1,4 @@
-"""The recorded passes of batches of one size."""
+"""The captured work of batches of one size."""
 
 import time
 from collections.abc import Callable
@@ -7,80 +7,72 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.device.captured_graph import CapturedGraph
-from padrec.decoding.layers.prompts import Prompts, PromptShape
+from padrec.decoding.device.stopwatch import Stopwatch
+from padrec.decoding.layers.prompt_shape import PromptShape
+from padrec.decoding.layers.prompts import Prompts
+
+_Start = Callable[[Prompts, Tensor], None]
 
 
 class CapturedLoop:
-    """What is recorded for batches of one size: a start for each shape of prompts, and one round.
+    """Batches of one size: a captured start for each prompt shape, then captured rounds.
 
     Args:
-        start: begins a batch, see `Rounds.start`.
-        round_: continues it, see `Rounds.round`.
-        device: where.
+        start: reads a batch's prompts, with its random keys, int64 `[B]`.
+        round_: continues that batch.
+        device: where the work runs.
     """
 
-    def __init__(
-        self, start: Callable[[Prompts, Tensor], None], round_: Callable[[], None], device: torch.device
-    ) -> None:
-        self._start_function = start
-        self._round_function = round_
-        self._device = device
-        self._starts: dict[PromptShape, _Start] = {}
-        self._next: _Start
-        self._round: CapturedGraph | None = None
+    def __init__(self, start: _Start, round_: Callable[[], None], device: torch.device) -> None:
+        self._start, self._round, self._device = start, round_, device
+        self._starts: dict[PromptShape, _CapturedStart] = {}
+        self._captured_round: CapturedGraph | None = None
 
-    def record(self, prompts: Prompts, keys: Tensor) -> float:
-        """Record what is needed for a batch and is not recorded yet; returns the seconds it took."""
-        before = time.perf_counter()
-        shape = PromptShape.of(prompts)
+    def run(self, prompts: Prompts, keys: Tensor, finish: Callable[[], None]) -> tuple[float, float, float]:
+        """Run the start of a batch, then `finish`, which calls `round` as often as needed.
+
+        Returns:
+            Seconds of the start, of the rest, and of capturing what had not been captured yet.
+        """
+        before, shape = time.perf_counter(), PromptShape.of(prompts)
         if shape not in self._starts:
-            self._starts[shape] = _Start(self._start_function, prompts, keys, shape)
-        self._next = self._starts[shape]
-        if self._round is None:
-            self._round = CapturedGraph(self._round_function, self._device)
-        return time.perf_counter() - before
-
-    def start(self, prompts: Prompts, keys: Tensor) -> None:
-        """Start the batch for which `record` was called last."""
-        self._next.run(prompts, keys)
+            self._starts[shape] = _CapturedStart(self._start, prompts, keys, shape)
+        if self._captured_round is None:
+            self._captured_round = CapturedGraph(self._round, self._device)
+        capture_seconds = time.perf_counter() - before
+        watch = Stopwatch(self._device)
+        self._starts[shape].run(prompts, keys)
+        started = watch.mark()
+        finish()
+        seconds, start_seconds = watch.lap(), started()
+        return start_seconds, seconds - start_seconds, capture_seconds
 
     def round(self) -> None:
-        """Run a round of the batch that was started last."""
-        assert self._round is not None
-        self._round()
+        """Run one round of the current batch."""
+        assert self._captured_round is not None
+        self._captured_round()
 
 
-class _Start:
-    """The start of batches whose prompts have one shape.
+class _CapturedStart:
+    """The start of batches of one prompt shape, which are copied to the tensors that it was captured on."""
 
-    Args:
-        begin: what is recorded: begins lists for prompts and keys that stay in their tensors.
-        prompts: of the first batch, which is not begun yet.
-        keys: its random keys, int64 `[B]`.
-        shape: of the prompts.
-    """
-
-    def __init__(
-        self, begin: Callable[[Prompts, Tensor], None], prompts: Prompts, keys: Tensor, shape: PromptShape
-    ) -> None:
-        device = keys.device
-        tokens = torch.zeros(shape.batch, shape.width, dtype=torch.long, device=device)
+    def __init__(self, start: _Start, prompts: Prompts, keys: Tensor, shape: PromptShape) -> None:
+        tokens = prompts.tokens.new_zeros(shape.batch, shape.width)
         excluded = None if shape.excluded is None else tokens.new_empty(shape.batch, shape.excluded)
         self._prompts = Prompts(tokens, tokens.clone(), torch.zeros_like(keys), shape.packed, excluded)
         self._keys = torch.zeros_like(keys)
-        self._fill(prompts, keys)
-        self._recording = CapturedGraph(lambda: begin(self._prompts, self._keys), device)
+        self._load(prompts, keys)  # capturing runs the start
+        self._graph = CapturedGraph(lambda: start(self._prompts, self._keys), keys.device)
 
     def run(self, prompts: Prompts, keys: Tensor) -> None:
-        """Start a batch."""
-        self._fill(prompts, keys)
-        self._recording()
+        self._load(prompts, keys)
+        self._graph()
 
-    def _fill(self, prompts: Prompts, keys: Tensor) -> None:
+    def _load(self, prompts: Prompts, keys: Tensor) -> None:
+        # What an earlier batch left after the end of a prompt is read, but never attended to.
         width = prompts.tokens.shape[1]
         self._prompts.tokens[:, :width] = prompts.tokens
         self._prompts.slots[:, :width] = prompts.slots
-        # After a prompt anything may stand: it is read, but nothing sees it.
         self._prompts.lengths.copy_(prompts.lengths)
         if self._prompts.excluded is not None and prompts.excluded is not None:
             self._prompts.excluded.fill_(-1)

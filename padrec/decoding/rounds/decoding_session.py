@@ -1,35 +1,42 @@
 """A decoder bound to a target and a request."""
 
+import math
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import torch
 
-from padrec.decoding.layers.prompts import Prompts, room_for
+from padrec.decoding.layers.prompt_shape import cache_capacity
+from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.lists.decoding_trace import DecodingTrace
+from padrec.decoding.lists.request import Request
+from padrec.decoding.rounds.captured_loop import CapturedLoop
+from padrec.decoding.rounds.rounds import Rounds
 
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
 class DecodingSession(Protocol[R_co]):
-    """Decodes batch after batch for one target and one request."""
+    """Decodes batches for one target and one request."""
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R_co, DecodingTrace]:
         """Generate for each prompt.
 
         Args:
-            prompts: what the target reads first, `[B]` rows.
+            prompts: what the target reads first, B rows.
             generator: on the CPU; the only source of randomness.
         """
         ...
 
 
 class SessionsByShape(DecodingSession[R_co]):
-    """A session for each batch size and cache capacity that it meets, and for prompts that exclude items another.
+    """One session for each batch size and cache capacity, and another for prompts that exclude items.
 
     Args:
-        make: makes one from batch size, capacity, and whether prompts exclude items.
-        room: tokens of the cache that are needed after the prompts.
+        make: opens a session when it is first needed, given batch size, capacity in tokens, and whether prompts exclude
+            items.
+        room: cache tokens needed after the prompts.
     """
 
     def __init__(self, make: Callable[[int, int, bool], DecodingSession[R_co]], room: int) -> None:
@@ -39,7 +46,41 @@ class SessionsByShape(DecodingSession[R_co]):
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R_co, DecodingTrace]:
         """See `DecodingSession.decode`."""
-        shape = len(prompts.tokens), room_for(prompts, self._room), prompts.excluded is not None
+        shape = len(prompts.tokens), cache_capacity(prompts, self._room), prompts.excluded is not None
         if shape not in self._sessions:
             self._sessions[shape] = self._make(*shape)
         return self._sessions[shape].decode(prompts, generator)
+
+
+class ShapeSession(DecodingSession[R]):
+    """Decodes batches of one size in rounds, reusing the same tensors and captured work.
+
+    Args:
+        rounds: the work.
+        request: what is generated.
+        device: where the tensors are.
+    """
+
+    def __init__(self, rounds: Rounds, request: Request[R], device: torch.device) -> None:
+        self._rounds, self._request, self._device = rounds, request, device
+        self._loop = CapturedLoop(rounds.start, rounds.round, device)
+
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
+        """See `DecodingSession.decode`."""
+        rounds, lists = self._rounds, self._rounds.lists
+        keys = self._request.sampling.keys(len(prompts.tokens), generator, self._device)
+        prefill, rest, capture = self._loop.run(prompts, keys, lambda: self._finish(prompts))
+        trace = rounds.statistics.trace(prefill, rest, lists.lengths, capture)
+        return self._request.result(*lists.written()), trace
+
+    def _finish(self, prompts: Prompts) -> None:
+        remaining = self._request.n_tokens - 1
+        while remaining > 0:
+            if self._rounds.on_host:
+                self._rounds.look_up(prompts)
+                self._loop.round()
+            else:
+                # At least this many rounds remain: run them before synchronising.
+                for _ in range(math.ceil(remaining / self._rounds.most_tokens)):
+                    self._loop.round()
+            remaining = self._rounds.lists.remaining()

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.device.compiled import compiled
-from padrec.decoding.lists.chosen_tokens import ChosenTokens, choose
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.sampling import Choice
+from padrec.decoding.lists.verification import ChosenTokens, choose
 
 
 class ListBuffer:
-    """The lists of a batch while they are written, batch after batch in the same tensors.
+    """The lists of a batch while they are written; the same tensors serve every batch.
 
     Args:
         request: what is generated.
@@ -27,12 +27,12 @@ class ListBuffer:
         self.keys = torch.zeros(batch, dtype=torch.long, device=device)
         self.lengths = torch.zeros_like(self.keys)  # [B] tokens written
         self.finished = torch.zeros(batch, dtype=torch.bool, device=device)  # [B]
-        # One column more than a list has takes what is written after its end.
+        # The last column takes writes past the end of a list.
         width = request.n_tokens + 1
         self.tokens = torch.zeros(batch, width, dtype=torch.long, device=device)
         self.log_probs = torch.zeros(batch, width, dtype=torch.float32, device=device)
-        self.last = torch.zeros_like(self.keys)  # [B] the token that the target has chosen but not read
-        self._start = request.constraint.initial(batch, device)  # of all lists; its tensors may share memory
+        self.last = torch.zeros_like(self.keys)  # [B] the token that the target chose but has not read
+        self._start = request.constraint.initial(batch, device)  # its tensors may share memory
         self.state = self._start.clone()  # [B] after `last`
 
     def begin(self, logits: Tensor, keys: Tensor) -> None:
@@ -40,9 +40,9 @@ class ListBuffer:
 
         Args:
             logits: target logits after the prompts, `[B, V]`.
-            keys: one random key for each list, int64 `[B]`.
+            keys: a random key for each list, int64 `[B]`.
         """
-        # Noise and choice are made outside of what is compiled, since they are compiled by themselves.
+        # Noise and choice are compiled on their own, so they stay outside `_begin`.
         request, first = self.request, torch.zeros_like(keys)
         choice = request.sampling.choice(keys, first, 0, request.vocabulary_size)
         state = self._start.unsqueeze()
@@ -57,18 +57,18 @@ class ListBuffer:
         self.log_probs.zero_()
 
     def remaining(self) -> int:
-        """The most tokens that a list still lacks; waits for the device."""
+        """The most tokens that any list still lacks; waits for the device."""
         return int((self.request.n_tokens - self.lengths).masked_fill(self.finished, 0).max())
 
     def choice(self, max_depth: int) -> Choice:
-        """What decides the tokens of a round that is `max_depth` deep, after what is written."""
+        """What decides the next tokens, for a round that is `max_depth` deep."""
         return self.request.sampling.choice(self.keys, self.lengths, max_depth, self.request.vocabulary_size)
 
     def extend(self, tokens: Tensor, log_probs: Tensor, states: ListState) -> Tensor:
-        """Write one chosen token to every list and move on past it; see `ChosenTokens`, all of them `[B, 1]`.
+        """Append one chosen token `[B, 1]` to every list, with the state after it.
 
         Returns:
-            How many tokens were written, int64 `[B]`; 0 for finished rows, whose last token and state may be anything.
+            See `append`; last token and state of finished rows may be anything.
         """
         count = self.append(tokens, log_probs, torch.ones_like(self.lengths))
         self.last.copy_(tokens[:, 0])
@@ -76,10 +76,10 @@ class ListBuffer:
         return count
 
     def append(self, tokens: Tensor, log_probs: Tensor, count: Tensor) -> Tensor:
-        """Write the first `count` of the tokens `[B, M]`, up to the end of the list.
+        """Append the first `count` of the tokens `[B, M]`, up to the end of each list.
 
         Returns:
-            How many tokens were written, int64 `[B]`; 0 for finished rows.
+            Tokens written, int64 `[B]`; 0 for finished rows.
         """
         place = torch.arange(tokens.shape[1], device=tokens.device)
         end = self.request.n_tokens
@@ -96,12 +96,11 @@ class ListBuffer:
         return count
 
     def written(self) -> tuple[Tensor, Tensor]:
-        """Tokens and their log-probabilities, `[B, T]`, in tensors that the next batch does not change."""
+        """Copies of tokens and log-probabilities, `[B, T]`."""
         return self.tokens[:, :-1].clone(), self.log_probs[:, :-1].clone()
 
 
 @compiled
 def _begin(keys: Tensor, chosen: ChosenTokens, lists: ListBuffer) -> None:
-    """See `ListBuffer.begin`."""
     lists.clear(keys)
     lists.extend(chosen.tokens, chosen.log_probs, chosen.states)

@@ -1,34 +1,34 @@
-"""The protocol of drafts: whatever proposes tokens."""
+"""The protocol of drafts, which propose tokens."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from padrec.decoding.layers.cached_layers import LAST_LAYER
 from padrec.decoding.layers.prompts import Prompts
-from padrec.decoding.layers.runner import TargetRunner
+from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import Request
 from padrec.decoding.trees.tree_expansion import DraftSteps
 
 
 @dataclass(frozen=True)
 class DraftPlan:
-    """What a draft knows of the rounds that it will propose for.
+    """The rounds that a draft session will serve.
 
     Attributes:
-        runner: the target, for what a draft shares with it.
+        runner: the target.
         request: what is generated.
         batch: B, rows.
-        capacity: tokens for which a cache of the draft has to have room: prompt, list and one round's tree.
-        draft_rows: nodes that the tree expansion passes to `DraftSteps.extend` in one round, all calls together.
-        max_depth: D, the deepest proposal of a round; with the forced tokens that the decoder itself adds, this is more
-            than the expansion's depth. A round emits at most D + 1 tokens.
+        capacity: tokens that a cache of the draft must hold for each row: prompt, list and one round's tree.
+        draft_rows: nodes passed to `DraftSteps.extend` in one round, in all calls together.
+        max_depth: D, the deepest proposal of a round, including forced tokens. A round emits at most D + 1 tokens.
     """
 
-    runner: TargetRunner
+    runner: TransformersRunner
     request: Request[Any]
     batch: int
     capacity: int
@@ -38,14 +38,14 @@ class DraftPlan:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a round made of the draft's proposals.
+    """What a round kept of the draft's proposals.
 
     Attributes:
         node_features: target features of all nodes of the tree, `[B, N, d]`.
-        path: nodes kept in this round, the old root first, int64 `[B, M]`.
-        tokens: the tokens that follow them, int64 `[B, M]`: those that the round emitted.
-        slots: their slots, int64 `[B, M]`.
-        count: how many of them are valid, int64 `[B]`; 0 for finished rows.
+        path: kept nodes, the old root first, int64 `[B, M]`.
+        tokens: the emitted token after each kept node, int64 `[B, M]`.
+        slots: the tokens' slots, int64 `[B, M]`.
+        count: how many of the M are valid, int64 `[B]`; 0 for finished rows.
     """
 
     node_features: Tensor
@@ -56,67 +56,99 @@ class Observation:
 
     @property
     def features(self) -> Tensor:
-        """Target features of the tokens kept, `[B, M, d]`."""
+        """Target features of the kept nodes, `[B, M, d]`."""
         return self.node_features.gather(1, self.path[..., None].expand(-1, -1, self.node_features.shape[-1]))
 
 
 class DraftSession(DraftSteps, Protocol):
-    """A draft at work on batches of one shape, with all that it keeps from round to round.
+    """A draft's work on batches of one shape.
 
-    On a GPU its methods are captured and replayed (see `CapturedGraph`): what lasts between calls is kept in tensors
-    that they change in place, and never look at a tensor's values on the host.
+    On a GPU its methods are captured and replayed (see `CapturedGraph`): they keep state in tensors that they change
+    in place, and never read a tensor's values on the host.
     """
 
     def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
-        """Start on a new batch, when the target has read the prompts and chosen the first token.
+        """Start a new batch after the target's prefill.
 
         Args:
             prompts: what the target has read.
-            features: of the prompts' tokens, those of the draft's `feature_layers`, `[B, P, k d]`.
-            first: the target's first token, int64 `[B]`.
+            features: the prompt tokens' features of the draft's `feature_layers`, `[B, P, k d]`.
+            first: the first generated token, int64 `[B]`.
             first_slot: its slot, int64 `[B]`.
         """
-        ...
 
     def observe(self, observation: Observation) -> None:
-        """Learn what the target kept."""
-        ...
+        """Read what a round kept."""
 
 
 @runtime_checkable
 class HostDraftSession(DraftSession, Protocol):
-    """A draft session that also works on the host, for instance to look texts up in memory.
+    """A draft session that also works on the host, for instance to look up texts in memory.
 
-    Every round is then preceded by a call of `look_up`, which is not recorded: it writes what it finds to tensors that
-    `root_logits` and `extend` read. The device is waited for before each call.
+    Before each round the device is synchronised and `look_up` is called. It is not captured, and writes what it finds
+    to tensors that `root_logits` and `extend` read.
     """
 
     def look_up(self, texts: Sequence[Sequence[int]]) -> None:
-        """Get ready for the next round.
+        """Prepare the next round.
 
         Args:
-            texts: for each row its prompt and what has been generated so far, the last token being the root.
+            texts: each row's prompt and generated tokens; the last token is the root.
         """
-        ...
+
+
+# What `Draft.bind` returns.
+SessionOpener = Callable[[DraftPlan], DraftSession]
 
 
 class Draft(ABC):
-    """Whatever proposes tokens: a network, a retrieval pool, the catalog itself.
+    """Proposes tokens: a network, a retrieval pool, the catalog itself.
 
     Attributes:
-        feature_layers: the hidden states of the target that it wants to see, see `CachedLayers.open`.
+        feature_layers: target layers whose hidden states it reads, see `CachedLayers.open`.
     """
 
     feature_layers: Sequence[int] = LAST_LAYER
 
     @abstractmethod
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
-        """Get ready for this target, on its device and in its precision, before anything is timed.
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        """Prepare for a target, on its device and in its precision, before anything is timed.
+
+        Returns:
+            Opens a session, with tensors of its own, for each batch shape. It must stay valid when the draft is bound
+            to another target.
 
         Raises:
-            InputError: the draft belongs to another target or vocabulary, or cannot serve such requests.
+            InputError: the draft belongs to another target or vocabulary, or cannot serve the request.
         """
 
-    @abstractmethod
-    def open(self, plan: DraftPlan) -> DraftSession:
-        """A session for batches of one shape, with tensors of its own; called after `prepare`."""
+
+class CatalogDraft(Draft):
+    """Finds all allowed tokens equally probable.
+
+    So trees hold tokens that the catalog almost determines, those on paths with few siblings. In sampled decoding the
+    target's noise tells more. With `RootOnly` only forced tokens are proposed.
+    """
+
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        """Serve any target; see `Draft.bind`."""
+        return _Indifferent
+
+
+class _Indifferent(DraftSession):
+    """Makes logits only on demand, since `RootOnly` needs none."""
+
+    def __init__(self, plan: DraftPlan) -> None:
+        self._shape, self._device = (plan.batch, plan.request.vocabulary_size), plan.runner.model.device
+
+    def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
+        """Ignore the prompts."""
+
+    def root_logits(self) -> Tensor:
+        return torch.zeros(self._shape, device=self._device)
+
+    def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
+        return self.root_logits()[:, None].expand(-1, tokens.shape[1], -1)
+
+    def observe(self, observation: Observation) -> None:
+        """Ignore the list."""

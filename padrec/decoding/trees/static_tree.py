@@ -1,4 +1,4 @@
-"""Trees whose shape is fixed in advance."""
+"""Trees of a fixed shape."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -16,10 +16,11 @@ from padrec.decoding.trees.tree_operations import TreeOperations
 
 
 class StaticTree(TreeExpansion):
-    """A tree of a given shape (EAGLE-1, arXiv 2401.15077): the node `[0, 2]` is the third best child of the best one.
+    """A tree of a given shape (EAGLE-1, arXiv 2401.15077).
 
     Args:
-        choices: every node but the root, as the ranks along its path; a node's parent must be there too.
+        choices: every node but the root, as the ranks along its path: `[0, 2]` is the third best child of the best
+            child of the root. A node's parent must be listed too.
 
     Raises:
         InputError: no node, a node twice, a negative rank or a node without its parent.
@@ -44,6 +45,8 @@ class StaticTree(TreeExpansion):
         self._readers = [root] + [[path for path in level if path in parents] for level in self._levels[:-1]]
         self.draft_rows = sum(len(readers) for readers in self._readers[1:])
         self.draft_passes = self.depth
+        nodes = [*root, *paths]
+        self._parents = [nodes.index(path[:-1]) for path in nodes]
 
     def expand(
         self,
@@ -54,7 +57,7 @@ class StaticTree(TreeExpansion):
         steps: DraftSteps,
         operations: TreeOperations,
     ) -> TokenTree:
-        """Fill the shape for each row; see `TreeExpansion.expand`."""
+        """See `TreeExpansion.expand`."""
         level_states, level_tokens = state.unsqueeze(), root[:, None]
         level_scores = torch.zeros(level_tokens.shape, dtype=torch.float32, device=root.device)
         tokens, states, scores = [level_tokens], [level_states], [level_scores]
@@ -64,30 +67,27 @@ class StaticTree(TreeExpansion):
                 logits = steps.root_logits()[:, None]
             else:
                 previous = self._levels[depth - 2]
-                at = _index([previous.index(path) for path in readers], root)
-                level_tokens, level_states = level_tokens.gather(1, at), level_states.gather(at)
-                level_scores = level_scores.gather(1, at)
+                index = _index([previous.index(path) for path in readers], root)
+                level_tokens, level_states = level_tokens.gather(1, index), level_states.gather(index)
+                level_scores = level_scores.gather(1, index)
                 parents = _index([self._readers[depth - 2].index(path[:-1]) for path in readers], root)
                 logits = steps.extend(level_tokens, parents, level_states.slot, depth - 1)
             log_probs = choice.log_chances(logits, constraint.allowed(level_states), depth - 1)  # [B, readers, V]
             ranks = min(max(path[-1] for path in level) + 1, log_probs.shape[-1])
             best, best_tokens = log_probs.topk(ranks)
             rows = [readers.index(path[:-1]) for path in level]
-            at = _index([row * ranks + min(path[-1], ranks - 1) for row, path in zip(rows, level, strict=True)], root)
-            above = _index(rows, root)
-            level_tokens = best_tokens.flatten(1).gather(1, at)
-            level_scores = level_scores.gather(1, above) + best.flatten(1).gather(1, at).float()
+            places = [row * ranks + min(path[-1], ranks - 1) for row, path in zip(rows, level, strict=True)]
+            index, above = _index(places, root), _index(rows, root)
+            level_tokens = best_tokens.flatten(1).gather(1, index)
+            level_scores = level_scores.gather(1, above) + best.flatten(1).gather(1, index).float()
             level_states = constraint.advance(level_states.gather(above), level_tokens)
             tokens.append(level_tokens)
             states.append(level_states)
             scores.append(level_scores)
+        node_parents = _index(self._parents, root)
         return TokenTree.from_parents(
-            torch.cat(tokens, 1), self._parents(root), concatenate(states), self.depth, torch.cat(scores, 1)
+            torch.cat(tokens, 1), node_parents, concatenate(states), self.depth, torch.cat(scores, 1)
         )
-
-    def _parents(self, root: Tensor) -> Tensor:
-        order = {path: index for index, path in enumerate([(), *(path for level in self._levels for path in level)])}
-        return _index([order[path[:-1]] for path in order], root)
 
 
 def _index(values: list[int], like: Tensor) -> Tensor:
@@ -97,6 +97,6 @@ def _index(values: list[int], like: Tensor) -> Tensor:
 
 @cache
 def _on_device(values: tuple[int, ...], device: torch.device) -> Tensor:
-    # Copied once: a copy from the host in every round would make the host wait for the device.
+    # Cached: a copy to the device in every round would synchronise.
     with torch.inference_mode(False):
         return torch.tensor(values, device=device)

@@ -1,6 +1,6 @@
-"""How a dynamic tree grows: depth by depth the best children of what the draft has read, in the end the best of all."""
+"""The growth of a dynamic tree: at each depth the best children of the nodes that the draft has read."""
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,64 +13,74 @@ from padrec.decoding.lists.sampling import Guess, masked_log_softmax
 from padrec.decoding.lists.token_tree import TokenTree
 
 
+class TreeShape(NamedTuple):
+    """The shape of a dynamic tree."""
+
+    width: int  # children of each node, and nodes of a frontier
+    depth: int  # how often the tree grows
+    nodes: int  # including the root; at most as many as grow
+
+    @property
+    def n_candidates(self) -> int:
+        """Nodes that grow, without the root."""
+        return self.width + (self.depth - 1) * self.width * self.width
+
+
 class TreeGrowth:
-    """See `Growth` and `TreeOperations.grow`; in plain PyTorch, for every constraint."""
+    """A growing tree, in plain PyTorch for every constraint; arguments as in `TreeOperations.grow`.
+
+    Attributes:
+        frontier: tokens of the nodes that the draft reads next, int64 `[B, width]`.
+        parents: index of each frontier node's parent among the nodes that the draft read last, int64 `[B, width]`.
+    """
+
+    frontier: Tensor
+    parents: Tensor
 
     def __init__(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        guess: Guess,
-        width: int,
-        nodes: int,
+        self, root: Tensor, state: ListState, constraint: Constraint[Any], guess: Guess, shape: TreeShape
     ) -> None:
-        self._root, self._state, self._constraint, self._guess = root, state, constraint, guess
-        self._width, self._nodes = width, nodes
+        self._root, self._state, self._constraint, self._guess, self._shape = root, state, constraint, guess, shape
         self._levels: list[_Level] = []
-        self._states = state.unsqueeze()
-        self._scores = torch.zeros(len(root), 1, dtype=torch.float32, device=root.device)
-        self.frontier: Tensor
-        self.parents: Tensor
 
     @property
     def slots(self) -> Tensor:
-        """See `Growth.slots`."""
-        return self._states.slot
+        """Slots of the frontier, int64 `[B, width]`."""
+        return self._levels[-1].states.slot
 
     def grow(self, logits: Tensor, noise: Tensor | None) -> None:
-        """See `Growth.grow`."""
-        level = _grow(logits, self._scores, self._states, self._constraint, self._guess, noise, self._width)
+        """Grow the children of the frontier, first of the root; the best of them become the next frontier.
+
+        Children that are not allowed score minus infinity.
+
+        Args:
+            logits: the draft's after every node of the frontier, `[B, k, V]`.
+            noise: of the tokens after these nodes, `[B, V]`; None for greedy decoding.
+        """
+        if self._levels:
+            scores, states = self._levels[-1].scores, self._levels[-1].states
+        else:
+            scores = torch.zeros(len(logits), 1, dtype=torch.float32, device=logits.device)
+            states = self._state.unsqueeze()
+        level = _grow(logits, scores, states, self._constraint, self._guess, noise, self._shape.width)
         self._levels.append(level)
         self.frontier, self.parents = level.frontier, level.parents
-        self._scores, self._states = level.scores, level.states
 
     def tree(self) -> TokenTree:
-        """See `Growth.tree`."""
-        return _assemble(self._root, self._state, self._levels, self._constraint, self._nodes)
+        """Make the tree of the root and the best nodes."""
+        return _assemble(self._root, self._state, self._levels, self._constraint, self._shape.nodes)
 
 
-@dataclass(frozen=True)
-class _Level:
-    """What grew from k nodes.
+class _Level(NamedTuple):
+    """What grew from k nodes."""
 
-    Attributes:
-        tokens: children of all nodes, one node's after the other's, best first, int64 `[B, k * width]`.
-        child_scores: of those, float32 `[B, k * width]`.
-        best: places of the best ones among them, best first, int64 `[B, width]`: the next frontier.
-        parents: of those, their places among the nodes, int64 `[B, width]`.
-        frontier: tokens of those, int64 `[B, width]`.
-        scores: of those, `[B, width]`.
-        states: list states after those, `[B, width]`.
-    """
-
-    tokens: Tensor
-    child_scores: Tensor
-    best: Tensor
-    parents: Tensor
-    frontier: Tensor
-    scores: Tensor
-    states: ListState
+    tokens: Tensor  # children of all nodes, node by node, each best first, int64 [B, k * width]
+    child_scores: Tensor  # float32 [B, k * width]
+    best: Tensor  # indices of the best children, the next frontier, best first, int64 [B, width]
+    parents: Tensor  # indices of the frontier's parents among the nodes, int64 [B, width]
+    frontier: Tensor  # tokens, int64 [B, width]
+    scores: Tensor  # of the frontier, float32 [B, width]
+    states: ListState  # after the frontier's tokens, [B, width]
 
 
 @compiled
@@ -84,7 +94,7 @@ def _grow(
     width: int,
 ) -> _Level:
     gains, tokens = _best_tokens(logits, constraint.continuations(states), guess, noise, width)
-    # Log-probabilities are at most 0, so that no child ever outscores its parent.
+    # Log-probabilities are at most 0, so no child outscores its parent.
     child_scores = (scores[..., None] + gains.float()).flatten(1)
     best_scores, best = child_scores.topk(width)
     parents = best // width
@@ -97,15 +107,15 @@ def _grow(
 def _best_tokens(
     logits: Tensor, continuations: Continuations | None, guess: Guess, noise: Tensor | None, width: int
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities, minus infinity for tokens that may not follow, and tokens, `[B, k, width]`, best first."""
+    """Log-probabilities, minus infinity for tokens that are not allowed, and tokens, `[B, k, width]`, best first."""
     noise = None if noise is None else noise[:, None].expand_as(logits)
     listed = logits
     if continuations is not None:
         listed = logits.gather(-1, continuations.tokens)
         noise = None if noise is None else noise.gather(-1, continuations.tokens)
     log_probs = masked_log_softmax(listed, None if continuations is None else continuations.free)
-    gains, at = guess.log_chances(log_probs, noise).topk(min(width, listed.shape[-1]))
-    tokens = at if continuations is None else continuations.tokens.gather(-1, at)
+    gains, best = guess.log_chances(log_probs, noise).topk(min(width, listed.shape[-1]))
+    tokens = best if continuations is None else continuations.tokens.gather(-1, best)
     fill = (0, max(0, width - listed.shape[-1]))
     return functional.pad(gains, fill, value=-torch.inf), functional.pad(tokens, fill)
 
@@ -114,12 +124,12 @@ def _best_tokens(
 def _assemble(
     root: Tensor, state: ListState, levels: list[_Level], constraint: Constraint[ListState], n_nodes: int
 ) -> TokenTree:
-    """The tree of the root, int64 `[B]`, and the best other nodes of all levels, `n_nodes` together."""
+    """The tree of the root, int64 `[B]`, and the best nodes of all levels, `n_nodes` in total."""
     first = root.new_zeros(len(root), 1)
     tokens, scores = [root[:, None]], [torch.zeros(first.shape, dtype=torch.float32, device=root.device)]
+    # Nodes are numbered in the order of their creation. Readers are the nodes that the draft has read, the root first;
+    # only they have children.
     parents, readers = [first], [first]
-    # All nodes in the order of their creation; *readers* are those that the draft read, the root first. Only readers
-    # have children.
     frontier, created, n_readers = first, 1, 0
     for level in levels:
         children = level.tokens.shape[1] // frontier.shape[1]
@@ -132,16 +142,15 @@ def _assemble(
         frontier = created + level.best
         created += level.tokens.shape[1]
     all_tokens, all_scores, all_parents, all_readers = (torch.cat(v, 1) for v in (tokens, scores, parents, readers))
-    # Equal scores are frequent, as every forced token has log-probability 0. The stable sort then prefers the older
-    # node, so that a kept node's parent is always kept; sorting the kept nodes puts it before its child. What may not
-    # follow, and what stands behind it, fills trees up.
+    # Equal scores are frequent: every forced token has log-probability 0. The stable sort prefers older nodes, so a
+    # kept node's parent is kept, and sorting the kept nodes puts it first. Nodes that are not allowed pad the tree.
     order = all_scores.sort(dim=1, descending=True, stable=True).indices[:, :n_nodes]
     kept = order.sort(1).values  # [B, N], the root first
     tree_tokens = all_tokens.gather(1, kept)
     tree_parents = torch.searchsorted(kept, all_parents.gather(1, kept))
-    before = concatenate([state.unsqueeze(), *(level.states for level in levels[:-1])])
-    behind = constraint.advance(before.gather(all_readers.gather(1, kept)[:, 1:]), tree_tokens[:, 1:])
-    states = concatenate([state.unsqueeze(), behind])
+    read = concatenate([state.unsqueeze(), *(level.states for level in levels[:-1])])
+    after = constraint.advance(read.gather(all_readers.gather(1, kept)[:, 1:]), tree_tokens[:, 1:])
+    states = concatenate([state.unsqueeze(), after])
     tree_scores = all_scores.gather(1, kept)
     return TokenTree.from_parents(
         tree_tokens, tree_parents, states, len(levels), tree_scores, present=tree_scores > -torch.inf

@@ -1,47 +1,210 @@
-"""Trees that grow by fused GPU kernels."""
+"""Tree operations by GPU kernels: two launches for each depth of a tree, one for the tree, one for forced tokens."""
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor
 
+from padrec.decoding.device.early_launch import launch_options, launches_early
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.constraint import Constraint
-from padrec.decoding.lists.free_decoding import FreeDecoding
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Guess
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.lists.triton_arguments import fits_a_row
-from padrec.decoding.trees.growth import Growth
+from padrec.decoding.lists.triton_arguments import KnownConstraint, States, block, in_bytes, in_rows, list_arguments
+from padrec.decoding.trees.kernels.forced_runs import forced_runs_kernel
+from padrec.decoding.trees.kernels.growth import frontier_kernel, guess_kernel, tree_kernel
+from padrec.decoding.trees.tree_growth import TreeGrowth, TreeShape
 from padrec.decoding.trees.tree_operations import TreeOperations
-from padrec.decoding.trees.triton_growth import TritonGrowth, with_forced_runs
 
-# The kernels hold what each node sees of all others in registers.
-_MOST_NODES = 256
+# The kernels hold all pairs of nodes in registers, or a row of which they take the best values one by one.
+_MOST_NODES, _LONGEST_ROW, _MOST_TAKEN = 256, 8192, 32
+
+_TREE_WARPS, _FORCED_WARPS = 8, 16  # more warps have less code each
 
 
 class TritonTreeOperations(TreeOperations):
-    """`TreeOperations` for lists of a catalog, or of none; what is too large for registers is left to PyTorch."""
+    """`TreeOperations` for the catalog constraint, or without one; PyTorch takes what is too large for registers."""
 
     def grow(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[Any],
-        guess: Guess,
-        width: int,
-        depth: int,
-        nodes: int,
-    ) -> Growth:
+        self, root: Tensor, state: ListState, constraint: Constraint[Any], guess: Guess, shape: TreeShape
+    ) -> TreeGrowth:
         """See `TreeOperations.grow`."""
-        known = cast(CatalogConstraint | FreeDecoding, constraint)
+        known = cast(KnownConstraint, constraint)
         followers = known.trie.max_children if isinstance(known, CatalogConstraint) else known.vocabulary.size
-        candidates = 1 + width + (depth - 1) * width * width
-        if nodes <= _MOST_NODES and fits_a_row(max(candidates, followers), width):
-            return TritonGrowth(root, state, known, guess, width, depth, nodes)
-        return super().grow(root, state, constraint, guess, width, depth, nodes)
+        longest = max(followers, 1 + shape.n_candidates)
+        if shape.nodes <= _MOST_NODES and shape.width <= _MOST_TAKEN and longest <= _LONGEST_ROW:
+            return TritonGrowth(root, state, known, guess, shape)
+        return super().grow(root, state, constraint, guess, shape)
 
     def add_forced_runs(self, tree: TokenTree, constraint: Constraint[Any], leaves: int, length: int) -> TokenTree:
         """See `TreeOperations.add_forced_runs`."""
-        if isinstance(constraint, CatalogConstraint) and tree.tokens.shape[1] + leaves * length <= _MOST_NODES:
-            return with_forced_runs(tree, constraint, leaves, length)
-        return super().add_forced_runs(tree, constraint, leaves, length)
+        n_old = tree.tokens.shape[1]
+        n_new = n_old + leaves * length
+        if not isinstance(constraint, CatalogConstraint) or n_new > _MOST_NODES:
+            return super().add_forced_runs(tree, constraint, leaves, length)
+        grown = _empty_tree(tree.states.squeeze(), n_new, tree.max_depth + length)
+        forced_runs_kernel[(len(tree.tokens),)](
+            old=_TreeArrays.of(tree),
+            old_states=States.of(tree.states),
+            new=_TreeArrays.of(grown),
+            new_states=States.of(grown.states),
+            N_OLD=n_old,
+            LEAVES=leaves,
+            LENGTH=length,
+            BLOCK_E=block(leaves),
+            BLOCK_N=block(n_old),
+            BLOCK_M=block(n_new),
+            BLOCK_L=block(constraint.list_length),
+            num_warps=_FORCED_WARPS,
+            **list_arguments(constraint),
+            **launch_options(launches_early(tree.tokens.device)),
+        )
+        return grown
+
+
+class _TreeArrays(NamedTuple):
+    """A `TokenTree` for kernels; list states are a tuple of their own."""
+
+    tokens: Tensor
+    parents: Tensor
+    depths: Tensor
+    ancestors: Tensor
+    scores: Tensor
+    present: Tensor
+
+    @classmethod
+    def of(cls, tree: TokenTree) -> "_TreeArrays":
+        """The tensors of a tree, contiguous and with booleans as bytes."""
+        return cls(*(in_bytes(getattr(tree, name)) for name in cls._fields))
+
+
+def _empty_tree(like: ListState, n_nodes: int, max_depth: int) -> TokenTree:
+    """An uninitialised tree with list states of the form of `like`, `[B]`."""
+    batch = len(like.slot)
+    tokens, parents, depths = (like.slot.new_empty(batch, n_nodes) for _ in range(3))
+    ancestors = tokens.new_empty(batch, n_nodes, n_nodes, dtype=torch.bool)
+    states = like.map(lambda value: value.new_empty(batch, n_nodes, *value.shape[1:]))
+    scores, present = tokens.new_empty(batch, n_nodes, dtype=torch.float32), ancestors.new_empty(batch, n_nodes)
+    return TokenTree(tokens, parents, depths, ancestors, states, scores, present, max_depth)
+
+
+class _Candidates(NamedTuple):
+    """All nodes that grow, one depth after the other, `[B, C]`."""
+
+    tokens: Tensor
+    children: Tensor  # trie nodes
+    scores: Tensor
+
+
+class _Frontier(NamedTuple):
+    """The best nodes of one depth, `[B, width]`."""
+
+    best: Tensor  # indices among the candidates of the depth
+    parents: Tensor
+    tokens: Tensor
+    scores: Tensor
+
+
+class TritonGrowth(TreeGrowth):
+    """`TreeGrowth` by kernels, under the catalog constraint or without one.
+
+    All candidates are written side by side as they grow, so the end needs no concatenation.
+    """
+
+    def __init__(
+        self, root: Tensor, state: ListState, constraint: KnownConstraint, guess: Guess, shape: TreeShape
+    ) -> None:
+        super().__init__(root, state, constraint, guess, shape)
+        self._grown, self._offset = 0, 0
+        self._arguments: dict[str, Any] = list_arguments(constraint) | launch_options(launches_early(root.device))
+        catalog = constraint if isinstance(constraint, CatalogConstraint) else None
+        self._length_block = block(catalog.list_length if catalog else 0)
+        self._n_followers = catalog.trie.max_children if catalog else constraint.vocabulary.size
+        batch, width, depth = len(root), shape.width, shape.depth
+        tokens, children = (root.new_empty(batch, shape.n_candidates) for _ in range(2))
+        scores = root.new_empty(batch, shape.n_candidates, dtype=torch.float32)
+        self._candidates = _Candidates(tokens, children, scores)
+        # The frontiers of all depths.
+        self._best = root.new_empty(batch, depth, width)
+        self._best_scores = root.new_empty(batch, depth, width, dtype=torch.float32)
+        self._frontier_states = state.map(lambda value: value.new_empty(batch, depth, width, *value.shape[1:]))
+
+    @property
+    def slots(self) -> Tensor:
+        """See `TreeGrowth.slots`."""
+        return self._frontier_states.slot[:, self._grown - 1]
+
+    def grow(self, logits: Tensor, noise: Tensor | None) -> None:
+        """See `TreeGrowth.grow`."""
+        batch, n_nodes, n_tokens = logits.shape
+        rows, width, stride = in_rows(logits), self._shape.width, self._shape.depth * self._shape.width
+        candidates = _Candidates(*(value[:, self._offset :] for value in self._candidates))
+        self.parents, self.frontier = (self._root.new_empty(batch, width) for _ in range(2))
+        frontier = _Frontier(self._best[:, self._grown], self.parents, self.frontier, self._best_scores[:, self._grown])
+        shared = {
+            "states": States.of(self._state) if self._grown == 0 else self._states_at(self._grown - 1),
+            "candidates": candidates,
+            "n_nodes": n_nodes,
+            "n_candidates": self._shape.n_candidates,
+            "state_stride": 1 if self._grown == 0 else stride,
+            "BLOCK_K": block(width),
+            **self._arguments,
+        }
+        guess_kernel[(batch * n_nodes,)](
+            logits=rows,
+            noise=noise,
+            n_tokens=n_tokens,
+            logit_stride=rows.stride(0),
+            noise_stride=0 if noise is None else noise.stride(0),
+            logit_scale=self._guess.logit_scale,
+            noise_scale=self._guess.noise_scale,
+            K=width,
+            **_block_of(max(self._n_followers, width)),
+            **shared,
+        )
+        frontier_kernel[(batch,)](
+            scores=None if self._grown == 0 else self._best_scores[:, self._grown - 1],
+            frontier=frontier,
+            frontier_states=self._states_at(self._grown),
+            frontier_stride=stride,
+            WIDTH=width,
+            BLOCK_L=self._length_block,
+            **_block_of(n_nodes * width),
+            **shared,
+        )
+        self._grown += 1
+        self._offset += n_nodes * width
+
+    def _states_at(self, depth: int) -> States:
+        """The states of a frontier, views with the stride of all depths."""
+        return States(**vars(self._frontier_states.map(lambda value: value[:, depth])))
+
+    def tree(self) -> TokenTree:
+        """See `TreeGrowth.tree`."""
+        batch, (width, depth, nodes) = len(self._root), self._shape
+        tree = _empty_tree(self._state, nodes, depth)
+        tree_kernel[(batch,)](
+            root=self._root.contiguous(),
+            root_states=States.of(self._state),
+            candidates=self._candidates,
+            best=self._best,
+            states=States.of(self._frontier_states),
+            places=self._root.new_empty(batch, self._shape.n_candidates + nodes, dtype=torch.int32),
+            tree=_TreeArrays.of(tree),
+            tree_states=States.of(tree.states),
+            WIDTH=width,
+            DEPTH=depth,
+            N_NODES=nodes,
+            BLOCK=block(self._shape.n_candidates),
+            BLOCK_N=block(nodes),
+            BLOCK_L=self._length_block,
+            num_warps=_TREE_WARPS,
+            **self._arguments,
+        )
+        return tree
+
+
+def _block_of(n: int) -> dict[str, Any]:
+    """Options of a program that repeatedly takes the best of n values: few warps agree sooner."""
+    return {"BLOCK": block(n), "num_warps": max(1, min(8, block(n) // 256))}

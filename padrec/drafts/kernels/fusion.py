@@ -1,4 +1,4 @@
-"""The input of a draft's decoder layer."""
+"""The inputs of a draft's decoder layer."""
 
 import triton
 import triton.language as tl
@@ -9,51 +9,44 @@ from padrec.decoding.device.kernels.early_launch import let_next_start, wait_for
 @triton.jit
 def fusion_kernel(
     tokens,
-    read,
-    parents,
+    mapped,
     table,
-    gate_weight,
-    gate_offset,
-    step_embedding,
-    above,
+    gate,
+    level,
     fused,
-    seen,
+    visible,
     n_tokens,
     n_before,
-    read_stride,
+    mapped_stride,
     n_units,
-    n_above,
-    n_rows,
-    first,
-    GATED: tl.constexpr,
-    IN_TREE: tl.constexpr,
+    n_nodes,
     BLOCK: tl.constexpr,
-    BLOCK_R: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    # One program for a token.
+    # One program per token. gate is a Gate or None; level a TreeLevel or None, and then visible is None, too.
     let_next_start(EARLY)
     program = tl.program_id(0).to(tl.int64)
     row, index = program // n_tokens, program % n_tokens
     unit = tl.arange(0, BLOCK)
     inside = unit < n_units
-    if GATED:
-        weight = tl.load(gate_weight + unit, inside, 0.0).to(tl.float32)
-        step = tl.load(step_embedding + unit, inside, 0.0).to(tl.float32)
+    if gate is not None:
+        weight = tl.load(gate.weight + unit, inside, 0.0).to(tl.float32)
+        step = tl.load(gate.step_embedding + unit, inside, 0.0).to(tl.float32)
     wait_for_input(EARLY)
     token = tl.load(tokens + program)
-    before = index
-    if parents is not None:
-        before = tl.load(parents + program)
-    total = tl.load(read + (row * n_before + before) * read_stride + unit, inside, 0.0).to(tl.float32)
+    src = row * n_before + index
+    if level is not None:
+        src = row * n_before + tl.load(level.parents + program)
+    total = tl.load(mapped + src * mapped_stride + unit, inside, 0.0).to(tl.float32)
     total += tl.load(table + token * n_units + unit, inside, 0.0).to(tl.float32)
-    if GATED:
-        score = tl.sum(total * weight, 0) + tl.load(gate_offset + token).to(tl.float32)
+    if gate is not None:
+        score = tl.sum(total * weight, 0) + tl.load(gate.offset + token).to(tl.float32)
         total += tl.sigmoid(score) * step
     tl.store(fused + program * n_units + unit, total.to(fused.dtype.element_ty), inside)
-    if IN_TREE:
-        place = tl.arange(0, BLOCK_R)
-        visible = (place == first + index).to(tl.uint8)
-        if above is not None:
-            visible |= tl.load(above + (row * n_above + before) * n_rows + place, place < n_rows, 0)
-        tl.store(seen + program * n_rows + place, visible, place < n_rows)
+    if level is not None:
+        node = tl.arange(0, BLOCK_N)
+        sees = (node == level.first + index).to(tl.uint8)
+        if level.above is not None:
+            sees |= tl.load(level.above + src * n_nodes + node, node < n_nodes, 0)
+        tl.store(visible + program * n_nodes + node, sees, node < n_nodes)

@@ -14,7 +14,6 @@ from padrec.decoding import (
     Prompts,
     Recommendations,
     Sampling,
-    TargetRunner,
     TransformersDecoder,
     TransformersRunner,
 )
@@ -33,7 +32,7 @@ class TinyAssistant(Assistant):
     seed: int
     n_layers: int = 1
 
-    def load(self, runner: TargetRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
+    def load(self, runner: TransformersRunner, vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
         return tiny_target(vocabulary, n_layers=self.n_layers, dtype=runner.model.dtype, seed=self.seed)
 
 

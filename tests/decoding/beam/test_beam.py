@@ -28,6 +28,8 @@ from padrec.decoding import (
 from padrec.decoding.beam.beam_decoder import searched_constraint
 from padrec.decoding.beam.beam_plan import plan_passes
 from padrec.decoding.beam.beam_search import BeamSearch
+from padrec.decoding.device.captured_graph import captures_graphs
+from padrec.decoding.layers.prompt_shape import spare_tokens
 from padrec.decoding.layers.runner import TransformersSession
 from padrec.decoding.rounds import captured_loop
 from tests.reference import beam_search, item_log_probs, leaf_tokens, prompt_tokens
@@ -135,19 +137,27 @@ def test_nodes_that_only_fill_up_change_nothing(monkeypatch: pytest.MonkeyPatch)
     prompts = random_prompts(catalog, vocabulary, [2, 0, 4])
     request = ListRequest.build(catalog, vocabulary, _K)
     decoder = BeamDecoder(look_ahead=15)
+    widths: list[int] = []
+    filled: list[int] = []
+    expand = CatalogTrie.expand
+
+    def counted(trie: CatalogTrie, nodes: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        widths.append(width)
+        filled.append(width - int(trie.n_children(nodes).sum(1).min()))
+        return expand(trie, nodes, width)
+
+    monkeypatch.setattr(CatalogTrie, "expand", counted)
     trimmed, trace = decode(decoder, runner, prompts, request)
     assert trace.target_passes.tolist() == [1] * 3
-    filled: list[int] = []
-
-    def bound_width(trie: CatalogTrie, nodes: Tensor, bound: int) -> int:
-        filled.append(bound - int(trie.n_children(nodes).sum(1).min()))
-        return bound
-
-    monkeypatch.setattr("padrec.decoding.beam.prefix_tree._width", bound_width)
+    needed = widths.copy()
+    widths.clear()
+    filled.clear()
+    monkeypatch.setattr("padrec.decoding.beam.beam_decoder.captures_graphs", lambda device: True)
     found, _ = decode(decoder, runner, prompts, request)
     assert torch.equal(found.leaves, trimmed.leaves)
     torch.testing.assert_close(found.log_probs, trimmed.log_probs, rtol=0, atol=1e-9)
     assert max(filled) > 0
+    assert sum(widths) > sum(needed)
 
 
 class BigramSession:
@@ -217,6 +227,23 @@ def test_two_passes_suffice_where_the_trie_hardly_branches_below() -> None:
         assert trace.target_passes.tolist() == [passes - 1] * 2, look_ahead
         assert trace.tokens.tolist() == [40, 40]
         assert min(trace.prefill_seconds, trace.decode_seconds) > 0
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", (512, True)), ("cpu", (0, False))])
+def test_a_gpu_reads_ahead_and_captures(device: str, expected: tuple[int, bool]) -> None:
+    assert (spare_tokens(torch.device(device)), captures_graphs(torch.device(device))) == expected
+
+
+@pytest.mark.parametrize(("tokens", "passes"), [(0, 3), (512, 1)])
+def test_a_pass_reads_ahead_what_the_device_can_spare(
+    tokens: int, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("padrec.decoding.beam.beam_decoder.spare_tokens", lambda device: tokens)
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    request = ListRequest.build(_CATALOG, vocabulary, _K)
+    prompts = random_prompts(_CATALOG, vocabulary, [3, 1])
+    _, trace = decode(BeamDecoder(), TransformersRunner(tiny_target(vocabulary)), prompts, request)
+    assert trace.target_passes.tolist() == [passes - 1] * 2
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
@@ -328,7 +355,7 @@ def test_requests_and_targets_take_turns_at_one_beam_decoder() -> None:
 
 
 @pytest.mark.parametrize("look_ahead", [0, 12, 512])
-def test_a_batch_of_a_known_shape_records_nothing(look_ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_of_a_known_shape_captures_nothing(look_ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captured_loop, "CapturedGraph", SlowGraph)
     monkeypatch.setattr(SlowGraph, "made", 0)
     vocabulary = SemanticIDVocabulary(_SIZES)
@@ -336,7 +363,7 @@ def test_a_batch_of_a_known_shape_records_nothing(look_ahead: int, monkeypatch: 
     runner = TransformersRunner(tiny_target(vocabulary))
     session = BeamDecoder(look_ahead=look_ahead).bind(runner, request)
 
-    def recorded(batch: int) -> int:
+    def captured(batch: int) -> int:
         made, start = SlowGraph.made, time.perf_counter()
         _, trace = session.decode(batch_prompts(batch), torch.Generator())
         elapsed, made = time.perf_counter() - start, SlowGraph.made - made
@@ -344,11 +371,11 @@ def test_a_batch_of_a_known_shape_records_nothing(look_ahead: int, monkeypatch: 
         assert trace.seconds + trace.recording_seconds <= elapsed
         return made
 
-    assert recorded(0) == 2, "the first pass, and all others"
-    assert recorded(6) == 0, "other prompts of the same width"
-    assert recorded(2) == 1, "another width has a first pass of its own"
-    assert recorded(4) == 2, "another batch size has everything of its own"
-    assert [recorded(batch) for batch in (0, 2, 4, 6)] == [0, 0, 0, 0]
+    assert captured(0) == 2, "the first pass, and all others"
+    assert captured(6) == 0, "other prompts of the same width"
+    assert captured(2) == 1, "another width has a first pass of its own"
+    assert captured(4) == 2, "another batch size has everything of its own"
+    assert [captured(batch) for batch in (0, 2, 4, 6)] == [0, 0, 0, 0]
 
 
 class NothingFromTheHost(TorchDispatchMode):
@@ -368,10 +395,10 @@ class NothingFromTheHost(TorchDispatchMode):
 @pytest.mark.parametrize("excludes", [False, True])
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("look_ahead", _LOOK_AHEADS)
-def test_what_is_recorded_reads_no_value_on_the_host(
+def test_what_is_captured_reads_no_value_on_the_host(
     look_ahead: int, renormalise: bool, excludes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It runs on a device whose tensors have shapes and no values: whoever asks for one, or brings one, fails."""
+    """On a device whose tensors have shapes but no values, reading one or bringing one fails."""
     vocabulary = SemanticIDVocabulary(_SIZES)
     request = ListRequest.build(_CATALOG, vocabulary, _K)
     constraint, width = searched_constraint(request, None)
@@ -383,12 +410,11 @@ def test_what_is_recorded_reads_no_value_on_the_host(
     runner = TransformersRunner(model)
     tokens = torch.zeros(2, 32, dtype=torch.long, device="meta")
     prompts = Prompts(tokens, tokens, tokens[:, 0], excluded=tokens[:, :4] if excludes else None)
-    # As on a GPU; and this device knows no mixed precision.
-    monkeypatch.setattr("padrec.decoding.beam.prefix_tree._width", lambda trie, nodes, bound: bound)
+    # This device knows no mixed precision.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    search = BeamSearch(runner, runner.open(2, 256), constraint, width, plan, renormalise)
+    search = BeamSearch(runner, runner.open(2, 256), constraint, width, plan, renormalise, fixed_shapes=True)
     with torch.inference_mode(), NothingFromTheHost():  # type: ignore[no-untyped-call]
-        # The second time in the tensors that the first run has made, as it is recorded.
+        # The second run reuses the tensors of the first, as a captured one does.
         for _ in range(2):
             search.start(prompts, prompts.lengths)
             search.finish()

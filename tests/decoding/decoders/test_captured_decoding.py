@@ -1,4 +1,4 @@
-"""Decoding by recorded passes, which only a GPU replays, against eager decoding."""
+"""Captured decoding, which needs a GPU, against eager decoding."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +20,7 @@ from padrec.decoding import (
     SpeculativeDecoder,
     TransformersRunner,
 )
-from padrec.decoding.device import shared_shapes
+from padrec.decoding.layers import prompt_shape
 from padrec.decoding.lists.recommendations import Recommendations
 from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
@@ -65,7 +65,7 @@ _DECODERS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
 
 
 class EagerGraph:
-    """Runs what would be recorded."""
+    """Runs the work without capturing it."""
 
     def __init__(self, function: Callable[[], None], device: torch.device) -> None:
         self._function = function
@@ -83,7 +83,7 @@ def lists_of(session: DecodingSession[Recommendations], batch: int) -> list[Any]
 
 @pytest.fixture
 def uncompiled() -> Iterator[None]:
-    """Compiling takes minutes, and what is recorded does not depend on it."""
+    """Compiling takes minutes, and captured work does not depend on it."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
@@ -97,19 +97,19 @@ def uncompiled() -> Iterator[None]:
 @pytest.mark.parametrize("constrained", [True, False], ids=["catalog", "free"])
 @pytest.mark.parametrize("name", _DECODERS)
 @pytest.mark.usefixtures("uncompiled")
-def test_recorded_decoding_equals_eager_decoding(
+def test_captured_decoding_equals_eager_decoding(
     name: str, constrained: bool, sampling: Sampling, head_size: int, dtype: torch.dtype
 ) -> None:
     model = target(head_size, dtype)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, constrained=constrained, sampling=sampling, device=DEVICE)
     results = []
-    for recorded in (True, False):
+    for captured in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            if not recorded:
+            if not captured:
                 patch.setattr(captured_loop, "CapturedGraph", EagerGraph)
             session = _DECODERS[name](model).bind(TransformersRunner(model), request)
             results.append([lists_of(session, batch) for batch in range(len(_BATCHES))])
-            # Once more in another order: what was recorded for one batch is not disturbed by the others.
+            # Again in another order: batches do not disturb what was captured for others.
             again = [lists_of(session, batch) for batch in reversed(range(len(_BATCHES)))]
             assert again[::-1] == results[-1]
     assert results[0] == results[1]
@@ -122,19 +122,19 @@ def test_recorded_decoding_equals_eager_decoding(
 )
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("look_ahead", [None, 0, 12])
-def test_recorded_beam_search_equals_eager_beam_search(
+def test_captured_beam_search_equals_eager_beam_search(
     look_ahead: int | None, renormalise: bool, head_size: int, dtype: torch.dtype
 ) -> None:
     model = target(head_size, dtype)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
     results = []
-    for recorded in (True, False):
+    for captured in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            if not recorded:
+            if not captured:
                 patch.setattr(captured_loop, "CapturedGraph", EagerGraph)
             session = BeamDecoder(5, look_ahead, renormalise).bind(TransformersRunner(model), request)
             results.append([lists_of(session, batch) for batch in range(len(_BATCHES))])
-            # Once more in another order: what was recorded for one batch is not disturbed by the others.
+            # Again in another order: batches do not disturb what was captured for others.
             again = [lists_of(session, batch) for batch in reversed(range(len(_BATCHES)))]
             assert again[::-1] == results[-1]
     assert results[0] == results[1]
@@ -142,7 +142,7 @@ def test_recorded_beam_search_equals_eager_beam_search(
 
 @pytest.mark.parametrize("look_ahead", [None, 0, 12])
 @pytest.mark.parametrize("width", [_K, 200])
-def test_recorded_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | None) -> None:
+def test_captured_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | None) -> None:
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
     session = BeamDecoder(width, look_ahead).bind(TransformersRunner(target(16, torch.float64)), request)
     on_cpu = TransformersRunner(target(16, torch.float64).cpu())
@@ -158,7 +158,7 @@ def test_recorded_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | No
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("name", ["forced", "chain", "tree"])
 @pytest.mark.usefixtures("uncompiled")
-def test_recorded_speculation_equals_autoregression(name: str, sampling: Sampling) -> None:
+def test_captured_speculation_equals_autoregression(name: str, sampling: Sampling) -> None:
     model = target(16, torch.float32)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=DEVICE)
     runner = TransformersRunner(model)
@@ -178,7 +178,7 @@ def test_packed_prompts_get_the_lists_of_padded_ones(
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
     results = []
     for step in (8, 1 << 20):  # so small that these batches are packed, and so large that they are not
-        monkeypatch.setattr(shared_shapes, "_PACKED_STEP", step)
+        monkeypatch.setattr(prompt_shape, "_PACKED_STEP", step)
         decoder = BeamDecoder(5) if name == "beam" else _DECODERS[name](model)
         session = decoder.bind(TransformersRunner(model), request)
         # The second time everything is replayed.

@@ -17,7 +17,6 @@ from padrec.decoding import (
     Prompts,
     Sampling,
     SpeculativeDecoder,
-    TargetRunner,
     TransformersRunner,
 )
 from padrec.decoding.lists.request import Request
@@ -37,14 +36,14 @@ class LossyVerification(ExactVerification):
 
 
 class TimedDecoder(AutoregressiveDecoder):
-    """Says that it took so many seconds for each list of a batch, beside some for the batch itself."""
+    """Reports a fixed time for each batch plus one for each of its lists."""
 
     def __init__(self, per_batch: float, per_list: float) -> None:
         super().__init__()
         self.per_batch, self.per_list = per_batch, per_list
         self.batches: list[int] = []
 
-    def bind(self, runner: TargetRunner, request: Request[R]) -> DecodingSession[R]:
+    def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
         return TimedSession(self, super().bind(runner, request))
 
 

@@ -1,6 +1,8 @@
 """Greedy and seeded speculation against autoregression, token by token."""
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,9 @@ from padrec.decoding import (
     Observation,
     Prompts,
     Recommendations,
+    Request,
     Sampling,
+    SessionOpener,
     SpeculativeDecoder,
     StaticTree,
     TransformersRunner,
@@ -209,8 +213,8 @@ class PerfectDraft(StubDraft):
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 
-    def open(self, plan: DraftPlan) -> StubSession:
-        return PerfectSession(self, plan, self._model)
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        return partial(PerfectSession, self, model=self._model)
 
 
 class PerfectSession(StubSession):

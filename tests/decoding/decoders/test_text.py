@@ -26,8 +26,8 @@ from padrec.decoding import (
     Prompts,
     Request,
     Sampling,
+    SessionOpener,
     SpeculativeDecoder,
-    TargetRunner,
     TextRequest,
     TransformersRunner,
 )
@@ -42,18 +42,15 @@ _CATALOG = random_catalog(_SIZES, 30)
 class LookupDraft(Draft):
     """Proposes what followed the last token before, in the same text: an example of a draft that works on the host."""
 
-    def prepare(self, runner: TargetRunner, request: Request[Any]) -> None:
-        """Any target will do."""
-
-    def open(self, plan: DraftPlan) -> DraftSession:
-        return LookupSession(plan)
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        return LookupSession
 
 
 class LookupSession(HostDraftSession):
     def __init__(self, plan: DraftPlan) -> None:
         self._plan = plan
         self._size = plan.request.vocabulary_size
-        # Always the same tensor, which recorded rounds read.
+        # Always the same tensor, which captured rounds read.
         self._found = torch.zeros(plan.batch, plan.max_depth, dtype=torch.long, device=plan.runner.model.device)
         self.calls = 0
 
@@ -135,10 +132,13 @@ def test_a_host_draft_is_asked_before_every_round_and_keeps_lists_as_they_are() 
     expected, _ = AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator())
     opened: list[LookupSession] = []
 
+    def watched(plan: DraftPlan) -> DraftSession:
+        opened.append(LookupSession(plan))
+        return opened[-1]
+
     class Watched(LookupDraft):
-        def open(self, plan: DraftPlan) -> DraftSession:
-            opened.append(LookupSession(plan))
-            return opened[-1]
+        def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+            return watched
 
     found, trace = SpeculativeDecoder(Watched(), Chain(3)).bind(runner, request).decode(prompts, torch.Generator())
     assert torch.equal(found.tokens, expected.tokens)

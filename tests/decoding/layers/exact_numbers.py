@@ -1,9 +1,11 @@
 """Numbers for the kernels of layers, and the same in float64, which makes plain PyTorch's results as good as exact."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from padrec.decoding.layers.layer_operations import LayerCache, LayerOperations, RMSNorm
+from padrec.decoding.layers.layer_operations import LayerAttention, LayerOperations, RMSNorm
 from tests.kernel_device import DEVICE, ON_GPU
 
 PLAIN = LayerOperations()
@@ -27,8 +29,11 @@ def exact_norm(norm: RMSNorm | None) -> RMSNorm | None:
     return None if norm is None else RMSNorm(norm.weight.double(), norm.eps)
 
 
-def exact_cache(cache: LayerCache) -> LayerCache:
-    return LayerCache(cache.keys.double(), cache.values.double())
+def exact_attention(layer: LayerAttention) -> LayerAttention:
+    norms = None
+    if layer.norms is not None:
+        norms = RMSNorm(layer.norms[0].weight.double(), 1e-6), RMSNorm(layer.norms[1].weight.double(), 1e-6)
+    return replace(layer, keys=layer.keys.double(), values=layer.values.double(), norms=norms)
 
 
 def assert_close(found: Tensor, expected: Tensor, roundings: int = 1) -> None:

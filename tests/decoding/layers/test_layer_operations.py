@@ -1,5 +1,6 @@
-"""Each step of a decoder layer against loops over plain numbers."""
+"""Each step of a decoder layer against loops over plain numbers, and the head against its product."""
 
+import copy
 import math
 import random
 
@@ -7,10 +8,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from padrec.decoding import Placement
-from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, ResidualStream, RMSNorm
+from padrec.decoding.layers.layer_operations import (
+    Head,
+    Heads,
+    LayerAttention,
+    LayerOperations,
+    ResidualStream,
+    RMSNorm,
+)
 from padrec.decoding.layers.placement import visible_columns
 
 _OPERATIONS = LayerOperations()
@@ -116,8 +124,8 @@ def test_queries_and_keys_are_rotated_and_stored_where_they_stand(
     angles = random_tensor(_COLUMNS + 9, size // 2, seed=3)
     rotary = (angles.cos().repeat(1, 2), angles.sin().repeat(1, 2))
     before = random_tensor(2, batch, n_keys, _COLUMNS, size, seed=4)
-    cache = LayerCache(before[0].clone(), before[1].clone())
-    queries = _OPERATIONS.rotate_and_store(qkv, heads, norms if has_norm else None, rotary, placement, cache)
+    cache = LayerAttention(heads, before[0].clone(), before[1].clone(), rotary, norms if has_norm else None)
+    queries = _OPERATIONS.rotate_and_store(qkv, cache, placement)
     expected_queries = torch.empty(batch, width, n_queries, size, dtype=torch.float64)
     keys, values = before[0].clone(), before[1].clone()
     for row in range(batch):
@@ -150,8 +158,10 @@ def test_attention_reads_what_a_token_sees_and_nothing_else(
     heads = Heads(n_queries, n_keys, size, 0.7)
     placement = placement_of([5, 2], width, first, tree, seed=1)
     queries = random_tensor(batch, width, n_queries, size, seed=0)
-    cache = LayerCache(*random_tensor(2, batch, n_keys, _COLUMNS, size, seed=1))
-    found = _OPERATIONS.attention(queries, heads, placement, cache)
+    rotary = random_tensor(_COLUMNS, size, seed=2), random_tensor(_COLUMNS, size, seed=3)
+    keys, values = random_tensor(2, batch, n_keys, _COLUMNS, size, seed=1)
+    cache = LayerAttention(heads, keys, values, rotary)
+    found = _OPERATIONS.attention(queries, cache, placement)
     expected = torch.empty(batch, width, n_queries, size, dtype=torch.float64)
     for row in range(batch):
         for token in range(width):
@@ -203,3 +213,23 @@ def test_a_kept_path_lies_right_behind_the_past(data: st.DataObject, n_layers: i
         order[past : past + width] = [past + column for column in path]
         for found, was in zip((keys, values), before, strict=True):
             assert torch.equal(found[:, row], was[:, row][:, :, order])
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed precision"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_logits_are_not_rounded_to_the_precision_of_the_head(dtype: torch.dtype, bias: bool, mixed: bool) -> None:
+    if mixed and dtype != torch.bfloat16:
+        pytest.skip("mixed precision rounds what is wider")
+    torch.manual_seed(0)
+    head, outputs = nn.Linear(32, 50, bias=bias).to(dtype), torch.randn(2, 3, 32).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        found = Head(head, LayerOperations())(outputs)
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    expected = copy.deepcopy(head).double()(outputs.double())
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
+def test_another_head_keeps_its_own_product() -> None:
+    outputs = torch.randn(2, 3, 8, dtype=torch.bfloat16)
+    assert torch.equal(Head(nn.Identity(), LayerOperations())(outputs), outputs.float())

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from padrec.decoding import Placement, VariableLengthLayout
-from padrec.decoding.layers.attention_tiles import AttentionTile
-from padrec.decoding.layers.layer_operations import Heads, LayerCache, LayerOperations, RMSNorm
+from padrec.decoding.layers.layer_operations import Heads, LayerAttention, LayerOperations
+from padrec.decoding.layers.tiles import AttentionTile
 from padrec.decoding.layers.triton_operations import TritonOperations
 from tests.decoding.layers.exact_numbers import (
     PLAIN,
     assert_close,
-    exact_cache,
+    exact_attention,
     random_norm,
     random_tensor,
 )
@@ -68,9 +68,11 @@ _HEADS = pytest.mark.parametrize(
 )
 
 
-def cache_of(batch: int, heads: Heads, dtype: torch.dtype) -> LayerCache:
+def layer_of(batch: int, heads: Heads, dtype: torch.dtype, has_norms: bool = False) -> LayerAttention:
     keys, values = (random_tensor(batch, heads.keys, _COLUMNS, heads.size, dtype=dtype, seed=seed) for seed in (5, 6))
-    return LayerCache(keys, values)
+    angles = random_tensor(_COLUMNS, heads.size // 2, dtype=torch.float32, seed=3).repeat(1, 2)
+    norms = (random_norm(heads.size, dtype, 1), random_norm(heads.size, dtype, 2)) if has_norms else None
+    return LayerAttention(heads, keys, values, (angles.cos(), angles.sin()), norms)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -89,27 +91,16 @@ def assert_rotates(
 ) -> None:
     (batch, width), first = placement.depths.shape, placement.first
     qkv = random_tensor(batch * width, (heads.queries + 2 * heads.keys) * heads.size, dtype=dtype, seed=0)
-    query_norm, key_norm = (random_norm(heads.size, dtype, seed) for seed in (1, 2))
-    rotary = rotary_of(heads)
-    found_cache, cache = cache_of(batch, heads, dtype), cache_of(batch, heads, dtype)
-    expected_cache = exact_cache(cache)
-    norms = exact_norms = None
-    if has_norms:
-        norms = (query_norm, key_norm)
-        exact_norms = (RMSNorm(query_norm.weight.double(), 1e-6), RMSNorm(key_norm.weight.double(), 1e-6))
-    found = fused.rotate_and_store(qkv, heads, norms, rotary, placement, found_cache)
-    expected = PLAIN.rotate_and_store(qkv.double(), heads, exact_norms, rotary, placement, expected_cache)
+    found_layer, layer = layer_of(batch, heads, dtype, has_norms), layer_of(batch, heads, dtype)
+    expected_layer = exact_attention(found_layer)
+    found = fused.rotate_and_store(qkv, found_layer, placement)
+    expected = PLAIN.rotate_and_store(qkv.double(), expected_layer, placement)
     assert_close(found, expected)
-    assert_close(found_cache.keys, expected_cache.keys)
-    assert torch.equal(found_cache.values.double(), expected_cache.values)
-    written = (found_cache.keys != cache.keys).any(-1).any(1)  # [B, S]
+    assert_close(found_layer.keys, expected_layer.keys)
+    assert torch.equal(found_layer.values.double(), expected_layer.values)
+    written = (found_layer.keys != layer.keys).any(-1).any(1)  # [B, S]
     column = torch.arange(_COLUMNS, device=DEVICE) - placement.lengths[:, None] - first
     assert not written[(column < 0) | (column >= width)].any(), "nothing else is touched"
-
-
-def rotary_of(heads: Heads) -> tuple[torch.Tensor, torch.Tensor]:
-    angles = random_tensor(_COLUMNS, heads.size // 2, dtype=torch.float32, seed=3).repeat(1, 2)
-    return angles.cos(), angles.sin()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -168,17 +159,13 @@ def test_attention_does_not_depend_on_how_it_is_divided(
 def assert_attends(fused: LayerOperations, heads: Heads, placement: Placement, dtype: torch.dtype) -> None:
     (batch, width), first = placement.depths.shape, placement.first
     queries = random_tensor(batch, width, heads.queries, heads.size, dtype=dtype, seed=0)
-    cache = cache_of(batch, heads, dtype)
+    layer = layer_of(batch, heads, dtype)
     # What is not filled may hold anything.
     end = placement.lengths + first + width
     unfilled = (torch.arange(_COLUMNS, device=DEVICE) >= end[:, None])[:, None, :, None]
-    found = fused.attention(
-        queries,
-        heads,
-        placement,
-        LayerCache(cache.keys.masked_fill(unfilled, torch.nan), cache.values.masked_fill(unfilled, torch.nan)),
-    )
-    expected = PLAIN.attention(queries.double(), heads, placement, exact_cache(cache))
+    keys, values = (buffer.masked_fill(unfilled, torch.nan) for buffer in (layer.keys, layer.values))
+    found = fused.attention(queries, replace(layer, keys=keys, values=values), placement)
+    expected = PLAIN.attention(queries.double(), exact_attention(layer), placement)
     assert_close(found, expected)
 
 
@@ -214,25 +201,22 @@ def test_packed_rows_are_stored_and_attended_to(
     placement = replace(placement_of(past, max(lengths), 0, tree), layout=layout)
     qkv = random_tensor(n_tokens + spare, (heads.queries + 2 * heads.keys) * heads.size, dtype=dtype, seed=0)
     qkv[n_tokens:] = torch.nan
-    norms = random_norm(heads.size, dtype, 1), random_norm(heads.size, dtype, 2)
-    exact_norms = RMSNorm(norms[0].weight.double(), 1e-6), RMSNorm(norms[1].weight.double(), 1e-6)
-    rotary = rotary_of(heads)
-    cache = cache_of(3, heads, dtype)
-    expected_cache = exact_cache(cache)
+    layer = layer_of(3, heads, dtype, has_norms=True)
+    expected_layer = exact_attention(layer)
     # What the rows do not fill may hold anything, and keeps it.
     column = torch.arange(_COLUMNS, device=DEVICE) - placement.lengths[:, None]
-    for buffer in (cache.keys, cache.values):
+    for buffer in (layer.keys, layer.values):
         buffer.masked_fill_((column >= count[:, None])[:, None, :, None], torch.nan)
-    before = cache.keys.nan_to_num(7.0)
-    queries = fused.rotate_and_store(qkv, heads, norms, rotary, placement, cache)
-    exact_queries = PLAIN.rotate_and_store(qkv.double(), heads, exact_norms, rotary, placement, expected_cache)
+    before = layer.keys.nan_to_num(7.0)
+    queries = fused.rotate_and_store(qkv, layer, placement)
+    exact_queries = PLAIN.rotate_and_store(qkv.double(), expected_layer, placement)
     written = (column >= 0) & (column < count[:, None])
-    assert torch.equal((cache.keys.nan_to_num(7.0) != before).any(-1).any(1), written), "nothing else is touched"
-    for found, expected in ((cache.keys, expected_cache.keys), (cache.values, expected_cache.values)):
+    assert torch.equal((layer.keys.nan_to_num(7.0) != before).any(-1).any(1), written), "nothing else is touched"
+    for found, expected in ((layer.keys, expected_layer.keys), (layer.values, expected_layer.values)):
         assert_close(found.transpose(1, 2)[written], expected.transpose(1, 2)[written])
-    seen = fused.attention(queries, heads, placement, cache)
+    seen = fused.attention(queries, layer, placement)
     assert seen.shape[0] == n_tokens + spare
-    expected = PLAIN.attention(exact_queries, heads, placement, expected_cache)
+    expected = PLAIN.attention(exact_queries, expected_layer, placement)
     assert_close(seen[:n_tokens], expected[:n_tokens])
 
 

@@ -6,15 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from padrec.decoding.layers.layer_operations import LayerOperations, ResidualStream
-from padrec.decoding.layers.linear_tiles import (
-    HELD_STEP,
-    HELD_WARPS,
-    HeldTile,
-    LinearTile,
-    Tile,
-    linear_tile,
-    streamed_tile,
-)
+from padrec.decoding.layers.tiles import HELD_STEP, HELD_WARPS, HeldTile, LinearTile, Tile, linear_tile, streamed_tile
 from padrec.decoding.layers.triton_operations import TritonOperations
 from tests.decoding.layers.exact_numbers import PLAIN, assert_close, exact, exact_norm, random_norm, random_tensor
 from tests.kernel_device import DTYPES, ON_GPU, needs_early_launch, needs_gpu
@@ -86,10 +78,11 @@ def assert_maps(
     weight = random_tensor(rows, n_in, dtype=dtype, seed=1) / n_in**0.5
     bias = random_tensor(rows, dtype=dtype, seed=2) if "bias" in flags else None
     norm = random_norm(n_in, dtype, seed=3) if "norm" in flags else None
-    found = operations.linear(ResidualStream(x, norm), weight, bias, gated, ordered=n_tokens % 2 == 0)
-    assert found.dtype == dtype
+    last = n_tokens % 2 == 0
+    found = operations.linear(ResidualStream(x, norm), weight, bias, gated, last)
+    assert found.dtype == (torch.float32 if last else dtype)
     expected = PLAIN.linear(ResidualStream(x.double(), exact_norm(norm)), weight.double(), exact(bias), gated)
-    assert_close(found, expected)
+    assert_close(found.to(dtype), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -169,7 +162,7 @@ def test_a_map_does_not_depend_on_how_it_is_divided(
             return HeldTile(tile.tokens, tile.outputs, 1, tile.batch, spread=tile.spread)
         return tile
 
-    operations = TritonOperations(tiles=tiles)
+    operations = TritonOperations(linear_tiles=tiles)
     assert_maps(operations, n_tokens, n_in, n_out, flags, torch.float32)
     if "gate" not in flags:
         assert_adds(operations, n_tokens, n_in, n_out, flags, torch.float32)

@@ -100,7 +100,7 @@ def test_runs_that_hardly_any_item_needs_get_no_room() -> None:
     assert constraint_of((some_alone, vocabulary, 2)).longest_run == 3
 
 
-def test_nothing_is_forced_behind_a_wrong_token_and_in_free_lists() -> None:
+def test_nothing_is_forced_after_a_wrong_token_and_in_free_lists() -> None:
     vocabulary = SemanticIDVocabulary([2, 2])
     constraint = constraint_of((Catalog(torch.tensor([[0, 0], [1, 1]]), ["a", "b"]), vocabulary, 2))
     state = constraint.advance(constraint.initial(3, _CPU), torch.tensor([vocabulary.eos_token, 6, 7]))

@@ -92,7 +92,7 @@ def recount(
         position = 1  # the first token comes from the prefill
         for tree, seen in zip(trees, observations, strict=True):
             rest = tokens[position:]
-            assert int(seen.count[row]) == 0 or rest, "nothing is observed behind a list's end"
+            assert int(seen.count[row]) == 0 or rest, "nothing is observed after a list's end"
             if not rest:
                 continue
             parents, node_tokens = tree.parents[row].tolist(), tree.tokens[row].tolist()

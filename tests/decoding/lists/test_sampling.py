@@ -241,4 +241,4 @@ def test_a_forced_token_is_certain_whatever_the_noise() -> None:
 def test_keys_come_from_the_generator_alone() -> None:
     assert torch.equal(random_keys(5, seed=4), random_keys(5, seed=4))
     assert len(set(random_keys(1000).tolist())) == 1000
-    assert torch.equal(random_keys(9)[:4], random_keys(4)), "a request's key does not depend on those behind it"
+    assert torch.equal(random_keys(9)[:4], random_keys(4)), "a request's key does not depend on later ones"

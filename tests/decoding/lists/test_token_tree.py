@@ -55,8 +55,8 @@ def test_a_tree_with_runs_is_the_tree_of_all_parents(
     states = [ListState(tokens[:, :n_leaves] + 10 * step) for step in range(length)]
     grown = tree.with_runs(torch.tensor(leaves), tokens, present, states)
     all_parents = [
-        own + behind + list(range(n_nodes, n_nodes + n_new - n_leaves))
-        for own, behind in zip(rows, leaves, strict=True)
+        own + run_parents + list(range(n_nodes, n_nodes + n_new - n_leaves))
+        for own, run_parents in zip(rows, leaves, strict=True)
     ]
     expected = TokenTree.from_parents(
         torch.cat([tree.tokens, tokens], 1),
@@ -69,8 +69,8 @@ def test_a_tree_with_runs_is_the_tree_of_all_parents(
     assert torch.equal(grown.states.slot, expected.states.slot)
     assert grown.max_depth == expected.max_depth
     assert torch.equal(grown.present, torch.cat([tree.present, present], 1))
-    for row, behind in enumerate(leaves):
-        assert grown.scores[row, n_nodes:].tolist() == [-float(rows[row][leaf]) for leaf in behind] * length
+    for row, run_parents in enumerate(leaves):
+        assert grown.scores[row, n_nodes:].tolist() == [-float(rows[row][leaf]) for leaf in run_parents] * length
 
 
 @given(rows=parent_lists())

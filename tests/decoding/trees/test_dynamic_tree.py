@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding import (
     CatalogConstraint,
+    Chain,
     Choice,
     Constraint,
     DynamicTree,
@@ -39,7 +40,7 @@ def constraint_of(name: str, vocabulary: SemanticIDVocabulary) -> Constraint[Lis
 
 @dataclass
 class SameSteps:
-    """A draft with the same logits behind every node."""
+    """A draft with the same logits after every node."""
 
     logits: torch.Tensor
 
@@ -221,7 +222,7 @@ def test_a_temperature_that_cannot_divide_is_refused(temperature: float) -> None
 
 
 def test_sharper_guesses_make_deeper_trees() -> None:
-    """Tokens of 0.6 and 0.4 behind every node: the best two nodes are siblings, or a chain where 0.6 counts more."""
+    """Tokens of 0.6 and 0.4 after every node: the best two nodes are siblings, or a chain where 0.6 counts more."""
     vocabulary = SemanticIDVocabulary((2,), separator=False)
     logits = torch.full((vocabulary.size,), -torch.inf)
     logits[-2:] = torch.tensor([0.6, 0.4]).log()
@@ -241,3 +242,42 @@ def test_sharper_guesses_make_deeper_trees() -> None:
     # 0.6² ÷ (0.6² + 0.4²) = 9/13, whose square is more than the 4/13 of the sibling.
     assert trees[0.5].depths[0].tolist() == [0, 1, 2]
     assert trees[0.5].scores[0].exp().tolist() == pytest.approx([1, 9 / 13, (9 / 13) ** 2])
+
+
+@pytest.mark.parametrize("name", ["free", "catalog"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 0.3])
+@pytest.mark.parametrize("depth", [1, 4, 7])
+def test_every_node_is_the_most_probable_token_after_the_one_before(name: str, temperature: float, depth: int) -> None:
+    vocabulary, batch = SemanticIDVocabulary(_SIZES), 3
+    constraint = constraint_of(name, vocabulary)
+    chain, steps = Chain(depth), PathSteps(batch, vocabulary.size, seed=1)
+    choice = choice_of(temperature, batch, depth, vocabulary)
+    tree = chain.expand(
+        torch.tensor([3, 3, 3]), constraint.initial(batch, _CPU), constraint, choice, steps, TreeOperations()
+    )
+    assert (chain.depth, chain.nodes, chain.leaves) == (depth, depth + 1, 1)
+    assert (chain.draft_rows, chain.draft_passes) == (depth - 1, depth)
+    assert tree.parents.tolist() == [[0, *range(depth)]] * batch
+    assert tree.depths.tolist() == [[*range(depth + 1)]] * batch
+    assert tree.is_childless.sum(1).tolist() == [chain.leaves] * batch
+    assert tree.present.all()
+    for row in range(batch):
+        state, path = constraint.initial(1, _CPU), tuple[int, ...]()
+        for node in range(1, depth + 1):
+            logits = steps.path_logits(row, path).expand(batch, 1, -1)
+            allowed = constraint.allowed(state)
+            chances = choice.log_chances(logits, allowed, node - 1)[row, 0]
+            token = int(chances.argmax())
+            assert int(tree.tokens[row, node]) == token
+            state, path = constraint.advance(state, torch.tensor([token])), (*path, token)
+            for field, value in vars(state).items():
+                assert torch.equal(getattr(tree.states, field)[row, node], value[0])
+    assert [(read, n_nodes) for read, n_nodes, _ in steps.calls] == [(at, 1) for at in range(1, depth)]
+    for at, (_, _, slots) in enumerate(steps.calls, start=1):
+        assert torch.equal(slots, tree.states.slot[:, at : at + 1])
+
+
+@pytest.mark.parametrize("depth", [0, -1])
+def test_a_chain_without_nodes_is_refused(depth: int) -> None:
+    with pytest.raises(InputError, match=rf"^chain of depth {depth}: expected at least 1$"):
+        Chain(depth)

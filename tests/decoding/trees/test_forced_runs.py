@@ -48,7 +48,7 @@ Path = tuple[int, ...]
 
 
 def forced_run(leaves: list[Path], vocabulary: SemanticIDVocabulary, written: Path, n_tokens: int, most: int) -> Path:
-    """The forced tokens behind `written`, one after the other."""
+    """The forced tokens after `written`, one after the other."""
     run: Path = ()
     while len(run) < most and len(written + run) < n_tokens:
         following = reference.trie_tokens(leaves, vocabulary, written + run)

@@ -50,7 +50,7 @@ def ranked_path(
     state: ListState,
     ranks: Sequence[int],
 ) -> tuple[tuple[int, ...], float, ListState] | None:
-    """Tokens along a path of ranks, their score and the state behind them; None where fewer tokens are allowed than a
+    """Tokens along a path of ranks, their score and the state after them; None where fewer tokens are allowed than a
     rank says."""
     choice = replace(choice, noise=None if choice.noise is None else choice.noise[row : row + 1])
     tokens: tuple[int, ...] = ()

@@ -5,7 +5,7 @@ import torch
 
 from padrec.catalog import CatalogTrie, SemanticIDVocabulary
 from padrec.decoding import CatalogConstraint, CatalogState, Constraint, FreeDecoding
-from padrec.decoding.lists.text_request import FreeText
+from padrec.decoding.lists.constraint import Unconstrained
 from padrec.decoding.trees.tree_operations import TreeOperations, tree_operations_for
 from tests.stubs import random_catalog
 
@@ -35,4 +35,4 @@ def test_kernels_grow_trees_where_the_device_has_them_and_they_know_the_constrai
 
     assert by_kernels(CatalogConstraint(trie, vocabulary, 3)) == by_kernels(FreeDecoding(vocabulary)) == expected
     assert not by_kernels(Lenient(trie, vocabulary, 3))
-    assert not by_kernels(FreeText())
+    assert not by_kernels(Unconstrained())

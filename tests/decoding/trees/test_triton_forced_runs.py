@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from padrec.catalog import CatalogTrie, SemanticIDVocabulary
 from padrec.decoding import CatalogConstraint, Constraint, ForcedRuns, TokenTree
 from padrec.decoding.lists.sampling import Guess
-from padrec.decoding.trees.tree_growth import TreeGrowth
+from padrec.decoding.trees.tree_growth import TreeGrowth, TreeShape
 from padrec.decoding.trees.tree_operations import TreeOperations
-from padrec.decoding.trees.triton_growth import with_forced_runs
+from padrec.decoding.trees.triton_tree_operations import TritonTreeOperations
 from tests.decoding.walked_lists import assert_same_tree, tree_on, walked
 from tests.kernel_device import DEVICE, needs_gpu
 from tests.stubs import random_catalog
@@ -74,10 +74,10 @@ def test_any_tree_gets_the_forced_tokens_of_plain_pytorch(
 
 def grown(constraint: CatalogConstraint, steps: list[int], shape: tuple[int, int, int], seed: int) -> TokenTree:
     """A tree of this width, depth and number of nodes, of lists that are that many steps long."""
-    (width, depth, nodes), batch, size = shape, len(steps), constraint.vocabulary.size
+    (width, depth, _), batch, size = shape, len(steps), constraint.vocabulary.size
     generator = torch.Generator().manual_seed(seed)
     state, plain = walked(constraint, steps, seed), cast(Constraint[Any], constraint)
-    growth = TreeGrowth(torch.arange(batch), state, plain, Guess(0.5, 0.0), width, nodes)
+    growth = TreeGrowth(torch.arange(batch), state, plain, Guess(0.5, 0.0), TreeShape(*shape))
     for level in range(depth):
         growth.grow(torch.randn(batch, 1 if level == 0 else width, size, generator=generator), None)
     return growth.tree()
@@ -88,5 +88,5 @@ def assert_extends(tree: TokenTree, constraint: CatalogConstraint, leaves: int, 
     trie = copy.deepcopy(constraint.trie).to(DEVICE)
     there = CatalogConstraint(trie, constraint.vocabulary, constraint.list_length)
     expected = ForcedRuns(leaves, length).extend(tree, cast(Constraint[Any], constraint), TreeOperations())
-    assert_same_tree(with_forced_runs(tree_on(DEVICE, tree), there, leaves, length), expected)
+    assert_same_tree(TritonTreeOperations().add_forced_runs(tree_on(DEVICE, tree), there, leaves, length), expected)
     return int(expected.present[:, tree.tokens.shape[1] :].sum())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from experiments.speed.tiles import CHOICES, main
-from padrec.decoding.layers.linear_tiles import HeldTile, Tile
+from padrec.decoding.layers.tiles import HeldTile, Tile
 
 
 def tile_of(name: str, n_tokens: int, n_out: int, n_in: int, gated: bool) -> Tile:

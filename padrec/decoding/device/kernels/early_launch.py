@@ -1,11 +1,11 @@
-"""What a kernel does while the one before it still runs.
+"""Early launch: what a kernel does while the previous one still runs.
 
-Where the device can (`EARLY`), a kernel is launched before the one whose results it reads has ended: it then asks for
-weights, and moves what it will read besides into the L2 cache, while it waits. Weights alone are read before the wait,
-since nothing changes them; moving a line to the L2 cache changes no value, whatever is written to it meanwhile.
+Where the device supports it (`EARLY`), a kernel starts before the kernel whose results it reads has ended. While it
+waits, it reads weights, which never change, and prefetches other inputs into the L2 cache, which is safe whatever is
+written to them meanwhile.
 
-The kernel behind one that lets it start only after its own wait (`ORDERED`) knows more: all that was written before
-that one is there. It may read this too before it waits.
+An `ORDERED` kernel lets the next one start only after its own wait. The next one may therefore also read, before it
+waits, all that was written before the ordered kernel.
 """
 
 import triton
@@ -15,7 +15,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 @triton.jit
 def let_next_start(EARLY: tl.constexpr, ORDERED: tl.constexpr = False):
-    """To be called first; where `ORDERED`, it is `wait_for_input` that lets the next kernel start."""
+    """Call this first; if `ORDERED`, `wait_for_input` lets the next kernel start instead."""
     if EARLY and not ORDERED:
         gdc_launch_dependents()
 
@@ -30,7 +30,7 @@ def wait_for_input(EARLY: tl.constexpr, ORDERED: tl.constexpr = False):
 
 @triton.jit
 def move_to_l2(addresses):
-    """Ask for the cache lines at these addresses."""
+    """Prefetch the cache lines at these addresses."""
     tl.inline_asm_elementwise(
         "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [addresses], dtype=tl.int32, is_pure=False, pack=1
     )
@@ -38,7 +38,7 @@ def move_to_l2(addresses):
 
 @triton.jit
 def move_weights_to_l2(weight, out, n_out, first, last, n_in, GATED: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Ask for columns `first` to `last` of the outputs `out`; addresses outside become the first of `weight`."""
+    """Prefetch columns `first` to `last` of the rows `out`; addresses out of range become the first of `weight`."""
     LINE: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
     LINES: tl.constexpr = max(1, BLOCK_K // LINE)
     for start in range(first, last, BLOCK_K):

@@ -1,96 +1,86 @@
-"""List states in kernels: what may follow one, and the state after a token.
-
-States are those of `CatalogConstraint`: slot, trie node, leaves used by the list, items completed. Without a catalog
-there are slots alone.
-"""
+"""List states in kernels. For the tuples `states`, `trie` and `lists` see `triton_arguments.py`."""
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def log_softmax(score):
-    score -= tl.max(score, 0)
-    return score - tl.log(tl.sum(tl.exp(score), 0))
-
-
-@triton.jit
-def steps(place, start, end, is_leaf, child_token, n_edges, sink, separator, SEPARATED: tl.constexpr):
-    """Tokens behind a trie node, the nodes that they lead to, and whether there is a token at each place."""
-    exists = start + place < end
-    edge = tl.minimum(start + place, n_edges - 1)
-    token = tl.load(child_token + edge)
-    child = tl.where(exists, edge + 1, sink)
+def steps(index, start, end, is_leaf, trie, lists, SEPARATED: tl.constexpr):
+    """Tokens that may follow a trie node, the nodes that they lead to, and whether there is a token at each index."""
+    exists = start + index < end
+    edge = tl.minimum(start + index, trie.last_edge)
+    token = tl.load(trie.child_token + edge)
+    child = tl.where(exists, edge + 1, trie.sink)
     if SEPARATED:
-        # A leaf has no children: the first place is the separator's.
-        ends = is_leaf & (place == 0)
-        token = tl.where(ends, separator, token)
+        # A leaf has no children but the separator, at index 0.
+        ends = is_leaf & (index == 0)
+        token = tl.where(ends, lists.separator, token)
         child = tl.where(ends, 0, child)
         exists = exists | ends
     return token, child, exists
 
 
 @triton.jit
-def may_follow(
-    place,
-    state_node,
-    state_count,
-    state_used,
-    first_child,
-    child_token,
-    low,
-    high,
-    available,
-    list_length,
-    n_edges,
-    first_leaf,
-    sink,
-    separator,
-    SEPARATED: tl.constexpr,
-):
-    """Tokens after one list state, and whether each may be chosen: see `CatalogConstraint.continuations`.
+def continuations(index, row, state, states, trie, lists, SEPARATED: tl.constexpr):
+    """Tokens that may follow one state of a row, and whether each is allowed: see `CatalogConstraint.continuations`.
 
-    `available` points to the row's leaves that are not excluded below each trie node, or is None.
-
-    Besides, what `steps` takes of the state's trie node: the first of its edges, one past the last, whether it is a
-    leaf.
+    Also returns what `steps` needs: the node's first edge, one past its last edge, and whether it is a leaf.
     """
-    at = tl.load(state_node)
-    start, end = tl.load(first_child + at), tl.load(first_child + at + 1)
-    is_leaf = (at >= first_leaf) & (at < sink)
-    token, child, exists = steps(place, start, end, is_leaf, child_token, n_edges, sink, separator, SEPARATED)
-    # Of all leaves below a child those are left that the list has not used; the separator leads back to the root.
-    # Leaves are numbered in 32 bits, which are compared in half the time of 64.
-    first, last = tl.load(low + child).to(tl.int32), tl.load(high + child).to(tl.int32)
+    node = tl.load(states.node + state)
+    start, end = tl.load(trie.first_child + node), tl.load(trie.first_child + node + 1)
+    is_leaf = (node >= trie.first_leaf) & (node < trie.sink)
+    token, child, exists = steps(index, start, end, is_leaf, trie, lists, SEPARATED)
+    # Count the unused leaves below each child; the separator leads back to the root. Leaf numbers fit 32 bits, which
+    # are compared in half the time of 64.
+    first, last = tl.load(trie.low + child).to(tl.int32), tl.load(trie.high + child).to(tl.int32)
     left = last - first
-    if available is not None:
-        left = tl.load(available + child)
-    for item in range(list_length):
-        leaf = tl.load(state_used + item).to(tl.int32)
+    if trie.available is not None:
+        left = tl.load(trie.available + row * (trie.sink + 1) + child)
+    for item in range(lists.length):
+        leaf = tl.load(states.used + state * lists.length + item).to(tl.int32)
         left -= ((leaf >= first) & (leaf < last)).to(tl.int32)
-    free = exists & (left > 0) & (tl.load(state_count) < list_length)
-    # Where nothing may follow, as behind the end of a list, whatever is chosen is never used.
+    free = exists & (left > 0) & (tl.load(states.count + state) < lists.length)
+    # Where nothing is allowed, as after the end of a list, the result is never used.
     return token, free | (tl.max(free.to(tl.int32), 0) == 0), start, end, is_leaf
 
 
 @triton.jit
-def slot_behind(before, token, n_slots, first_code, separator, SEPARATED: tl.constexpr):
+def next_slot(slot, token, lists, SEPARATED: tl.constexpr):
     """See `SemanticIDVocabulary.next_slot`."""
-    code = tl.where(before < n_slots - 1, before + 1, 0)
+    code = tl.where(slot + 1 < lists.n_slots, slot + 1, 0)
     if SEPARATED:
-        code = tl.where(before == n_slots - 1, n_slots + 1, code)
-    return tl.where(token >= first_code, code, tl.where(token == separator, n_slots, n_slots + 1))
+        # A code after the last slot is no part of an item: its slot is `n_slots + 1`.
+        code = tl.where(slot + 1 == lists.n_slots, slot + 2, code)
+    other = (token != lists.separator).to(tl.int64) + lists.n_slots
+    return tl.where(token >= lists.first_code, code, other)
 
 
 @triton.jit
-def item_behind(child, items, leaves, list_length, first_leaf, sink, SEPARATED: tl.constexpr, BLOCK_L: tl.constexpr):
-    """Trie nodes `[*]` behind steps to `child`, items completed `[*]`, and leaves used `[*, BLOCK_L]`.
+def advance(child, count, used, trie, lists, SEPARATED: tl.constexpr, BLOCK_L: tl.constexpr):
+    """Trie nodes `[*]`, completed items `[*]` and used leaves `[*, BLOCK_L]` after steps to trie nodes `child`.
 
     See `CatalogConstraint.advance`.
     """
-    completed = (child >= first_leaf) & (child < sink) & (items < list_length)
-    is_new = completed[:, None] & (tl.arange(0, BLOCK_L)[None, :] == items[:, None])
-    leaves = tl.where(is_new, (child - first_leaf)[:, None], leaves)
+    completed = (child >= trie.first_leaf) & (child < trie.sink) & (count < lists.length)
+    is_new = completed[:, None] & (tl.arange(0, BLOCK_L)[None, :] == count[:, None])
+    used = tl.where(is_new, (child - trie.first_leaf)[:, None], used)
     if not SEPARATED:
         child = tl.where(completed, 0, child)
-    return child, items + completed.to(tl.int64), leaves
+    return child, count + completed.to(tl.int64), used
+
+
+@triton.jit
+def load_items(states, index, mask, lists, BLOCK_L: tl.constexpr):
+    """Completed items `[*]` and used leaves `[*, BLOCK_L]` of states."""
+    item = tl.arange(0, BLOCK_L)[None, :]
+    place = states.used + index[:, None] * lists.length + item
+    return tl.load(states.count + index, mask, 0), tl.load(place, mask[:, None] & (item < lists.length), 0)
+
+
+@triton.jit
+def store_items(states, index, mask, node, count, used, lists, BLOCK_L: tl.constexpr):
+    item = tl.arange(0, BLOCK_L)[None, :]
+    place = states.used + index[:, None] * lists.length + item
+    tl.store(states.node + index, node, mask)
+    tl.store(states.count + index, count, mask)
+    tl.store(place, used, mask[:, None] & (item < lists.length))

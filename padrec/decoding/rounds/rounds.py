@@ -1,0 +1,93 @@
+"""A speculative round: draft phase, target pass, acceptance."""
+
+from typing import cast
+
+from torch import Tensor
+
+from padrec.decoding.device.stopwatch import Phase
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TransformersSession
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.decoding_trace import RoundStatistics
+from padrec.decoding.lists.verification import VerificationRule
+from padrec.decoding.rounds.acceptance import accept_round
+from padrec.decoding.rounds.list_buffer import ListBuffer
+from padrec.decoding.trees.draft import DraftPlan, DraftSession, HostDraftSession
+from padrec.decoding.trees.tree_expansion import TreeExpansion
+from padrec.decoding.trees.tree_operations import ForcedRuns, tree_operations_for
+
+
+class Rounds:
+    """Writes the lists of one batch after another in the same tensors.
+
+    `start` and `round` can be captured; see `CapturedGraph`.
+
+    Args:
+        plan: target, request and sizes.
+        target: opened for the plan.
+        draft: opened for the plan.
+        expansion: how the draft's proposals become a tree.
+        runs: forced tokens added to each tree.
+        rule: which tokens a round emits.
+
+    Attributes:
+        lists: the lists of the batch.
+        statistics: what its rounds cost.
+        most_tokens: the most tokens that a round adds to a list.
+        on_host: whether `look_up` must be called before every round.
+    """
+
+    def __init__(
+        self,
+        plan: DraftPlan,
+        target: TransformersSession,
+        draft: DraftSession,
+        expansion: TreeExpansion,
+        runs: ForcedRuns,
+        rule: VerificationRule,
+    ) -> None:
+        request, model = plan.request, plan.runner.model
+        self._expansion, self._runs, self._rule = expansion, runs, rule
+        self._constraint, self._max_depth = request.constraint, plan.max_depth
+        self._operations = tree_operations_for(model.device, model.dtype, request.constraint)
+        self._target, self._draft = target, draft
+        self.lists = ListBuffer(request, plan.batch, model.device)
+        self.statistics = RoundStatistics(plan.batch, request.n_slot_states, plan.max_depth, model.device)
+        self.most_tokens = plan.max_depth + 1
+        self.on_host = isinstance(self._draft, HostDraftSession)
+
+    def start(self, prompts: Prompts, keys: Tensor) -> None:
+        """Read the prompts and begin new lists, with the requests' random keys, int64 `[B]`."""
+        logits, features = self._target.prefill(prompts)
+        self.statistics.reset()
+        if prompts.excluded is not None:
+            cast(CatalogConstraint, self._constraint).exclude(prompts.excluded)
+        self.lists.begin(logits, keys)
+        self._draft.begin(prompts, features, self.lists.last, self.lists.state.slot)
+
+    def look_up(self, prompts: Prompts) -> None:
+        """Let the draft prepare the next round on the host; waits for the device."""
+        assert isinstance(self._draft, HostDraftSession)
+        read, written = (
+            [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+            for tokens, lengths in ((prompts.tokens, prompts.lengths), (self.lists.tokens, self.lists.lengths))
+        )
+        self._draft.look_up([before + after for before, after in zip(read, written, strict=True)])
+
+    def round(self) -> None:
+        """Continue every unfinished list."""
+        lists, constraint, operations = self.lists, self._constraint, self._operations
+        with Phase.ACCEPTANCE.named():
+            choice = lists.choice(self._max_depth)
+        with Phase.TREE_BUILDING.named():
+            tree = self._expansion.expand(lists.last, lists.state, constraint, choice, self._draft, operations)
+            tree = self._runs.extend(tree, constraint, operations)
+        with Phase.TARGET_PASS.named():
+            logits, features = self._target.verify(tree)
+        with Phase.ACCEPTANCE.named():
+            chosen = self._rule.emit(tree, logits, choice, constraint)
+            emitted = chosen.tokens, chosen.log_probs, chosen.states
+            accepted = accept_round(*emitted, tree, lists, self.statistics, self._expansion)
+        with Phase.KEEPING.named():
+            self._target.commit(accepted.path, accepted.count)
+            self._draft.observe(accepted.observation(features))

@@ -1,0 +1,225 @@
+"""Training PAD-Rec, and HASS and EAGLE as PAD-Rec without some of its parts."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.data.batches import PromptBatch, SequenceBatch
+from padrec.decoding import (
+    DecodingSession,
+    DynamicTree,
+    ListRequest,
+    Prompts,
+    Recommendations,
+    SpeculativeDecoder,
+    TransformersRunner,
+)
+from padrec.drafts.context_alignment import Window, unroll
+from padrec.drafts.draft_checkpoint import DraftCheckpoint, DraftWeights, check_target
+from padrec.drafts.feature_draft import NetworkDraft
+from padrec.drafts.feature_draft_network import FeatureDraftNetwork
+from padrec.drafts.objective import DraftObjective, agreement_by_slot
+from padrec.metrics import AcceptanceLength
+from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
+from padrec.training import TrainableModule, picked, rows_of, stored_vocabulary
+
+
+class PADRecDraft(TrainableModule):
+    """Trains a feature draft against a frozen target.
+
+    The draft is unrolled over `unrolled_steps` draft steps with context alignment; the target's features are computed
+    on the fly. Without both embeddings this is HASS; with only one unrolled step, too, it is EAGLE. Validation decodes
+    speculatively and reports the acceptance length.
+
+    Args:
+        target: checkpoint or folder of the target.
+        vocabulary: the tokens; linked from the datamodule.
+        catalog: the items, for validation; linked from the datamodule.
+        list_length: K, items in a validation list; linked from the datamodule.
+        slot_embeddings: tell the draft a token's slot in its item.
+        step_embeddings: tell the draft its draft step.
+        unrolled_steps: T, at least 1; 2 or more for step embeddings.
+        step_weight: λ in the loss Σ λ^s L_s over the steps s = 0 … T-1, in (0, 1].
+        feature_weight: see `DraftObjective`.
+        soft_weight: see `DraftObjective`.
+        top_k_weight: see `DraftObjective`.
+        top_k: see `DraftObjective`.
+        feature_noise: half-width of uniform noise on the target's features in training.
+        learning_rate: peak learning rate.
+        weight_decay: for matrices other than embeddings.
+        warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
+        initial_weights: weights of another draft to start from; None draws them at random. A new position-aware part is
+            the identity, so PAD-Rec can start exactly where EAGLE or HASS ended.
+        compile: compile the target's layers, which compute the features; see `CompiledLayers`.
+        seed: for the noise.
+
+    Raises:
+        InputError: the target or the initial draft cannot be read or does not fit, or a value is out of range.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        vocabulary: SemanticIDVocabulary,
+        catalog: Catalog | None = None,
+        list_length: int = 10,
+        slot_embeddings: bool = True,
+        step_embeddings: bool = True,
+        unrolled_steps: int = 4,
+        step_weight: float = 1.0,
+        feature_weight: float = 1.0,
+        soft_weight: float = 0.1,
+        top_k_weight: float = 0.0,
+        top_k: int = 10,
+        feature_noise: float = 0.0,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 100,
+        initial_weights: DraftWeights | None = None,
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
+        if unrolled_steps < 1 or not 0 < step_weight <= 1 or feature_noise < 0:
+            raise InputError(
+                f"unrolled_steps {unrolled_steps}, step_weight {step_weight}, feature_noise {feature_noise}: "
+                "expected at least 1 step, a weight in (0, 1] and noise of at least 0"
+            )
+        # Not the target: a checkpoint's path would silently override the config's.
+        self.save_hyperparameters(ignore=["target", "vocabulary", "catalog", "list_length", "initial_weights"])
+        self.vocabulary = vocabulary
+        self.catalog = catalog
+        self.list_length = list_length
+        recommender = TargetRecommender.load(target)
+        vocabulary.check_same(recommender.vocabulary, f"the target {target}")
+        self.target = FrozenTarget(recommender.backbone, recommender.fingerprint(), compile)
+        self.settings = {
+            "n_slot_states": vocabulary.n_slot_states,
+            "n_steps": unrolled_steps,
+            "slot_embeddings": slot_embeddings,
+            "step_embeddings": step_embeddings,
+        }
+        self.network = FeatureDraftNetwork(recommender.backbone.config, **self.settings)  # type: ignore[arg-type]
+        if initial_weights is not None:
+            initial_weights.load_into(self.network, self.target.fingerprint, vocabulary)
+        self.objective = DraftObjective(feature_weight, soft_weight, top_k_weight, top_k)
+        self._step_weights = [step_weight**step for step in range(unrolled_steps)]
+        self._noise = feature_noise
+        self.validation_acceptance = AcceptanceLength()
+        self._session: DecodingSession[Recommendations] | None = None  # during a validation
+
+    def trainable_module(self) -> nn.Module:
+        """The draft's own network; the target is frozen."""
+        return self.network
+
+    def undecayed_modules(self) -> list[nn.Module]:
+        """Embeddings and the position-aware part, which decay would pull back to the base draft."""
+        return [*super().undecayed_modules(), self.network.position_aware]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder for `FeatureDraft`; see `DraftCheckpoint.write`."""
+        self.checkpoint().write(Path(folder))
+
+    def checkpoint(self) -> DraftCheckpoint:
+        """The draft with its current weights."""
+        return DraftCheckpoint(
+            self.settings, self.network.state_dict(), self.target.fingerprint, self.vocabulary.to_dict()
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what the draft was trained for."""
+        checkpoint.update(self.checkpoint().description)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the checkpoint's target and vocabulary.
+
+        Raises:
+            InputError: they differ from this draft's.
+        """
+        self.vocabulary.check_same(stored_vocabulary(checkpoint, "draft"), "the checkpoint")
+        check_target(checkpoint["target_fingerprint"], self.target.fingerprint)
+
+    def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+        """The mean objective of the supervised tokens, averaged over draft steps by their weights."""
+        # Position t reads token t + 1 with the feature of token t. It predicts the feature of token t + 1, from which
+        # the head predicts token t + 2, the supervised one.
+        batch = _at_least_three_wide(batch)
+        supervised = batch.supervised[:, 2:]
+        rows = rows_of(supervised)  # [M]
+        window = Window.around(supervised, len(self._step_weights))
+        with torch.no_grad():
+            features = self.target(batch.tokens)
+            embeddings = self.target.embed(batch.tokens[:, 1:-1])
+            wanted = picked(features[:, 1:-1], rows)  # [M, d]
+            target_logits = self.target.logits(wanted)  # [M, V]
+            noise = (torch.rand_like(features) * 2 - 1) * self._noise
+        inputs = (features + noise)[:, :-2]
+        positions, slots = rows % supervised.shape[1], picked(batch.slots[:, 2:], rows)
+        places = window.places(rows)
+        losses = []
+        steps = unroll(self.network, embeddings, inputs, batch.slots[:, 1:-1], len(self._step_weights), window)
+        for step, predicted in enumerate(steps):
+            ours = picked(predicted, places if step else rows)
+            logits = self.target.logits(ours)
+            valid = positions >= step  # no draft gets to earlier positions in this step
+            total = (self.objective(ours, wanted, logits, target_logits) * valid).sum()
+            losses.append(self.mean_over_tokens(total, valid.sum()))
+            if self.logs_are_due():
+                counts = agreement_by_slot(logits, target_logits, slots, valid, self.vocabulary.n_slot_states)
+                self._log_agreement(counts, step)
+        return self._weighted(losses, len(batch.tokens))
+
+    def _weighted(self, losses: list[Tensor], batch_size: int) -> Tensor:
+        """The weighted mean of the steps' losses; logs all of them."""
+        loss = torch.stack([w * loss for w, loss in zip(self._step_weights, losses, strict=True)]).sum()
+        loss = loss / sum(self._step_weights)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=batch_size)
+        if self.logs_are_due():
+            for step, value in enumerate(losses, start=1):
+                self.log(f"train/loss_step_{step}", value, sync_dist=True, batch_size=batch_size)
+        return loss
+
+    def _log_agreement(self, counts: Tensor, step: int) -> None:
+        counts = torch.as_tensor(self.trainer.strategy.reduce(counts, reduce_op="sum"))  # over all processes
+        agrees, tokens = counts.sum(1)
+        self.log(f"train/agreement_step_{step + 1}", agrees / tokens.clamp(min=1))
+        if step > 0:
+            return
+        for slot in range(self.vocabulary.item_length):
+            self.log(f"train/agreement_slot_{slot}", counts[0, slot] / counts[1, slot].clamp(min=1))
+
+    def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Decode greedily with the draft and log its acceptance length τ."""
+        rows = batch.counted
+        if bool(rows.any()):
+            prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
+            self._session = self._session or self._new_session()
+            _, trace = self._session.decode(prompts, torch.Generator().manual_seed(batch_idx))
+            self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
+        # Every process logs, even without users: all take part in the reduction.
+        self.log("val/acceptance_length", self.validation_acceptance, prog_bar=True, on_step=False, on_epoch=True)
+
+    def _new_session(self) -> DecodingSession[Recommendations]:
+        if self.catalog is None:
+            raise InputError("validation lists need the catalog: pass `catalog`, or link it from the datamodule")
+        request = ListRequest.build(self.catalog, self.vocabulary, self.list_length, device=self.device)
+        network = in_step_precision(self.network, self.device.type)
+        model = in_step_precision(self.target.model, self.device.type)
+        decoder = SpeculativeDecoder(NetworkDraft(network, self.vocabulary), DynamicTree())
+        return decoder.bind(TransformersRunner(model, self.target.fingerprint), request)
+
+    def on_validation_end(self) -> None:
+        """Drop the session: it holds joined weights, which training changes."""
+        self._session = None
+
+
+def _at_least_three_wide(batch: SequenceBatch) -> SequenceBatch:
+    """Pad rows of at most one code: nothing can be predicted, but all processes must take the step."""
+    missing = max(0, 3 - batch.tokens.shape[1])
+    tokens, slots, supervised = (
+        nn.functional.pad(values, (0, missing)) for values in (batch.tokens, batch.slots, batch.supervised)
+    )
+    return SequenceBatch(tokens, slots, batch.lengths, supervised)
