@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,20 +81,18 @@ class RoundStatistics:
     """
 
     def __init__(self, batch: int, n_slot_states: int, max_depth: int, device: torch.device) -> None:
-        by_slot, by_length, by_row = (n_slot_states, max_depth), (max_depth + 1,), (batch,)
-        shapes = {"attempted": by_slot, "accepted": by_slot, "accepted_lengths": by_length}
-        shapes |= {"target_passes": by_row, "draft_passes": by_row}
-        self._counts = {name: torch.zeros(shape, dtype=torch.long, device=device) for name, shape in shapes.items()}
+        # Few tensors, since each costs a launch in every round.
+        self._passes = torch.zeros(2, batch, dtype=torch.long, device=device)  # target, draft
+        self._proposals = self._passes.new_zeros(2, n_slot_states, max_depth)  # attempted, accepted
 
     def reset(self) -> None:
         """Set all counts to zero."""
-        for counts in self._counts.values():
-            counts.zero_()
+        self._passes.zero_()
+        self._proposals.zero_()
 
     def add_round(self, active: Tensor, draft_passes: int) -> None:
         """Count a target pass and `draft_passes` draft passes for rows that are `active`, bool `[B]`."""
-        self._counts["target_passes"].add_(active)
-        self._counts["draft_passes"].add_(active * draft_passes)
+        self._passes.add_(torch.stack([active.long(), active * draft_passes]))
 
     def add_proposals(self, slots: Tensor, kept: Tensor, reached: Tensor, active: Tensor) -> None:
         """Count the proposals of one round.
@@ -106,24 +103,30 @@ class RoundStatistics:
             reached: depths that were attempted, int64 `[B]`: `kept`, or one more.
             active: rows that were unfinished, bool `[B]`.
         """
-        n_slot_states, max_depth = self._counts["attempted"].shape
-        depth = torch.arange(max_depth + 1, device=slots.device)
+        _, n_slot_states, max_depth = self._proposals.shape
+        depth = torch.arange(max_depth, device=slots.device)
         # Comparing and summing takes fewer launches on a GPU than adding at indices.
         in_slot = slots[:, None] == torch.arange(n_slot_states, device=slots.device)[:, None]  # [B, slots, D]
-        attempted = (depth[:-1] < reached[:, None]) & active[:, None]
-        accepted = (depth[:-1] < kept[:, None]) & active[:, None]
-        self._counts["attempted"].add_((in_slot & attempted[:, None]).sum(0))
-        self._counts["accepted"].add_((in_slot & accepted[:, None]).sum(0))
-        self._counts["accepted_lengths"].add_(((kept[:, None] == depth) & active[:, None]).sum(0))
+        counted = (depth < torch.stack([reached, kept])[..., None]) & active[:, None]  # [2, B, D]
+        self._proposals.add_((in_slot & counted[:, :, None]).sum(1))
 
     def trace(
         self, prefill_seconds: float, decode_seconds: float, tokens: Tensor, recording_seconds: float = 0.0
     ) -> DecodingTrace:
         """Make the trace; its tensors are copies on the CPU."""
-        # Rounds without proposals kept none.
-        lengths = self._counts["accepted_lengths"]
-        lengths[0] = self._counts["target_passes"].sum() - lengths[1:].sum()
         # `cpu()` would not copy tensors of the CPU, and later counts would change them.
-        counts = {**self._counts, "tokens": tokens}
-        copies: dict[str, Any] = {name: count.to("cpu", copy=True) for name, count in counts.items()}
-        return DecodingTrace(prefill_seconds, decode_seconds, **copies, recording_seconds=recording_seconds)
+        passes, proposals, tokens = (x.to("cpu", copy=True) for x in (self._passes, self._proposals, tokens))
+        attempted, accepted = proposals
+        # Rounds that kept at least 0 … D + 1 tokens.
+        at_least = torch.cat([passes[0].sum()[None], accepted.sum(0), tokens.new_zeros(1)])
+        return DecodingTrace(
+            prefill_seconds,
+            decode_seconds,
+            target_passes=passes[0],
+            draft_passes=passes[1],
+            tokens=tokens,
+            attempted=attempted,
+            accepted=accepted,
+            accepted_lengths=at_least[:-1] - at_least[1:],
+            recording_seconds=recording_seconds,
+        )

@@ -110,20 +110,22 @@ class Choice:
     sampling: Sampling
     noise: Tensor | None
 
-    def choose(self, log_probs: Tensor, depths: Tensor) -> Tensor:
-        """The token with the highest score after every node, int64 `[B, N]`; arguments as in `scores`."""
-        return self.scores(log_probs, depths).argmax(-1)
+    def choose(self, log_probs: Tensor, depths: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """The place of the highest score after every node, int64 `[B, N]`; arguments as in `scores`."""
+        return self.scores(log_probs, depths, tokens).argmax(-1)
 
-    def scores(self, log_probs: Tensor, depths: Tensor) -> Tensor:
-        """Scores of all tokens after every node, `[B, N, V]`; minus infinity for tokens that cannot be chosen.
+    def scores(self, log_probs: Tensor, depths: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Scores of tokens after every node, `[B, N, C]`; minus infinity for tokens that cannot be chosen.
 
         Args:
-            log_probs: the target's, `[B, N, V]`.
+            log_probs: the target's, `[B, N, C]`.
             depths: the nodes' depths, int64 `[B, N]`, 0 … D.
+            tokens: which tokens they belong to, int64 `[B, N, C]`; None: the whole vocabulary in order.
         """
         if self.noise is None:
             return log_probs
-        noise = self.noise.gather(1, depths[..., None].expand(-1, -1, log_probs.shape[-1]))
+        noise = self.noise.gather(1, depths[..., None].expand(-1, -1, self.noise.shape[-1]))
+        noise = noise if tokens is None else noise.gather(-1, tokens)
         return self.sampling.distribution(log_probs) + noise.to(log_probs.dtype)
 
     def log_chances(

@@ -43,9 +43,16 @@ def choose(
         choice: sampling rule and noise of the round.
         constraint: which tokens are allowed.
     """
-    log_probs = masked_log_softmax(logits, constraint.allowed(states))
-    tokens = choice.choose(log_probs, depths)
-    return ChosenTokens(tokens, log_probs.gather(-1, tokens[..., None])[..., 0], constraint.advance(states, tokens))
+    continuations = constraint.continuations(states)
+    if continuations is None:
+        log_probs = masked_log_softmax(logits, None)
+        tokens = index = choice.choose(log_probs, depths)
+    else:
+        # Far fewer tokens than the vocabulary has.
+        log_probs = masked_log_softmax(logits.gather(-1, continuations.tokens), continuations.free)
+        index = choice.choose(log_probs, depths, continuations.tokens)
+        tokens = continuations.tokens.gather(-1, index[..., None])[..., 0]
+    return ChosenTokens(tokens, log_probs.gather(-1, index[..., None])[..., 0], constraint.advance(states, tokens))
 
 
 class VerificationRule(ABC):

@@ -162,7 +162,7 @@ def test_the_best_allowed_token_is_chosen_and_the_state_moves_past_it(
         found = choose(logits, states, depths, choice, constraint)
         log_probs = masked_log_softmax(logits, constraint.allowed(states))
         assert found.tokens.tolist() == choice.scores(log_probs, depths).argmax(-1).tolist()
-        assert torch.equal(found.log_probs, log_probs.gather(-1, found.tokens[..., None])[..., 0])
+        torch.testing.assert_close(found.log_probs, log_probs.gather(-1, found.tokens[..., None])[..., 0])
         assert (found.log_probs > -torch.inf).all()
         after = constraint.advance(states, found.tokens)
         assert all(torch.equal(getattr(found.states, name), value) for name, value in vars(after).items())
