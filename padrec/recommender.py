@@ -82,7 +82,8 @@ class Recommender:
             )
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         known_as = fingerprint(target.model)  # before the change of precision, as drafts know it
-        model = target.model.to(self._device).eval()
+        model = target.model.eval()
+        torch.nn.Module.to(model, self._device)  # in place; transformers wraps its own `to` without types
         to_precision(model, dtype or (torch.bfloat16 if self._device.type == "cuda" else torch.float32))
         self._runner = TransformersRunner(model, known_as)
         self.catalog, self._vocabulary = target.catalog, target.vocabulary

@@ -86,7 +86,7 @@ def test_the_readme_recommends_to_new_users(
     plain = Recommender.load(files["target"])
     histories = [["item-17", "item-203", "item-44"], ["item-5"]]
     lists = plain.recommend(histories, k=10, exclude="history")
-    assert [line for line in printed if line.startswith("[")] == [str([item.key for item in row]) for row in lists]
+    assert [line for line in printed if line.startswith("[")] == [str([item.title for item in row]) for row in lists]
     assert not any({item.key for item in row} & set(history) for row, history in zip(lists, histories, strict=True))
 
 

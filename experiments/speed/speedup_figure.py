@@ -1,6 +1,6 @@
 """The speedups of a report as a figure; that of the README is drawn by
 
-    python experiments/speed/speedup_figure.py docs/results/speed/greedy/report.json docs/speedup.svg \
+    python -m experiments.speed.speedup_figure docs/results/speed/greedy/report.json docs/speedup.svg \
         --arms autoregressive forced eagle hass padrec
 """
 

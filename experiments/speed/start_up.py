@@ -1,6 +1,6 @@
 """What starting costs: user CPU seconds of imports and commands, and the large packages that each loads.
 
-    python experiments/speed/start_up.py before docs/results/start-up/report.json
+    python -m experiments.speed.start_up before docs/results/start-up/report.json
 
 measures the padrec that this interpreter imports and writes the figures under the given name into the report.
 """
