@@ -1,129 +1,72 @@
 """Speculative decoding for generative recommendation, as a PyTorch Lightning module collection."""
 
-from padrec.catalog import (
-    Catalog,
-    CatalogTrie,
-    InputError,
-    SemanticIDVocabulary,
-)
-from padrec.data import (
-    AmazonReviews2014,
-    AmazonReviews2018,
-    AmazonReviews2023,
-    AtSpeedReader,
-    GeneratedLists,
-    LCRecReader,
-    LeaveLastOut,
-    LoggedSequences,
-    MiniOneRecReader,
-    Preparation,
-    PreparedReader,
-    PromptTemplate,
-    SemanticIDDataModule,
-    SyntheticReader,
-    TableLog,
-    TimeSplit,
-)
-from padrec.decoding import (
-    AdaptiveDecoder,
-    AutoregressiveDecoder,
-    BatchwiseDecoder,
-    BeamDecoder,
-    CatalogDraft,
-    Chain,
-    DynamicTree,
-    FastestDecoder,
-    ListRequest,
-    Prompts,
-    Recommendations,
-    RepeatedDecoder,
-    RootOnly,
-    Sampling,
-    SpeculativeDecoder,
-    StaticTree,
-    TransformersBeamDecoder,
-    TransformersDecoder,
-    TransformersRunner,
-)
-from padrec.drafts import AssistantModel, DraftWeights, FeatureDraft, PADRecDraft
-from padrec.evaluation import RecommendationWriter, SpeculativeEvaluator
-from padrec.quantization import (
-    BehaviourEmbeddings,
-    ConcatenatedEmbeddings,
-    EmbeddingFile,
-    ItemEmbeddingDataModule,
-    ItemEmbeddings,
-    ItemJSON,
-    PreparedTexts,
-    PrincipalComponents,
-    ResidualKMeansQuantizer,
-    RQVAEQuantizer,
-    SemanticIDWriter,
-    TargetEmbeddings,
-    TextEmbeddings,
-)
-from padrec.targets import PretrainedModel, TargetRecommender, TargetWeights
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AdaptiveDecoder",
-    "AmazonReviews2014",
-    "AmazonReviews2018",
-    "AmazonReviews2023",
-    "AssistantModel",
-    "AtSpeedReader",
-    "AutoregressiveDecoder",
-    "BatchwiseDecoder",
-    "BeamDecoder",
-    "BehaviourEmbeddings",
-    "Catalog",
-    "CatalogDraft",
-    "CatalogTrie",
-    "Chain",
-    "ConcatenatedEmbeddings",
-    "DraftWeights",
-    "DynamicTree",
-    "EmbeddingFile",
-    "FastestDecoder",
-    "FeatureDraft",
-    "GeneratedLists",
-    "InputError",
-    "ItemEmbeddingDataModule",
-    "ItemEmbeddings",
-    "ItemJSON",
-    "LCRecReader",
-    "LeaveLastOut",
-    "ListRequest",
-    "LoggedSequences",
-    "MiniOneRecReader",
-    "PADRecDraft",
-    "Preparation",
-    "PreparedReader",
-    "PreparedTexts",
-    "PretrainedModel",
-    "PrincipalComponents",
-    "PromptTemplate",
-    "Prompts",
-    "RQVAEQuantizer",
-    "RecommendationWriter",
-    "Recommendations",
-    "RepeatedDecoder",
-    "ResidualKMeansQuantizer",
-    "RootOnly",
-    "Sampling",
-    "SemanticIDDataModule",
-    "SemanticIDVocabulary",
-    "SemanticIDWriter",
-    "SpeculativeDecoder",
-    "SpeculativeEvaluator",
-    "StaticTree",
-    "SyntheticReader",
-    "TableLog",
-    "TargetEmbeddings",
-    "TargetRecommender",
-    "TargetWeights",
-    "TextEmbeddings",
-    "TimeSplit",
-    "TransformersBeamDecoder",
-    "TransformersDecoder",
-    "TransformersRunner",
-]
+from padrec.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from padrec.catalog import Catalog as Catalog
+    from padrec.catalog import CatalogTrie as CatalogTrie
+    from padrec.catalog import InputError as InputError
+    from padrec.catalog import SemanticIDVocabulary as SemanticIDVocabulary
+    from padrec.data import AmazonReviews2014 as AmazonReviews2014
+    from padrec.data import AmazonReviews2018 as AmazonReviews2018
+    from padrec.data import AmazonReviews2023 as AmazonReviews2023
+    from padrec.data import AtSpeedReader as AtSpeedReader
+    from padrec.data import GeneratedLists as GeneratedLists
+    from padrec.data import LCRecReader as LCRecReader
+    from padrec.data import LeaveLastOut as LeaveLastOut
+    from padrec.data import LoggedSequences as LoggedSequences
+    from padrec.data import MiniOneRecReader as MiniOneRecReader
+    from padrec.data import Preparation as Preparation
+    from padrec.data import PreparedReader as PreparedReader
+    from padrec.data import PromptTemplate as PromptTemplate
+    from padrec.data import SemanticIDDataModule as SemanticIDDataModule
+    from padrec.data import SyntheticReader as SyntheticReader
+    from padrec.data import TableLog as TableLog
+    from padrec.data import TimeSplit as TimeSplit
+    from padrec.decoding import AdaptiveDecoder as AdaptiveDecoder
+    from padrec.decoding import AutoregressiveDecoder as AutoregressiveDecoder
+    from padrec.decoding import BatchwiseDecoder as BatchwiseDecoder
+    from padrec.decoding import BeamDecoder as BeamDecoder
+    from padrec.decoding import CatalogDraft as CatalogDraft
+    from padrec.decoding import Chain as Chain
+    from padrec.decoding import DynamicTree as DynamicTree
+    from padrec.decoding import FastestDecoder as FastestDecoder
+    from padrec.decoding import ListRequest as ListRequest
+    from padrec.decoding import Prompts as Prompts
+    from padrec.decoding import Recommendations as Recommendations
+    from padrec.decoding import RepeatedDecoder as RepeatedDecoder
+    from padrec.decoding import RootOnly as RootOnly
+    from padrec.decoding import Sampling as Sampling
+    from padrec.decoding import SpeculativeDecoder as SpeculativeDecoder
+    from padrec.decoding import StaticTree as StaticTree
+    from padrec.decoding import TransformersBeamDecoder as TransformersBeamDecoder
+    from padrec.decoding import TransformersDecoder as TransformersDecoder
+    from padrec.decoding import TransformersRunner as TransformersRunner
+    from padrec.drafts import AssistantModel as AssistantModel
+    from padrec.drafts import DraftWeights as DraftWeights
+    from padrec.drafts import FeatureDraft as FeatureDraft
+    from padrec.drafts import PADRecDraft as PADRecDraft
+    from padrec.evaluation import RecommendationWriter as RecommendationWriter
+    from padrec.evaluation import SpeculativeEvaluator as SpeculativeEvaluator
+    from padrec.quantization import BehaviourEmbeddings as BehaviourEmbeddings
+    from padrec.quantization import ConcatenatedEmbeddings as ConcatenatedEmbeddings
+    from padrec.quantization import EmbeddingFile as EmbeddingFile
+    from padrec.quantization import ItemEmbeddingDataModule as ItemEmbeddingDataModule
+    from padrec.quantization import ItemEmbeddings as ItemEmbeddings
+    from padrec.quantization import ItemJSON as ItemJSON
+    from padrec.quantization import PreparedTexts as PreparedTexts
+    from padrec.quantization import PrincipalComponents as PrincipalComponents
+    from padrec.quantization import ResidualKMeansQuantizer as ResidualKMeansQuantizer
+    from padrec.quantization import RQVAEQuantizer as RQVAEQuantizer
+    from padrec.quantization import SemanticIDWriter as SemanticIDWriter
+    from padrec.quantization import TargetEmbeddings as TargetEmbeddings
+    from padrec.quantization import TextEmbeddings as TextEmbeddings
+    from padrec.recommender import RecommendedItem as RecommendedItem
+    from padrec.recommender import Recommender as Recommender
+    from padrec.targets import PretrainedModel as PretrainedModel
+    from padrec.targets import TargetRecommender as TargetRecommender
+    from padrec.targets import TargetWeights as TargetWeights
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

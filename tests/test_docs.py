@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 
+from padrec import Recommender
 from padrec.cli import main
 from padrec.data import SemanticIDDataModule, SyntheticReader
-from padrec.decoding import AutoregressiveDecoder
 from tests.tiny_training import quiet_trainer, tiny_backbone, tiny_draft, tiny_recommender
 
 _REPOSITORY = Path(__file__).parents[1]
@@ -58,7 +58,9 @@ def quickstart_data() -> SemanticIDDataModule:
     return SemanticIDDataModule(SyntheticReader(**settings["init_args"]["reader"]["init_args"]))
 
 
-def test_the_readme_recommends_to_new_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_recommends_to_new_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With a tiny target and draft in the place of those that the quickstart trains."""
     monkeypatch.chdir(tmp_path)
     files = {stage: path for path, stage in _QUICKSTART_FILE.findall(_README.read_text(encoding="utf-8"))}
@@ -75,14 +77,23 @@ def test_the_readme_recommends_to_new_users(tmp_path: Path, monkeypatch: pytest.
     trainer.fit(draft, datamodule=data)
     trainer.save_checkpoint(files["padrec"])
 
+    capsys.readouterr()
     found = run_examples(_README)
 
-    assert torch.equal(found["data"].catalog.codes, data.catalog.codes)
-    assert found["lists"].leaves.shape == (2, found["request"].list_length)
-    assert bool((found["lists"].leaves >= 0).all())
-    session = AutoregressiveDecoder().bind(found["runner"], found["request"])
-    expected, _ = session.decode(found["prompts"], torch.Generator().manual_seed(0))
-    assert torch.equal(found["lists"].tokens, expected.tokens)
+    printed = capsys.readouterr().out.splitlines()
+    recommender = found["recommender"]
+    assert torch.equal(recommender.catalog.codes, data.catalog.codes)
+    plain = Recommender.load(files["target"])
+    histories = [["item-17", "item-203", "item-44"], ["item-5"]]
+    lists = plain.recommend(histories, k=10, exclude="history")
+    assert [line for line in printed if line.startswith("[")] == [str([item.title for item in row]) for row in lists]
+    assert not any({item.key for item in row} & set(history) for row, history in zip(lists, histories, strict=True))
+
+
+def test_the_first_python_call_of_the_readme_has_five_lines() -> None:
+    first = _RUNNABLE.search(_README.read_text(encoding="utf-8"))
+    assert first is not None
+    assert len([line for line in first[1].splitlines() if line]) == 5
 
 
 @pytest.mark.parametrize("page", [page for page in _PAGES[1:] if _RUNNABLE.search(page.read_text())], ids=page_name)

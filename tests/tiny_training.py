@@ -48,6 +48,7 @@ def tiny_recommender(
                 "backbone": tiny_backbone(initializer_range=0.3),
                 "vocabulary": data.vocabulary,
                 "catalog": data.catalog,
+                "prompt_format": data.prompt_format,
                 "list_length": data.list_length,
                 "warmup_steps": 2,
                 **arguments,

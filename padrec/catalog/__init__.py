@@ -1,13 +1,13 @@
 """Items, their semantic IDs and the tokens that stand for them."""
 
-from padrec.catalog.catalog import Catalog
-from padrec.catalog.errors import InputError
-from padrec.catalog.trie import CatalogTrie
-from padrec.catalog.vocabulary import SemanticIDVocabulary
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Catalog",
-    "CatalogTrie",
-    "InputError",
-    "SemanticIDVocabulary",
-]
+from padrec.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from padrec.catalog.catalog import Catalog as Catalog
+    from padrec.catalog.errors import InputError as InputError
+    from padrec.catalog.trie import CatalogTrie as CatalogTrie
+    from padrec.catalog.vocabulary import SemanticIDVocabulary as SemanticIDVocabulary
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

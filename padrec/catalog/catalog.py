@@ -1,13 +1,15 @@
 """The items that can be recommended and their semantic IDs."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from padrec.catalog.catalog_folder import read_catalog_folder, write_catalog_folder
+from padrec.catalog.catalog_folder import items_json, read_catalog_folder, write_catalog_folder
 from padrec.catalog.errors import InputError
 from padrec.catalog.leaf_index import LeafIndex
 
@@ -85,6 +87,16 @@ class Catalog:
         """
         write_catalog_folder(Path(folder), self.codes, self.keys, self.texts)
 
+    def to_state(self) -> dict[str, Any]:
+        """The catalog as checkpoints hold it: tensors and strings."""
+        return {"codes": self.codes, "items": items_json(self.keys, self.texts), "source": self.source}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Catalog":
+        """The catalog of `to_state`."""
+        items = json.loads(state["items"])
+        return cls(state["codes"], items["keys"], items["texts"], state["source"])
+
     def followed_by(self, other: "Catalog") -> "Catalog":
         """The items of both, these first; an item without a text gets an empty one where another has one.
 
@@ -118,6 +130,10 @@ class Catalog:
     def codebook_sizes(self) -> tuple[int, ...]:
         """Largest code plus one, for each slot."""
         return tuple((self.codes.amax(0) + 1).tolist())
+
+    def __contains__(self, key: str) -> bool:
+        """Whether an item has this key."""
+        return key in self._index
 
     def index(self, key: str) -> int:
         """The row of the item with this key.

@@ -32,11 +32,15 @@ def write_catalog_folder(folder: Path, codes: Tensor, keys: tuple[str, ...], tex
             part = Path(temporary) / "catalog"
             part.mkdir()
             save_file({"codes": codes.contiguous()}, part / _CODES_FILE)
-            items = json.dumps({"keys": keys, "texts": texts})
-            (part / ITEMS_FILE).write_text(items + "\n", encoding="ascii")
+            (part / ITEMS_FILE).write_text(items_json(keys, texts) + "\n", encoding="ascii")
             os.rename(part, folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+
+
+def items_json(keys: tuple[str, ...], texts: tuple[str, ...] | None) -> str:
+    """Keys and texts as `items.json` holds them, in ASCII."""
+    return json.dumps({"keys": keys, "texts": texts})
 
 
 def read_catalog_folder(folder: Path) -> tuple[Tensor, list[str], list[str] | None]:

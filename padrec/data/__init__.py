@@ -1,49 +1,37 @@
 """From files on disk to batches of semantic-ID tokens."""
 
-from padrec.data.batches import PromptBatch, SequenceBatch
-from padrec.data.datamodule import SemanticIDDataModule
-from padrec.data.interactions import Interactions, Split, leave_one_out
-from padrec.data.item_sequences import ItemSequences
-from padrec.data.logs import AmazonReviews2014, AmazonReviews2018, AmazonReviews2023, LogSource, TableLog
-from padrec.data.preparation import LeaveLastOut, Preparation, SplitRule, TimeSplit
-from padrec.data.prompt_template import PromptTemplate
-from padrec.data.readers import (
-    AtSpeedReader,
-    Dataset,
-    LCRecReader,
-    MiniOneRecReader,
-    PreparedReader,
-    Reader,
-    SyntheticReader,
-)
-from padrec.data.training_rows import GeneratedLists, LoggedSequences, TrainingRows
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AmazonReviews2014",
-    "AmazonReviews2018",
-    "AmazonReviews2023",
-    "AtSpeedReader",
-    "Dataset",
-    "GeneratedLists",
-    "Interactions",
-    "ItemSequences",
-    "LCRecReader",
-    "LeaveLastOut",
-    "LogSource",
-    "LoggedSequences",
-    "MiniOneRecReader",
-    "Preparation",
-    "PreparedReader",
-    "PromptBatch",
-    "PromptTemplate",
-    "Reader",
-    "SemanticIDDataModule",
-    "SequenceBatch",
-    "Split",
-    "SplitRule",
-    "SyntheticReader",
-    "TableLog",
-    "TimeSplit",
-    "TrainingRows",
-    "leave_one_out",
-]
+from padrec.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from padrec.data.batches import PromptBatch as PromptBatch
+    from padrec.data.batches import SequenceBatch as SequenceBatch
+    from padrec.data.datamodule import SemanticIDDataModule as SemanticIDDataModule
+    from padrec.data.interactions import Interactions as Interactions
+    from padrec.data.interactions import Split as Split
+    from padrec.data.interactions import leave_one_out as leave_one_out
+    from padrec.data.item_sequences import ItemSequences as ItemSequences
+    from padrec.data.logs import AmazonReviews2014 as AmazonReviews2014
+    from padrec.data.logs import AmazonReviews2018 as AmazonReviews2018
+    from padrec.data.logs import AmazonReviews2023 as AmazonReviews2023
+    from padrec.data.logs import LogSource as LogSource
+    from padrec.data.logs import TableLog as TableLog
+    from padrec.data.preparation import LeaveLastOut as LeaveLastOut
+    from padrec.data.preparation import Preparation as Preparation
+    from padrec.data.preparation import SplitRule as SplitRule
+    from padrec.data.preparation import TimeSplit as TimeSplit
+    from padrec.data.prompt_format import PromptFormat as PromptFormat
+    from padrec.data.prompt_template import PromptTemplate as PromptTemplate
+    from padrec.data.readers import AtSpeedReader as AtSpeedReader
+    from padrec.data.readers import Dataset as Dataset
+    from padrec.data.readers import LCRecReader as LCRecReader
+    from padrec.data.readers import MiniOneRecReader as MiniOneRecReader
+    from padrec.data.readers import PreparedReader as PreparedReader
+    from padrec.data.readers import Reader as Reader
+    from padrec.data.readers import SyntheticReader as SyntheticReader
+    from padrec.data.training_rows import GeneratedLists as GeneratedLists
+    from padrec.data.training_rows import LoggedSequences as LoggedSequences
+    from padrec.data.training_rows import TrainingRows as TrainingRows
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

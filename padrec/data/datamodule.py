@@ -15,10 +15,10 @@ from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
+from padrec.data.prompt_format import PromptFormat
 from padrec.data.prompt_template import PromptTemplate
 from padrec.data.prompts import PromptRows, evaluation_prompts, random_cut_prompts, read_prompt_file
 from padrec.data.readers import Reader
-from padrec.data.sequence_encoder import SequenceEncoder
 from padrec.data.training_loader import GlobalBatchSampler, ResumableLoader
 from padrec.data.training_rows import LoggedSequences, TrainingRows
 from padrec.data.windows import WindowRows, Windows
@@ -111,7 +111,8 @@ class SemanticIDDataModule(LightningDataModule):
         )
         if prompt is not None:
             prompt.check(self._vocabulary)
-        self._encoder = SequenceEncoder(self._vocabulary, dataset.catalog, prompt, list_marker)
+        self._prompt_format = PromptFormat(max_history, list_marker, prompt)
+        self._encoder = self._prompt_format.encoder(self._vocabulary, dataset.catalog)
         self._windows: Windows | None = None
         if list_length > dataset.catalog.n_leaves:
             raise InputError(
@@ -149,6 +150,11 @@ class SemanticIDDataModule(LightningDataModule):
     def catalog(self) -> Catalog:
         """The items."""
         return self._catalog
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        """How prompts are written."""
+        return self._prompt_format
 
     @property
     def dataset_name(self) -> str:
@@ -238,19 +244,7 @@ class SemanticIDDataModule(LightningDataModule):
         Raises:
             InputError: no histories, an empty one, or an unknown item.
         """
-        if not histories:
-            raise InputError("no histories to make prompts from, expected at least one")
-        rows = []
-        for number, history in enumerate(histories):
-            if not history:
-                raise InputError(f"history {number} is empty, expected at least one item key")
-            try:
-                rows.append([self._catalog.index(key) for key in history][-self.max_history :])
-            except InputError as error:
-                raise InputError(f"history {number}: {error}") from None
-        users = torch.full((len(rows),), -1)
-        prompts = PromptRows(ItemSequences.from_lists(rows), None, users, self._catalog, self._encoder)
-        return prompts.__getitems__(list(range(len(rows))))
+        return self._prompt_format.prompts(histories, self._encoder, self._catalog)
 
     def _evaluation_prompts(self, part: Literal["validation", "test"]) -> tuple[ItemSequences, ItemSequences, Tensor]:
         histories, truth, users = evaluation_prompts(self._split, part, self.max_history)

@@ -1,6 +1,7 @@
 """Prompts with text: instructions, and items with their titles."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from string import Formatter
 
 from transformers import PreTrainedTokenizerBase
@@ -24,6 +25,9 @@ class PromptTemplate:
         item: an item of the history; contains `{item}` once and may contain `{title}` once.
         max_title_tokens: most tokens of a title, at least 1.
 
+    Attributes:
+        settings: the arguments.
+
     Raises:
         InputError: no such tokenizer, a placeholder is missing, unknown or occurs twice, the tokenizer has no token
             for a part of the text, or `max_title_tokens` is below 1.
@@ -37,6 +41,7 @@ class PromptTemplate:
         before, after = _around("text", text, "history")
         item_before, item_after = _around("item", item, "item", also="title")
         self._name = tokenizer
+        self.settings = {"tokenizer": tokenizer, "text": text, "item": item, "max_title_tokens": max_title_tokens}
         self._tokenizer = load_tokenizer(tokenizer)
         self._item = (item_before, item_after)
         self._max_title_tokens = max_title_tokens
@@ -72,6 +77,10 @@ class PromptTemplate:
         if tokenizer.convert_tokens_to_ids(names) != list(range(vocabulary.text_tokens, vocabulary.size)):
             raise InputError(f"{self._name}: skips token ids, so that tokens cannot be appended after its last id")
         return tokenizer
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer without tokens of semantic IDs, for another template to read."""
+        self._tokenizer.save_pretrained(folder)
 
     def check(self, vocabulary: SemanticIDVocabulary) -> None:
         """Check that the tokenizer has no semantic-ID tokens, which would have another meaning for the model.

@@ -1,116 +1,80 @@
 """Decoders, token trees, tree expansion, verification, the catalog constraint and the KV cache."""
 
-from padrec.decoding.baselines.transformers_beam import TransformersBeamDecoder
-from padrec.decoding.baselines.transformers_decoder import Assistant, TransformersDecoder
-from padrec.decoding.beam.beam_decoder import BeamDecoder
-from padrec.decoding.decoders.adaptive import AdaptiveDecoder
-from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
-from padrec.decoding.decoders.fastest import FastestDecoder
-from padrec.decoding.decoders.speculative import AutoregressiveDecoder, SpeculativeDecoder
-from padrec.decoding.decoders.wrapping import BatchwiseDecoder, RepeatedDecoder
-from padrec.decoding.device.captured_graph import CapturedGraph
-from padrec.decoding.device.compiled import compiled
-from padrec.decoding.device.stopwatch import Phase, Stopwatch
-from padrec.decoding.layers.cached_layers import CachedLayers, LayerSession
-from padrec.decoding.layers.fused_layers import FusedLayers, can_fuse
-from padrec.decoding.layers.layer_operations import LayerOperations
-from padrec.decoding.layers.placement import Placement, VariableLengthLayout
-from padrec.decoding.layers.prompts import Branches, Prompts
-from padrec.decoding.layers.runner import TransformersRunner, check_logits
-from padrec.decoding.layers.transformers_layers import PreallocatedCache, TransformersLayers, additive_mask
-from padrec.decoding.lists.catalog_constraint import CatalogConstraint, CatalogState
-from padrec.decoding.lists.constraint import Constraint, Continuations, FreeDecoding
-from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
-from padrec.decoding.lists.list_state import ListState, concatenate
-from padrec.decoding.lists.request import ListRequest, Recommendations, Request, TextRequest
-from padrec.decoding.lists.sampling import Choice, Sampling, gumbel_noise, masked_log_softmax
-from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.lists.verification import ChosenTokens, VerificationRule, choose
-from padrec.decoding.rounds.decoding_session import DecodingSession
-from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.rounds.rounds import Rounds
-from padrec.decoding.trees.draft import (
-    CatalogDraft,
-    Draft,
-    DraftPlan,
-    DraftSession,
-    HostDraftSession,
-    Observation,
-    SessionOpener,
-)
-from padrec.decoding.trees.dynamic_tree import Chain, DynamicTree
-from padrec.decoding.trees.static_tree import StaticTree
-from padrec.decoding.trees.tree_expansion import DraftSteps, RootOnly, TreeExpansion
-from padrec.decoding.trees.tree_operations import ForcedRuns, TreeOperations
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "LIST_SEARCH",
-    "AdaptiveDecoder",
-    "Assistant",
-    "AutoregressiveDecoder",
-    "BatchwiseDecoder",
-    "BeamDecoder",
-    "Branches",
-    "CachedLayers",
-    "CapturedGraph",
-    "CatalogConstraint",
-    "CatalogDraft",
-    "CatalogState",
-    "Chain",
-    "Choice",
-    "ChosenTokens",
-    "Constraint",
-    "Continuations",
-    "Decoder",
-    "DecodingSession",
-    "DecodingTrace",
-    "Draft",
-    "DraftPlan",
-    "DraftSession",
-    "DraftSteps",
-    "DynamicTree",
-    "FastestDecoder",
-    "ForcedRuns",
-    "FreeDecoding",
-    "FusedLayers",
-    "HostDraftSession",
-    "LayerOperations",
-    "LayerSession",
-    "ListBuffer",
-    "ListRequest",
-    "ListState",
-    "Observation",
-    "Phase",
-    "Placement",
-    "PreallocatedCache",
-    "Prompts",
-    "Recommendations",
-    "RepeatedDecoder",
-    "Request",
-    "RootOnly",
-    "RoundStatistics",
-    "Rounds",
-    "Sampling",
-    "SessionOpener",
-    "SpeculativeDecoder",
-    "StaticTree",
-    "Stopwatch",
-    "TextRequest",
-    "TokenTree",
-    "TransformersBeamDecoder",
-    "TransformersDecoder",
-    "TransformersLayers",
-    "TransformersRunner",
-    "TreeExpansion",
-    "TreeOperations",
-    "VariableLengthLayout",
-    "VerificationRule",
-    "additive_mask",
-    "can_fuse",
-    "check_logits",
-    "choose",
-    "compiled",
-    "concatenate",
-    "gumbel_noise",
-    "masked_log_softmax",
-]
+from padrec.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from padrec.decoding.baselines.transformers_beam import TransformersBeamDecoder as TransformersBeamDecoder
+    from padrec.decoding.baselines.transformers_decoder import Assistant as Assistant
+    from padrec.decoding.baselines.transformers_decoder import TransformersDecoder as TransformersDecoder
+    from padrec.decoding.beam.beam_decoder import BeamDecoder as BeamDecoder
+    from padrec.decoding.decoders.adaptive import AdaptiveDecoder as AdaptiveDecoder
+    from padrec.decoding.decoders.decoder import LIST_SEARCH as LIST_SEARCH
+    from padrec.decoding.decoders.decoder import Decoder as Decoder
+    from padrec.decoding.decoders.fastest import FastestDecoder as FastestDecoder
+    from padrec.decoding.decoders.speculative import AutoregressiveDecoder as AutoregressiveDecoder
+    from padrec.decoding.decoders.speculative import SpeculativeDecoder as SpeculativeDecoder
+    from padrec.decoding.decoders.wrapping import BatchwiseDecoder as BatchwiseDecoder
+    from padrec.decoding.decoders.wrapping import RepeatedDecoder as RepeatedDecoder
+    from padrec.decoding.device.captured_graph import CapturedGraph as CapturedGraph
+    from padrec.decoding.device.compiled import compiled as compiled
+    from padrec.decoding.device.stopwatch import Phase as Phase
+    from padrec.decoding.device.stopwatch import Stopwatch as Stopwatch
+    from padrec.decoding.layers.cached_layers import CachedLayers as CachedLayers
+    from padrec.decoding.layers.cached_layers import LayerSession as LayerSession
+    from padrec.decoding.layers.fused_layers import FusedLayers as FusedLayers
+    from padrec.decoding.layers.fused_layers import can_fuse as can_fuse
+    from padrec.decoding.layers.layer_operations import LayerOperations as LayerOperations
+    from padrec.decoding.layers.placement import Placement as Placement
+    from padrec.decoding.layers.placement import VariableLengthLayout as VariableLengthLayout
+    from padrec.decoding.layers.prompts import Branches as Branches
+    from padrec.decoding.layers.prompts import Prompts as Prompts
+    from padrec.decoding.layers.runner import TransformersRunner as TransformersRunner
+    from padrec.decoding.layers.runner import check_logits as check_logits
+    from padrec.decoding.layers.transformers_layers import PreallocatedCache as PreallocatedCache
+    from padrec.decoding.layers.transformers_layers import TransformersLayers as TransformersLayers
+    from padrec.decoding.layers.transformers_layers import additive_mask as additive_mask
+    from padrec.decoding.lists.catalog_constraint import CatalogConstraint as CatalogConstraint
+    from padrec.decoding.lists.catalog_constraint import CatalogState as CatalogState
+    from padrec.decoding.lists.constraint import Constraint as Constraint
+    from padrec.decoding.lists.constraint import Continuations as Continuations
+    from padrec.decoding.lists.constraint import FreeDecoding as FreeDecoding
+    from padrec.decoding.lists.decoding_trace import DecodingTrace as DecodingTrace
+    from padrec.decoding.lists.decoding_trace import RoundStatistics as RoundStatistics
+    from padrec.decoding.lists.excluded_leaves import excluded_leaves as excluded_leaves
+    from padrec.decoding.lists.excluded_leaves import history_leaves as history_leaves
+    from padrec.decoding.lists.list_state import ListState as ListState
+    from padrec.decoding.lists.list_state import concatenate as concatenate
+    from padrec.decoding.lists.request import ListRequest as ListRequest
+    from padrec.decoding.lists.request import Recommendations as Recommendations
+    from padrec.decoding.lists.request import Request as Request
+    from padrec.decoding.lists.request import TextRequest as TextRequest
+    from padrec.decoding.lists.sampling import Choice as Choice
+    from padrec.decoding.lists.sampling import Sampling as Sampling
+    from padrec.decoding.lists.sampling import gumbel_noise as gumbel_noise
+    from padrec.decoding.lists.sampling import masked_log_softmax as masked_log_softmax
+    from padrec.decoding.lists.token_tree import TokenTree as TokenTree
+    from padrec.decoding.lists.verification import ChosenTokens as ChosenTokens
+    from padrec.decoding.lists.verification import VerificationRule as VerificationRule
+    from padrec.decoding.lists.verification import choose as choose
+    from padrec.decoding.rounds.decoding_session import DecodingSession as DecodingSession
+    from padrec.decoding.rounds.list_buffer import ListBuffer as ListBuffer
+    from padrec.decoding.rounds.rounds import Rounds as Rounds
+    from padrec.decoding.trees.draft import CatalogDraft as CatalogDraft
+    from padrec.decoding.trees.draft import Draft as Draft
+    from padrec.decoding.trees.draft import DraftPlan as DraftPlan
+    from padrec.decoding.trees.draft import DraftSession as DraftSession
+    from padrec.decoding.trees.draft import HostDraftSession as HostDraftSession
+    from padrec.decoding.trees.draft import Observation as Observation
+    from padrec.decoding.trees.draft import SessionOpener as SessionOpener
+    from padrec.decoding.trees.dynamic_tree import Chain as Chain
+    from padrec.decoding.trees.dynamic_tree import DynamicTree as DynamicTree
+    from padrec.decoding.trees.static_tree import StaticTree as StaticTree
+    from padrec.decoding.trees.tree_expansion import DraftSteps as DraftSteps
+    from padrec.decoding.trees.tree_expansion import RootOnly as RootOnly
+    from padrec.decoding.trees.tree_expansion import TreeExpansion as TreeExpansion
+    from padrec.decoding.trees.tree_operations import ForcedRuns as ForcedRuns
+    from padrec.decoding.trees.tree_operations import TreeOperations as TreeOperations
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

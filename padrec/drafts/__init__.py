@@ -1,28 +1,24 @@
 """Drafts, their training modules and objectives."""
 
-from padrec.drafts.assistant_model import AssistantModel
-from padrec.drafts.context_alignment import StepCache, Window, step_mask, unroll
-from padrec.drafts.draft_checkpoint import DraftCheckpoint, DraftWeights
-from padrec.drafts.feature_draft import FeatureDraft, NetworkDraft
-from padrec.drafts.feature_draft_network import FeatureDraftNetwork, PositionAwareEmbedding
-from padrec.drafts.folded_fusion import FoldedFusion
-from padrec.drafts.objective import DraftObjective, agreement_by_slot
-from padrec.drafts.padrec_draft import PADRecDraft
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AssistantModel",
-    "DraftCheckpoint",
-    "DraftObjective",
-    "DraftWeights",
-    "FeatureDraft",
-    "FeatureDraftNetwork",
-    "FoldedFusion",
-    "NetworkDraft",
-    "PADRecDraft",
-    "PositionAwareEmbedding",
-    "StepCache",
-    "Window",
-    "agreement_by_slot",
-    "step_mask",
-    "unroll",
-]
+from padrec.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from padrec.drafts.assistant_model import AssistantModel as AssistantModel
+    from padrec.drafts.context_alignment import StepCache as StepCache
+    from padrec.drafts.context_alignment import Window as Window
+    from padrec.drafts.context_alignment import step_mask as step_mask
+    from padrec.drafts.context_alignment import unroll as unroll
+    from padrec.drafts.draft_checkpoint import DraftCheckpoint as DraftCheckpoint
+    from padrec.drafts.draft_checkpoint import DraftWeights as DraftWeights
+    from padrec.drafts.feature_draft import FeatureDraft as FeatureDraft
+    from padrec.drafts.feature_draft import NetworkDraft as NetworkDraft
+    from padrec.drafts.feature_draft_network import FeatureDraftNetwork as FeatureDraftNetwork
+    from padrec.drafts.feature_draft_network import PositionAwareEmbedding as PositionAwareEmbedding
+    from padrec.drafts.folded_fusion import FoldedFusion as FoldedFusion
+    from padrec.drafts.objective import DraftObjective as DraftObjective
+    from padrec.drafts.objective import agreement_by_slot as agreement_by_slot
+    from padrec.drafts.padrec_draft import PADRecDraft as PADRecDraft
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -1,8 +1,14 @@
 """Arms side by side: metrics, figures, reports, and files of recommendations."""
 
-from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
-from padrec.evaluation.evaluator import SpeculativeEvaluator
-from padrec.evaluation.recommendation_writer import RecommendationWriter
-from padrec.evaluation.report import Report
+from typing import TYPE_CHECKING
 
-__all__ = ["ArmMetrics", "ArmResult", "RecommendationWriter", "Report", "SpeculativeEvaluator"]
+from padrec.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from padrec.evaluation.arm_metrics import ArmMetrics as ArmMetrics
+    from padrec.evaluation.arm_metrics import ArmResult as ArmResult
+    from padrec.evaluation.evaluator import SpeculativeEvaluator as SpeculativeEvaluator
+    from padrec.evaluation.recommendation_writer import RecommendationWriter as RecommendationWriter
+    from padrec.evaluation.report import Report as Report
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

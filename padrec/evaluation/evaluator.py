@@ -8,6 +8,7 @@ from typing import Literal
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch
@@ -22,6 +23,7 @@ from padrec.decoding import (
     Recommendations,
     Sampling,
     TransformersRunner,
+    history_leaves,
 )
 from padrec.decoding.device.device_name import device_name
 from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
@@ -53,6 +55,7 @@ class SpeculativeEvaluator(L.LightningModule):
         reference: the arm that all arms are compared with in `test`.
         further_references: other arms to report speedups over.
         predict_arm: the arm that `predict` uses; None takes the last one.
+        exclude: what `predict` does not recommend: `history`, the items of a prompt; None recommends any item.
         seed: seed of sampled lists.
 
     Raises:
@@ -73,6 +76,7 @@ class SpeculativeEvaluator(L.LightningModule):
         reference: str = "autoregressive",
         further_references: list[str] | None = None,
         predict_arm: str | None = None,
+        exclude: Literal["history"] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -82,6 +86,7 @@ class SpeculativeEvaluator(L.LightningModule):
         self._arms = dict(arms)
         self._reference, self._further_references = reference, further_references or []
         self._predict_arm = predict_arm or list(arms)[-1]
+        self.exclude = exclude
         self._vocabulary, self._catalog = vocabulary, catalog
         self._list_length = list_length
         self._constraint = constraint
@@ -197,12 +202,18 @@ class SpeculativeEvaluator(L.LightningModule):
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Recommendations:
         """Return one list for each prompt, written by the chosen arm."""
-        return self._decode(self._predict_arm, batch, batch_idx)[0]
+        excluded = None
+        if self.exclude == "history":
+            excluded = history_leaves(self._catalog, batch.history, self._list_length)
+        lists, _ = self._decode(self._predict_arm, batch, batch_idx, excluded)
+        return lists
 
-    def _decode(self, name: str, batch: PromptBatch, batch_idx: int) -> tuple[Recommendations, DecodingTrace]:
+    def _decode(
+        self, name: str, batch: PromptBatch, batch_idx: int, excluded: Tensor | None = None
+    ) -> tuple[Recommendations, DecodingTrace]:
         # Every arm gets the same seed, so that even sampled lists can be compared one by one.
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
-        prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
+        prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=excluded)
         lists, trace = self._sessions[name].decode(prompts, torch.Generator().manual_seed(seed))
         return lists.cpu(), trace
 

@@ -27,6 +27,8 @@ class RecommendationWriter(Callback):
       in the catalog's order, and `ties` names the others.
     - `user` is null for a user that the data do not know.
 
+    Where the model has `exclude: history`, neither `items` nor `ties` name an item of `history`.
+
     `GeneratedLists` reads such files for training. While predicting, each process writes
     `<path>.partial-<process>`; the file itself appears at the end and is whole. On several machines the path must be
     on a file system that they share.
@@ -87,7 +89,9 @@ class RecommendationWriter(Callback):
             raise InputError(f"predict_step returned {type(outputs).__name__}, expected Recommendations")
         assert self._file is not None
         assert self._data is not None
-        for row in recommendation_rows(batch, outputs, self._data.catalog, self._data.user_keys, self.titles):
+        excluding = getattr(pl_module, "exclude", None) == "history"
+        data = self._data
+        for row in recommendation_rows(batch, outputs, data.catalog, data.user_keys, self.titles, excluding):
             self._file.write(json.dumps(row) + "\n")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -134,14 +138,30 @@ class RecommendationWriter(Callback):
 
 
 def recommendation_rows(
-    batch: PromptBatch, lists: Recommendations, catalog: Catalog, user_keys: tuple[str, ...], titles: bool = False
+    batch: PromptBatch,
+    lists: Recommendations,
+    catalog: Catalog,
+    user_keys: tuple[str, ...],
+    titles: bool = False,
+    excluding: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """The lines of a batch, see `RecommendationWriter`; rows that do not count are left out."""
+    """The lines of a batch, see `RecommendationWriter`; rows that do not count are left out.
+
+    Args:
+        batch: the prompts.
+        lists: the recommendations for them.
+        catalog: the items.
+        user_keys: of `PromptBatch.users`.
+        titles: whether to write titles.
+        excluding: whether items of the history are left out of semantic IDs that they share with others.
+    """
     columns = (batch.users, batch.history, lists.leaves, batch.counted)
     for user, history, leaves, counted in zip(*(column.tolist() for column in columns), strict=True):
         if not counted:
             continue
-        items = [catalog.leaf_items(leaf) if leaf >= 0 else None for leaf in leaves]
+        left_out = set(history) if excluding else set()
+        of_leaves = [catalog.leaf_items(leaf) if leaf >= 0 else [] for leaf in leaves]
+        items = [[item for item in tied if item not in left_out] for tied in of_leaves]
         row = {
             "user": user_keys[user] if user >= 0 else None,
             "history": [catalog.keys[item] for item in history if item >= 0],

@@ -1,32 +1,29 @@
 """Ranking, acceptance and speed metrics, usable alone."""
 
-from padrec.metrics.acceptance import AcceptanceLength, AcceptanceRate, AcceptedLengths, AcceptedPerPass
-from padrec.metrics.codebooks import CodebookQuality
-from padrec.metrics.item_ranking import ItemNDCG, ItemRecall, item_ndcg, item_recall
-from padrec.metrics.ranking import NDCG, Recall, ndcg, recall
-from padrec.metrics.speed import Latency, Speed, latency_percentiles
-from padrec.metrics.speedup import Speedup, paired_bootstrap_speedup
-from padrec.metrics.totals import Mean, Total
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "NDCG",
-    "AcceptanceLength",
-    "AcceptanceRate",
-    "AcceptedLengths",
-    "AcceptedPerPass",
-    "CodebookQuality",
-    "ItemNDCG",
-    "ItemRecall",
-    "Latency",
-    "Mean",
-    "Recall",
-    "Speed",
-    "Speedup",
-    "Total",
-    "item_ndcg",
-    "item_recall",
-    "latency_percentiles",
-    "ndcg",
-    "paired_bootstrap_speedup",
-    "recall",
-]
+from padrec.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from padrec.metrics.acceptance import AcceptanceLength as AcceptanceLength
+    from padrec.metrics.acceptance import AcceptanceRate as AcceptanceRate
+    from padrec.metrics.acceptance import AcceptedLengths as AcceptedLengths
+    from padrec.metrics.acceptance import AcceptedPerPass as AcceptedPerPass
+    from padrec.metrics.codebooks import CodebookQuality as CodebookQuality
+    from padrec.metrics.item_ranking import ItemNDCG as ItemNDCG
+    from padrec.metrics.item_ranking import ItemRecall as ItemRecall
+    from padrec.metrics.item_ranking import item_ndcg as item_ndcg
+    from padrec.metrics.item_ranking import item_recall as item_recall
+    from padrec.metrics.ranking import NDCG as NDCG
+    from padrec.metrics.ranking import Recall as Recall
+    from padrec.metrics.ranking import ndcg as ndcg
+    from padrec.metrics.ranking import recall as recall
+    from padrec.metrics.speed import Latency as Latency
+    from padrec.metrics.speed import Speed as Speed
+    from padrec.metrics.speed import latency_percentiles as latency_percentiles
+    from padrec.metrics.speedup import Speedup as Speedup
+    from padrec.metrics.speedup import paired_bootstrap_speedup as paired_bootstrap_speedup
+    from padrec.metrics.totals import Mean as Mean
+    from padrec.metrics.totals import Total as Total
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

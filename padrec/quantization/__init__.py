@@ -1,51 +1,37 @@
 """From a catalog's texts and interactions to semantic IDs of your own."""
 
-from padrec.quantization.behaviour_embeddings import BehaviourEmbeddings
-from padrec.quantization.codebooks import read_codebooks, write_codebooks
-from padrec.quantization.collisions import add_disambiguation_slot, count_collisions, reassign_collisions
-from padrec.quantization.derived_embeddings import ConcatenatedEmbeddings, PrincipalComponents
-from padrec.quantization.embedding_datamodule import ItemEmbeddingDataModule, ItemVectors
-from padrec.quantization.item_embeddings import EmbeddingFile, EmbeddingSource, ItemEmbeddings
-from padrec.quantization.item_texts import ItemJSON, ItemTexts, PreparedTexts, TextReader
-from padrec.quantization.k_means import KMeans
-from padrec.quantization.quantizer import Quantizer
-from padrec.quantization.residual_k_means import ResidualKMeans
-from padrec.quantization.residual_k_means_quantizer import ResidualKMeansQuantizer
-from padrec.quantization.rq_vae import RQVAE, RQVAEOutput, separation_loss
-from padrec.quantization.rq_vae_quantizer import RQVAEQuantizer
-from padrec.quantization.semantic_id_writer import SemanticIDWriter
-from padrec.quantization.sinkhorn import sinkhorn
-from padrec.quantization.target_embeddings import TargetEmbeddings
-from padrec.quantization.text_embeddings import TextEmbeddings
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "RQVAE",
-    "BehaviourEmbeddings",
-    "ConcatenatedEmbeddings",
-    "EmbeddingFile",
-    "EmbeddingSource",
-    "ItemEmbeddingDataModule",
-    "ItemEmbeddings",
-    "ItemJSON",
-    "ItemTexts",
-    "ItemVectors",
-    "KMeans",
-    "PreparedTexts",
-    "PrincipalComponents",
-    "Quantizer",
-    "RQVAEOutput",
-    "RQVAEQuantizer",
-    "ResidualKMeans",
-    "ResidualKMeansQuantizer",
-    "SemanticIDWriter",
-    "TargetEmbeddings",
-    "TextEmbeddings",
-    "TextReader",
-    "add_disambiguation_slot",
-    "count_collisions",
-    "read_codebooks",
-    "reassign_collisions",
-    "separation_loss",
-    "sinkhorn",
-    "write_codebooks",
-]
+from padrec.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from padrec.quantization.behaviour_embeddings import BehaviourEmbeddings as BehaviourEmbeddings
+    from padrec.quantization.codebooks import read_codebooks as read_codebooks
+    from padrec.quantization.codebooks import write_codebooks as write_codebooks
+    from padrec.quantization.collisions import add_disambiguation_slot as add_disambiguation_slot
+    from padrec.quantization.collisions import count_collisions as count_collisions
+    from padrec.quantization.collisions import reassign_collisions as reassign_collisions
+    from padrec.quantization.derived_embeddings import ConcatenatedEmbeddings as ConcatenatedEmbeddings
+    from padrec.quantization.derived_embeddings import PrincipalComponents as PrincipalComponents
+    from padrec.quantization.embedding_datamodule import ItemEmbeddingDataModule as ItemEmbeddingDataModule
+    from padrec.quantization.embedding_datamodule import ItemVectors as ItemVectors
+    from padrec.quantization.item_embeddings import EmbeddingFile as EmbeddingFile
+    from padrec.quantization.item_embeddings import EmbeddingSource as EmbeddingSource
+    from padrec.quantization.item_embeddings import ItemEmbeddings as ItemEmbeddings
+    from padrec.quantization.item_texts import ItemJSON as ItemJSON
+    from padrec.quantization.item_texts import ItemTexts as ItemTexts
+    from padrec.quantization.item_texts import PreparedTexts as PreparedTexts
+    from padrec.quantization.item_texts import TextReader as TextReader
+    from padrec.quantization.k_means import KMeans as KMeans
+    from padrec.quantization.quantizer import Quantizer as Quantizer
+    from padrec.quantization.residual_k_means import ResidualKMeans as ResidualKMeans
+    from padrec.quantization.residual_k_means_quantizer import ResidualKMeansQuantizer as ResidualKMeansQuantizer
+    from padrec.quantization.rq_vae import RQVAE as RQVAE
+    from padrec.quantization.rq_vae import RQVAEOutput as RQVAEOutput
+    from padrec.quantization.rq_vae import separation_loss as separation_loss
+    from padrec.quantization.rq_vae_quantizer import RQVAEQuantizer as RQVAEQuantizer
+    from padrec.quantization.semantic_id_writer import SemanticIDWriter as SemanticIDWriter
+    from padrec.quantization.target_embeddings import TargetEmbeddings as TargetEmbeddings
+    from padrec.quantization.text_embeddings import TextEmbeddings as TextEmbeddings
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch, SequenceBatch
+from padrec.data.prompt_format import PromptFormat
 from padrec.decoding import (
     AutoregressiveDecoder,
     Decoder,
@@ -23,18 +24,13 @@ from padrec.decoding import (
     Sampling,
     TransformersRunner,
     check_logits,
+    history_leaves,
 )
 from padrec.metrics import NDCG, Recall
-from padrec.targets.backbone import (
-    build_backbone,
-    fingerprint,
-    in_step_precision,
-    load_backbone,
-    save_backbone,
-    settings_of,
-)
+from padrec.targets.backbone import build_backbone, fingerprint, in_step_precision, settings_of
 from padrec.targets.decoder_layers import CompiledLayers, add_residual_dropout
 from padrec.targets.initial_weights import InitialModel, InitialWeights, PretrainedModel
+from padrec.targets.saved_target import SavedTarget
 from padrec.training import (
     TrainableModule,
     picked,
@@ -60,7 +56,8 @@ class TargetRecommender(TrainableModule):
             special tokens; optional with `initial_weights`.
         initial_weights: weights to start from, such as `PretrainedModel` or `TargetWeights`; they must fit `backbone`
             if that is given. None draws them at random.
-        catalog: the items, for validation and prediction; linked from the datamodule.
+        catalog: the items, for validation and prediction; linked from the datamodule and saved with the weights.
+        prompt_format: how prompts are written; linked from the datamodule and saved with the weights.
         list_length: K, items in a list; linked from the datamodule.
         learning_rate: peak learning rate.
         weight_decay: for matrices other than embeddings.
@@ -72,6 +69,7 @@ class TargetRecommender(TrainableModule):
         decoder: recommends in validation, test and prediction; None is `AutoregressiveDecoder`, which writes lists. A
             decoder that ranks, such as `BeamDecoder`, validates by its ranking.
         temperature: for `predict`; 0 is greedy.
+        exclude: what `predict` does not recommend: `history`, the items of the prompt; None recommends any item.
         seed: for dropout and sampled lists.
 
     Raises:
@@ -85,6 +83,7 @@ class TargetRecommender(TrainableModule):
         backbone: dict[str, Any] | None = None,
         initial_weights: InitialWeights | None = None,
         catalog: Catalog | None = None,
+        prompt_format: PromptFormat | None = None,
         list_length: int = 10,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.1,
@@ -94,18 +93,22 @@ class TargetRecommender(TrainableModule):
         compile: bool = False,
         decoder: Decoder | None = None,
         temperature: float = 0.0,
+        exclude: Literal["history"] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing {label_smoothing}: expected at least 0 and less than 1")
         # Not what only affects decoding: a checkpoint's value would silently override the config's.
-        ignored = ["vocabulary", "catalog", "list_length", "decoder", "temperature", "initial_weights"]
+        decoding = ["list_length", "decoder", "temperature", "exclude"]
+        ignored = ["vocabulary", "catalog", "prompt_format", "initial_weights", *decoding]
         self.save_hyperparameters(ignore=ignored)
         self.vocabulary = vocabulary
         self.catalog = catalog
+        self.prompt_format = prompt_format
         self.list_length = list_length
         self.sampling = Sampling(temperature=temperature)
+        self.exclude = exclude
         self._label_smoothing = label_smoothing
         self._decoder = decoder or AutoregressiveDecoder()
         self._adapters: LowRankAdapters | None = None
@@ -151,38 +154,56 @@ class TargetRecommender(TrainableModule):
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
         """Read a Lightning checkpoint or a folder written by `save_pretrained`.
 
+        Args:
+            path: the checkpoint or folder.
+            catalog: the items; None takes those that were saved with it, if any.
+
         Raises:
             InputError: the file is missing or is not a target.
         """
         path = Path(path)
         if path.is_dir():
-            model, vocabulary = load_backbone(path)
-            return cls._of(model, vocabulary, catalog)
+            return cls._of(SavedTarget.read(path), catalog)
         checkpoint = read_checkpoint(path, "target")
         vocabulary = stored_vocabulary(checkpoint, "target")
         hyperparameters = stored_hyperparameters(checkpoint)
         stored = cls.stored_initial_weights(hyperparameters)
         initial_weights = None if stored is None else PretrainedModel(**stored["init_args"])
+        if catalog is None and "catalog" in checkpoint:
+            catalog = Catalog.from_state(checkpoint["catalog"])
         target = cls(**hyperparameters, vocabulary=vocabulary, initial_weights=initial_weights, catalog=catalog)
         target.on_load_checkpoint(checkpoint)
         target.load_state_dict(checkpoint["state_dict"])
-        return target if target._adapters is None else cls._of(target.plain_backbone(), vocabulary, catalog)
+        if "prompt_format" in checkpoint:
+            target.prompt_format = PromptFormat.from_dict(checkpoint["prompt_format"])
+        return target if target._adapters is None else cls._of(target.saved(), catalog)
 
     @classmethod
-    def _of(
-        cls, model: PreTrainedModel, vocabulary: SemanticIDVocabulary, catalog: Catalog | None
-    ) -> "TargetRecommender":
-        target = cls(backbone=settings_of(model), vocabulary=vocabulary, catalog=catalog)
-        target.backbone.load_state_dict(model.state_dict())
+    def _of(cls, saved: SavedTarget, catalog: Catalog | None) -> "TargetRecommender":
+        target = cls(
+            saved.vocabulary,
+            settings_of(saved.model),
+            catalog=catalog or saved.catalog,
+            prompt_format=saved.prompt_format,
+        )
+        target.backbone.load_state_dict(saved.model.state_dict())
         return target
+
+    def saved(self) -> SavedTarget:
+        """What `save_pretrained` writes."""
+        return SavedTarget(self.plain_backbone(), self.vocabulary, self.catalog, self.prompt_format)
 
     def plain_backbone(self) -> PreTrainedModel:
         """The model for decoders: the backbone, or a copy with the adapters merged."""
         return self.backbone if self._adapters is None else self._adapters.merged()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder for transformers and `load`, with adapters merged; see `save_backbone`."""
-        save_backbone(self.plain_backbone(), self.vocabulary, folder)
+        """Write a folder for transformers, `load` and `Recommender`, with adapters merged; see `SavedTarget`.
+
+        Raises:
+            InputError: the folder already holds a model or a catalog.
+        """
+        self.saved().write(Path(folder))
 
     def fingerprint(self) -> str:
         """A short hash of the weights; see `targets.backbone.fingerprint`."""
@@ -194,9 +215,13 @@ class TargetRecommender(TrainableModule):
         return [*super().undecayed_modules(), *rows]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the vocabulary; with adapters, drop the weights that are not trained."""
+        """Store vocabulary, catalog and prompt format; with adapters, drop the weights that are not trained."""
         checkpoint["kind"] = "target"
         checkpoint["vocabulary"] = self.vocabulary.to_dict()
+        if self.catalog is not None:
+            checkpoint["catalog"] = self.catalog.to_state()
+        if self.prompt_format is not None:
+            checkpoint["prompt_format"] = self.prompt_format.to_dict()
         if self._adapters is not None:
             checkpoint["pretrained_fingerprint"] = self._adapters.fingerprint
             for name in self._adapters.frozen_weights():
@@ -246,17 +271,22 @@ class TargetRecommender(TrainableModule):
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Recommendations:
         """Write a list for each prompt at the module's temperature."""
-        return self._write_lists(batch, batch_idx, self.sampling)
+        return self._write_lists(batch, batch_idx, self.sampling, self.exclude)
 
     def _evaluate(self, batch: PromptBatch, batch_idx: int, metrics: MetricCollection) -> None:
         lists = self._write_lists(batch, batch_idx, Sampling())
         metrics.update(lists.leaves.to(batch.relevant.device), batch.relevant, batch.counted)
         self.log_dict(cast(dict[str, Any], metrics), on_step=False, on_epoch=True, batch_size=len(batch.tokens))
 
-    def _write_lists(self, batch: PromptBatch, batch_idx: int, sampling: Sampling) -> Recommendations:
+    def _write_lists(
+        self, batch: PromptBatch, batch_idx: int, sampling: Sampling, exclude: Literal["history"] | None = None
+    ) -> Recommendations:
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         generator = torch.Generator().manual_seed(seed)
-        prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
+        excluded = None
+        if exclude == "history" and self.catalog is not None:
+            excluded = history_leaves(self.catalog, batch.history, self.list_length)
+        prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=excluded)
         self._session = self._session or self._new_session(sampling)
         lists, _ = self._session.decode(prompts, generator)
         return lists

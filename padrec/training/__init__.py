@@ -1,13 +1,15 @@
 """What all trained modules share: optimiser and schedule, supervised tokens, checkpoints."""
 
-from padrec.training.checkpoint import read_checkpoint, stored_hyperparameters, stored_vocabulary
-from padrec.training.trainable_module import TrainableModule, picked, rows_of
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "TrainableModule",
-    "picked",
-    "read_checkpoint",
-    "rows_of",
-    "stored_hyperparameters",
-    "stored_vocabulary",
-]
+from padrec.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from padrec.training.checkpoint import read_checkpoint as read_checkpoint
+    from padrec.training.checkpoint import stored_hyperparameters as stored_hyperparameters
+    from padrec.training.checkpoint import stored_vocabulary as stored_vocabulary
+    from padrec.training.trainable_module import TrainableModule as TrainableModule
+    from padrec.training.trainable_module import picked as picked
+    from padrec.training.trainable_module import rows_of as rows_of
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

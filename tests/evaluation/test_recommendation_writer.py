@@ -4,15 +4,17 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from padrec.catalog import InputError
 from padrec.data import PromptBatch, SemanticIDDataModule
 from padrec.data.training_rows import read_generated_lists
-from padrec.decoding import Recommendations
+from padrec.decoding import AutoregressiveDecoder, Recommendations
+from padrec.evaluation import SpeculativeEvaluator
 from padrec.evaluation.recommendation_writer import RecommendationWriter, recommendation_rows
 from tests.data.toy_data import ToyReader, toy_catalog
 from tests.evaluation.list_stub import ListStub
+from tests.tiny_training import quiet_trainer, tiny_data, tiny_recommender
 
 
 def datamodule(**arguments: Any) -> SemanticIDDataModule:
@@ -164,3 +166,28 @@ def test_data_of_another_kind_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="expected a SemanticIDDataModule"):
         predict(tmp_path / "lists.jsonl", OtherData())
+
+
+@pytest.mark.parametrize("kind", ["target", "evaluator"])
+def test_items_of_the_history_are_not_recommended_where_the_model_excludes_them(kind: str, tmp_path: Path) -> None:
+    data = tiny_data(max_users=None)
+    target = tiny_recommender(data, exclude="history", list_length=12)
+    model: LightningModule = target
+    if kind == "evaluator":
+        target.save_pretrained(tmp_path / "target")
+        arms = {"autoregressive": AutoregressiveDecoder()}
+        model = SpeculativeEvaluator(
+            str(tmp_path / "target"), arms, data.vocabulary, data.catalog, list_length=12, exclude="history"
+        )
+    trainer = quiet_trainer(tmp_path, callbacks=[RecommendationWriter(str(tmp_path / "lists.jsonl"))])
+    trainer.predict(model, datamodule=data, return_predictions=False)
+    rows = lines(tmp_path / "lists.jsonl")
+    leaf = {key: int(data.catalog.leaf_of_item[item]) for item, key in enumerate(data.catalog.keys)}
+    shared = 0
+    for row in rows:
+        named = [*row["items"], *(key for keys in row.get("ties", {}).values() for key in keys)]
+        assert not set(named) & set(row["history"])
+        assert len({leaf[key] for key in row["items"]}) == 12
+        shared += bool({leaf[key] for key in row["items"]} & {leaf[key] for key in row["history"]})
+    assert len(rows) == 31
+    assert shared, "no semantic ID is that of an item of the history and of another one"

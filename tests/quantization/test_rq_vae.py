@@ -3,9 +3,10 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import InputError
-from padrec.quantization import RQVAE, ResidualKMeans, separation_loss, sinkhorn
+from padrec.quantization import RQVAE, ResidualKMeans, separation_loss
 from padrec.quantization.k_means import squared_distances
 from padrec.quantization.rq_vae import Codebook
+from padrec.quantization.sinkhorn import sinkhorn
 
 
 def normal(n: int, d: int = 6, seed: int = 0) -> Tensor:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from padrec.quantization import sinkhorn
+from padrec.quantization.sinkhorn import sinkhorn
 
 
 def distances(m: int, k: int, seed: int = 0) -> Tensor:

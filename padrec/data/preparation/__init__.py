@@ -1,9 +1,14 @@
 """From a raw interaction log to a prepared folder."""
 
-from padrec.data.preparation.leave_last_out import LeaveLastOut
-from padrec.data.preparation.preparation import Preparation
-from padrec.data.preparation.prepared_folder import PreparedFolder
-from padrec.data.preparation.split_rule import SplitRule
-from padrec.data.preparation.time_split import TimeSplit
+from typing import TYPE_CHECKING
 
-__all__ = ["LeaveLastOut", "Preparation", "PreparedFolder", "SplitRule", "TimeSplit"]
+from padrec.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from padrec.data.preparation.leave_last_out import LeaveLastOut as LeaveLastOut
+    from padrec.data.preparation.preparation import Preparation as Preparation
+    from padrec.data.preparation.prepared_folder import PreparedFolder as PreparedFolder
+    from padrec.data.preparation.split_rule import SplitRule as SplitRule
+    from padrec.data.preparation.time_split import TimeSplit as TimeSplit
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

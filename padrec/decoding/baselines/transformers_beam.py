@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.decoding.baselines.transformers_decoder import padded_left
-from padrec.decoding.beam.beam_decoder import beam_search_name, beam_trace, searched_trie
+from padrec.decoding.beam.beam_decoder import beam_search_name, beam_trace, searched_constraint
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
@@ -40,7 +40,7 @@ class TransformersBeamDecoder(Decoder):
 
     def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
         """See `BeamDecoder.bind`."""
-        return _GenerateBeamSession(runner.model, request, searched_trie(request, self.beam_width)[1])
+        return _GenerateBeamSession(runner.model, request, searched_constraint(request, self.beam_width)[1])
 
 
 class _GenerateBeamSession(DecodingSession[Recommendations]):

@@ -186,7 +186,13 @@ class _Passes:
 
 
 def padded_left(prompts: Prompts, pad_token: int) -> tuple[Tensor, Tensor]:
-    """Tokens and attention mask, int64 `[B, P]`, with the padding on the left, as `generate` expects."""
+    """Tokens and attention mask, int64 `[B, P]`, with the padding on the left, as `generate` expects.
+
+    Raises:
+        InputError: the prompts exclude items.
+    """
+    if prompts.excluded is not None:
+        raise InputError("prompts that exclude items: expected a decoder of padrec's own, transformers excludes none")
     width = prompts.tokens.shape[1]
     column = torch.arange(width, device=prompts.tokens.device) - (width - prompts.lengths)[:, None]
     padding = column < 0

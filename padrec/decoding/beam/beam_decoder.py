@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from padrec.catalog import CatalogTrie, InputError
+from padrec.catalog import InputError
 from padrec.decoding.beam.beam_plan import plan_passes, tokens_after_prompt
 from padrec.decoding.beam.beam_search import BeamSearch
 from padrec.decoding.decoders.decoder import Decoder
@@ -59,13 +59,14 @@ class BeamDecoder(Decoder):
         Raises:
             InputError: the request has no constraint, samples, or asks for more items than the beam holds.
         """
-        trie, width = searched_trie(request, self.beam_width)
+        constraint, width = searched_constraint(request, self.beam_width)
         device = runner.model.device
-        plan = plan_passes(trie, width, spare_tokens(device) if self.look_ahead is None else self.look_ahead)
+        plan = plan_passes(constraint.trie, width, spare_tokens(device) if self.look_ahead is None else self.look_ahead)
 
-        def session(batch: int, capacity: int) -> _BeamSession:
+        def session(batch: int, capacity: int, excludes: bool) -> _BeamSession:
+            allowed = constraint.excluding(batch) if excludes else constraint
             target, fixed_shapes = runner.open(batch, capacity), captures_graphs(device)
-            search = BeamSearch(runner, target, trie, width, request.list_length, plan, self.renormalise, fixed_shapes)
+            search = BeamSearch(runner, target, allowed, width, plan, self.renormalise, fixed_shapes)
             return _BeamSession(search, request, len(plan), device)
 
         return SessionsByShape(session, tokens_after_prompt(plan))
@@ -96,8 +97,8 @@ def beam_search_name(beam_width: int | None, renormalise: bool) -> str:
     return f"beam search, width {beam_width or 'K'}, {scores} scores"
 
 
-def searched_trie(request: ListRequest, beam_width: int | None) -> tuple[CatalogTrie, int]:
-    """The trie and the width of a beam search.
+def searched_constraint(request: ListRequest, beam_width: int | None) -> tuple[CatalogConstraint, int]:
+    """The constraint, whose trie is searched, and the width of a beam search.
 
     Raises:
         InputError: the request has no constraint, samples, or asks for more items than the beam holds.
@@ -109,7 +110,7 @@ def searched_trie(request: ListRequest, beam_width: int | None) -> tuple[Catalog
     width = beam_width or request.list_length
     if width < request.list_length:
         raise InputError(f"beam_width {width} for lists of {request.list_length} items: expected at least as many")
-    return request.constraint.trie, width
+    return request.constraint, width
 
 
 def beam_trace(

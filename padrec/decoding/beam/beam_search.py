@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from padrec.catalog import CatalogTrie
 from padrec.decoding.beam.beam_plan import BeamPass, level_size, tokens_after_prompt
 from padrec.decoding.beam.prefix_tree import PrefixTree
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner, TransformersSession
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,8 @@ class BeamSearch:
     Args:
         runner: the target.
         target: its session for batches of this size.
-        trie: trie of the catalog.
+        constraint: the items to rank, and how many to return.
         width: prefixes kept of each length.
-        list_length: K, items to return.
         plan: the passes.
         renormalise: see `BeamDecoder`.
         fixed_shapes: required for capturing, see `PrefixTree.grow`.
@@ -71,15 +70,14 @@ class BeamSearch:
         self,
         runner: TransformersRunner,
         target: TransformersSession,
-        trie: CatalogTrie,
+        constraint: CatalogConstraint,
         width: int,
-        list_length: int,
         plan: tuple[BeamPass, ...],
         renormalise: bool,
         fixed_shapes: bool,
     ) -> None:
         self._logits, self._target = runner.logits, target
-        self._trie, self._width, self._list_length = trie, width, list_length
+        self._constraint, self._trie, self._width = constraint, constraint.trie, width
         self._plan, self._renormalise, self._fixed_shapes = plan, renormalise, fixed_shapes
         # Allocated by the first run, which knows the precision of the scores.
         self._begun: Beam | None = None
@@ -88,6 +86,8 @@ class BeamSearch:
     def start(self, prompts: Prompts, keys: Tensor) -> None:
         """Read the prompts and the first levels of the trie; `keys` are unused, since nothing is drawn."""
         (batch, _), device, stage = prompts.tokens.shape, prompts.tokens.device, self._plan[0]
+        if prompts.excluded is not None:
+            self._constraint.exclude(prompts.excluded)
         root = torch.zeros(batch, 1, dtype=torch.long, device=device)
         beam = Beam(
             nodes=root,
@@ -110,7 +110,7 @@ class BeamSearch:
             read += stage.n_nodes  # the tree may have fewer nodes: nothing attends to the other columns
             places = torch.arange(beam.nodes.shape[1], device=beam.nodes.device).expand_as(beam.nodes)
             beam = self._descend(replace(beam, places=places), tree, features, stage)
-        self._ranked = beam.best(self._list_length).kept_in(self._ranked)
+        self._ranked = beam.best(self._constraint.list_length).kept_in(self._ranked)
 
     def best(self) -> tuple[Tensor, Tensor]:
         """Copies of the K best leaves, int64 `[B, K]`, and their codes' log-probabilities, `[B, K, L]`."""
@@ -126,6 +126,8 @@ class BeamSearch:
     def _step(self, beam: Beam, tree: PrefixTree, features: Tensor, most: int, width: int) -> Beam:
         """Extend the beam by one code: the best `width` of all children, of which no prefix has more than `most`."""
         tokens, nodes, present = self._trie.children(beam.nodes, most)  # [B, W, C]
+        if self._constraint.available is not None:
+            present = present & (self._constraint.leaves_below(nodes) > 0)
         log_probs = self._log_probs(_pick(features, beam.places), tokens, present)
         scores = (beam.scores[..., None] + log_probs).masked_fill(~present, -torch.inf).flatten(1)
         best = scores.sort(dim=1, descending=True, stable=True).indices[:, :width]

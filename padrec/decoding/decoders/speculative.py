@@ -63,8 +63,15 @@ class SpeculativeDecoder(Decoder):
         return SessionsByShape(partial(self._session, runner, request, draft), request.n_tokens + tree)
 
     def _session(
-        self, runner: TransformersRunner, request: Request[R], draft: SessionOpener, batch: int, capacity: int
+        self,
+        runner: TransformersRunner,
+        request: Request[R],
+        draft: SessionOpener,
+        batch: int,
+        capacity: int,
+        excludes: bool,
     ) -> DecodingSession[R]:
+        request = request.excluding(batch) if excludes else request
         return ShapeSession(self.rounds(runner, request, draft, batch, capacity), request, runner.model.device)
 
     def rounds(

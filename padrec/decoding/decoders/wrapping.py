@@ -107,9 +107,9 @@ class RepeatedDecoder(WrappingDecoder):
         """See `WrappingDecoder.decode`."""
         n, copies = len(prompts.tokens), self._copies
         # Copies follow the prompts, which thus get the random keys that they have without copies.
-        repeated = Prompts(
-            prompts.tokens.repeat(copies, 1), prompts.slots.repeat(copies, 1), prompts.lengths.repeat(copies)
-        )
+        excluded = None if prompts.excluded is None else prompts.excluded.repeat(copies, 1)
+        tokens, slots = prompts.tokens.repeat(copies, 1), prompts.slots.repeat(copies, 1)
+        repeated = Prompts(tokens, slots, prompts.lengths.repeat(copies), excluded=excluded)
         lists, trace = session.decode(repeated, generator)
         first = Recommendations(lists.leaves[:n], lists.tokens[:n], lists.log_probs[:n])
         target_passes, draft_passes, tokens = trace.target_passes[:n], trace.draft_passes[:n], trace.tokens[:n]

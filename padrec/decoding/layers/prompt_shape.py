@@ -18,20 +18,26 @@ _PACKED_SHARE = 16
 
 @dataclass(frozen=True)
 class PromptShape:
-    """The shape in which `batch` prompts are captured, padded to `width` tokens; for `packed` see `Prompts`."""
+    """The shape in which `batch` prompts are captured, padded to `width` tokens; for the others see `Prompts`.
+
+    `excluded` is the number of leaves that the rows' excluded ones are padded to.
+    """
 
     batch: int
     width: int
     packed: int | None
+    excluded: int | None = None
 
     @classmethod
     def of(cls, prompts: Prompts) -> "PromptShape":
         """The shape of these prompts; synchronises the device for more than one."""
         (batch, width), device = prompts.tokens.shape, prompts.tokens.device
         width = captured_width(width, device)
+        # A power of two, so that few numbers of leaves are captured.
+        excluded = None if prompts.excluded is None else 1 << max(0, prompts.excluded.shape[1] - 1).bit_length()
         if batch == 1:
-            return cls(batch, width, None)
-        return cls(batch, width, packed_size(int(prompts.lengths.sum()), batch, width, device))
+            return cls(batch, width, None, excluded)
+        return cls(batch, width, packed_size(int(prompts.lengths.sum()), batch, width, device), excluded)
 
 
 def cache_capacity(prompts: Prompts, extra: int) -> int:

@@ -18,12 +18,15 @@ class Prompts:
         lengths: tokens of each row, int64 `[B]`, at least 1.
         packed: room for the tokens of all rows, less than `B P`: layers that can then skip the padding. None reads
             the rows as they are padded.
+        excluded: leaves of the catalog that a row's list must not contain, int64 `[B, E]`, -1 for none, as
+            `excluded_leaves` returns them; None excludes nothing and costs nothing.
     """
 
     tokens: Tensor
     slots: Tensor
     lengths: Tensor
     packed: int | None = None
+    excluded: Tensor | None = None
 
     def layout(self, extra: int = 0) -> VariableLengthLayout | None:
         """The packed layout of the rows, each with `extra` tokens after its prompt."""
@@ -39,7 +42,8 @@ class Prompts:
         for first in range(0, len(lengths), size):
             rows = slice(first, first + size)
             part = rows, slice(0, max(lengths[rows]))
-            batches.append(Prompts(self.tokens[part], self.slots[part], self.lengths[rows]))
+            excluded = None if self.excluded is None else self.excluded[rows]
+            batches.append(Prompts(self.tokens[part], self.slots[part], self.lengths[rows], excluded=excluded))
         return batches
 
 

@@ -1,9 +1,11 @@
 """The catalog constraint: lists of distinct items that exist."""
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding.lists.constraint import Continuations
@@ -28,10 +30,18 @@ class CatalogConstraint:
     it has more leaves than the list has used below it, so no list repeats an item or reaches a dead end. After K items
     nothing is allowed. `longest_run` is that of at least 1 % of the leaves.
 
+    For batches whose rows exclude leaves (`excluding`), an excluded leaf counts as used from the start: `available`
+    holds, for every trie node, the leaves below it that a row may still recommend. A round then reads one number per
+    child, however many leaves are excluded.
+
     Args:
         trie: the catalog's trie, on the decoding device.
         vocabulary: the target's tokens.
         list_length: K, items in a list.
+
+    Attributes:
+        available: leaves below each trie node that a row does not exclude, int32 `[B, n_nodes + 1]`; None where nothing
+            is excluded.
 
     Raises:
         InputError: K is less than 1 or more than the catalog's leaves.
@@ -45,10 +55,36 @@ class CatalogConstraint:
         self.trie = trie
         self.vocabulary = vocabulary
         self.list_length = list_length
+        self.available: Tensor | None = None
         # Every pass pays for the room, so rare long runs get none.
         runs = trie.forced_run_lengths() + int(vocabulary.separator)
         common = [int((runs >= length).sum()) >= _COMMON * trie.n_leaves for length in range(vocabulary.item_length)]
         self.longest_run = max(length for length, is_common in enumerate(common) if is_common)
+
+    def excluding(self, batch: int) -> "CatalogConstraint":
+        """The same constraint for batches of one size whose rows exclude leaves; see `exclude`."""
+        excluding = copy(self)
+        excluding.available = (self.trie.high - self.trie.low).int().repeat(batch, 1)
+        return excluding
+
+    def exclude(self, leaves: Tensor) -> None:
+        """Begin a batch whose rows exclude these leaves; in place, so that captured rounds see it.
+
+        Args:
+            leaves: int64 `[B, E]` in any order, -1 for none; every row must leave at least K (see `excluded_leaves`).
+        """
+        assert self.available is not None
+        trie, n_leaves = self.trie, self.trie.n_leaves
+        excluded = torch.zeros(len(leaves), n_leaves + 1, dtype=torch.int32, device=leaves.device)
+        excluded.scatter_(1, leaves.where(leaves >= 0, n_leaves), 1)  # -1 is written to an extra column
+        before = functional.pad(excluded[:, :n_leaves].cumsum(1, dtype=torch.int32), (1, 0))  # [B, n_leaves + 1]
+        self.available.copy_(trie.high - trie.low - (before[:, trie.high] - before[:, trie.low]))
+
+    def leaves_below(self, nodes: Tensor) -> Tensor:
+        """Leaves below trie nodes, int64 `[*]`, without excluded ones; `[B, *]` if rows exclude leaves."""
+        if self.available is None:
+            return self.trie.high[nodes] - self.trie.low[nodes]
+        return self.available.gather(1, nodes.flatten(1)).view(nodes.shape)
 
     def initial(self, batch: int, device: torch.device) -> CatalogState:
         """States `[batch]` of empty lists."""
@@ -63,7 +99,7 @@ class CatalogConstraint:
         used = state.used[..., None, :]
         used_below = ((used >= low[..., None]) & (used < high[..., None])).sum(-1)  # [*, C]
         unfinished = state.count < self.list_length
-        free = present & (high - low > used_below) & unfinished[..., None]
+        free = present & (self.leaves_below(nodes) > used_below) & unfinished[..., None]
         if self.vocabulary.separator:
             due = self.trie.is_leaf(state.node) & unfinished
             tokens = torch.cat([tokens, torch.full_like(tokens[..., :1], self.vocabulary.separator_token)], -1)

@@ -1,8 +1,8 @@
 """Requests, and what they return."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,6 +46,13 @@ class Request(Protocol[R_co]):
     @property
     def stop_tokens(self) -> tuple[int, ...]:
         """Tokens that end a row, as its last token."""
+
+    def excluding(self, batch: int) -> Self:
+        """The same request for batches of one size whose prompts exclude items; see `Prompts.excluded`.
+
+        Raises:
+            InputError: it does not ask for lists of a catalog.
+        """
 
     def result(self, tokens: Tensor, log_probs: Tensor) -> R_co:
         """Make the result from the generated tokens.
@@ -169,6 +176,12 @@ class ListRequest:
         """`<eos>`, which may end an unconstrained list."""
         return (self.vocabulary.eos_token,)
 
+    def excluding(self, batch: int) -> "ListRequest":
+        """See `Request.excluding`."""
+        if not isinstance(self.constraint, CatalogConstraint):
+            raise InputError("items to exclude without a constraint: expected constraint: catalog, which excludes them")
+        return replace(self, constraint=self.constraint.excluding(batch))
+
     def result(self, tokens: Tensor, log_probs: Tensor) -> Recommendations:
         """Look up the items; see `Request.result`."""
         return Recommendations.from_tokens(tokens, log_probs, self.catalog, self.vocabulary, self.list_length)
@@ -214,6 +227,10 @@ class TextRequest:
                 f"n_tokens {self.n_tokens}, stop and padding tokens {outside} outside the vocabulary: expected at "
                 f"least 1 token, and tokens of 0 … {self.vocabulary_size - 1}"
             )
+
+    def excluding(self, batch: int) -> "TextRequest":
+        """Refuse to exclude items; see `Request.excluding`."""
+        raise InputError("items to exclude from a text: expected a request for lists of a catalog")
 
     def result(self, tokens: Tensor, log_probs: Tensor) -> GeneratedText:
         """Count the tokens of each text; see `Request.result`."""

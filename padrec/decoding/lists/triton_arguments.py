@@ -43,6 +43,7 @@ class Trie(NamedTuple):
     last_edge: int
     first_leaf: int
     sink: int
+    available: Tensor | None = None  # see `CatalogConstraint`
 
 
 class Lists(NamedTuple):
@@ -61,6 +62,7 @@ def list_arguments(constraint: KnownConstraint) -> dict[str, Any]:
         known, length = constraint.trie, constraint.list_length
         arrays = (known.first_child, known.child_token, known.low, known.high, known.only_token)
         trie = Trie(*arrays, last_edge=len(known.child_token) - 1, first_leaf=known.first_leaf, sink=known.sink)
+        trie = trie._replace(available=constraint.available)
     lists = Lists(length, vocabulary.n_slots, vocabulary.first_code, vocabulary.separator_token)
     return {"trie": trie, "lists": lists, "SEPARATED": vocabulary.separator}
 

@@ -58,7 +58,8 @@ class _CapturedStart:
 
     def __init__(self, start: _Start, prompts: Prompts, keys: Tensor, shape: PromptShape) -> None:
         tokens = prompts.tokens.new_zeros(shape.batch, shape.width)
-        self._prompts = Prompts(tokens, tokens.clone(), torch.zeros_like(keys), shape.packed)
+        excluded = None if shape.excluded is None else tokens.new_empty(shape.batch, shape.excluded)
+        self._prompts = Prompts(tokens, tokens.clone(), torch.zeros_like(keys), shape.packed, excluded)
         self._keys = torch.zeros_like(keys)
         self._load(prompts, keys)  # capturing runs the start
         self._graph = CapturedGraph(lambda: start(self._prompts, self._keys), keys.device)
@@ -73,4 +74,7 @@ class _CapturedStart:
         self._prompts.tokens[:, :width] = prompts.tokens
         self._prompts.slots[:, :width] = prompts.slots
         self._prompts.lengths.copy_(prompts.lengths)
+        if self._prompts.excluded is not None and prompts.excluded is not None:
+            self._prompts.excluded.fill_(-1)
+            self._prompts.excluded[:, : prompts.excluded.shape[1]] = prompts.excluded
         self._keys.copy_(keys)

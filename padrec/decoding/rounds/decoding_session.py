@@ -31,21 +31,22 @@ class DecodingSession(Protocol[R_co]):
 
 
 class SessionsByShape(DecodingSession[R_co]):
-    """One session for each batch size and cache capacity, opened when first needed.
+    """One session for each batch size and cache capacity, and another for prompts that exclude items.
 
     Args:
-        make: opens a session, given batch size and capacity in tokens.
+        make: opens a session when it is first needed, given batch size, capacity in tokens, and whether prompts exclude
+            items.
         room: cache tokens needed after the prompts.
     """
 
-    def __init__(self, make: Callable[[int, int], DecodingSession[R_co]], room: int) -> None:
+    def __init__(self, make: Callable[[int, int, bool], DecodingSession[R_co]], room: int) -> None:
         self._make, self._room = make, room
-        self._sessions: dict[tuple[int, int], DecodingSession[R_co]] = {}
+        self._sessions: dict[tuple[int, int, bool], DecodingSession[R_co]] = {}
 
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R_co, DecodingTrace]:
         """See `DecodingSession.decode`."""
-        shape = len(prompts.tokens), cache_capacity(prompts, self._room)
+        shape = len(prompts.tokens), cache_capacity(prompts, self._room), prompts.excluded is not None
         if shape not in self._sessions:
             self._sessions[shape] = self._make(*shape)
         return self._sessions[shape].decode(prompts, generator)

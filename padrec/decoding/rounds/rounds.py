@@ -1,10 +1,13 @@
 """A speculative round: draft phase, target pass, acceptance."""
 
+from typing import cast
+
 from torch import Tensor
 
 from padrec.decoding.device.stopwatch import Phase
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersSession
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.verification import VerificationRule
 from padrec.decoding.rounds.acceptance import accept_round
@@ -57,6 +60,8 @@ class Rounds:
         """Read the prompts and begin new lists, with the requests' random keys, int64 `[B]`."""
         logits, features = self._target.prefill(prompts)
         self.statistics.reset()
+        if prompts.excluded is not None:
+            cast(CatalogConstraint, self._constraint).exclude(prompts.excluded)
         self.lists.begin(logits, keys)
         self._draft.begin(prompts, features, self.lists.last, self.lists.state.slot)
 

@@ -25,7 +25,7 @@ from padrec.decoding import (
     TransformersBeamDecoder,
     TransformersRunner,
 )
-from padrec.decoding.beam.beam_decoder import searched_trie
+from padrec.decoding.beam.beam_decoder import searched_constraint
 from padrec.decoding.beam.beam_plan import plan_passes
 from padrec.decoding.beam.beam_search import BeamSearch
 from padrec.decoding.device.captured_graph import captures_graphs
@@ -392,25 +392,27 @@ class NothingFromTheHost(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("excludes", [False, True])
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("look_ahead", _LOOK_AHEADS)
 def test_what_is_captured_reads_no_value_on_the_host(
-    look_ahead: int, renormalise: bool, monkeypatch: pytest.MonkeyPatch
+    look_ahead: int, renormalise: bool, excludes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a device whose tensors have shapes but no values, reading one or bringing one fails."""
     vocabulary = SemanticIDVocabulary(_SIZES)
     request = ListRequest.build(_CATALOG, vocabulary, _K)
-    trie, width = searched_trie(request, None)
-    plan = plan_passes(trie, width, look_ahead)
-    trie.to("meta")
+    constraint, width = searched_constraint(request, None)
+    plan = plan_passes(constraint.trie, width, look_ahead)
+    constraint.trie.to("meta")
+    constraint = constraint.excluding(2) if excludes else constraint
     model = tiny_target(vocabulary)
     torch.nn.Module.to(model, "meta")  # in place
     runner = TransformersRunner(model)
     tokens = torch.zeros(2, 32, dtype=torch.long, device="meta")
-    prompts = Prompts(tokens, tokens, tokens[:, 0])
+    prompts = Prompts(tokens, tokens, tokens[:, 0], excluded=tokens[:, :4] if excludes else None)
     # This device knows no mixed precision.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    search = BeamSearch(runner, runner.open(2, 256), trie, width, _K, plan, renormalise, fixed_shapes=True)
+    search = BeamSearch(runner, runner.open(2, 256), constraint, width, plan, renormalise, fixed_shapes=True)
     with torch.inference_mode(), NothingFromTheHost():  # type: ignore[no-untyped-call]
         # The second run reuses the tensors of the first, as a captured one does.
         for _ in range(2):

@@ -47,6 +47,10 @@ def test_a_tree_grows_as_in_plain_pytorch(
         # Far from the end of a list: after it nothing may follow, and whatever is found there is never used.
         constraint = CatalogConstraint(CatalogTrie(random_catalog((12, 20, 9), 60), tokens), tokens, 20)
     assert_grows(constraint, [0, 3, 8, 17], shape, noisy, dtype, seed=3)
+    if isinstance(constraint, CatalogConstraint):
+        excluding = constraint.excluding(4)
+        excluding.exclude(torch.tensor([[-1] * 20, list(range(20)), list(range(0, 40, 2)), [3] + [-1] * 19]))
+        assert_grows(excluding, [0, 3, 8, 17], shape, noisy, dtype, seed=3)
 
 
 @settings(max_examples=10)
@@ -95,6 +99,7 @@ def assert_grows(
     if isinstance(constraint, CatalogConstraint):
         trie = copy.deepcopy(constraint.trie).to(DEVICE)
         there = CatalogConstraint(trie, constraint.vocabulary, constraint.list_length)
+        there.available = None if constraint.available is None else constraint.available.to(DEVICE)
     generator = torch.Generator().manual_seed(seed)
     state, root = walked(constraint, steps, seed), torch.randint(size, (batch,), generator=generator)
     guess = Guess(0.5, 2.0 if noisy else 0.0)

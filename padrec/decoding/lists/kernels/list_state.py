@@ -21,8 +21,8 @@ def steps(index, start, end, is_leaf, trie, lists, SEPARATED: tl.constexpr):
 
 
 @triton.jit
-def continuations(index, state, states, trie, lists, SEPARATED: tl.constexpr):
-    """Tokens that may follow one state, and whether each is allowed: see `CatalogConstraint.continuations`.
+def continuations(index, row, state, states, trie, lists, SEPARATED: tl.constexpr):
+    """Tokens that may follow one state of a row, and whether each is allowed: see `CatalogConstraint.continuations`.
 
     Also returns what `steps` needs: the node's first edge, one past its last edge, and whether it is a leaf.
     """
@@ -34,6 +34,8 @@ def continuations(index, state, states, trie, lists, SEPARATED: tl.constexpr):
     # are compared in half the time of 64.
     first, last = tl.load(trie.low + child).to(tl.int32), tl.load(trie.high + child).to(tl.int32)
     left = last - first
+    if trie.available is not None:
+        left = tl.load(trie.available + row * (trie.sink + 1) + child)
     for item in range(lists.length):
         leaf = tl.load(states.used + state * lists.length + item).to(tl.int32)
         left -= ((leaf >= first) & (leaf < last)).to(tl.int32)

@@ -44,7 +44,7 @@ def guess_kernel(
         token, usable = tl.minimum(index, n_tokens - 1), index < n_tokens
     else:
         state = row * state_stride + node
-        token, usable, start, end, is_leaf = continuations(index, state, states, trie, lists, SEPARATED)
+        token, usable, start, end, is_leaf = continuations(index, row, state, states, trie, lists, SEPARATED)
     if noise is not None:
         added = tl.load(noise + row * noise_stride + token) * noise_scale
     wait_for_input(EARLY, True)

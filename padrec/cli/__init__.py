@@ -1,0 +1,3 @@
+"""The command line: `padrec prepare|fit|validate|test|predict --config …`."""
+
+from padrec.cli.command_line import main as main

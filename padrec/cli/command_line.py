@@ -1,0 +1,110 @@
+"""The program's entry: finds the command, and reports wrong input as one message."""
+
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from omegaconf.errors import OmegaConfBaseException
+
+import padrec
+from padrec.catalog import InputError
+from padrec.cli.one_message_parser import WrongArguments
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import ArgsType
+
+_HELP = """\
+usage: padrec COMMAND --config FILE [--config OVERLAY …] [--KEY VALUE …]
+
+Lossless speculative decoding for generative recommenders.
+
+commands:
+  prepare    from raw interaction logs to a folder that PreparedReader reads
+  fit        train a target, a draft or a quantizer
+  validate   validate one
+  test       compare decoders side by side, or test a target
+  predict    write recommendations, or semantic IDs, to a file
+
+Help on a command: padrec prepare --help, padrec fit --help and so on.
+"""
+
+
+def main(args: "ArgsType" = None) -> None:
+    """Run the program.
+
+    Args:
+        args: command-line arguments; None takes the process's own.
+
+    Raises:
+        SystemExit: status 2 after one message for wrong input, 143 after a SIGTERM.
+    """
+    arguments = sys.argv[1:] if args is None else args
+    if arguments in (["-h"], ["--help"]):
+        print(_HELP, end="")
+        raise SystemExit(0)
+    try:
+        _run_with_short_names(arguments)
+    except WrongArguments as error:
+        _fail(str(error))
+    except OmegaConfBaseException as error:  # some of them are ValueErrors too
+        _fail(_unresolved(error))
+    except ValueError as error:
+        wrong_input = _wrong_input(error)
+        if wrong_input is None:
+            raise
+        _fail(str(wrong_input))
+
+
+def _run_with_short_names(arguments: "ArgsType") -> None:
+    """Run a command; short class names resolve among all exports of padrec.
+
+    Only imported classes are found by their short names and listed in help. Most configs give full names, so all
+    classes are imported only for help, and for another try where an argument was refused.
+    """
+    if isinstance(arguments, list) and any(word == "-h" or word.endswith("help") for word in arguments):
+        _import_all()
+    try:
+        _run(arguments)
+    except WrongArguments:
+        _import_all()
+        _run(arguments)
+
+
+def _run(arguments: "ArgsType") -> None:
+    # Each command imports what it needs: `prepare` needs neither PyTorch nor Lightning.
+    if isinstance(arguments, list) and arguments[:1] == ["prepare"]:
+        from padrec.cli.prepare_command import prepare
+
+        prepare(arguments[1:])
+    else:
+        from padrec.cli.lightning_program import train_or_evaluate
+
+        train_or_evaluate(arguments)
+
+
+def _import_all() -> None:
+    for name in dir(padrec):
+        getattr(padrec, name)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"padrec: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _unresolved(error: OmegaConfBaseException) -> str:
+    """What is wrong with a ${…} of a config, and where it stands."""
+    problem, _, _ = str(error).partition("\n")  # the lines behind it repeat the place
+    _, _, problem = problem.rpartition("raised while resolving interpolation: ")
+    problem = problem.strip('"')
+    place = f"{error.full_key}: " if error.full_key else ""
+    return (
+        f"{place}{problem}, expected an interpolation that can be resolved, as ${{oc.env:NAME}}, "
+        "${oc.env:NAME,default} or ${key.of.this.config}"
+    )
+
+
+def _wrong_input(error: BaseException | None) -> InputError | None:
+    """The wrong input behind an error: the parser wraps what a constructor raises in errors of its own."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,105 @@
+"""The commands that need a trainer, a model and data: `padrec fit|validate|test|predict`."""
+
+import signal
+from pathlib import Path
+from pydoc import locate
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from padrec.catalog import InputError
+from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
+from padrec.training import read_checkpoint
+
+_LINKS = ("vocabulary", "catalog", "list_length", "prompt_format", "dimension")
+
+
+class PadrecCLI(LightningCLI):
+    """A LightningCLI whose data hands its vocabulary, catalog and sizes to the model."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and look at the checkpoint before its class and hyperparameters win over the config's."""
+        super().parse_arguments(parser, args)
+        chosen = self.config[self.config.subcommand]
+        if chosen.get("ckpt_path"):
+            _check_checkpoint(chosen.ckpt_path, chosen.model.class_path)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link what the datamodule knows to the models that ask for it; others are left alone."""
+        for name in _LINKS:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Name the initial weights of a target's checkpoint, which holds primitives, as a config names them."""
+        subcommand = self.config.subcommand
+        model = self.config[subcommand].model
+        stored = model.pop("dict_kwargs", {})  # those of a checkpoint's hyperparameters that are no arguments
+        if not stored:
+            return
+        from padrec.targets import TargetRecommender  # imports of its own, which other models do without
+
+        if locate(model.class_path) is TargetRecommender:
+            start = TargetRecommender.stored_initial_weights(stored)
+            chosen = {"class_path": model.class_path, "init_args": {"initial_weights": start}}
+            self.config = self.parser.parse_object({subcommand: {"model": chosen}}, self.config)
+
+    def before_predict(self) -> None:
+        """Keep predictions from piling up in memory: `RecommendationWriter` takes them as they come."""
+        self.config_init["predict"]["return_predictions"] = False
+
+
+def train_or_evaluate(args: ArgsType) -> None:
+    """Run one of these commands.
+
+    Raises:
+        SystemExit: status 143 after a SIGTERM.
+    """
+    try:
+        PadrecCLI(
+            parser_class=_Parser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=_SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            parser_kwargs={"parser_mode": PARSER_MODE},
+            args=args,
+        )
+    except SIGTERMException:  # a SystemExit of status 0: a script would go on as if the work were done
+        raise SystemExit(128 + signal.SIGTERM) from None
+
+
+class _Parser(OneMessageParser, LightningArgumentParser):
+    """Lightning's parser with `OneMessageParser`'s messages."""
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Puts the resolved config beside what the logger writes; without a logger it would replace one in this folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.loggers:
+            super().setup(trainer, pl_module, stage)
+
+
+def _check_checkpoint(path: str, model: str) -> None:
+    """Refuse a checkpoint that the model of the config cannot go on from.
+
+    Args:
+        path: of `--ckpt_path`.
+        model: class path of the config's model.
+
+    Raises:
+        InputError: nothing is there, or it is no checkpoint of this class that the command line has saved.
+    """
+    if path in ("best", "last", "hpc", "registry") or ":" in path:  # what Lightning itself finds, and addresses
+        return
+    if (Path(path) / "config.json").is_file():
+        raise InputError(f"{path}: a folder written by save_pretrained, expected a Lightning checkpoint")
+    if Path(path).is_dir():  # the shards of a strategy
+        return
+    found = read_checkpoint(Path(path)).get("hyper_parameters", {}).get("_class_path")
+    if found is None:
+        raise InputError(f"{path}: expected a checkpoint saved by `padrec fit`, which names its class")
+    if locate(found) is not locate(model):
+        raise InputError(f"{path}: a checkpoint of {found}, expected one of the config's model {model}")

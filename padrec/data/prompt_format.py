@@ -1,0 +1,105 @@
+"""How a target's prompts are written: what has to be known beside its vocabulary and catalog."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.data.batches import PromptBatch
+from padrec.data.item_sequences import ItemSequences
+from padrec.data.json_file import read_json_object
+from padrec.data.prompt_template import PromptTemplate
+from padrec.data.prompts import PromptRows
+from padrec.data.sequence_encoder import SequenceEncoder
+
+_FILE, _TOKENIZER_FOLDER = "prompts.json", "tokenizer"
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How prompts are written; saved with a target, so that it reads what it was trained on.
+
+    Attributes:
+        max_history: items of history that a prompt keeps, the last ones.
+        list_marker: whether `<eos>` stands between a history and a list.
+        template: the text of prompts; None for no text.
+    """
+
+    max_history: int
+    list_marker: bool = False
+    template: PromptTemplate | None = None
+
+    def encoder(self, vocabulary: SemanticIDVocabulary, catalog: Catalog) -> SequenceEncoder:
+        """What writes item sequences of a catalog as tokens; see `SequenceEncoder`."""
+        return SequenceEncoder(vocabulary, catalog, self.template, self.list_marker)
+
+    def prompts(self, histories: Sequence[Sequence[str]], encoder: SequenceEncoder, catalog: Catalog) -> PromptBatch:
+        """Prompts for any users.
+
+        Args:
+            histories: each user's item keys, oldest first; the last `max_history` of them are kept.
+            encoder: of this format, see `encoder`.
+            catalog: the items.
+
+        Returns:
+            One batch; users are -1 and there is no ground truth.
+
+        Raises:
+            InputError: no histories, an empty one, or an unknown item.
+        """
+        if not histories:
+            raise InputError("no histories to make prompts from, expected at least one")
+        rows = []
+        for number, history in enumerate(histories):
+            if not history:
+                raise InputError(f"history {number} is empty, expected at least one item key")
+            try:
+                rows.append([catalog.index(key) for key in history][-self.max_history :])
+            except InputError as error:
+                raise InputError(f"history {number}: {error}") from None
+        users, nothing = torch.full((len(rows),), -1), ItemSequences.from_lists([[]] * len(rows))
+        prompts = PromptRows(ItemSequences.from_lists(rows), nothing, users, catalog, encoder)
+        return prompts.__getitems__(list(range(len(rows))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The format as JSON can hold it; it names the tokenizer of the template."""
+        template = None if self.template is None else self.template.settings
+        return {"max_history": self.max_history, "list_marker": self.list_marker, "template": template}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "PromptFormat":
+        """The format of `to_dict`.
+
+        Raises:
+            InputError: the tokenizer is not found.
+        """
+        template = None if stored["template"] is None else PromptTemplate(**stored["template"])
+        return cls(stored["max_history"], stored["list_marker"], template)
+
+    def save(self, folder: Path) -> None:
+        """Write `prompts.json` and, for a template, the tokenizer that it needs."""
+        stored = self.to_dict()
+        if self.template is not None:
+            self.template.save_tokenizer(folder / _TOKENIZER_FOLDER)
+            stored["template"] = {**stored["template"], "tokenizer": _TOKENIZER_FOLDER}
+        (folder / _FILE).write_text(json.dumps(stored, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "PromptFormat | None":
+        """Read what `save` wrote; None where there is no `prompts.json`.
+
+        Raises:
+            InputError: the file is malformed, or the tokenizer is missing.
+        """
+        if not (folder / _FILE).is_file():
+            return None
+        stored: dict[str, Any] = read_json_object(folder / _FILE, "of prompts")
+        if set(stored) != {"max_history", "list_marker", "template"}:
+            raise InputError(f"{folder / _FILE}: {sorted(stored)}, expected max_history, list_marker and template")
+        if stored["template"] is not None:
+            stored["template"]["tokenizer"] = str(folder / stored["template"]["tokenizer"])
+        return cls.from_dict(stored)
