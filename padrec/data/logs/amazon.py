@@ -132,6 +132,4 @@ class AmazonReviews2023(AmazonReviews):
 
 
 def _item_text(item: str, record: Mapping[str, object], brand: object, categories: object) -> ItemText:
-    return ItemText(
-        item, text(record.get("title")), text(record.get("description")), text(brand), names(categories)
-    )
+    return ItemText(item, text(record.get("title")), text(record.get("description")), text(brand), names(categories))

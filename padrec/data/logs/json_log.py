@@ -50,7 +50,12 @@ def read_json_log(reader: "Backend", path: Path, fields: JsonFields) -> LogTable
     columns = dict.fromkeys((fields.user, fields.item, fields.time, fields.rating), "JSON")
     compression = "gzip" if is_gzipped(path) else "none"
     raw = reader.read_json(str(path), columns=columns, format="newline_delimited", compression=compression)
-    user, item, time, rating = raw[fields.user].str, raw[fields.item].str, raw[fields.time].int, raw[fields.rating].float
+    user, item, time, rating = (
+        raw[fields.user].str,
+        raw[fields.item].str,
+        raw[fields.time].int,
+        raw[fields.rating].float,
+    )
     factor = _MICROSECONDS[fields.time_unit]
     good = (user != "") & (item != "") & (time.abs() <= LATEST // factor) & ~rating.isnan()
     rows = raw.select(

@@ -16,7 +16,7 @@ _MICROSECONDS: dict[TimeUnit, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
 @ibis.udf.scalar.builtin
-def epoch_us(time: ibis.dtype("timestamp('UTC')")) -> int:  # type: ignore[valid-type, empty-body]  # noqa: ANN401
+def epoch_us(time: ibis.dtype("timestamp('UTC')")) -> int:  # type: ignore[valid-type, empty-body]
     """DuckDB's function: microseconds since 1970."""
 
 
@@ -41,7 +41,10 @@ def log_rows(
     micros, time_wrong = _time(table, time, unit)
     number = ibis.null(float) if rating is None else table[rating].try_cast(float)
     rules = [
-        *((keys[name].fill_null("") == "", f"no {column}, expected a key") for name, column in (("user", user), ("item", item))),
+        *(
+            (keys[name].fill_null("") == "", f"no {column}, expected a key")
+            for name, column in (("user", user), ("item", item))
+        ),
         time_wrong,
     ]
     if rating is not None:
@@ -74,8 +77,16 @@ def _time(table: ibis.Table, name: str, unit: TimeUnit) -> tuple[ibis.Column, tu
     # Whole numbers stay exact; DuckDB would round others.
     whole = ~column.cast(str).contains(".") if is_text else ibis.literal(column.type().is_integer())
     good = (number.abs() <= LATEST / factor).fill_null(False) & ~number.isnan()
-    exact = ibis.ifelse(good & whole, column.try_cast("int64") * factor, (good.ifelse(number, 0.0) * float(factor)).floor().cast("int64"))
-    fits = ibis.cases((number.abs() <= LATEST / 1e3, "; time_unit: ms fits"), (number.abs() <= LATEST, "; time_unit: us fits"), else_="")
+    exact = ibis.ifelse(
+        good & whole,
+        column.try_cast("int64") * factor,
+        (good.ifelse(number, 0.0) * float(factor)).floor().cast("int64"),
+    )
+    fits = ibis.cases(
+        (number.abs() <= LATEST / 1e3, "; time_unit: ms fits"),
+        (number.abs() <= LATEST, "; time_unit: us fits"),
+        else_="",
+    )
     advice = (number.abs() > LATEST / factor).ifelse(" before 2100" + fits, " of the same kind as in row 1")
     return exact, (~good, _found(column, name) + expected + advice.fill_null(""))
 
@@ -86,5 +97,6 @@ def _starts_with_a_date(table: ibis.Table, column: ibis.Column, number: ibis.Col
 
 
 def _found(column: ibis.Column, name: str) -> ibis.Column:
-    quote = "'" if column.type().is_string() else ""
-    return f"{name} is " + (ibis.literal(quote) + column.cast(str) + quote).fill_null("None")
+    if column.type().is_string():
+        return f"{name} is '" + column.fill_null("") + "'"
+    return f"{name} is " + column.cast(str).fill_null("None")

@@ -2,7 +2,8 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ class CSVFormat:
 
     Attributes:
         delimiter: text between the fields, one to four characters.
-        quote: character around fields that hold delimiters or line ends, doubled inside them; empty where there is none.
+        quote: character around fields that hold delimiters or line ends, doubled inside them; empty for none.
     """
 
     delimiter: str = ","
@@ -56,20 +57,16 @@ def read_table(
         The columns; those of a CSV file are strings, null where the field is empty.
 
     Raises:
-        InputError: the file is missing or broken, or lacks a column.
+        InputError: the file is missing or lacks a column.
+        duckdb.Error: the file is broken.
     """
-    import duckdb
-
     with open_binary(path) as file:
         is_parquet = file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
-    try:
-        if is_parquet:
-            table = reader.read_parquet(str(path))
-            _check_columns(path, columns, table.columns)
-        else:
-            table = _read_csv(reader, path, columns, style, header)
-    except duckdb.Error as error:
-        raise InputError(f"{path}{explain(f': {error}')}") from None
+    if is_parquet:
+        table = reader.read_parquet(str(path))
+        _check_columns(path, columns, table.columns)
+    else:
+        table = _read_csv(reader, path, columns, style, header)
     return table.select(list(dict.fromkeys(columns)))
 
 
@@ -90,6 +87,17 @@ def _read_csv(
         escape=style.quote,
         compression="gzip" if is_gzipped(path) else "none",
     )
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what DuckDB raises about a file into an InputError."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise InputError(f"{path}{explain(f': {error}')}") from None
 
 
 def explain(reason: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from padrec.catalog import InputError
 from padrec.data.logs.item_metadata import names, text
 from padrec.data.logs.source import ItemText, LogSource, LogTable
-from padrec.data.logs.table_file import CSVFormat, explain, read_table
+from padrec.data.logs.table_file import CSVFormat, explain, explained, read_table
 
 if TYPE_CHECKING:
     from ibis.backends.duckdb import Backend
@@ -16,7 +16,7 @@ _ESCAPES = {r"\t": "\t", r"\0": "\0"}  # a shell hands them over as two characte
 
 
 class TableLog(LogSource):
-    """Reads tables of interactions, `.parquet` or CSV (compressed by gzip or not), and a table of items.
+    r"""Reads tables of interactions, `.parquet` or CSV (compressed by gzip or not), and a table of items.
 
     Users and items may be strings or whole numbers. A time is a number since 1970, a timestamp or date column, or, in
     CSV, a date as in ISO 8601 (`2024-05-01T12:00:00`); dates without a zone are UTC.
@@ -28,7 +28,7 @@ class TableLog(LogSource):
         time: column of times.
         rating: column of ratings; None where there are none.
         time_unit: unit of times that are numbers.
-        delimiter: text between the fields of a CSV file, one to four characters; `\\t` is a tab.
+        delimiter: text between the fields of a CSV file, one to four characters; `\t` is a tab.
         quote: character around CSV fields that hold delimiters or line ends; an empty string switches quoting off.
         columns: names for the columns of CSV files of interactions that have no header line; None reads the header.
         items: a table of items; None leaves the items without text.
@@ -96,8 +96,9 @@ class TableLog(LogSource):
 
         wanted = [self.user, self.item, self.time, *([] if self.rating is None else [self.rating])]
         for path in self.paths:
-            table = read_table(reader, path, wanted, self.format, self.columns)
-            rows = log_rows(path, table, self.user, self.item, self.time, self.rating, self.time_unit)
+            with explained(path):
+                table = read_table(reader, path, wanted, self.format, self.columns)
+                rows = log_rows(path, table, self.user, self.item, self.time, self.rating, self.time_unit)
             yield LogTable(path, rows, explain)
 
     def item_texts(self, reader: "Backend") -> Iterator[ItemText]:
@@ -106,21 +107,18 @@ class TableLog(LogSource):
         Raises:
             InputError: the file is missing or broken or lacks a column, or a row has no item.
         """
-        import duckdb
-
         from padrec.data.logs.table_columns import key
 
         if self.items is None:
             return
         fields = {field: column for field, column in self.text_columns.items() if column is not None}
-        table = read_table(reader, self.items, [self.item, *fields.values()], self.format)
-        named = table.select(item=key(self.items, table, self.item), **{field: table[name] for field, name in fields.items()})
-        try:
-            rows = (row for batch in reader.to_pyarrow_batches(named) for row in batch.to_pylist())
-            for number, row in enumerate(rows, start=1):
-                if not row["item"]:
-                    raise InputError(f"{self.items}, row {number}: no {self.item}, expected a key")
-                title, description, brand = (text(row.get(field)) for field in ("title", "description", "brand"))
-                yield ItemText(row["item"], title, description, brand, names(row.get("categories")))
-        except (duckdb.Error, OSError) as error:
-            raise InputError(f"{self.items}{explain(f': {error}')}") from None
+        with explained(self.items):
+            table = read_table(reader, self.items, [self.item, *fields.values()], self.format)
+            columns = {field: table[name] for field, name in fields.items()}
+            found = table.select(item=key(self.items, table, self.item), **columns).to_pyarrow()
+        rows = (row for batch in found.to_batches() for row in batch.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            if not row["item"]:
+                raise InputError(f"{self.items}, row {number}: no {self.item}, expected a key")
+            title, description, brand = (text(row.get(field)) for field in ("title", "description", "brand"))
+            yield ItemText(row["item"], title, description, brand, names(row.get("categories")))

@@ -10,7 +10,6 @@ from pathlib import Path
 import ibis
 
 from padrec.catalog import InputError
-from padrec.data.preparation.engine import rows
 from padrec.data.preparation.stages import Stage
 
 LOG = "log.parquet"

@@ -52,7 +52,7 @@ class TimeSplit(SplitRule):
         total = int(log.count().to_pyarrow().as_py())
         ranks = [min(round(share * total), total - 1) for share in list(accumulate(self.ratios))[:-1]]
         counts = log.group_by("time").agg(n=log.count())
-        # For each time, the number of interactions that are not later: the time at rank r is the first with more than r.
+        # Interactions up to each time: the time at rank r is the first with more than r.
         sums = counts.mutate(until=counts.n.sum().over(ibis.cumulative_window(order_by=counts.time)))
         at_ranks = {f"start_{i}": sums.time.min(where=sums.until > rank) for i, rank in enumerate(ranks)}
         (found,) = rows(sums.agg(earliest=sums.time.min(), **at_ranks))

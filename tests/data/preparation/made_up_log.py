@@ -43,7 +43,10 @@ class MadeUpLog(LogSource):
         half = (len(self.events) + 1) // 2
         for events in (self.events[:half], self.events[half:]):
             if events:
-                columns = [pa.array(column, field.type) for column, field in zip(zip(*events, strict=True), _SCHEMA, strict=True)]
+                columns = [
+                    pa.array(column, field.type)
+                    for column, field in zip(zip(*events, strict=True), _SCHEMA, strict=True)
+                ]
                 rows = ibis.memtable(pa.table(columns, _SCHEMA))
                 yield LogTable(self.file, rows.mutate(wrong=ibis.null(str)))
 
