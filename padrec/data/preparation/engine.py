@@ -37,7 +37,7 @@ class Connection:
 
     def load(self, path: Path) -> "ibis.Table":
         """The table in a file, or in a folder of files."""
-        return self.backend.read_parquet(str(path / "*.parquet" if path.is_dir() else path))
+        return self.backend.read_parquet(str(path))
 
     def store(self, table: "ibis.Table", path: Path) -> "ibis.Table":
         """Write a table to a path that does not exist yet, in the order of its rows, and load it again."""
@@ -89,6 +89,9 @@ class DuckDBEngine(Engine):
 
 
 class _DuckDBConnection(Connection):
+    def load(self, path: Path) -> "ibis.Table":
+        return super().load(path / "*.parquet" if path.is_dir() else path)
+
     def percent(self) -> float | None:
         percent: float = self.backend.con.query_progress()
         return None if percent < 0 else percent

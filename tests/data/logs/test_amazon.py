@@ -86,6 +86,14 @@ def test_metadata_lines_are_not_executed(tmp_path: Path) -> None:
             '{"reviewerID": "A", "asin": "B", "overall": 1, "unixReviewTime": 99999999999999}',
             "line 4: unixReviewTime is 99999999999999, expected a whole number of seconds",
         ),
+        (
+            r'{"reviewerID": "A", "asin": "B", "overall": 1, "unixReviewTime": 1, "text": "\ud83d"}',
+            "line 4: half of a surrogate pair",
+        ),
+        (
+            '{"reviewerID": "A", "asin": "B", "overall": 1, "unixReviewTime": 1400000000000}',
+            "line 4: unixReviewTime is 1400000000000, expected a whole number of seconds since 1970, before 2100",
+        ),
     ],
 )
 def test_a_wrong_review_is_refused_with_its_line(line: str, message: str, suffix: str, tmp_path: Path) -> None:
@@ -121,3 +129,12 @@ def test_wrong_metadata_are_refused_with_their_line(release: str, line: str, mes
     path = write_lines(tmp_path / "meta.json", [line])
     with pytest.raises(InputError, match=rf"meta\.json, {message}"):
         texts(RELEASES[release][0]("reviews.json", str(path)))
+
+
+def test_line_separators_inside_strings_end_no_line(tmp_path: Path) -> None:
+    review = {"reviewerID": "A\u2028", "asin": "B\u0085", "overall": 1, "unixReviewTime": 1}
+    path = write_lines(tmp_path / "reviews.json", [json.dumps(review, ensure_ascii=False)])
+    assert logged(AmazonReviews2014(str(path))) == [("A\u2028", "B\u0085", 1_000_000, 1.0)]
+    path.write_bytes(json.dumps(review, ensure_ascii=False).encode("latin-1", "replace"))
+    with pytest.raises(InputError, match=r"reviews\.json, line 1: byte \d+ is not UTF-8"):
+        logged(AmazonReviews2014(str(path)))

@@ -138,3 +138,62 @@ def test_wrong_ratings_and_missing_or_broken_files_are_refused(tmp_path: Path) -
         logged(TableLog([str(broken)]))
     with pytest.raises(InputError, match="interactions names no file"):
         TableLog([])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a,x,1400000000000,4\n", {}, "row 1: time is '1400000000000', .* before 2100; time_unit: ms fits"),
+        ("a,x,1400000000000000,4\n", {}, "row 1: time is '1400000000000000', .* before 2100; time_unit: us fits"),
+        ("a,x,1,4\na,y,1,'3,5'\n", {"quote": "'"}, "row 2: stars is '3,5', expected a number, with a point"),
+        ("a,x,1,4\na,y,1,\n", {}, "row 2: stars is '', expected a number"),
+        ('a,x,1,4\nb,"y,2,3\nc,z,3,2\n', {}, "line 3: a quotation mark that is not closed"),
+        ("a,x,1,4\n", {"delimiter": ";"}, "no column 'user' among user,item,time,stars"),
+        ("\u00e9,x,1,4\n", {}, "line 2: not UTF-8"),
+    ],
+)
+def test_frequent_mistakes_get_one_clear_message(
+    text: str, options: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time,stars\n" + text, encoding="latin-1")
+    with pytest.raises(InputError, match=rf"log\.csv(, |: ){message}"):
+        logged(TableLog(str(path), rating="stars", **options))  # type: ignore[arg-type]
+
+
+def test_a_wrong_delimiter_or_quote_is_refused() -> None:
+    with pytest.raises(InputError, match="delimiter is '', expected one to four characters"):
+        TableLog("log.csv", delimiter="")
+    with pytest.raises(InputError, match="quote is '<>', expected one character, or an empty string"):
+        TableLog("log.csv", quote="<>")
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("user::item::time\na::x::1\n", {"delimiter": "::"}),
+        ("user\titem\ttime\na\tx\t1\n", {"delimiter": r"\t"}),
+        ("user,item,time\ra,x,1\r", {}),
+        ("user,item,time\r\na,x,1\r\n", {}),
+        ("\ufeffuser,item,time\na,x,1\n", {}),
+    ],
+)
+def test_other_delimiters_and_line_ends_are_read(text: str, options: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(text.encode())
+    assert logged(TableLog(str(path), **options)) == [("a", "x", 1_000_000, None)]  # type: ignore[arg-type]
+
+
+def test_quoting_can_be_switched_off(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text('user,item,time\na,"x,1\n')
+    assert logged(TableLog(str(path), quote="")) == [("a", '"x', 1_000_000, None)]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_all_string_types_of_parquet_are_read(kind: pa.DataType, tmp_path: Path) -> None:
+    users = pa.array(["a"]).cast(kind)
+    path = write_parquet(tmp_path / "log.parquet", user=users, item=["x"], time=[1])
+    assert logged(TableLog(str(path))) == [("a", "x", 1_000_000, None)]

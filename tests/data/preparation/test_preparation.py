@@ -1,18 +1,24 @@
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from padrec.catalog import InputError
-from padrec.data import LeaveLastOut, Preparation, TimeSplit
+from padrec.data import LeaveLastOut, Preparation, SplitRule, TableLog, TimeSplit
 from padrec.data.logs import ItemText
 from padrec.data.preparation import PreparedFolder, prepared_tables, queries, read_log
+from padrec.data.preparation.engine import DuckDBEngine, SparkEngine
 from padrec.data.preparation.stages import StageFolder
 from tests.data.preparation.made_up_log import MadeUpLog, random_log
-from tests.data.preparation.reference_preparation import reference_sequences
+from tests.data.preparation.reference_preparation import Event, reference_sequences
 
 
 @pytest.fixture
@@ -274,3 +280,66 @@ def test_a_prepared_folder_says_what_is_wrong_with_it(log: MadeUpLog, tmp_path: 
     (tmp_path / "prepared.json").write_text("{")
     with pytest.raises(InputError, match=r"prepared\.json: no valid JSON"):
         summary(tmp_path)
+
+
+def test_the_core_says_what_it_drops(log: MadeUpLog, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log.events.append(("u1", "rare", 5, 5))
+    Preparation(log, str(tmp_path / "out"), item_core=2).run()
+    assert "25 of 26 items kept, 1 dropped" in capfd.readouterr().err
+    assert summary(tmp_path / "out")["counts"]["items_dropped"] == 1
+
+
+@pytest.mark.parametrize("split", [LeaveLastOut(), TimeSplit()])
+def test_every_engine_gives_the_same_tables(split: SplitRule, log: MadeUpLog, tmp_path: Path) -> None:
+    pytest.importorskip("pyspark", reason="needs PySpark")
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs Java, which is not installed")
+    spark = SparkEngine("local[2]", {"spark.sql.shuffle.partitions": "2", "spark.ui.enabled": "false"})
+    for name, engine in {"duckdb": DuckDBEngine(threads=1), "threads": DuckDBEngine(threads=2), "spark": spark}.items():
+        Preparation(log, str(tmp_path / name), 2, user_core=3, split=split, engine=engine).run()
+    for table in ("interactions", "users", "items"):
+        expected = pq.read_table(tmp_path / "duckdb" / f"{table}.parquet")
+        for name in ("threads", "spark"):
+            assert pq.read_table(tmp_path / name / f"{table}.parquet").equals(expected), f"{name}: {table}"
+
+
+EVENTS = st.tuples(
+    st.sampled_from(["ann", "bob", "cid", "di\u0301"]), st.sampled_from("uvwxyz"), st.integers(-3, 9), st.integers(1, 5)
+)
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=st.lists(EVENTS, min_size=20, max_size=60), item_core=st.integers(1, 4), deduplicate=st.booleans())
+def test_random_logs_are_prepared_as_by_a_plain_program(
+    events: list[Event], item_core: int, deduplicate: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("random")
+    expected = reference_sequences(events, 2, deduplicate, 3, item_core)
+    preparation = Preparation(MadeUpLog(events, folder / "log"), str(folder / "out"), 2, deduplicate, 3, item_core)
+    if not expected:
+        with pytest.raises(InputError, match="is left with user_core 3|none with a rating of 2"):
+            preparation.run()
+        return
+    preparation.run()
+    found = sequences(folder / "out")
+    assert {user: [(item, time) for item, time, _ in rows] for user, rows in found.items()} == expected
+
+
+def test_a_kill_at_any_time_leaves_what_a_later_run_completes(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time, _ in random_log()))
+    program = "import sys; from padrec.data import Preparation, TableLog; Preparation(TableLog(sys.argv[1]), sys.argv[2]).run()"
+    command = [sys.executable, "-c", program, str(path), str(tmp_path / "out")]
+    for stage in ("read", "order", "core", "split", "items"):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(f"padrec prepare: {stage}: started"):
+                break
+        process.kill()
+        process.communicate()
+    Preparation(TableLog(str(path)), str(tmp_path / "out")).run()
+    Preparation(TableLog(str(path)), str(tmp_path / "whole")).run()
+    for name in ("interactions.parquet", "users.parquet", "items.parquet", "prepared.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "out.unfinished").exists()
