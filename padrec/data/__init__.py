@@ -7,7 +7,7 @@ from padrec.data.interactions import Interactions
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.logged_sequences import LoggedSequences
 from padrec.data.logs import AmazonReviews2014, AmazonReviews2018, AmazonReviews2023, LogSource, TableLog
-from padrec.data.preparation import LeaveLastOut, Preparation, SplitRule, TimeSplit
+from padrec.data.preparation import DuckDBEngine, LeaveLastOut, Preparation, SparkEngine, SplitRule, TimeSplit
 from padrec.data.prompt_template import PromptTemplate
 from padrec.data.readers import (
     AtSpeedReader,
@@ -27,6 +27,7 @@ __all__ = [
     "AmazonReviews2023",
     "AtSpeedReader",
     "Dataset",
+    "DuckDBEngine",
     "GeneratedLists",
     "Interactions",
     "ItemSequences",
@@ -42,6 +43,7 @@ __all__ = [
     "Reader",
     "SemanticIDDataModule",
     "SequenceBatch",
+    "SparkEngine",
     "Split",
     "SplitRule",
     "SyntheticReader",

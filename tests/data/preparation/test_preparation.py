@@ -317,7 +317,7 @@ def test_random_logs_are_prepared_as_by_a_plain_program(
     expected = reference_sequences(events, 2, deduplicate, 3, item_core)
     preparation = Preparation(MadeUpLog(events, folder / "log"), str(folder / "out"), 2, deduplicate, 3, item_core)
     if not expected:
-        with pytest.raises(InputError, match="is left with user_core 3|none with a rating of 2"):
+        with pytest.raises(InputError, match=r"is left with user_core 3|none with a rating of 2"):
             preparation.run()
         return
     preparation.run()
