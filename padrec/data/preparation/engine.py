@@ -1,5 +1,6 @@
 """The query engines that a preparation can run on."""
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class DuckDBEngine(Engine):
 
     Args:
         memory: the most memory that DuckDB may use, such as `2GB`; the process needs some more for itself.
-        threads: number of threads; None takes all cores.
+        threads: number of threads; None takes as many as there are cores, at most 4, since each needs memory.
 
     Raises:
         InputError: no thread.
@@ -68,7 +69,7 @@ class DuckDBEngine(Engine):
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}, expected at least 1")
         self.memory = memory
-        self.threads = threads
+        self.threads = min(4, os.cpu_count() or 1) if threads is None else threads
 
     def connect(self, scratch: Path) -> Connection:
         """Start DuckDB.
@@ -79,9 +80,8 @@ class DuckDBEngine(Engine):
         import duckdb  # loaded only where a log is prepared
         import ibis
 
-        settings = {} if self.threads is None else {"threads": self.threads}
         try:
-            backend = ibis.duckdb.connect(memory_limit=self.memory, temp_directory=str(scratch), **settings)
+            backend = ibis.duckdb.connect(memory_limit=self.memory, temp_directory=str(scratch), threads=self.threads)
         except duckdb.Error as error:
             raise InputError(f"memory is {self.memory!r} ({error}), expected a size such as 2GB") from None
         backend.raw_sql("SET TimeZone = 'UTC'; SET enable_progress_bar = true; SET enable_progress_bar_print = false")

@@ -328,7 +328,7 @@ def test_random_logs_are_prepared_as_by_a_plain_program(
 def test_a_kill_at_any_time_leaves_what_a_later_run_completes(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time, _ in random_log()))
-    program = "import sys; from padrec.data import Preparation, TableLog; Preparation(TableLog(sys.argv[1]), sys.argv[2]).run()"
+    program = "import sys; from padrec import data; data.Preparation(data.TableLog(sys.argv[1]), sys.argv[2]).run()"
     command = [sys.executable, "-c", program, str(path), str(tmp_path / "out")]
     for stage in ("read", "order", "core", "split", "items"):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
