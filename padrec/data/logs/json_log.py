@@ -37,11 +37,6 @@ class JsonFields:
 def read_json_log(reader: "Backend", path: Path, fields: JsonFields) -> LogTable:
     """The interactions of one file, compressed by gzip or not; other fields are ignored.
 
-    Args:
-        reader: DuckDB.
-        path: the file.
-        fields: the fields' names.
-
     Raises:
         InputError: the file is missing.
     """

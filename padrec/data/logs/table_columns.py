@@ -23,16 +23,7 @@ def epoch_us(time: ibis.dtype("timestamp('UTC')")) -> int:  # type: ignore[valid
 def log_rows(
     path: Path, table: ibis.Table, user: str, item: str, time: str, rating: str | None, unit: TimeUnit
 ) -> ibis.Table:
-    """The columns of a log; see `LogTable`.
-
-    Args:
-        path: the file, for messages.
-        table: its rows.
-        user: column of keys.
-        item: column of keys.
-        time: column of numbers or dates; the first row says which of the two.
-        rating: column of numbers; None where there is none.
-        unit: unit of times that are numbers.
+    """The columns of a log, see `LogTable`. Times are all numbers or all dates, as in the first row.
 
     Raises:
         InputError: a column has a wrong type.

@@ -49,12 +49,9 @@ def read_table(
     Args:
         reader: DuckDB.
         path: the file; CSV may be compressed by gzip.
-        columns: names of the columns to read.
-        style: of a CSV file.
+        columns: names of the columns to read; those of a CSV file are strings, null where the field is empty.
+        style: how a CSV file is written.
         header: names of all columns of a CSV file without a header line; None reads the line.
-
-    Returns:
-        The columns; those of a CSV file are strings, null where the field is empty.
 
     Raises:
         InputError: the file is missing or lacks a column.

@@ -92,6 +92,15 @@ class _DuckDBConnection(Connection):
     def load(self, path: Path) -> "ibis.Table":
         return super().load(path / "*.parquet" if path.is_dir() else path)
 
+    def store(self, table: "ibis.Table", path: Path) -> "ibis.Table":
+        import duckdb
+
+        try:
+            return super().store(table, path)
+        except duckdb.OutOfMemoryException as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"not enough memory ({reason}), expected more `memory` or fewer `threads`") from None
+
     def percent(self) -> float | None:
         percent: float = self.backend.con.query_progress()
         return None if percent < 0 else percent

@@ -25,16 +25,6 @@ _KEYS = "keys.parquet"
 def write_interactions(stage: Stage, order: Path, core: Path, user_core: int, split: SplitRule) -> Mapping[str, int]:
     """Write the tables of interactions and users, and the keys of the items.
 
-    Args:
-        stage: gets the tables.
-        order: what `order_log` has written.
-        core: what `find_core` has written.
-        user_core: interactions that every user must have.
-        split: deals the interactions out.
-
-    Returns:
-        The number of users, and that of interactions in each part of the split.
-
     Raises:
         InputError: the split leaves a part empty.
     """
@@ -65,15 +55,7 @@ def write_interactions(stage: Stage, order: Path, core: Path, user_core: int, sp
 
 
 def write_items(stage: Stage, split: Path, source: LogSource) -> Mapping[str, int]:
-    """Write the table of the items with the texts that the log has for them.
-
-    Args:
-        stage: gets the table; its connection is one of DuckDB.
-        split: what `write_interactions` has written.
-        source: the log; the first text of an item counts, texts of other items are not kept.
-
-    Returns:
-        The number of items without a text.
+    """Write the table of the items with the first text that the log has for each; the connection is one of DuckDB.
 
     Raises:
         InputError: the texts are wrong.

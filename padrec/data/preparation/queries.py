@@ -21,13 +21,8 @@ def order_log(stage: Stage, read: Path, min_rating: float | None, deduplicate: b
     """Number users and items, and drop low ratings and repetitions.
 
     A user's number is the position of their first interaction in the log, and so is an item's: numbers ascend in the
-    order of first appearance, and are found without sorting all users.
-
-    Args:
-        stage: gets the tables `USERS` and `ITEMS` (`key`, `number`) and `LOG` (`user`, `item`, `time`, `position`).
-        read: what `read_log` has written.
-        min_rating: the lowest rating of an interaction that is kept; None keeps all.
-        deduplicate: keep a user's first interaction with an item only.
+    order of first appearance, and are found without sorting all users. Writes the tables `USERS` and `ITEMS` (`key`,
+    `number`) and `LOG` (`user`, `item`, `time`, `position`).
     """
     log = well_rated(stage.connection.load(read), min_rating)
     users, items = (
@@ -48,12 +43,7 @@ def find_core(stage: Stage, order: Path, user_core: int, item_core: int) -> Mapp
     """Find the k-core: drop users and items with too few interactions until none has too few.
 
     Each round counts the interactions with the remaining items; only these items are handed on to the next round.
-
-    Args:
-        stage: gets the table `ITEMS` (`item`), the items of the core.
-        order: what `order_log` has written.
-        user_core: interactions that every user must have.
-        item_core: interactions that every item must have.
+    Writes the table `ITEMS` (`item`), the items of the core.
 
     Raises:
         InputError: no interaction is left.

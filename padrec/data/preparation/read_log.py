@@ -20,14 +20,8 @@ _ROW_BITS = 40  # rows of a file are numbered below 2^40
 def read_log(stage: Stage, source: LogSource, min_rating: float | None) -> Mapping[str, int]:
     """Read every file once and check each row.
 
-    Args:
-        stage: gets a table for each file: `user`, `item`, `time`, `rating`, `wrong`, and `position`, which ascends in
-            the order of the log; its connection is one of DuckDB.
-        source: the log.
-        min_rating: the lowest rating of an interaction that is kept; None keeps all.
-
-    Returns:
-        The number of interactions `read`, and that of those `rated` well enough.
+    Writes a table for each file: the columns of `LogTable`, and `position`, which ascends in the order of the log. The
+    connection is one of DuckDB.
 
     Raises:
         InputError: the log is wrong, an interaction has no rating although `min_rating` is given, or none is left.
