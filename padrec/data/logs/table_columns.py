@@ -15,7 +15,7 @@ TimeUnit = Literal["s", "ms", "us"]
 _MICROSECONDS: dict[TimeUnit, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
-@ibis.udf.scalar.builtin
+@ibis.udf.scalar.builtin  # type: ignore[untyped-decorator]
 def epoch_us(time: ibis.dtype("timestamp('UTC')")) -> int:  # type: ignore[valid-type, empty-body]
     """DuckDB's function: microseconds since 1970."""
 

@@ -112,10 +112,9 @@ def explain(reason: str) -> str:
 def _header_line(path: Path, style: CSVFormat) -> list[str]:
     for _, line in read_lines(path):
         text = line.removeprefix("\ufeff").split("\r")[0]
-        if len(style.delimiter) > 1:
+        if len(style.delimiter) > 1 or not style.quote:
             return text.split(style.delimiter)
-        quoting = csv.QUOTE_MINIMAL if style.quote else csv.QUOTE_NONE
-        return next(csv.reader([text], delimiter=style.delimiter, quotechar=style.quote or None, quoting=quoting))
+        return next(csv.reader([text], delimiter=style.delimiter, quotechar=style.quote))
     raise InputError(f"{path}: empty, expected a header line with the names of the columns")
 
 
