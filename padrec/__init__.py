@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from padrec.data import AmazonReviews2018 as AmazonReviews2018
     from padrec.data import AmazonReviews2023 as AmazonReviews2023
     from padrec.data import AtSpeedReader as AtSpeedReader
+    from padrec.data import DuckDBEngine as DuckDBEngine
     from padrec.data import GeneratedLists as GeneratedLists
     from padrec.data import LCRecReader as LCRecReader
     from padrec.data import LeaveLastOut as LeaveLastOut
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from padrec.data import PreparedReader as PreparedReader
     from padrec.data import PromptTemplate as PromptTemplate
     from padrec.data import SemanticIDDataModule as SemanticIDDataModule
+    from padrec.data import SparkEngine as SparkEngine
     from padrec.data import SyntheticReader as SyntheticReader
     from padrec.data import TableLog as TableLog
     from padrec.data import TimeSplit as TimeSplit

@@ -23,12 +23,13 @@ from padrec.evaluation.report import check_writable, markdown_table, write_repor
 _ROWS_AT_ONCE = 1_000_000
 _SCHEMA = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.int64()), ("rating", pa.float64())])
 _LEAST_RATING = 2
-# Runs its arguments and prints their status and peak memory. A process counts what the one that began it held then, so
-# that it has to be a small one.
+# Runs its arguments and prints their status, CPU seconds and peak memory. A process counts what the one that began it
+# held then, so that it has to be a small one.
 _LAUNCHER = """
 import json, resource, subprocess, sys
 status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-print(json.dumps([status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
 """
 
 
@@ -108,17 +109,18 @@ def _start() -> dict[str, float]:
 
 
 def _run(arguments: list[str]) -> dict[str, float]:
-    """Seconds and peak memory of `padrec` with these arguments.
+    """Seconds, CPU seconds and peak memory of `padrec` with these arguments.
 
     Raises:
         InputError: it failed.
     """
     started = time.perf_counter()
     command = [sys.executable, "-c", _LAUNCHER, sys.executable, "-m", "padrec", *arguments]
-    status, kibibytes = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    status, cpu_seconds, kibibytes = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     if status != 0:
         raise InputError(f"padrec {' '.join(arguments)} ended with status {status}, expected 0")
-    return {"seconds": time.perf_counter() - started, "peak_mebibytes": kibibytes / 1024}
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mebibytes": kibibytes / 1024}
 
 
 def _markdown(content: Mapping[str, Any]) -> str:
@@ -129,13 +131,15 @@ def _markdown(content: Mapping[str, Any]) -> str:
             f"{log['counts']['interactions']:,}",
             f"{log['counts']['users']:,}",
             f"{log['seconds']:.0f}",
+            f"{log['cpu_seconds']:.0f}",
             f"{log['peak_mebibytes']:.0f}",
         ]
         for log in content["logs"]
     ]
     start = content["start"]
-    rows.append(["no log, `--help`", "", "", "", f"{start['seconds']:.0f}", f"{start['peak_mebibytes']:.0f}"])
-    header = ["interactions", "file (MB)", "left", "users", "seconds", "peak memory (MiB)"]
+    start_columns = [f"{start[name]:.0f}" for name in ("seconds", "cpu_seconds", "peak_mebibytes")]
+    rows.append(["no log, `--help`", "", "", "", *start_columns])
+    header = ["interactions", "file (MB)", "left", "users", "seconds", "CPU seconds", "peak memory (MiB)"]
     about = f"Parquet, {content['items']:,} items, `min_rating: {content['min_rating']}`, the program's start included."
     title = "# Preparing large logs"
     return "\n\n".join([title, markdown_table(header, rows), about, circumstances_markdown(content)]) + "\n"

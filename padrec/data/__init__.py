@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from padrec.data.logs import AmazonReviews2023 as AmazonReviews2023
     from padrec.data.logs import LogSource as LogSource
     from padrec.data.logs import TableLog as TableLog
+    from padrec.data.preparation import DuckDBEngine as DuckDBEngine
     from padrec.data.preparation import LeaveLastOut as LeaveLastOut
     from padrec.data.preparation import Preparation as Preparation
+    from padrec.data.preparation import SparkEngine as SparkEngine
     from padrec.data.preparation import SplitRule as SplitRule
     from padrec.data.preparation import TimeSplit as TimeSplit
     from padrec.data.prompt_format import PromptFormat as PromptFormat

@@ -33,6 +33,7 @@ def read_json_object(path: Path, expected: str) -> dict[str, object]:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{path}: no valid JSON at {place} ({error.msg}), expected an object {expected}") from None
+    _check_characters(path, text, content)
     if not isinstance(content, dict) or not content:
         kind = "an empty object" if content == {} else f"a JSON {type(content).__name__}"
         raise InputError(f"{path}: {kind}, expected an object {expected}")
@@ -52,8 +53,8 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, 
     Raises:
         InputError: the file is missing or empty, or a line is no JSON object.
     """
-    lines = read_text(path).splitlines()
-    if not lines:
+    lines = read_text(path).removesuffix("\n").split("\n")  # JSON strings may hold other line separators, as U+2028
+    if lines == [""]:
         raise InputError(f"{path}: empty, expected lines {expected}")
     for number, line in enumerate(lines, start=1):
         place = f"{path}, line {number}"
@@ -63,4 +64,14 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, 
             raise InputError(f"{place}: no valid JSON ({error.msg}), expected {expected}") from None
         if not isinstance(row, dict):
             raise InputError(f"{place}: a JSON {type(row).__name__}, expected {expected}")
+        _check_characters(place, line, row)
         yield place, row
+
+
+def _check_characters(place: object, text: str, content: object) -> None:
+    r"""Refuse half of a surrogate pair, such as `\ud83d` alone: nothing could be written that holds it."""
+    if r"\ud" in text.lower():  # the only way that one gets into a decoded text
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError(rf"{place}: half of a surrogate pair (\ud…), expected whole characters") from None

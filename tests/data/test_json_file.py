@@ -51,3 +51,23 @@ def test_lines_come_with_their_places(tmp_path: Path) -> None:
 def test_lines_that_are_no_objects_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         list(read_json_lines(written(tmp_path, content), "rows"))
+
+
+def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('{"a": "x\u2028y\u0085z"}\r\n{"a": "b"}\r{"a": "c"}\n'.encode())
+    rows = [row["a"] for _, row in read_json_lines(path, "rows")]
+    assert rows == ["x\u2028y\u0085z", "b", "c"]
+
+
+def test_half_surrogates_and_other_encodings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": "\\ud83d\\ude00"}\n{"a": "\\ud83d"}\n')
+    with pytest.raises(InputError, match=r"rows\.jsonl, line 2: half of a surrogate pair"):
+        list(read_json_lines(path, "rows"))
+    path.write_text('{"a": "\\ud83d"}')
+    with pytest.raises(InputError, match=r"rows\.jsonl: half of a surrogate pair"):
+        read_json_object(path, "a -> b")
+    path.write_bytes('{"a": "\u00e9"}'.encode("latin-1"))
+    with pytest.raises(InputError, match=r"rows\.jsonl: byte 7 is not UTF-8"):
+        read_json_object(path, "a -> b")

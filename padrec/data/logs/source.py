@@ -1,30 +1,39 @@
 """What a raw interaction log gives to the preparation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import pyarrow as pa
+from padrec.catalog import InputError
 
-# `time` in microseconds since 1970: the finest unit that spans all dates in 64 bits.
-LOG_SCHEMA = pa.schema(
-    [("user", pa.string()), ("item", pa.string()), ("time", pa.int64()), ("rating", pa.float64())],
-)
+if TYPE_CHECKING:
+    import ibis
+    from ibis.backends.duckdb import Backend
+
+LATEST = 4_102_444_800_000_000  # 2100 in microseconds since 1970; a later time was read in the wrong unit
 
 
 @dataclass(frozen=True)
-class LogChunk:
-    """Some consecutive interactions of a log.
+class LogTable:
+    """One file of a log, as a query.
 
     Attributes:
-        interactions: a table of `LOG_SCHEMA`; users, items and times without gaps, ratings null where the log has
-            none.
-        done: share of the log read so far, 0 … 1.
+        path: the file.
+        rows: one row per interaction, in the order of the file: `user` and `item` (string), `time` (int64, microseconds
+            since 1970), `rating` (float64, null where there is none) and `wrong` (string: what is wrong with the row,
+            null for a good row).
+        explain: turns the message of DuckDB or of a wrong row into the text that follows the path; it starts with
+            `: ` or with the place, such as `, row 3: `.
     """
 
-    interactions: pa.Table
-    done: float
+    path: Path
+    rows: "ibis.Table"
+    explain: Callable[[str], str] = str
+
+    def error(self, reason: str) -> InputError:
+        """The error that names the file."""
+        return InputError(f"{self.path}{self.explain(reason)}")
 
 
 @dataclass(frozen=True)
@@ -47,30 +56,36 @@ class ItemText:
 
 
 class LogSource(Protocol):
-    """Reads one format of raw logs, in chunks, so that memory stays bounded.
+    """Reads one format of raw logs.
 
-    A source is a class of its own in a file of its own, with primitives as constructor arguments, so that a config can
-    name it by `class_path`. Building one reads nothing.
+    A source is a class with primitives as constructor arguments, so that a config can name it by `class_path`. Building
+    one reads nothing.
     """
 
     def files(self) -> Sequence[Path]:
-        """All files that are read; what is prepared is remembered with their fingerprints."""
+        """All files that are read; what is prepared is stored with their fingerprints."""
         ...
 
     def settings(self) -> dict[str, object]:
-        """The arguments that say how the files are read, as JSON values; paths are not among them."""
+        """The arguments that say how the files are read, as JSON values, without paths."""
         ...
 
-    def interactions(self) -> Iterator[LogChunk]:
-        """The interactions in the order of the log.
+    def interactions(self, reader: "Backend") -> Iterator[LogTable]:
+        """The interactions, file by file in the order of the log.
+
+        Args:
+            reader: DuckDB, which reads the files.
 
         Raises:
             InputError: a file is missing or wrong; names the file and the line or row.
         """
         ...
 
-    def item_texts(self) -> Iterator[ItemText]:
-        """Texts of the items, in any order; of several texts of an item the first counts. None where there are none.
+    def item_texts(self, reader: "Backend") -> Iterator[ItemText]:
+        """Texts of the items, in any order; the first text of an item counts. None where there are none.
+
+        Args:
+            reader: DuckDB.
 
         Raises:
             InputError: a file is missing or wrong; names the file and the line or row.

@@ -1,93 +1,93 @@
-"""Columns of tables as what a log needs: keys, numbers and times."""
+"""Columns of tables as what a log needs: keys, numbers and times.
 
-from collections.abc import Callable
+Loaded only while a log is prepared: importing Ibis takes a second.
+"""
+
+from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import ibis
 
 from padrec.catalog import InputError
-from padrec.data.logs.table_file import TablePiece
+from padrec.data.logs.source import LATEST
 
 TimeUnit = Literal["s", "ms", "us"]
 _MICROSECONDS: dict[TimeUnit, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
-_Conversion = Callable[[pa.ChunkedArray], pa.ChunkedArray]
 
 
-def keys(piece: TablePiece, name: str) -> pa.ChunkedArray:
+@ibis.udf.scalar.builtin  # type: ignore[untyped-decorator]
+def epoch_us(time: ibis.dtype("timestamp('UTC')")) -> int:  # type: ignore[valid-type, empty-body]
+    """DuckDB's function: microseconds since 1970."""
+
+
+def log_rows(
+    path: Path, table: ibis.Table, user: str, item: str, time: str, rating: str | None, unit: TimeUnit
+) -> ibis.Table:
+    """The columns of a log, see `LogTable`. Times are all numbers or all dates, as in the first row.
+
+    Raises:
+        InputError: a column has a wrong type.
+    """
+    keys = {name: key(path, table, column) for name, column in (("user", user), ("item", item))}
+    micros, time_wrong = _time(table, time, unit)
+    number = ibis.null(float) if rating is None else table[rating].try_cast(float)
+    rules = [
+        *(
+            (keys[name].fill_null("") == "", f"no {column}, expected a key")
+            for name, column in (("user", user), ("item", item))
+        ),
+        time_wrong,
+    ]
+    if rating is not None:
+        bad = number.isnull() | number.isnan()
+        rules.append((bad, _found(table[rating], rating) + ", expected a number, with a point for decimals"))
+    return table.select(**keys, time=micros, rating=number, wrong=ibis.cases(*rules, else_=ibis.null(str)))
+
+
+def key(path: Path, table: ibis.Table, name: str) -> ibis.Column:
     """A column of keys, as strings.
 
     Raises:
-        InputError: the column holds neither strings nor whole numbers, or a row has no key.
+        InputError: the column holds neither strings nor whole numbers.
     """
-    column = piece.table[name]
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise InputError(f"{piece.path}: column {name!r} is {column.type}, expected strings or whole numbers")
-    texts = column.cast(pa.string())
-    empty = pc.fill_null(pc.equal(texts, ""), True)
-    if (row := pc.index(empty, True).as_py()) >= 0:
-        raise InputError(f"{piece.path}, row {piece.first_row + row}: no {name}, expected a key")
-    return texts
+    column = table[name]
+    if not (column.type().is_string() or column.type().is_integer()):
+        raise InputError(f"{path}: column {name!r} is {column.type()}, expected strings or whole numbers")
+    return column.cast(str)
 
 
-def numbers(piece: TablePiece, name: str) -> pa.ChunkedArray:
-    """A column of numbers, as float64.
-
-    Raises:
-        InputError: a row has no number.
-    """
-    return _converted(piece, name, [lambda column: column.cast(pa.float64())], "a number")
-
-
-def times(piece: TablePiece, name: str, unit: TimeUnit) -> pa.ChunkedArray:
-    """A column of times, as microseconds since 1970 (int64); finer times are rounded down.
-
-    Args:
-        piece: rows of a table.
-        name: the column.
-        unit: what numbers count.
-
-    Raises:
-        InputError: a row has no time.
-    """
-    factor = _MICROSECONDS[unit]
-    dates: list[_Conversion] = [_from_date, lambda column: _from_date(column, "UTC")]
-    scaled: list[_Conversion] = [
-        lambda column: pc.multiply_checked(column.cast(pa.int64()), factor),
-        lambda column: pc.floor(pc.multiply(column.cast(pa.float64()), float(factor))).cast(pa.int64()),
-    ]
-    # A timestamp would pass for the integer that it is stored as.
-    conversions = dates if pa.types.is_temporal(piece.table[name].type) else [*scaled, *dates]
-    return _converted(piece, name, conversions, f"a number (time_unit: {unit}) or a date")
+def _time(table: ibis.Table, name: str, unit: TimeUnit) -> tuple[ibis.Column, tuple[ibis.Column, ibis.Column]]:
+    """Microseconds since 1970, finer times rounded down; and for a wrong time a condition and a message."""
+    column, factor = table[name], _MICROSECONDS[unit]
+    expected = f", expected a number (time_unit: {unit}) or a date"
+    is_text = column.type().is_string()
+    number = column.try_cast(float) if is_text or column.type().is_numeric() else None
+    if number is None or (is_text and _starts_with_a_date(table, column, number)):
+        micros = epoch_us(column.try_cast("timestamp('UTC')"))
+        return micros, (micros.isnull() | (micros.abs() > LATEST), _found(column, name) + f"{expected} before 2100")
+    # Whole numbers stay exact; DuckDB would round others.
+    whole = ~column.cast(str).contains(".") if is_text else ibis.literal(column.type().is_integer())
+    good = (number.abs() <= LATEST / factor).fill_null(False) & ~number.isnan()
+    exact = ibis.ifelse(
+        good & whole,
+        column.try_cast("int64") * factor,
+        (good.ifelse(number, 0.0) * float(factor)).floor().cast("int64"),
+    )
+    fits = ibis.cases(
+        (number.abs() <= LATEST / 1e3, "; time_unit: ms fits"),
+        (number.abs() <= LATEST, "; time_unit: us fits"),
+        else_="",
+    )
+    advice = (number.abs() > LATEST / factor).ifelse(" before 2100" + fits, " of the same kind as in row 1")
+    return exact, (~good, _found(column, name) + expected + advice.fill_null(""))
 
 
-def _from_date(column: pa.ChunkedArray, zone: str | None = None) -> pa.ChunkedArray:
-    return column.cast(pa.timestamp("us", zone), safe=pa.types.is_string(column.type)).cast(pa.int64())
+def _starts_with_a_date(table: ibis.Table, column: ibis.Column, number: ibis.Column) -> bool:
+    first = table.select(date=number.isnull() & column.try_cast("timestamp('UTC')").notnull()).limit(1)
+    return any(first.to_pyarrow()["date"].to_pylist())
 
 
-def _converted(piece: TablePiece, name: str, conversions: list[_Conversion], expected: str) -> pa.ChunkedArray:
-    """The first conversion that fits all rows.
-
-    Raises:
-        InputError: none does; names the first row that none fits.
-    """
-    column = piece.table[name]
-    for convert in conversions:
-        if (result := _try(convert, column)) is not None:
-            return result
-    for row in range(len(column)):
-        value = column.slice(row, 1)
-        if all(_try(convert, value) is None for convert in conversions):
-            found = value[0].as_py()
-            raise InputError(f"{piece.path}, row {piece.first_row + row}: {name} is {found!r}, expected {expected}")
-    raise InputError(f"{piece.path}: column {name!r} mixes kinds of values, expected one kind: {expected}")
-
-
-def _try(convert: _Conversion, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    if column.null_count:
-        return None
-    try:
-        return convert(column)
-    except pa.ArrowException:
-        return None
+def _found(column: ibis.Column, name: str) -> ibis.Column:
+    if column.type().is_string():
+        return f"{name} is '" + column.fill_null("") + "'"
+    return f"{name} is " + column.cast(str).fill_null("None")

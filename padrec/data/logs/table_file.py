@@ -1,99 +1,120 @@
-"""Named columns of a table on disk, in pieces."""
+"""Named columns of a CSV or Parquet file, as a query."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING
 
 from padrec.catalog import InputError
 from padrec.data.logs.text_lines import is_gzipped, open_binary, read_lines
 
+if TYPE_CHECKING:
+    import ibis
+    from ibis.backends.duckdb import Backend
+
 _PARQUET_MAGIC = b"PAR1"
-_BLOCK_BYTES = 1 << 24
-_ROWS = 1 << 18
+_LINE = re.compile(r"CSV Error on Line: (\d+)")
+_WIDTH = re.compile(r"Expected Number of Columns: (\d+) Found: (\d+)")
+_QUOTES = "a quotation mark that is not closed before a delimiter, expected pairs (or switch quoting off: quote '')"
+# What DuckDB says, and what that means.
+_CAUSES = {
+    "unterminated quote": _QUOTES,
+    "Maximum line size": f"too long a row: probably {_QUOTES}",
+    "not utf-8": "not UTF-8, expected UTF-8 text",
+    "invalid state": "broken quotation marks or mixed line ends, expected one kind of line end",
+}
 
 
 @dataclass(frozen=True)
-class TablePiece:
-    """Some consecutive rows.
+class CSVFormat:
+    """How CSV files are written.
 
     Attributes:
-        path: the file.
-        table: the columns asked for; of a CSV file all are strings, a missing field an empty one.
-        first_row: number of the first row, counted from 1 without a header.
-        done: share of the file read so far, 0 … 1.
+        delimiter: text between the fields, one to four characters.
+        quote: character around fields that hold delimiters or line ends, doubled inside them; empty for none.
     """
 
-    path: Path
-    table: pa.Table
-    first_row: int
-    done: float
+    delimiter: str = ","
+    quote: str = '"'
 
 
 def read_table(
-    path: Path, columns: Sequence[str], delimiter: str = ",", header: Sequence[str] | None = None
-) -> Iterator[TablePiece]:
+    reader: "Backend", path: Path, columns: Sequence[str], style: CSVFormat, header: Sequence[str] | None = None
+) -> "ibis.Table":
     """The rows of a Parquet or CSV file, told apart by their content.
 
     Args:
+        reader: DuckDB.
         path: the file; CSV may be compressed by gzip.
-        columns: names of the columns to read.
-        delimiter: character between the fields of a CSV file.
+        columns: names of the columns to read; those of a CSV file are strings, null where the field is empty.
+        style: how a CSV file is written.
         header: names of all columns of a CSV file without a header line; None reads the line.
 
     Raises:
-        InputError: the file is missing or broken, or lacks a column.
+        InputError: the file is missing or lacks a column.
+        duckdb.Error: the file is broken.
     """
     with open_binary(path) as file:
         is_parquet = file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
-    pieces = _read_parquet(path, columns) if is_parquet else _read_csv(path, columns, delimiter, header)
-    first_row = 1
-    try:
-        for table, done in pieces:
-            yield TablePiece(path, table, first_row, done)
-            first_row += len(table)
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: broken behind row {first_row - 1} ({reason}), expected a whole table") from None
-    if first_row == 1:
-        raise InputError(f"{path}: a table without rows, expected at least one")
-
-
-def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.Table, float]]:
-    # Ranges read ahead would stay in memory until the whole file has been read.
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        _check_columns(path, columns, file.schema_arrow.names)
-        total, done = file.metadata.num_rows, 0
-        for batch in file.iter_batches(_ROWS, columns=list(dict.fromkeys(columns))):
-            done += len(batch)
-            yield pa.Table.from_batches([batch]), done / total
+    if is_parquet:
+        table = reader.read_parquet(str(path))
+        _check_columns(path, columns, table.columns)
+    else:
+        table = _read_csv(reader, path, columns, style, header)
+    return table.select(list(dict.fromkeys(columns)))
 
 
 def _read_csv(
-    path: Path, columns: Sequence[str], delimiter: str, header: Sequence[str] | None
-) -> Iterator[tuple[pa.Table, float]]:
-    _check_columns(path, columns, _header_line(path, delimiter) if header is None else header)
-    options = pa.csv.ConvertOptions(
-        include_columns=list(dict.fromkeys(columns)),
-        column_types={name: pa.string() for name in columns},
-        strings_can_be_null=False,
+    reader: "Backend", path: Path, columns: Sequence[str], style: CSVFormat, header: Sequence[str] | None
+) -> "ibis.Table":
+    names = _header_line(path, style) if header is None else header
+    _check_columns(path, columns, names)
+    # Columns that are not read may repeat a name.
+    types = {name if name in columns else f"column {number}": "VARCHAR" for number, name in enumerate(names)}
+    return reader.read_csv(
+        str(path),
+        columns=types,
+        auto_detect=False,
+        header=header is None,
+        delim=style.delimiter,
+        quote=style.quote,
+        escape=style.quote,
+        compression="gzip" if is_gzipped(path) else "none",
     )
-    blocks = pa.csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=None if header is None else list(header))
-    parsing = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    size = path.stat().st_size
-    with open_binary(path) as raw:
-        stream = pa.input_stream(raw, compression="gzip" if is_gzipped(path) else None)
-        for batch in pa.csv.open_csv(stream, blocks, parsing, options):
-            yield pa.Table.from_batches([batch]), raw.tell() / size
 
 
-def _header_line(path: Path, delimiter: str) -> list[str]:
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what DuckDB raises about a file into an InputError."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise InputError(f"{path}{explain(f': {error}')}") from None
+
+
+def explain(reason: str) -> str:
+    """Turn a message of DuckDB about a file into one line; other messages stay as they are."""
+    line = _LINE.search(reason)
+    place = f", line {line[1]}: " if line else ": "
+    if width := _WIDTH.search(reason):
+        return f"{place}{width[2]} fields, expected {width[1]}"
+    for sign, cause in _CAUSES.items():
+        if sign in reason:
+            return f"{place}{cause}"
+    return reason if "Error" not in reason else f"{place}broken ({' '.join(reason.strip(': ').split())})"
+
+
+def _header_line(path: Path, style: CSVFormat) -> list[str]:
     for _, line in read_lines(path):
-        return next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter))
+        text = line.removeprefix("\ufeff").split("\r")[0]
+        if len(style.delimiter) > 1 or not style.quote:
+            return text.split(style.delimiter)
+        return next(csv.reader([text], delimiter=style.delimiter, quotechar=style.quote))
     raise InputError(f"{path}: empty, expected a header line with the names of the columns")
 
 

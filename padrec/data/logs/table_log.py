@@ -2,47 +2,55 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Literal
 
 from padrec.catalog import InputError
 from padrec.data.logs.item_metadata import names, text
-from padrec.data.logs.source import ItemText, LogChunk, LogSource
-from padrec.data.logs.table_columns import TimeUnit, keys, numbers, times
-from padrec.data.logs.table_file import TablePiece, read_table
+from padrec.data.logs.source import ItemText, LogSource, LogTable
+from padrec.data.logs.table_file import CSVFormat, explain, explained, read_table
+
+if TYPE_CHECKING:
+    from ibis.backends.duckdb import Backend
+
+_ESCAPES = {r"\t": "\t", r"\0": "\0"}  # a shell hands them over as two characters
 
 
 class TableLog(LogSource):
-    """Reads tables of interactions, `.parquet` or CSV (compressed by gzip or not), and a table of items.
+    r"""Reads tables of interactions, `.parquet` or CSV (compressed by gzip or not), and a table of items.
 
     Users and items may be strings or whole numbers. A time is a number since 1970, a timestamp or date column, or, in
     CSV, a date as in ISO 8601 (`2024-05-01T12:00:00`); dates without a zone are UTC.
 
     Args:
-        interactions: one or more files with the same columns, read one behind the other.
+        interactions: one or more files with the same columns, read one after the other.
         user: column of the users' keys.
         item: column of the items' keys, in the interactions and in the item table.
         time: column of times.
         rating: column of ratings; None where there are none.
-        time_unit: what times count that are numbers.
-        delimiter: character between the fields of a CSV file.
+        time_unit: unit of times that are numbers.
+        delimiter: text between the fields of a CSV file, one to four characters; `\t` is a tab.
+        quote: character around CSV fields that hold delimiters or line ends; an empty string switches quoting off.
         columns: names for the columns of CSV files of interactions that have no header line; None reads the header.
         items: a table of items; None leaves the items without text.
         title: column of the item table.
         description: column of the item table; None where there is none.
         brand: column of the item table; None where there is none.
         categories: column of the item table, of strings or lists of strings; None where there is none.
+
+    Raises:
+        InputError: no file, or a delimiter or quote of a wrong length.
     """
 
     def __init__(
         self,
-        interactions: Sequence[str],
+        interactions: str | Sequence[str],
         user: str = "user",
         item: str = "item",
         time: str = "time",
         rating: str | None = None,
-        time_unit: TimeUnit = "s",
+        time_unit: Literal["s", "ms", "us"] = "s",
         delimiter: str = ",",
+        quote: str = '"',
         columns: Sequence[str] | None = None,
         items: str | None = None,
         title: str = "title",
@@ -58,8 +66,12 @@ class TableLog(LogSource):
         self.item = item
         self.time = time
         self.rating = rating
-        self.time_unit = time_unit
-        self.delimiter = delimiter
+        self.time_unit: Literal["s", "ms", "us"] = time_unit
+        self.format = CSVFormat(_ESCAPES.get(delimiter, delimiter), quote)
+        if not 1 <= len(self.format.delimiter.encode()) <= 4:
+            raise InputError(f"delimiter is {delimiter!r}, expected one to four characters")
+        if len(quote.encode()) > 1:
+            raise InputError(f"quote is {quote!r}, expected one character, or an empty string for no quoting")
         self.columns = None if columns is None else list(columns)
         self.items = None if items is None else Path(items)
         self.text_columns = {"title": title, "description": description, "brand": brand, "categories": categories}
@@ -71,47 +83,42 @@ class TableLog(LogSource):
     def settings(self) -> dict[str, object]:
         """Which columns are read, and how."""
         named = {"user": self.user, "item": self.item, "time": self.time, "rating": self.rating}
-        how = {"time_unit": self.time_unit, "delimiter": self.delimiter, "columns": self.columns}
-        return {**named, **how, **({} if self.items is None else self.text_columns)}
+        how = {"time_unit": self.time_unit, "delimiter": self.format.delimiter, "quote": self.format.quote}
+        return {**named, **how, "columns": self.columns, **({} if self.items is None else self.text_columns)}
 
-    def interactions(self) -> Iterator[LogChunk]:
+    def interactions(self, reader: "Backend") -> Iterator[LogTable]:
         """One interaction per row, file by file.
 
         Raises:
             InputError: a file is missing or broken or lacks a column, or a row has a gap or a wrong value.
         """
-        wanted = [self.user, self.item, self.time, *([] if self.rating is None else [self.rating])]
-        for number, path in enumerate(self.paths):
-            for piece in read_table(path, wanted, self.delimiter, self.columns):
-                yield LogChunk(self._log_columns(piece), (number + piece.done) / len(self.paths))
+        from padrec.data.logs.table_columns import log_rows
 
-    def item_texts(self) -> Iterator[ItemText]:
+        wanted = [self.user, self.item, self.time, *([] if self.rating is None else [self.rating])]
+        for path in self.paths:
+            with explained(path):
+                table = read_table(reader, path, wanted, self.format, self.columns)
+                rows = log_rows(path, table, self.user, self.item, self.time, self.rating, self.time_unit)
+            yield LogTable(path, rows, explain)
+
+    def item_texts(self, reader: "Backend") -> Iterator[ItemText]:
         """One text per row of the item table.
 
         Raises:
             InputError: the file is missing or broken or lacks a column, or a row has no item.
         """
+        from padrec.data.logs.table_columns import key
+
         if self.items is None:
             return
         fields = {field: column for field, column in self.text_columns.items() if column is not None}
-        for piece in read_table(self.items, [self.item, *fields.values()], self.delimiter):
-            columns = {field: piece.table[column].to_pylist() for field, column in fields.items()}
-            nothing = [None] * len(piece.table)
-            rows = zip(
-                keys(piece, self.item).to_pylist(),
-                *(columns.get(field, nothing) for field in self.text_columns),
-                strict=True,
-            )
-            for item, title, description, brand, categories in rows:
-                yield ItemText(item, text(title), text(description), text(brand), names(categories))
-
-    def _log_columns(self, piece: TablePiece) -> pa.Table:
-        rating = pa.nulls(len(piece.table), pa.float64()) if self.rating is None else numbers(piece, self.rating)
-        return pa.table(
-            {
-                "user": keys(piece, self.user),
-                "item": keys(piece, self.item),
-                "time": times(piece, self.time, self.time_unit),
-                "rating": rating,
-            }
-        )
+        with explained(self.items):
+            table = read_table(reader, self.items, [self.item, *fields.values()], self.format)
+            columns = {field: table[name] for field, name in fields.items()}
+            found = table.select(item=key(self.items, table, self.item), **columns).to_pyarrow()
+        rows = (row for batch in found.to_batches() for row in batch.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            if not row["item"]:
+                raise InputError(f"{self.items}, row {number}: no {self.item}, expected a key")
+            title, description, brand = (text(row.get(field)) for field in ("title", "description", "brand"))
+            yield ItemText(row["item"], title, description, brand, names(row.get("categories")))

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from padrec.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
+    from padrec.data.preparation.engine import DuckDBEngine as DuckDBEngine
+    from padrec.data.preparation.engine import Engine as Engine
+    from padrec.data.preparation.engine import SparkEngine as SparkEngine
     from padrec.data.preparation.leave_last_out import LeaveLastOut as LeaveLastOut
     from padrec.data.preparation.preparation import Preparation as Preparation
     from padrec.data.preparation.prepared_folder import PreparedFolder as PreparedFolder

@@ -9,7 +9,7 @@ from padrec.data.logs.text_lines import open_binary
 
 
 def fingerprint(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Name, size in bytes and SHA-256 of each file; the folder that it lies in does not matter.
+    """Name, size in bytes and SHA-256 of each file; its folder does not matter.
 
     Raises:
         InputError: a file is missing or cannot be read.

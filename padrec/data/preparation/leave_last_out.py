@@ -1,10 +1,12 @@
 """Every user's last interactions are held back."""
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from padrec.catalog import InputError
-from padrec.data.preparation.split_rule import Partition, SplitRule, Times
+from padrec.data.preparation.split_rule import SplitRule
+
+if TYPE_CHECKING:
+    import ibis
 
 
 class LeaveLastOut(SplitRule):
@@ -33,11 +35,10 @@ class LeaveLastOut(SplitRule):
         """The count."""
         return {"count": self.count}
 
-    def partition(self, times: Times) -> Partition:
-        """Needs nothing of the log as a whole."""
-        return self._parts
+    def part(self, log: "ibis.Table") -> "ibis.Column":
+        """Count each user's interactions from the last."""
+        import ibis
 
-    def _parts(self, offsets: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int8]:
-        ends = np.repeat(offsets[1:], np.diff(offsets))
-        from_end = ends - np.arange(len(times))  # 1 for a user's last interaction
-        return np.where(from_end > 2 * self.count, 0, np.where(from_end > self.count, 1, 2)).astype(np.int8)
+        latest_first = [log.time.desc(), log.position.desc()]
+        from_end = ibis.row_number().over(group_by=log.user, order_by=latest_first)
+        return ibis.cases((from_end >= 2 * self.count, 0), (from_end >= self.count, 1), else_=2)

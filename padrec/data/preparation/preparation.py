@@ -4,27 +4,20 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from padrec.catalog import InputError
 from padrec.data.logs import LogSource
-from padrec.data.preparation.core_log import CoreLog, find_core
+from padrec.data.preparation.engine import DuckDBEngine, Engine, connected
 from padrec.data.preparation.fingerprint import fingerprint
-from padrec.data.preparation.interaction_table import write_interactions
-from padrec.data.preparation.item_table import write_items
 from padrec.data.preparation.leave_last_out import LeaveLastOut
-from padrec.data.preparation.log_partitions import partition_log, read_counts, read_items
-from padrec.data.preparation.ordered_log import OrderedLog, order_log
 from padrec.data.preparation.prepared_folder import FORMAT, PreparedFolder
 from padrec.data.preparation.progress import Progress, say
 from padrec.data.preparation.split_rule import SplitRule
-from padrec.data.preparation.stages import StageFolder, first_difference, read_json, write_json
-
-_COUNTS = "counts.json"
+from padrec.data.preparation.stages import PARTIAL, StageFolder, first_difference, write_json
 
 
 class Preparation:
@@ -34,7 +27,7 @@ class Preparation:
     is kept; users and items with too few interactions are left out until none is left that has too few (k-core); the
     rest is split. Interactions at the same time stay in the order of the log.
 
-    An interrupted preparation goes on behind its last finished stage. Its stages lie in `<output>.unfinished` until
+    An interrupted preparation resumes after its last finished stage. Its stages are kept in `<output>.unfinished` until
     the output is complete. An output is never overwritten.
 
     Args:
@@ -46,6 +39,7 @@ class Preparation:
         item_core: interactions that every item must have, at least 1.
         split: deals the interactions out; None leaves each user's last one out for the test and the one before it for
             validation.
+        engine: runs the queries; None takes DuckDB with its defaults. The rows do not depend on it.
 
     Raises:
         InputError: an argument is out of range, or the split needs more interactions of a user than `user_core` grants.
@@ -60,6 +54,7 @@ class Preparation:
         user_core: int = 5,
         item_core: int = 5,
         split: SplitRule | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.source = source
         self.output = PreparedFolder(Path(output))
@@ -68,6 +63,7 @@ class Preparation:
         self.user_core = user_core
         self.item_core = item_core
         self.split = LeaveLastOut() if split is None else split
+        self.engine = DuckDBEngine() if engine is None else engine
         for name in ("user_core", "item_core"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1, which keeps all")
@@ -78,7 +74,7 @@ class Preparation:
             )
 
     def run(self) -> None:
-        """Prepare what is not prepared yet; says on stderr how far it is.
+        """Prepare what is not prepared yet; reports its progress on stderr.
 
         Raises:
             InputError: the log is wrong or nothing is left of it, or the output or its unfinished stages were made
@@ -95,9 +91,9 @@ class Preparation:
 
     def _settings(self) -> dict[str, Any]:
         """Everything that the output depends on, as JSON values."""
-        progress = Progress("fingerprint")
-        sources = fingerprint(self.source.files())
-        progress.end(f"{sum(file['bytes'] for file in sources):,} bytes in {len(sources)} files")
+        with Progress("fingerprint") as progress:
+            sources = fingerprint(self.source.files())
+            progress.state = f"{sum(file['bytes'] for file in sources):,} bytes in {len(sources)} files"
         settings = {
             "format": FORMAT,
             "source": {"class": type(self.source).__name__, **self.source.settings()},
@@ -121,31 +117,30 @@ class Preparation:
         say("done", f"{self.output.path} is prepared already")
 
     def _run_stages(self, stages: StageFolder, settings: Mapping[str, object]) -> None:
-        read = stages.stage("read", lambda folder: partition_log(self.source, self.min_rating, folder))
-        keys = read_items(read)
-        log = OrderedLog(stages.stage("order", lambda folder: order_log(read, self.deduplicate, folder)))
-        core = stages.stage("core", lambda folder: find_core(log, len(keys), self.user_core, self.item_core, folder))
-        kept = CoreLog(log, core, self.user_core)
-        split = stages.stage("split", lambda folder: self._write_split(kept, folder))
-        kept_keys = keys.filter(pa.array(kept.items))
-        items = stages.stage("items", lambda folder: self._write_items(kept_keys, folder))
-        counts = {**read_counts(read), "distinct": log.distinct, **kept.counts, "items": len(kept_keys)}
-        counts |= read_json(split / _COUNTS) | read_json(items / _COUNTS)
-        self._finish(stages, [split, items], {**settings, "counts": counts, "versions": _versions()})
+        # Ibis and DuckDB are loaded only here: importing them takes a second.
+        from padrec.data.preparation.prepared_tables import write_interactions, write_items
+        from padrec.data.preparation.queries import find_core, order_log
+        from padrec.data.preparation.read_log import read_log
 
-    def _write_split(self, log: CoreLog, folder: Path) -> None:
-        files = PreparedFolder(folder)
-        write_json(folder / _COUNTS, write_interactions(log, self.split, files.interactions, files.users))
-
-    def _write_items(self, keys: pa.ChunkedArray, folder: Path) -> None:
-        without = write_items(self.source, keys, PreparedFolder(folder).items)
-        write_json(folder / _COUNTS, {"items_without_text": without})
+        scratch = stages.path / f"scratch{PARTIAL}"
+        with ExitStack() as stack:
+            engine = stack.enter_context(connected(self.engine, scratch))
+            reader = engine
+            if not isinstance(self.engine, DuckDBEngine):
+                reader = stack.enter_context(connected(DuckDBEngine(), stages.path / f"reader{PARTIAL}"))
+            read = stages.stage("read", reader, read_log, self.source, self.min_rating)
+            order = stages.stage("order", engine, order_log, read, self.min_rating, self.deduplicate)
+            core = stages.stage("core", engine, find_core, order, self.user_core, self.item_core)
+            split = stages.stage("split", engine, write_interactions, order, core, self.user_core, self.split)
+            items = stages.stage("items", reader, write_items, split, self.source)
+        self._finish(stages, [split, items], {**settings, "counts": stages.counts, "versions": _versions()})
 
     def _finish(self, stages: StageFolder, folders: list[Path], summary: Mapping[str, object]) -> None:
         whole = PreparedFolder(stages.path / "prepared")
         whole.path.mkdir(exist_ok=True)
-        for path in [path for folder in folders for path in folder.glob("*.parquet")]:
-            path.rename(whole.path / path.name)
+        for name in (whole.interactions.name, whole.users.name, whole.items.name):
+            for path in (folder / name for folder in folders if (folder / name).exists()):
+                path.rename(whole.path / name)
         write_json(whole.summary, summary)
         self.output.path.parent.mkdir(parents=True, exist_ok=True)
         whole.path.rename(self.output.path)
@@ -153,4 +148,5 @@ class Preparation:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in ("padrec", "pyarrow", "numpy")}
+    packages = ("padrec", "pyarrow", "ibis-framework", "duckdb")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}

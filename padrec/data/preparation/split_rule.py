@@ -1,18 +1,11 @@
 """Which of a user's interactions train, validate and test."""
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import ibis
 
 PARTS = ("train", "validation", "test")
-
-# Gives the part of each interaction, an index into `PARTS`, int8 `[n]`. Takes the interactions of whole users, user by
-# user in time order: where each user's rows start and the last ends, int64 `[users + 1]`, and the times, int64 `[n]`.
-Partition = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int8]]
-# All times of the log, int64 `[*]` piece by piece, as often as it is called.
-Times = Callable[[], Iterable[NDArray[np.int64]]]
 
 
 class SplitRule(Protocol):
@@ -27,8 +20,12 @@ class SplitRule(Protocol):
         """The arguments, as JSON values."""
         ...
 
-    def partition(self, times: Times) -> Partition:
-        """Look at the log as a whole, to deal it out then user by user.
+    def part(self, log: "ibis.Table") -> "ibis.Column":
+        """The part of each interaction, an index into `PARTS`.
+
+        Args:
+            log: the kept interactions: `user`, `item`, `time` in microseconds since 1970, and `position`, which orders
+                interactions at the same time; all int64.
 
         Raises:
             InputError: the rule leaves a part empty.

@@ -5,15 +5,34 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from padrec.catalog import InputError
-from padrec.data.preparation.progress import say
+from padrec.data.preparation.engine import Connection
+from padrec.data.preparation.progress import Progress, say
 
 _LOCK = "lock"
 _SETTINGS = "settings.json"
-_PARTIAL = ".partial"
+_COUNTS = "counts.json"
+PARTIAL = ".partial"  # ends the names of folders and files that are not whole
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage works with.
+
+    Attributes:
+        folder: gets what the stage writes.
+        connection: runs the queries.
+        progress: is told the state, and in the end the result.
+    """
+
+    folder: Path
+    connection: Connection
+    progress: Progress
 
 
 class StageFolder:
@@ -24,10 +43,14 @@ class StageFolder:
     Args:
         path: the folder; made if there is none.
         settings: what the stages depend on, as JSON values.
+
+    Attributes:
+        counts: those of the stages so far.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
         self.path = path
+        self.counts: dict[str, int] = {}
         self.settings = settings
 
     @contextmanager
@@ -50,12 +73,12 @@ class StageFolder:
             yield
 
     def _holds_other_files(self) -> bool:
-        ours = (_LOCK, f"{_SETTINGS}{_PARTIAL}")
+        ours = (_LOCK, f"{_SETTINGS}{PARTIAL}")
         return self.path.exists() and any(child.name not in ours for child in self.path.iterdir())
 
     def _check_settings(self) -> None:
         """Refuse finished stages of other settings; where none is finished, nothing is lost by starting anew."""
-        finished = [child for child in self.path.iterdir() if child.is_dir() and child.suffix != _PARTIAL]
+        finished = [child for child in self.path.iterdir() if child.is_dir() and child.suffix != PARTIAL]
         if finished and (difference := first_difference(read_json(self.path / _SETTINGS), self.settings)):
             raise InputError(
                 f"{self.path}: an unfinished preparation with {difference}; go on with the old settings, name another "
@@ -63,28 +86,40 @@ class StageFolder:
             )
         write_json(self.path / _SETTINGS, self.settings)
 
-    def stage(self, name: str, write: Callable[[Path], None]) -> Path:
+    def stage(
+        self,
+        name: str,
+        connection: Connection,
+        write: Callable[Concatenate["Stage", P], Mapping[str, int]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Path:
         """The folder of a finished stage; writes it if it is not there yet.
 
         Args:
-            name: of the stage and its folder.
-            write: fills the folder that it is given.
+            name: name of the stage and its folder.
+            connection: runs the queries.
+            write: fills the stage's folder and returns counts.
+            args: further arguments of `write`.
+            kwargs: further arguments of `write`.
         """
         path = self.path / name
         if path.exists():
             say(name, "finished before")
         else:
-            partial = path.with_name(f"{name}{_PARTIAL}")
+            partial = path.with_name(f"{name}{PARTIAL}")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            write(partial)
+            with Progress(name, connection.percent) as progress:
+                write_json(partial / _COUNTS, write(Stage(partial, connection, progress), *args, **kwargs))
             partial.rename(path)
+        self.counts |= read_json(path / _COUNTS)
         return path
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON file that is never there in part."""
-    partial = path.with_name(f"{path.name}{_PARTIAL}")
+    partial = path.with_name(f"{path.name}{PARTIAL}")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.rename(path)
 

@@ -2,21 +2,22 @@
 
 import math
 from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from padrec.catalog import InputError
-from padrec.data.preparation.split_rule import PARTS, Partition, SplitRule, Times
+from padrec.data.preparation.engine import rows
+from padrec.data.preparation.split_rule import PARTS, SplitRule
 
-_BINS = 1 << 16
+if TYPE_CHECKING:
+    import ibis
 
 
 class TimeSplit(SplitRule):
     """The earliest interactions of all users train, later ones validate, the latest test.
 
-    Interactions at the same time lie in the same part, so that nothing is trained on that is as late as what is
-    predicted; parts can therefore be a little smaller or larger than asked for. Users may have no interactions in a
+    Interactions at the same time are in the same part, so that nothing is trained on that is as late as what is
+    predicted; parts can therefore be a little smaller or larger than requested. Users may have no interactions in a
     part, and items may first occur in the test.
 
     Args:
@@ -33,50 +34,32 @@ class TimeSplit(SplitRule):
 
     @property
     def least_interactions(self) -> int:
-        """Any user will do."""
+        """One: users may lack a part."""
         return 1
 
     def settings(self) -> dict[str, object]:
         """The ratios."""
         return {"ratios": list(self.ratios)}
 
-    def partition(self, times: Times) -> Partition:
+    def part(self, log: "ibis.Table") -> "ibis.Column":
         """Find the first times of validation and test.
 
         Raises:
             InputError: a part is empty, as too many interactions are at the same time.
         """
-        total = sum(len(piece) for piece in times())
-        starts = [time_at_rank(times, min(round(share * total), total - 1)) for share in np.cumsum(self.ratios[:-1])]
-        earliest = min(int(piece.min()) for piece in times() if len(piece))
-        for part, before, start in zip(PARTS, [earliest, *starts], starts, strict=False):
+        import ibis
+
+        total = int(log.count().to_pyarrow().as_py())
+        ranks = [min(round(share * total), total - 1) for share in list(accumulate(self.ratios))[:-1]]
+        counts = log.group_by("time").agg(n=log.count())
+        # Interactions up to each time: the time at rank r is the first with more than r.
+        sums = counts.mutate(until=counts.n.sum().over(ibis.cumulative_window(order_by=counts.time)))
+        at_ranks = {f"start_{i}": sums.time.min(where=sums.until > rank) for i, rank in enumerate(ranks)}
+        (found,) = rows(sums.agg(earliest=sums.time.min(), **at_ranks))
+        for part, before, start in zip(PARTS, found.values(), list(found.values())[1:], strict=False):
             if before == start:
                 raise InputError(
                     f"ratios {list(self.ratios)} leave no interactions for {part}: too many of the {total} are at the "
                     "same time, expected different times"
                 )
-        boundaries = np.array(starts)
-        return lambda offsets, values: np.searchsorted(boundaries, values, side="right").astype(np.int8)
-
-
-def time_at_rank(times: Times, rank: int) -> int:
-    """The time that would stand at a place if all times were sorted, without holding them all.
-
-    Each pass counts the times in equal bins and goes on inside the bin that has the place.
-
-    Args:
-        times: all times.
-        rank: the place, from 0.
-    """
-    low = min(int(piece.min()) for piece in times() if len(piece))
-    high = max(int(piece.max()) for piece in times() if len(piece))
-    while low < high:
-        width = (high - low) // _BINS + 1
-        below, counts = 0, np.zeros(_BINS, dtype=np.int64)
-        for piece in times():
-            below += int((piece < low).sum())
-            inside: NDArray[np.int64] = piece[(piece >= low) & (piece <= high)]
-            counts += np.bincount((inside - low) // width, minlength=_BINS)
-        place = int(np.searchsorted(below + counts.cumsum(), rank, side="right"))
-        low, high = low + place * width, min(low + (place + 1) * width - 1, high)
-    return low
+        return ibis.cases((log.time < found["start_0"], 0), (log.time < found["start_1"], 1), else_=2)

@@ -2,10 +2,17 @@
 
 import gzip
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from padrec.data.logs import LogSource
+from padrec.data.logs import ItemText, LogSource
+from padrec.data.preparation.engine import DuckDBEngine, connected
+from padrec.data.preparation.progress import Progress
+from padrec.data.preparation.read_log import read_log
+from padrec.data.preparation.stages import Stage
 
 REVIEWS_2014 = [
     {
@@ -94,10 +101,24 @@ def write_json_lines(path: Path, records: Sequence[object]) -> Path:
     return write_lines(path, map(json.dumps, records))
 
 
+@contextmanager
+def reader() -> Iterator[Any]:
+    """DuckDB, as a preparation opens it."""
+    with TemporaryDirectory() as folder, connected(DuckDBEngine(threads=1), Path(folder) / "scratch") as connection:
+        yield connection.backend
+
+
 def logged(source: LogSource) -> list[tuple[str, str, int, float | None]]:
-    """All interactions of a source."""
-    chunks = list(source.interactions())
-    assert [chunk.done for chunk in chunks] == sorted(chunk.done for chunk in chunks)
-    assert 0 < chunks[-1].done <= 1
-    rows = [row for chunk in chunks for row in chunk.interactions.to_pylist()]
+    """All interactions of a source, as the stage `read` finds them."""
+    with TemporaryDirectory() as folder, connected(DuckDBEngine(threads=1), Path(folder) / "scratch") as connection:
+        (Path(folder) / "read").mkdir()
+        with Progress("read") as progress:
+            read_log(Stage(Path(folder) / "read", connection, progress), source, None)
+        rows = connection.load(Path(folder) / "read").order_by("position").to_pyarrow().to_pylist()
     return [(row["user"], row["item"], row["time"], row["rating"]) for row in rows]
+
+
+def texts(source: LogSource) -> list[ItemText]:
+    """All texts of a source."""
+    with reader() as backend:
+        return list(source.item_texts(backend))

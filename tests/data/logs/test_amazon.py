@@ -17,6 +17,7 @@ from tests.data.logs.log_samples import (
     REVIEWS_2018,
     REVIEWS_2023,
     logged,
+    texts,
     write_json_lines,
     write_lines,
 )
@@ -37,7 +38,7 @@ def test_reviews_and_texts_are_read_compressed_or_not(release: str, suffix: str,
     log = source(str(review_path), str(metadata_path))
     assert logged(log) == EXPECTED
     toy = ItemText("B1", "A cat's toy", "Soft. Red.", "Tom", ("Pets", "Cats", "Toys"))
-    assert list(log.item_texts()) == [toy, ItemText("B2")]
+    assert texts(log) == [toy, ItemText("B2")]
     assert list(log.files()) == [review_path, metadata_path]
 
 
@@ -48,13 +49,13 @@ def test_the_content_says_whether_a_file_is_compressed(tmp_path: Path) -> None:
 
 def test_a_brand_is_the_store_where_no_other_is_named(tmp_path: Path) -> None:
     path = write_json_lines(tmp_path / "meta.jsonl", [{"parent_asin": "B1", "store": "Shop"}])
-    (found,) = AmazonReviews2023("reviews.jsonl", str(path)).item_texts()
+    (found,) = texts(AmazonReviews2023("reviews.jsonl", str(path)))
     assert found.brand == "Shop"
 
 
 def test_without_metadata_there_are_no_texts(tmp_path: Path) -> None:
     source = AmazonReviews2018("reviews.json.gz")
-    assert list(source.item_texts()) == []
+    assert texts(source) == []
     assert list(source.files()) == [Path("reviews.json.gz")]
 
 
@@ -62,7 +63,7 @@ def test_metadata_lines_are_not_executed(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     path = write_lines(tmp_path / "meta.json", [f"{{'asin': open({str(trap)!r}, 'w').name}}"])
     with pytest.raises(InputError, match=r"meta\.json, line 1: no Python literal .*, expected a dict"):
-        list(AmazonReviews2014("reviews.json.gz", str(path)).item_texts())
+        texts(AmazonReviews2014("reviews.json.gz", str(path)))
     assert not trap.exists()
 
 
@@ -84,6 +85,14 @@ def test_metadata_lines_are_not_executed(tmp_path: Path) -> None:
         (
             '{"reviewerID": "A", "asin": "B", "overall": 1, "unixReviewTime": 99999999999999}',
             "line 4: unixReviewTime is 99999999999999, expected a whole number of seconds",
+        ),
+        (
+            r'{"reviewerID": "A", "asin": "B", "overall": 1, "unixReviewTime": 1, "text": "\ud83d"}',
+            "line 4: half of a surrogate pair",
+        ),
+        (
+            '{"reviewerID": "A", "asin": "B", "overall": 1, "unixReviewTime": 1400000000000}',
+            "line 4: unixReviewTime is 1400000000000, expected a whole number of seconds since 1970, before 2100",
         ),
     ],
 )
@@ -119,4 +128,13 @@ def test_missing_empty_and_truncated_files_are_refused(tmp_path: Path) -> None:
 def test_wrong_metadata_are_refused_with_their_line(release: str, line: str, message: str, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "meta.json", [line])
     with pytest.raises(InputError, match=rf"meta\.json, {message}"):
-        list(RELEASES[release][0]("reviews.json", str(path)).item_texts())
+        texts(RELEASES[release][0]("reviews.json", str(path)))
+
+
+def test_line_separators_inside_strings_end_no_line(tmp_path: Path) -> None:
+    review = {"reviewerID": "A\u2028", "asin": "B\u0085", "overall": 1, "unixReviewTime": 1}
+    path = write_lines(tmp_path / "reviews.json", [json.dumps(review, ensure_ascii=False)])
+    assert logged(AmazonReviews2014(str(path))) == [("A\u2028", "B\u0085", 1_000_000, 1.0)]
+    path.write_bytes(json.dumps(review, ensure_ascii=False).encode("latin-1", "replace"))
+    with pytest.raises(InputError, match=r"reviews\.json, line 1: byte \d+ is not UTF-8"):
+        logged(AmazonReviews2014(str(path)))

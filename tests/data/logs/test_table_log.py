@@ -9,7 +9,7 @@ import pytest
 from padrec.catalog import InputError
 from padrec.data import TableLog
 from padrec.data.logs import ItemText
-from tests.data.logs.log_samples import logged
+from tests.data.logs.log_samples import logged, texts
 
 CSV = 'who,what,"note, free",when,stars\nann,7,x,10,4\nbob,8,"a\nb",20.5,3.5\n'
 EXPECTED = [("ann", "7", 10_000_000, 4.0), ("bob", "8", 20_500_000, 3.5)]
@@ -78,14 +78,14 @@ def test_texts_are_read_from_an_item_table(tmp_path: Path) -> None:
         tmp_path / "items.parquet", item=[1, 2], name=["Lamp", None], maker=["Lux", ""], tags=[["Home", "Light"], None]
     )
     source = TableLog(["log.csv"], items=str(path), title="name", brand="maker", categories="tags")
-    assert list(source.item_texts()) == [
+    assert texts(source) == [
         ItemText("1", "Lamp", brand="Lux", categories=("Home", "Light")),
         ItemText("2"),
     ]
     (tmp_path / "items.csv").write_text("item,title,text\nx,A pot,Of clay\n")
     source = TableLog(["log.csv"], items=str(tmp_path / "items.csv"), description="text")
-    assert list(source.item_texts()) == [ItemText("x", "A pot", "Of clay")]
-    assert list(TableLog(["log.csv"]).item_texts()) == []
+    assert texts(source) == [ItemText("x", "A pot", "Of clay")]
+    assert texts(TableLog(["log.csv"])) == []
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,11 @@ def test_texts_are_read_from_an_item_table(tmp_path: Path) -> None:
         ("user,item,time\na,x,1\nb,y,soon\n", "row 2: time is 'soon', expected a number .time_unit: s. or a date"),
         ("user,item,time\na,x,1\nb,y,\n", "row 2: time is '', expected a number"),
         ("user,item,time\na,x,1\nb,y,99999999999999\n", "row 2: time is '99999999999999', expected a number"),
-        ("user,item,time\na,x,1\nb,y,2024-05-01T12:00:00\n", "column 'time' mixes kinds of values"),
-        ("user,item,time\na,x,1\nb,y\n", "broken behind row 0 .*Expected 3 columns, got 2"),
+        (
+            "user,item,time\na,x,1\nb,y,2024-05-01T12:00:00\n",
+            "row 2: time is '2024-05-01T12:00:00', expected a number .time_unit: s. or a date of the same kind as",
+        ),
+        ("user,item,time\na,x,1\nb,y\n", "line 3: 2 fields, expected 3"),
     ],
 )
 def test_a_wrong_table_is_refused_with_its_row(text: str, message: str, tmp_path: Path) -> None:
@@ -113,7 +116,7 @@ def test_a_wrong_table_is_refused_with_its_row(text: str, message: str, tmp_path
 
 def test_wrong_columns_of_parquet_are_refused(tmp_path: Path) -> None:
     for columns, message in [
-        ({"user": [1.5], "item": ["x"], "time": [1]}, "column 'user' is double, expected strings or whole numbers"),
+        ({"user": [1.5], "item": ["x"], "time": [1]}, "column 'user' is float64, expected strings or whole numbers"),
         ({"user": ["a", None], "item": ["x", "x"], "time": [1, 2]}, "row 2: no user"),
         ({"user": ["a", "b"], "item": ["x", "x"], "time": [1, None]}, "row 2: time is None, expected a number"),
         ({"user": ["a"], "item": ["x"], "time": [float("nan")]}, "row 1: time is nan"),
@@ -131,7 +134,66 @@ def test_wrong_ratings_and_missing_or_broken_files_are_refused(tmp_path: Path) -
         logged(TableLog([str(tmp_path / "absent.csv")]))
     broken = write_parquet(tmp_path / "log.parquet", user=["a"], item=["x"], time=[1])
     broken.write_bytes(broken.read_bytes()[:-20])
-    with pytest.raises(InputError, match=r"log\.parquet: broken behind row 0"):
+    with pytest.raises(InputError, match=r"log\.parquet: broken"):
         logged(TableLog([str(broken)]))
     with pytest.raises(InputError, match="interactions names no file"):
         TableLog([])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a,x,1400000000000,4\n", {}, "row 1: time is '1400000000000', .* before 2100; time_unit: ms fits"),
+        ("a,x,1400000000000000,4\n", {}, "row 1: time is '1400000000000000', .* before 2100; time_unit: us fits"),
+        ("a,x,1,4\na,y,1,'3,5'\n", {"quote": "'"}, "row 2: stars is '3,5', expected a number, with a point"),
+        ("a,x,1,4\na,y,1,\n", {}, "row 2: stars is '', expected a number"),
+        ('a,x,1,4\nb,"y,2,3\nc,z,3,2\n', {}, "line 3: a quotation mark that is not closed"),
+        ("a,x,1,4\n", {"delimiter": ";"}, "no column 'user' among user,item,time,stars"),
+        ("\u00e9,x,1,4\n", {}, "line 2: not UTF-8"),
+    ],
+)
+def test_frequent_mistakes_get_one_clear_message(
+    text: str, options: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time,stars\n" + text, encoding="latin-1")
+    with pytest.raises(InputError, match=rf"log\.csv(, |: ){message}"):
+        logged(TableLog(str(path), rating="stars", **options))  # type: ignore[arg-type]
+
+
+def test_a_wrong_delimiter_or_quote_is_refused() -> None:
+    with pytest.raises(InputError, match="delimiter is '', expected one to four characters"):
+        TableLog("log.csv", delimiter="")
+    with pytest.raises(InputError, match="quote is '<>', expected one character, or an empty string"):
+        TableLog("log.csv", quote="<>")
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("user::item::time\na::x::1\n", {"delimiter": "::"}),
+        ("user\titem\ttime\na\tx\t1\n", {"delimiter": r"\t"}),
+        ("user,item,time\ra,x,1\r", {}),
+        ("user,item,time\r\na,x,1\r\n", {}),
+        ("\ufeffuser,item,time\na,x,1\n", {}),
+    ],
+)
+def test_other_delimiters_and_line_ends_are_read(text: str, options: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(text.encode())
+    assert logged(TableLog(str(path), **options)) == [("a", "x", 1_000_000, None)]  # type: ignore[arg-type]
+
+
+def test_quoting_can_be_switched_off(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text('user,item,time\na,"x,1\n')
+    assert logged(TableLog(str(path), quote="")) == [("a", '"x', 1_000_000, None)]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_all_string_types_of_parquet_are_read(kind: pa.DataType, tmp_path: Path) -> None:
+    users = pa.array(["a"]).cast(kind)
+    path = write_parquet(tmp_path / "log.parquet", user=users, item=["x"], time=[1])
+    assert logged(TableLog(str(path))) == [("a", "x", 1_000_000, None)]

@@ -3,11 +3,15 @@
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import ibis
 import pyarrow as pa
 
-from padrec.data.logs import LOG_SCHEMA, ItemText, LogChunk, LogSource
+from padrec.data.logs import ItemText, LogSource, LogTable
 from tests.data.preparation.reference_preparation import Event
+
+_SCHEMA = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.int64()), ("rating", pa.float64())])
 
 
 def random_log(n_events: int = 900, n_users: int = 60, n_items: int = 25, seed: int = 0) -> list[Event]:
@@ -19,12 +23,11 @@ def random_log(n_events: int = 900, n_users: int = 60, n_items: int = 25, seed: 
 
 
 class MadeUpLog(LogSource):
-    """Events in pieces, with a file that stands for them."""
+    """Events in two tables, with a file that stands for them."""
 
-    def __init__(self, events: Sequence[Event], file: Path, texts: Sequence[ItemText] = (), piece: int = 70) -> None:
+    def __init__(self, events: Sequence[Event], file: Path, texts: Sequence[ItemText] = ()) -> None:
         self.events = list(events)
         self.texts = list(texts)
-        self.piece = piece
         self.file = file
         self.reads = 0
         file.write_text(repr(self.events))
@@ -35,12 +38,17 @@ class MadeUpLog(LogSource):
     def settings(self) -> dict[str, object]:
         return {}
 
-    def interactions(self) -> Iterator[LogChunk]:
+    def interactions(self, reader: Any) -> Iterator[LogTable]:  # noqa: ANN401
         self.reads += 1
-        for start in range(0, len(self.events), self.piece):
-            columns = zip(*self.events[start : start + self.piece], strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, LOG_SCHEMA, strict=True)]
-            yield LogChunk(pa.table(arrays, LOG_SCHEMA), min(1.0, (start + self.piece) / len(self.events)))
+        half = (len(self.events) + 1) // 2
+        for events in (self.events[:half], self.events[half:]):
+            if events:
+                columns = [
+                    pa.array(column, field.type)
+                    for column, field in zip(zip(*events, strict=True), _SCHEMA, strict=True)
+                ]
+                rows = ibis.memtable(pa.table(columns, _SCHEMA))
+                yield LogTable(self.file, rows.mutate(wrong=ibis.null(str)))
 
-    def item_texts(self) -> Iterator[ItemText]:
+    def item_texts(self, reader: Any) -> Iterator[ItemText]:  # noqa: ANN401
         return iter(self.texts)

@@ -1,19 +1,24 @@
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from padrec.catalog import InputError
-from padrec.data import LeaveLastOut, Preparation, TimeSplit
+from padrec.data import LeaveLastOut, Preparation, SplitRule, TableLog, TimeSplit
 from padrec.data.logs import ItemText
-from padrec.data.preparation import PreparedFolder, log_partitions
-from padrec.data.preparation import preparation as preparation_module
+from padrec.data.preparation import PreparedFolder, prepared_tables, queries, read_log
+from padrec.data.preparation.engine import DuckDBEngine, SparkEngine
 from padrec.data.preparation.stages import StageFolder
 from tests.data.preparation.made_up_log import MadeUpLog, random_log
-from tests.data.preparation.reference_preparation import reference_sequences
+from tests.data.preparation.reference_preparation import Event, reference_sequences
 
 
 @pytest.fixture
@@ -41,7 +46,6 @@ def summary(folder: Path) -> dict[str, Any]:
     return PreparedFolder(folder).read_summary()
 
 
-@pytest.mark.parametrize("rows_at_once", [100, 1 << 19])
 @pytest.mark.parametrize(
     ("min_rating", "deduplicate", "user_core", "item_core"),
     [(1, True, 3, 1), (3, True, 5, 5), (2, False, 9, 20), (4, True, 4, 8)],
@@ -51,12 +55,9 @@ def test_what_is_prepared_is_what_a_plain_program_prepares(
     deduplicate: bool,
     user_core: int,
     item_core: int,
-    rows_at_once: int,
     log: MadeUpLog,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(log_partitions, "_ROWS", rows_at_once)
     expected = reference_sequences(log.events, min_rating, deduplicate, user_core, item_core)
     Preparation(log, str(tmp_path / "out"), min_rating, deduplicate, user_core, item_core).run()
     found = sequences(tmp_path / "out")
@@ -105,7 +106,7 @@ def test_the_summary_says_what_was_read_and_how(log: MadeUpLog, tmp_path: Path) 
     assert (found["min_rating"], found["deduplicate"], found["user_core"], found["item_core"]) == (2, True, 5, 5)
     (file,) = found["files"]
     assert (file["name"], file["bytes"], len(file["sha256"])) == ("log", log.file.stat().st_size, 64)
-    assert set(found["versions"]) == {"python", "padrec", "pyarrow", "numpy"}
+    assert set(found["versions"]) == {"python", "padrec", "pyarrow", "ibis-framework", "duckdb"}
     assert not list(tmp_path.glob("*.unfinished"))
 
 
@@ -151,7 +152,13 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
-STAGES = ["partition_log", "order_log", "find_core", "write_interactions", "write_items", "write_json"]
+STAGES = {
+    "read_log": read_log,
+    "order_log": queries,
+    "find_core": queries,
+    "write_interactions": prepared_tables,
+    "write_items": prepared_tables,
+}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -161,7 +168,7 @@ def test_an_interrupted_preparation_goes_on_behind_its_last_stage(
     calls: list[str] = []
 
     def count(name: str) -> None:
-        original = getattr(preparation_module, name)
+        original = getattr(STAGES[name], name)
 
         def run(*args: Any) -> Any:  # noqa: ANN401
             calls.append(name)
@@ -170,7 +177,7 @@ def test_an_interrupted_preparation_goes_on_behind_its_last_stage(
                 raise KilledError  # all is written, but not finished
             return result
 
-        monkeypatch.setattr(preparation_module, name, run)
+        monkeypatch.setattr(STAGES[name], name, run)
 
     for name in STAGES:
         count(name)
@@ -180,9 +187,7 @@ def test_an_interrupted_preparation_goes_on_behind_its_last_stage(
     assert not out.exists()
     first = list(calls)
     Preparation(log, str(out)).run()
-    repeated = {name for name in STAGES[:-1] if calls.count(name) > 1}
-    # The counts of the split are written within its stage.
-    assert repeated == {"write_interactions" if stage == "write_json" else stage}
+    assert {name for name in STAGES if calls.count(name) > 1} == {stage}
     assert first == calls[: len(first)]
     Preparation(log, str(tmp_path / "whole")).run()
     for path in (tmp_path / "whole").iterdir():
@@ -214,7 +219,7 @@ def test_an_interruption_at_the_very_end_loses_nothing(
     }
 
 
-def broken() -> Iterator[Any]:
+def broken(reader: object) -> Iterator[Any]:
     raise KilledError
     yield
 
@@ -257,12 +262,12 @@ def test_wrong_arguments_are_refused_before_anything_is_read(log: MadeUpLog, tmp
 
 
 def test_a_log_of_which_nothing_is_left_is_refused(log: MadeUpLog, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"log: 900 interactions, none with a rating of 6"):
+    with pytest.raises(InputError, match=r"log(, .*)?: 900 interactions, none with a rating of 6"):
         Preparation(log, str(tmp_path / "a"), min_rating=6).run()
     with pytest.raises(InputError, match=r"none of \d+ interactions is left with user_core 500 and item_core 5"):
         Preparation(log, str(tmp_path / "b"), user_core=500).run()
     log.events[100] = (*log.events[100][:3], None)  # type: ignore[assignment]
-    with pytest.raises(InputError, match=r"log: interaction 101 has no rating, expected one as min_rating is given"):
+    with pytest.raises(InputError, match=r"log, row 101: no rating, expected one as min_rating is given"):
         Preparation(log, str(tmp_path / "c"), min_rating=1).run()
 
 
@@ -275,3 +280,66 @@ def test_a_prepared_folder_says_what_is_wrong_with_it(log: MadeUpLog, tmp_path: 
     (tmp_path / "prepared.json").write_text("{")
     with pytest.raises(InputError, match=r"prepared\.json: no valid JSON"):
         summary(tmp_path)
+
+
+def test_the_core_says_what_it_drops(log: MadeUpLog, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log.events.append(("u1", "rare", 5, 5))
+    Preparation(log, str(tmp_path / "out"), item_core=2).run()
+    assert "25 of 26 items kept, 1 dropped" in capfd.readouterr().err
+    assert summary(tmp_path / "out")["counts"]["items_dropped"] == 1
+
+
+@pytest.mark.parametrize("split", [LeaveLastOut(), TimeSplit()])
+def test_every_engine_gives_the_same_tables(split: SplitRule, log: MadeUpLog, tmp_path: Path) -> None:
+    pytest.importorskip("pyspark", reason="needs PySpark")
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs Java, which is not installed")
+    spark = SparkEngine("local[2]", {"spark.sql.shuffle.partitions": "2", "spark.ui.enabled": "false"})
+    for name, engine in {"duckdb": DuckDBEngine(threads=1), "threads": DuckDBEngine(threads=2), "spark": spark}.items():
+        Preparation(log, str(tmp_path / name), 2, user_core=3, split=split, engine=engine).run()
+    for table in ("interactions", "users", "items"):
+        expected = pq.read_table(tmp_path / "duckdb" / f"{table}.parquet")
+        for name in ("threads", "spark"):
+            assert pq.read_table(tmp_path / name / f"{table}.parquet").equals(expected), f"{name}: {table}"
+
+
+EVENTS = st.tuples(
+    st.sampled_from(["ann", "bob", "cid", "di\u0301"]), st.sampled_from("uvwxyz"), st.integers(-3, 9), st.integers(1, 5)
+)
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=st.lists(EVENTS, min_size=20, max_size=60), item_core=st.integers(1, 4), deduplicate=st.booleans())
+def test_random_logs_are_prepared_as_by_a_plain_program(
+    events: list[Event], item_core: int, deduplicate: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("random")
+    expected = reference_sequences(events, 2, deduplicate, 3, item_core)
+    preparation = Preparation(MadeUpLog(events, folder / "log"), str(folder / "out"), 2, deduplicate, 3, item_core)
+    if not expected:
+        with pytest.raises(InputError, match=r"is left with user_core 3|none with a rating of 2"):
+            preparation.run()
+        return
+    preparation.run()
+    found = sequences(folder / "out")
+    assert {user: [(item, time) for item, time, _ in rows] for user, rows in found.items()} == expected
+
+
+def test_a_kill_at_any_time_leaves_what_a_later_run_completes(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time, _ in random_log()))
+    program = "import sys; from padrec import data; data.Preparation(data.TableLog(sys.argv[1]), sys.argv[2]).run()"
+    command = [sys.executable, "-c", program, str(path), str(tmp_path / "out")]
+    for stage in ("read", "order", "core", "split", "items"):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(f"padrec prepare: {stage}: started"):
+                break
+        process.kill()
+        process.communicate()
+    Preparation(TableLog(str(path)), str(tmp_path / "out")).run()
+    Preparation(TableLog(str(path)), str(tmp_path / "whole")).run()
+    for name in ("interactions.parquet", "users.parquet", "items.parquet", "prepared.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "out.unfinished").exists()
