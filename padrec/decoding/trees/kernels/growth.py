@@ -40,7 +40,8 @@ def guess_kernel(
     program = tl.program_id(0).to(tl.int64)
     row, node = program // n_nodes, program % n_nodes
     index = tl.arange(0, BLOCK)
-    if trie is None:
+    # Not `trie is None`: triton 3.6 cannot compare a tuple that holds None.
+    if states.node is None:
         token, usable = tl.minimum(index, n_tokens - 1), index < n_tokens
     else:
         state = row * state_stride + node
@@ -56,7 +57,7 @@ def guess_kernel(
     gain, best = largest(score, index < BLOCK, K, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
     dst = row * n_candidates + node * K + rank
-    if trie is None:
+    if states.node is None:
         token = tl.where(best < n_tokens, best, 0)
     else:
         token, child, _ = steps(best, start, end, is_leaf, trie, lists, SEPARATED)
@@ -110,7 +111,7 @@ def frontier_kernel(
     parent = row * state_stride + best // WIDTH
     slot = next_slot(tl.load(states.slot + parent, taken, 0), token, lists, SEPARATED)
     tl.store(frontier_states.slot + dst, slot, taken)
-    if trie is not None:
+    if states.node is not None:
         child = tl.load(candidates.children + row * n_candidates + best, taken, 0)
         count, used = load_items(states, parent, taken, lists, BLOCK_L)
         child, count, used = advance(child, count, used, trie, lists, SEPARATED, BLOCK_L)
@@ -206,7 +207,7 @@ def tree_kernel(
     dst = row * N_NODES + node
     depth = tl.where(is_root, 0, depth + 1)
     store_nodes(tree, tree_states, dst, in_tree, token, parent, depth, score, score > float("-inf"), slot)
-    if trie is not None:
+    if states.node is not None:
         child = tl.load(candidates.children + src, grown, 0)
         root_index = row + tl.arange(0, 1)
         root_count, root_used = load_items(root_states, root_index, root_index >= 0, lists, BLOCK_L)
