@@ -1,6 +1,7 @@
 """What a large catalog's constraint costs for one token."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from experiments.speed.setting import large_catalog
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from padrec import ListRequest, Sampling
-from padrec.decoding import CapturedGraph, Choice, choose
+from padrec.decoding import CapturedGraph, CatalogConstraint, Choice, choose
 
 _LIST_LENGTH = 10
 # What takes microseconds is measured so many times in a row.
@@ -18,7 +19,8 @@ _CALLS = 20
 def constraint_cost(
     n_items: int, batches: Sequence[int], nodes: Sequence[int], repeats: int, device: torch.device, seed: int
 ) -> dict[str, Any]:
-    """What may follow, the choice among it and the states behind it, with and without a constraint.
+    """What may follow, the choice among it and the states after it: under the constraint, with half of all leaves
+    excluded, and without a constraint. Beside it what a batch that excludes leaves begins with.
 
     Args:
         n_items: items of the made-up catalog.
@@ -40,14 +42,28 @@ def constraint_cost(
     steps = []
     for batch in batches:
         for count in sorted({min(nodes), max(nodes)}):
-            works = {name: Work(_step(request, batch, count, device), _CALLS) for name, request in requests.items()}
+            excluding = requests["constrained"].excluding(batch)
+            begin = partial(_exclude_half, excluding, batch, device)
+            begin()
+            all_requests = {**requests, "excluding": excluding}
+            works = {name: Work(_step(request, batch, count, device), _CALLS) for name, request in all_requests.items()}
+            works["begin"] = Work(CapturedGraph(begin, device), _CALLS)
             seconds = interleaved_seconds(works, device, repeats)
             steps.append(
                 {"batch": batch, "nodes": count}
                 | Timing.of(1000 * seconds["constrained"]).to_dict("milliseconds")
                 | Timing.of(1000 * seconds["free"]).to_dict("free_milliseconds")
+                | Timing.of(1000 * seconds["excluding"]).to_dict("excluding_milliseconds")
+                | Timing.of(1000 * seconds["begin"]).to_dict("begin_excluding_milliseconds")
             )
     return {"items": n_items, "trie_seconds": trie_seconds, "steps": steps}
+
+
+def _exclude_half(request: ListRequest, batch: int, device: torch.device) -> None:
+    """Begin a batch whose rows exclude every other leaf."""
+    assert isinstance(request.constraint, CatalogConstraint)
+    leaves = torch.arange(0, request.catalog.n_leaves, 2, device=device)
+    request.constraint.exclude(leaves.repeat(batch, 1))
 
 
 def _step(request: ListRequest, batch: int, count: int, device: torch.device) -> CapturedGraph:

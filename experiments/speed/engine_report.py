@@ -82,7 +82,7 @@ def _constraint_markdown(content: Mapping[str, Any]) -> str:
         shape: [f"{row['of_target_pass']:.1%}" for row in found["constraint_share"]]
         for shape, found in content["shapes"].items()
     }
-    header = ["batch", "nodes", "constrained (ms)", "unconstrained (ms)"]
+    header = ["batch", "nodes", "constrained (ms)", "half excluded (ms)", "begin excluding (ms)", "unconstrained (ms)"]
     table = markdown_table(
         [*header, *(f"share of a target pass, {shape}" for shape in shares)],
         [
@@ -90,6 +90,8 @@ def _constraint_markdown(content: Mapping[str, Any]) -> str:
                 str(row["batch"]),
                 str(row["nodes"]),
                 _cell(row, "milliseconds"),
+                _cell(row, "excluding_milliseconds"),
+                _cell(row, "begin_excluding_milliseconds"),
                 _cell(row, "free_milliseconds"),
                 *(column[number] for column in shares.values()),
             ]
