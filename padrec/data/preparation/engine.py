@@ -122,7 +122,7 @@ class SparkEngine(Engine):
         self.settings = dict(settings or {})
 
     def connect(self, scratch: Path) -> Connection:
-        """Start Spark, or use the session that runs already.
+        """Start Spark.
 
         Raises:
             InputError: PySpark is not installed, or does not start.

@@ -24,7 +24,7 @@ def order_log(stage: Stage, read: Path, min_rating: float | None, deduplicate: b
     order of first appearance, and are found without sorting all users. Writes the tables `USERS` and `ITEMS` (`key`,
     `number`) and `LOG` (`user`, `item`, `time`, `position`).
     """
-    log = well_rated(stage.connection.load(read), min_rating)
+    log = well_rated(stage.connection.load(read / LOG), min_rating)
     users, items = (
         stage.connection.store(log.group_by(key=log[name]).agg(number=log.position.min()), stage.folder / file)
         for name, file in (("user", USERS), ("item", ITEMS))

@@ -11,7 +11,7 @@ import ibis
 from padrec.catalog import InputError
 from padrec.data.logs import LogSource, LogTable
 from padrec.data.preparation.engine import rows
-from padrec.data.preparation.queries import row_count, well_rated
+from padrec.data.preparation.queries import LOG, row_count, well_rated
 from padrec.data.preparation.stages import Stage
 
 _ROW_BITS = 40  # rows of a file are numbered below 2^40
@@ -26,6 +26,8 @@ def read_log(stage: Stage, source: LogSource, min_rating: float | None) -> Mappi
     Raises:
         InputError: the log is wrong, an interaction has no rating although `min_rating` is given, or none is left.
     """
+    folder = stage.folder / LOG
+    folder.mkdir()
     for number, log in enumerate(source.interactions(stage.connection.backend)):
         stage.progress.state = f"file {number + 1} of {len(source.files())}"
         table = log.rows.mutate(position=ibis.row_number() + (number << _ROW_BITS))
@@ -33,11 +35,11 @@ def read_log(stage: Stage, source: LogSource, min_rating: float | None) -> Mappi
             no_rating = table.rating.isnull().ifelse("no rating, expected one as min_rating is given", ibis.null(str))
             table = table.mutate(wrong=table.wrong.fill_null(no_rating))
         try:
-            stored = stage.connection.store(table, stage.folder / f"{number:06d}.parquet")
+            stored = stage.connection.store(table, folder / f"{number:06d}.parquet")
         except (duckdb.DataError, duckdb.ProgrammingError, duckdb.IOException) as error:
             raise log.error(f": {error}") from None
         _check(log, stored, number << _ROW_BITS)
-    whole = stage.connection.load(stage.folder)
+    whole = stage.connection.load(folder)
     read, rated = row_count(whole), row_count(well_rated(whole, min_rating))
     if rated == 0:
         paths = ", ".join(str(path) for path in source.files())

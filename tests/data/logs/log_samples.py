@@ -11,6 +11,7 @@ from typing import Any
 from padrec.data.logs import ItemText, LogSource
 from padrec.data.preparation.engine import DuckDBEngine, connected
 from padrec.data.preparation.progress import Progress
+from padrec.data.preparation.queries import LOG
 from padrec.data.preparation.read_log import read_log
 from padrec.data.preparation.stages import Stage
 
@@ -114,7 +115,7 @@ def logged(source: LogSource) -> list[tuple[str, str, int, float | None]]:
         (Path(folder) / "read").mkdir()
         with Progress("read") as progress:
             read_log(Stage(Path(folder) / "read", connection, progress), source, None)
-        rows = connection.load(Path(folder) / "read").order_by("position").to_pyarrow().to_pylist()
+        rows = connection.load(Path(folder) / "read" / LOG).order_by("position").to_pyarrow().to_pylist()
     return [(row["user"], row["item"], row["time"], row["rating"]) for row in rows]
 
 
