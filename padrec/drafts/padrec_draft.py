@@ -89,7 +89,8 @@ class PADRecDraft(TrainableModule):
                 "expected at least 1 step, a weight in (0, 1] and noise of at least 0"
             )
         # Not the target: a checkpoint's path would silently override the config's.
-        self.save_hyperparameters(ignore=["target", "vocabulary", "catalog", "list_length", "initial_weights"])
+        linked = ["vocabulary", "catalog", "list_length", "prompt_format"]
+        self.save_hyperparameters(ignore=["target", "initial_weights", *linked])
         self.vocabulary = vocabulary
         self.catalog = catalog
         self.list_length = list_length
