@@ -52,10 +52,10 @@ def test_the_folder_is_in_exchange_format(draft: PADRecDraft, target_folder: Pat
 
 def test_nothing_is_overwritten(draft: PADRecDraft, target_folder: Path) -> None:
     for folder in (target_folder.parent / "draft", target_folder):
-        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         with pytest.raises(InputError, match=f"{folder}: already holds a model"):
             draft.save_pretrained(folder)
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_missing_draft_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ def test_a_report_of_every_log(tmp_path: Path) -> None:
     (log,) = report["logs"]
     assert log["interactions"] == log["counts"]["read"] == 20000
     assert 0 < log["counts"]["interactions"] < 20000
-    assert log["peak_mebibytes"] > report["start"]["peak_mebibytes"] / 2 > 0
+    # Printing the help loads every class that could be named, preparing only those that are.
+    assert log["peak_mebibytes"] > 0 < report["start"]["peak_mebibytes"]
     assert "| 20,000 |" in (tmp_path / "logs" / "report.md").read_text(encoding="utf-8")
 
 
