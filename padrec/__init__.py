@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from padrec.lazy_exports import lazy_exports
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from padrec.catalog import Catalog as Catalog
     from padrec.catalog import CatalogTrie as CatalogTrie

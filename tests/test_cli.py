@@ -13,6 +13,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
+import padrec
 from padrec.catalog import SemanticIDVocabulary
 from padrec.cli import main
 from padrec.targets import TargetRecommender
@@ -73,6 +74,12 @@ def test_the_program_has_two_names() -> None:
     scripts = {script.name: script for script in entry_points(group="console_scripts")}
     assert scripts["padrec"].load() is main
     assert scripts["lightning"].load() is main
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"padrec {padrec.__version__}\n")
 
 
 def test_training_a_target_logs_losses_and_ranking(runs: Path) -> None:
@@ -151,7 +158,8 @@ def test_without_a_logger_no_config_is_left_in_the_folder(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text("mine: true\n")
     monkeypatch.setenv("PADREC_TEST_RUNS", str(tmp_path))
-    run("predict", "target", f"--trainer.logger=false --ckpt_path={checkpoint(runs, 'target')}")
+    writer = "--trainer.callbacks+=padrec.RecommendationWriter --trainer.callbacks.init_args.path=lists.jsonl"
+    run("predict", "target", f"{writer} --trainer.logger=false --ckpt_path={checkpoint(runs, 'target')}")
     assert (tmp_path / "config.yaml").read_text() == "mine: true\n"
 
 
@@ -331,6 +339,10 @@ WRONG_INPUT = {
     ),
     "long list": ("fit", "target", "--data.init_args.list_length=28", ["list_length is 28", "at most the 27"]),
     "no checkpoint": ("fit", "target", "--ckpt_path={tmp}/absent.ckpt", ["absent.ckpt: no such file"]),
+    "checkpoint of an address": ("fit", "target", "--ckpt_path=http://a.b/c.ckpt", ["expected a file on this machine"]),
+    "random target": ("validate", "target", "", ["validate of a TargetRecommender with random weights", "--ckpt_path"]),
+    "random draft": ("validate", "draft", "", ["validate of a PADRecDraft with random weights", "--ckpt_path"]),
+    "no writer": ("predict", "target", f"--ckpt_path={_TARGET}", ["expected one such as padrec.RecommendationWriter"]),
     "broken checkpoint": ("validate", "target", "--ckpt_path={tmp}/broken.ckpt", ["broken.ckpt: cannot be read"]),
     "draft as target checkpoint": (
         "fit",

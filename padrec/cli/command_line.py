@@ -24,7 +24,7 @@ commands:
   test       compare decoders side by side, or test a target
   predict    write recommendations, or semantic IDs, to a file
 
-Help on a command: padrec prepare --help, padrec fit --help and so on.
+Help on a command: padrec prepare --help, padrec fit --help and so on. padrec --version prints the version.
 """
 
 
@@ -40,6 +40,9 @@ def main(args: "ArgsType" = None) -> None:
     arguments = sys.argv[1:] if args is None else args
     if arguments in (["-h"], ["--help"]):
         print(_HELP, end="")
+        raise SystemExit(0)
+    if arguments == ["--version"]:
+        print(f"padrec {padrec.__version__}")
         raise SystemExit(0)
     try:
         _run_with_short_names(arguments)

@@ -4,7 +4,8 @@ import signal
 from pathlib import Path
 from pydoc import locate
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -44,9 +45,37 @@ class PadrecCLI(LightningCLI):
             chosen = {"class_path": model.class_path, "init_args": {"initial_weights": start}}
             self.config = self.parser.parse_object({subcommand: {"model": chosen}}, self.config)
 
+    def before_validate(self) -> None:
+        """Refuse random weights."""
+        self._check_trained()
+
+    def before_test(self) -> None:
+        """Refuse random weights."""
+        self._check_trained()
+
     def before_predict(self) -> None:
-        """Keep predictions from piling up in memory: `RecommendationWriter` takes them as they come."""
+        """Refuse random weights and predictions that nothing writes; a writer takes them as they come.
+
+        Raises:
+            InputError: no callback writes, or the weights are random.
+        """
+        self._check_trained()
+        if not any(_writes(callback) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            found = "predictions that no callback of the trainer writes"
+            raise InputError(f"{found}: expected one such as padrec.RecommendationWriter in trainer.callbacks")
         self.config_init["predict"]["return_predictions"] = False
+
+    def _check_trained(self) -> None:
+        from padrec.drafts import DraftWeights, PADRecDraft
+        from padrec.targets import TargetRecommender, TargetWeights
+
+        chosen = self.config[self.config.subcommand]
+        if chosen.get("ckpt_path") or not isinstance(self.model, TargetRecommender | PADRecDraft):
+            return
+        start = chosen.model.init_args.get("initial_weights")
+        if start is None or locate(start.class_path) not in (TargetWeights, DraftWeights):
+            found = f"{self.config.subcommand} of a {type(self.model).__name__} with random weights"
+            raise InputError(f"{found}: expected --ckpt_path with a checkpoint of `padrec fit`")
 
 
 def train_or_evaluate(args: ArgsType) -> None:
@@ -82,6 +111,15 @@ class _SaveConfig(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
 
+def _writes(callback: Callback) -> bool:
+    """Whether a callback may keep predictions: all but Lightning's own, which show or count them."""
+    if isinstance(callback, BasePredictionWriter):
+        return True
+    names = ("on_predict_batch_end", "on_predict_epoch_end", "on_predict_end")
+    own = any(getattr(type(callback), name) is not getattr(Callback, name) for name in names)
+    return own and not type(callback).__module__.startswith("lightning.")
+
+
 def _check_checkpoint(path: str, model: str) -> None:
     """Refuse a checkpoint that the model of the config cannot go on from.
 
@@ -92,8 +130,10 @@ def _check_checkpoint(path: str, model: str) -> None:
     Raises:
         InputError: nothing is there, or it is no checkpoint of this class that the command line has saved.
     """
-    if path in ("best", "last", "hpc", "registry") or ":" in path:  # what Lightning itself finds, and addresses
+    if path in ("best", "last", "hpc"):  # what Lightning itself finds
         return
+    if ":" in path:  # what Lightning would load with pickle
+        raise InputError(f"--ckpt_path {path}: expected a file on this machine; others may hold code")
     if (Path(path) / "config.json").is_file():
         raise InputError(f"{path}: a folder written by save_pretrained, expected a Lightning checkpoint")
     if Path(path).is_dir():  # the shards of a strategy

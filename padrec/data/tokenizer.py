@@ -22,7 +22,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _FILES):
         raise InputError(f"{name}: no tokenizer, expected a folder with one of {', '.join(_FILES)}")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # each tokenizer fails in its own way
         raise InputError(f"{name}: transformers cannot load a tokenizer ({error})") from error
     return tokenizer

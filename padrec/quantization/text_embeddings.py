@@ -89,8 +89,9 @@ def load_encoder(name: str, revision: str = "main") -> tuple[PreTrainedModel, Pr
         InputError: transformers cannot load one of them.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision)
-        model: PreTrainedModel = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32)
+        source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **source)
+        model: PreTrainedModel = AutoModel.from_pretrained(name, dtype=torch.float32, **source)
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: transformers cannot load an encoder and its tokenizer ({error})") from error
     if tokenizer.pad_token is None:

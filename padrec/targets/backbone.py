@@ -141,7 +141,12 @@ def read_weights(name: str) -> tuple[PreTrainedModel, Mapping[str, Any]]:
     loaded: Any
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True
+            name,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"{name}: the weights cannot be read ({error})") from error

@@ -12,6 +12,7 @@ from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace
 from padrec.decoding.lists.request import ListRequest, Recommendations
+from padrec.decoding.lists.sampling import Sampling
 from padrec.decoding.rounds.decoding_session import DecodingSession
 
 _Session = DecodingSession[Recommendations]
@@ -110,7 +111,8 @@ class RepeatedDecoder(WrappingDecoder):
         excluded = None if prompts.excluded is None else prompts.excluded.repeat(copies, 1)
         tokens, slots = prompts.tokens.repeat(copies, 1), prompts.slots.repeat(copies, 1)
         repeated = Prompts(tokens, slots, prompts.lengths.repeat(copies), excluded=excluded)
-        lists, trace = session.decode(repeated, generator)
+        lists, trace = session.decode(repeated, torch.Generator().set_state(generator.get_state()))
+        Sampling().keys(n, generator, generator.device)  # advances the generator as a decode without copies does
         first = Recommendations(lists.leaves[:n], lists.tokens[:n], lists.log_probs[:n])
         target_passes, draft_passes, tokens = trace.target_passes[:n], trace.draft_passes[:n], trace.tokens[:n]
         return first, replace(trace, target_passes=target_passes, draft_passes=draft_passes, tokens=tokens)

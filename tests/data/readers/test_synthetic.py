@@ -1,4 +1,3 @@
-import time
 from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import Any
@@ -63,12 +62,6 @@ def test_items_seldom_repeat() -> None:
 def test_codebooks_half_full_still_give_different_ids() -> None:
     dataset, _ = read(n_items=128, codebook_sizes=(4, 8, 8), duplicates=0.0)
     assert dataset.catalog.n_leaves == 128
-
-
-def test_default_data_are_made_within_a_second() -> None:
-    start = time.perf_counter()
-    read()
-    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,10 @@ def test_the_first_copies_are_what_the_decoder_writes(sampling: Sampling, specul
     request = ListRequest.build(_CATALOG, _VOCABULARY, 3, sampling=sampling)
     runner = TransformersRunner(model)
     repeated = RepeatedDecoder(inner, copies=3)
-    found, trace = repeated.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
-    expected, expected_trace = inner.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    found, trace = repeated.bind(runner, request).decode(prompts, generators[0])
+    expected, expected_trace = inner.bind(runner, request).decode(prompts, generators[1])
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
     assert torch.equal(found.tokens, expected.tokens)
     assert torch.equal(found.leaves, expected.leaves)
     for name in ("tokens", "target_passes", "draft_passes"):
