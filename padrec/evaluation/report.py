@@ -6,13 +6,12 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import padrec
 from padrec.catalog import InputError
 from padrec.evaluation.arm_metrics import SPEEDUP_OVER
 
@@ -164,8 +163,12 @@ def check_writable(folder: Path) -> None:
 
 def software_versions() -> dict[str, str]:
     """Return the versions of what affects results and speed, by name; `cuda` only if torch was built with it."""
-    packages = ("torch", "lightning", "transformers", "torchmetrics")
-    found = {"padrec": padrec.__version__} | {package: version(package) for package in packages}
+    found = {}
+    for package in ("padrec", "torch", "lightning", "transformers", "torchmetrics"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout that was never installed
+            found[package] = "not installed"
     found["python"] = platform.python_version()
     return found if torch.version.cuda is None else found | {"cuda": torch.version.cuda}
 

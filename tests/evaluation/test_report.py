@@ -1,6 +1,7 @@
 import json
 import math
 import os
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,14 @@ def test_scalars_name_arm_and_metric() -> None:
 def test_versions_say_what_ran() -> None:
     assert set(software_versions()) >= {"padrec", "torch", "lightning", "transformers", "torchmetrics", "python"}
     assert all(software_versions().values())
+
+
+def test_a_checkout_that_was_never_installed_has_versions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        if package == "padrec":
+            raise PackageNotFoundError(package)
+        return "1.2.3"
+
+    monkeypatch.setattr("padrec.evaluation.report.version", version)
+    versions = software_versions()
+    assert (versions["padrec"], versions["torch"]) == ("not installed", "1.2.3")
