@@ -11,7 +11,7 @@ _LARGEST_NUMBER = torch.iinfo(torch.int64).max
 
 @dataclass(frozen=True)
 class _Digits:
-    """Slots whose codes are the digits of one number, behind the rank that the slots before them have led to.
+    """Slots whose codes are the digits of one number, after the rank that the slots before them have led to.
 
     Attributes:
         slots: which.

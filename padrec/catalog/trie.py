@@ -21,7 +21,7 @@ class CatalogTrie:
         low: int64 `[n_nodes + 1]`, first leaf below each node.
         high: int64 `[n_nodes + 1]`, one past the last leaf below each node.
         only_token: int64 `[n_nodes + 1]`, the one token that may follow each node: its only child's, the separator
-            behind a leaf; -1 where there are several or none.
+            after a leaf; -1 where there are several or none.
         max_children: the most children of any node.
         level_starts: the first node of each level 0 … L, whose nodes are prefixes of so many codes, and `n_nodes`.
 
@@ -141,14 +141,14 @@ class CatalogTrie:
         return self.child_token[edge], edge + 1, present
 
     def expand(self, nodes: Tensor, bound: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The children of several nodes, one node's behind the other's.
+        """The children of several nodes, one node's after the other's.
 
         Args:
             nodes: int64 `[B, N]`.
             bound: M, children that no row has more of.
 
         Returns:
-            The children, int64 `[B, M]`, the sink behind a row's last one; the index of each one's parent among the
+            The children, int64 `[B, M]`, the sink after a row's last one; the index of each one's parent among the
             nodes, int64 `[B, M]`; the place of each node's first child among the children, int64 `[B, N]`.
         """
         ends = self.n_children(nodes).cumsum(1)

@@ -178,7 +178,7 @@ class SemanticIDVocabulary:
         return torch.where(is_code, following, other)
 
     def list_tokens(self, list_length: int) -> int:
-        """Tokens in a list of `list_length` items; the separator behind the last item is not generated."""
+        """Tokens in a list of `list_length` items; the separator after the last item is not generated."""
         return list_length * self.item_length - int(self.separator)
 
     def parse_lists(self, tokens: Tensor, list_length: int) -> Tensor:
@@ -206,7 +206,7 @@ class SemanticIDVocabulary:
     def token_name(self, token: int) -> str:
         """A readable name: `<a_7>` (slot a, code 7), `<7>` where slots share their codes, `<sep>`, `<text_7>`.
 
-        Behind text tokens the special tokens are `<list_sep>` and so on: many tokenizers have a `<pad>` of their own.
+        After text tokens the special tokens are `<list_sep>` and so on: many tokenizers have a `<pad>` of their own.
         """
         if token < self.text_tokens:
             return f"<text_{token}>"

@@ -96,7 +96,7 @@ def _fail(message: str) -> NoReturn:
 
 def _unresolved(error: OmegaConfBaseException) -> str:
     """What is wrong with a ${…} of a config, and where it stands."""
-    problem, _, _ = str(error).partition("\n")  # the lines behind it repeat the place
+    problem, _, _ = str(error).partition("\n")  # the lines after it repeat the place
     _, _, problem = problem.rpartition("raised while resolving interpolation: ")
     problem = problem.strip('"')
     place = f"{error.full_key}: " if error.full_key else ""

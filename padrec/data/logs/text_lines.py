@@ -51,4 +51,4 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, line {number}: byte {error.start} is not UTF-8, expected UTF-8 text") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: broken behind line {number} ({error}), expected a whole gzip file") from None
+        raise InputError(f"{path}: broken after line {number} ({error}), expected a whole gzip file") from None

@@ -111,7 +111,7 @@ def test_missing_empty_and_truncated_files_are_refused(tmp_path: Path) -> None:
         logged(AmazonReviews2014(str(empty)))
     whole = write_json_lines(tmp_path / "reviews.json.gz", REVIEWS_2014 * 1000).read_bytes()
     (tmp_path / "cut.json.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"cut\.json\.gz: broken behind line .*, expected a whole gzip file"):
+    with pytest.raises(InputError, match=r"cut\.json\.gz: broken after line .*, expected a whole gzip file"):
         logged(AmazonReviews2014(str(tmp_path / "cut.json.gz")))
 
 
