@@ -308,7 +308,7 @@ EVENTS = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=st.lists(EVENTS, min_size=20, max_size=60), item_core=st.integers(1, 4), deduplicate=st.booleans())
 def test_random_logs_are_prepared_as_by_a_plain_program(
     events: list[Event], item_core: int, deduplicate: bool, tmp_path_factory: pytest.TempPathFactory
