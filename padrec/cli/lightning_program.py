@@ -66,14 +66,8 @@ class PadrecCLI(LightningCLI):
         self.config_init["predict"]["return_predictions"] = False
 
     def _check_trained(self) -> None:
-        from padrec.drafts import DraftWeights, PADRecDraft
-        from padrec.targets import TargetRecommender, TargetWeights
-
-        chosen = self.config[self.config.subcommand]
-        if chosen.get("ckpt_path") or not isinstance(self.model, TargetRecommender | PADRecDraft):
-            return
-        start = chosen.model.init_args.get("initial_weights")
-        if start is None or locate(start.class_path) not in (TargetWeights, DraftWeights):
+        random = getattr(self.model, "starts_random", False)  # other models have nothing to load
+        if random and not self.config[self.config.subcommand].get("ckpt_path"):
             found = f"{self.config.subcommand} of a {type(self.model).__name__} with random weights"
             raise InputError(f"{found}: expected --ckpt_path with a checkpoint of `padrec fit`")
 

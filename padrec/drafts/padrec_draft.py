@@ -94,6 +94,7 @@ class PADRecDraft(TrainableModule):
         self.vocabulary = vocabulary
         self.catalog = catalog
         self.list_length = list_length
+        self.starts_random = initial_weights is None
         recommender = TargetRecommender.load(target)
         vocabulary.check_same(recommender.vocabulary, f"the target {target}")
         self.target = FrozenTarget(recommender.backbone, recommender.fingerprint(), compile)

@@ -109,6 +109,8 @@ class TargetRecommender(TrainableModule):
         self.list_length = list_length
         self.sampling = Sampling(temperature=temperature)
         self.exclude = exclude
+        # A pretrained language model too, whose semantic-ID tokens are new.
+        self.starts_random = not isinstance(initial_weights, TargetWeights)
         self._label_smoothing = label_smoothing
         self._decoder = decoder or AutoregressiveDecoder()
         self._adapters: LowRankAdapters | None = None

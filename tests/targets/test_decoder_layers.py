@@ -107,7 +107,7 @@ def test_dropout_is_in_the_embeddings_and_in_what_each_layer_adds() -> None:
     modules = [model.get_input_embeddings()]
     modules += [layers.get_submodule(f"{layer}.{block}") for layer in (0, 1) for block in ("self_attn", "mlp")]
     for module in modules:
-        module.register_forward_hook(keep)  # behind the dropout's own
+        module.register_forward_hook(keep)  # after the dropout's own
     logits(model.train())
     assert len(seen) == len(modules)
     for output in seen:
