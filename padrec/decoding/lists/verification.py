@@ -65,7 +65,8 @@ class VerificationRule(ABC):
     def emit(self, tree: TokenTree, logits: Tensor, choice: Choice, constraint: Constraint[ListState]) -> ChosenTokens:
         """Choose the token after every node of `tree`; the other arguments are those of `choose`.
 
-        Captured on a GPU: shapes must not depend on values, and the host must not read any value.
+        On a GPU it is compiled with the acceptance that follows, and captured: shapes must not depend on values, and
+        the host must not read any value.
         """
 
 
@@ -101,8 +102,8 @@ def accept(tree: TokenTree, emitted: Tensor) -> AcceptedPath:
     kept = (matches[:, None, :] | ~tree.ancestors).all(-1)  # [B, N], the whole path to the node matches
     count, last = torch.where(kept, tree.depths, -1).max(-1)  # siblings differ, so the deepest kept node is unique
     on_path = tree.ancestors.gather(1, last[:, None, None].expand(-1, 1, tree.tokens.shape[1]))[:, 0]  # [B, N]
-    # Nodes off the path go to an extra last column.
-    column = torch.where(on_path, tree.depths, tree.max_depth + 1)
-    nodes = torch.arange(tree.tokens.shape[1], device=tree.tokens.device).expand_as(column)
-    path = tree.parents.new_zeros(len(column), tree.max_depth + 2).scatter(1, column, nodes)[:, :-1]
+    # The sum over the only node of each depth, if any: a scatter of integers would not be fused with the rest.
+    depths = torch.arange(tree.max_depth + 1, device=on_path.device)[:, None]
+    nodes = torch.arange(tree.tokens.shape[1], device=on_path.device)
+    path = torch.where(on_path[:, None] & (tree.depths[:, None] == depths), nodes, 0).sum(-1)  # [B, D + 1]
     return AcceptedPath(path=path, count=count, emitted=emitted.gather(1, path))

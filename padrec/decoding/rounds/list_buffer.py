@@ -27,10 +27,8 @@ class ListBuffer:
         self.keys = torch.zeros(batch, dtype=torch.long, device=device)
         self.lengths = torch.zeros_like(self.keys)  # [B] tokens written
         self.finished = torch.zeros(batch, dtype=torch.bool, device=device)  # [B]
-        # The last column takes writes past the end of a list.
-        width = request.n_tokens + 1
-        self.tokens = torch.zeros(batch, width, dtype=torch.long, device=device)
-        self.log_probs = torch.zeros(batch, width, dtype=torch.float32, device=device)
+        self.tokens = torch.zeros(batch, request.n_tokens, dtype=torch.long, device=device)
+        self.log_probs = torch.zeros(batch, request.n_tokens, dtype=torch.float32, device=device)
         self.last = torch.zeros_like(self.keys)  # [B] the token that the target chose but has not read
         self._start = request.constraint.initial(batch, device)  # its tensors may share memory
         self.state = self._start.clone()  # [B] after `last`
@@ -42,11 +40,9 @@ class ListBuffer:
             logits: target logits after the prompts, `[B, V]`.
             keys: a random key for each list, int64 `[B]`.
         """
-        # Noise and choice are compiled on their own, so they stay outside `_begin`.
         request, first = self.request, torch.zeros_like(keys)
         choice = request.sampling.choice(keys, first, 0, request.vocabulary_size)
-        state = self._start.unsqueeze()
-        _begin(keys, choose(logits[:, None], state, first[:, None], choice, request.constraint), self)
+        _begin(logits, keys, choice, self._start.unsqueeze(), self)
 
     def clear(self, keys: Tensor) -> None:
         """Empty all lists; see `begin`."""
@@ -64,15 +60,15 @@ class ListBuffer:
         """What decides the next tokens, for a round that is `max_depth` deep."""
         return self.request.sampling.choice(self.keys, self.lengths, max_depth, self.request.vocabulary_size)
 
-    def extend(self, tokens: Tensor, log_probs: Tensor, states: ListState) -> Tensor:
+    def extend(self, chosen: ChosenTokens) -> Tensor:
         """Append one chosen token `[B, 1]` to every list, with the state after it.
 
         Returns:
             See `append`; last token and state of finished rows may be anything.
         """
-        count = self.append(tokens, log_probs, torch.ones_like(self.lengths))
-        self.last.copy_(tokens[:, 0])
-        self.state.copy_(states.squeeze())
+        count = self.append(chosen.tokens, chosen.log_probs, torch.ones_like(self.lengths))
+        self.last.copy_(chosen.tokens[:, 0])
+        self.state.copy_(chosen.states.squeeze())
         return count
 
     def append(self, tokens: Tensor, log_probs: Tensor, count: Tensor) -> Tensor:
@@ -87,20 +83,23 @@ class ListBuffer:
         stops = (tokens[..., None] == self._stop_tokens).any(-1)
         stopped = stops.cumsum(1) - stops.long() > 0  # after a stop token
         written = (place < count[:, None]) & ~stopped
-        column = torch.where(written, self.lengths[:, None] + place, end)
-        self.tokens.scatter_(1, column, tokens)
-        self.log_probs.scatter_(1, column, log_probs.float())
         count = written.sum(1)
+        # Every column asks for its token: the compiler fuses this, but not a scatter of integers.
+        source = torch.arange(end, device=tokens.device) - self.lengths[:, None]  # [B, T]
+        is_new, source = (source >= 0) & (source < count[:, None]), source.clamp(0, tokens.shape[1] - 1)
+        self.tokens.copy_(torch.where(is_new, tokens.gather(1, source), self.tokens))
+        self.log_probs.copy_(torch.where(is_new, log_probs.float().gather(1, source), self.log_probs))
         self.lengths += count
         self.finished |= (stops & written).any(1) | (self.lengths == end)
         return count
 
     def written(self) -> tuple[Tensor, Tensor]:
         """Copies of tokens and log-probabilities, `[B, T]`."""
-        return self.tokens[:, :-1].clone(), self.log_probs[:, :-1].clone()
+        return self.tokens.clone(), self.log_probs.clone()
 
 
 @compiled
-def _begin(keys: Tensor, chosen: ChosenTokens, lists: ListBuffer) -> None:
+def _begin(logits: Tensor, keys: Tensor, choice: Choice, state: ListState, lists: ListBuffer) -> None:
     lists.clear(keys)
-    lists.extend(chosen.tokens, chosen.log_probs, chosen.states)
+    depths = torch.zeros_like(keys)[:, None]
+    lists.extend(choose(logits[:, None], state, depths, choice, lists.request.constraint))

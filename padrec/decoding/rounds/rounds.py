@@ -10,7 +10,7 @@ from padrec.decoding.layers.runner import TransformersSession
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.verification import VerificationRule
-from padrec.decoding.rounds.acceptance import accept_round
+from padrec.decoding.rounds.acceptance import verify_round
 from padrec.decoding.rounds.list_buffer import ListBuffer
 from padrec.decoding.trees.draft import DraftPlan, DraftSession, HostDraftSession
 from padrec.decoding.trees.tree_expansion import TreeExpansion
@@ -85,9 +85,7 @@ class Rounds:
         with Phase.TARGET_PASS.named():
             logits, features = self._target.verify(tree)
         with Phase.ACCEPTANCE.named():
-            chosen = self._rule.emit(tree, logits, choice, constraint)
-            emitted = chosen.tokens, chosen.log_probs, chosen.states
-            accepted = accept_round(*emitted, tree, lists, self.statistics, self._expansion)
+            accepted = verify_round(logits, tree, choice, self._rule, lists, self.statistics, self._expansion)
         with Phase.KEEPING.named():
             self._target.commit(accepted.path, accepted.count)
             self._draft.observe(accepted.observation(features))

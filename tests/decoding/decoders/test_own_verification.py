@@ -1,6 +1,7 @@
 """A verification rule of one's own: a worked example of `VerificationRule`, beside a plain reference."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
+    CatalogDraft,
     Chain,
     Choice,
     ChosenTokens,
@@ -24,6 +26,9 @@ from padrec.decoding import (
     choose,
     masked_log_softmax,
 )
+from padrec.decoding.lists.verification import ExactVerification
+from padrec.decoding.rounds import rounds
+from padrec.decoding.rounds.acceptance import verify_round
 from tests.reference import forward, prompt_tokens
 from tests.stubs import OracleDraft, RandomDraft, random_catalog, random_network_draft, random_prompts, tiny_target
 
@@ -149,3 +154,17 @@ def test_trees_of_a_network_stay_in_the_catalog_under_a_relaxed_rule(k: int) -> 
             assert torch.equal(found.tokens, exact.tokens)
         elif isinstance(draft, RandomDraft):
             assert trace.target_passes.sum() <= exact_trace.target_passes.sum() + len(found.leaves)
+
+
+@pytest.mark.parametrize("rule", [ExactVerification(), TopKVerification(2)])
+def test_a_round_and_its_rule_are_one_graph(rule: VerificationRule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where every graph more costs launches."""
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
+    runner, prompts = TransformersRunner(tiny_target(_VOCABULARY)), random_prompts(_CATALOG, _VOCABULARY, [3, 0])
+    decoder = SpeculativeDecoder(CatalogDraft(), Chain(2), verification=rule)
+    expected, _ = decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
+    plain: Any = verify_round
+    as_graph = torch.compile(plain.__wrapped__, fullgraph=True, dynamic=False, backend="eager")
+    monkeypatch.setattr(rounds, "verify_round", as_graph)
+    found, _ = decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
+    assert torch.equal(found.tokens, expected.tokens)
