@@ -1,0 +1,106 @@
+"""The protocol of drafts that search beams ahead, and two of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from padrec.decoding.layers.prompts import Branches, Prompts
+from padrec.decoding.layers.runner import TransformersRunner
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+
+
+class BeamDraftSession(Protocol):
+    """A draft's work on batches of one shape.
+
+    On a GPU its methods are captured and replayed (see `CapturedGraph`): they keep state in tensors that they change in
+    place, and never read a tensor's values on the host.
+    """
+
+    def begin(self, prompts: Prompts) -> Tensor:
+        """Read the prompts of a new batch; returns logits of the first code, `[B, V]`."""
+
+    def extend(self, branches: Branches, nodes: Tensor) -> Tensor:
+        """Read prefixes of items, each one code longer than one that was read before.
+
+        Args:
+            branches: the prefixes' last codes, N in each row; what they see includes codes that earlier calls read.
+            nodes: the prefixes' trie nodes, int64 `[B, N]`; the sink where a row has fewer.
+
+        Returns:
+            Logits of the code after each prefix, `[B, N, V]`.
+        """
+
+
+# Opens a session for a number of rows, tokens of prompt and branches, and the items that may be proposed.
+BeamDraftOpener = Callable[[int, int, CatalogConstraint], BeamDraftSession]
+
+
+class BeamDraft(ABC):
+    """Proposes prefixes of items to a `SpeculativeBeamDecoder`."""
+
+    @abstractmethod
+    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+        """Prepare for a target, on its device and in its precision, before anything is timed.
+
+        Raises:
+            InputError: the draft belongs to another target or vocabulary.
+        """
+
+
+class LanguageModelBeamDraft(BeamDraft):
+    """A smaller language model over the target's tokens, as in AtSpeed (Lin et al., arXiv 2410.05165).
+
+    Args:
+        model: the draft, on the target's device.
+    """
+
+    def __init__(self, model: TransformersRunner) -> None:
+        self._model = model
+
+    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+        """Serve any target of the same tokens; see `BeamDraft.bind`."""
+        return lambda batch, capacity, constraint: _LanguageModelSession(self._model, batch, capacity)
+
+
+class _LanguageModelSession(BeamDraftSession):
+    def __init__(self, model: TransformersRunner, batch: int, capacity: int) -> None:
+        self._model, self._session = model, model.open(batch, capacity)
+
+    def begin(self, prompts: Prompts) -> Tensor:
+        return self._session.prefill(prompts)[0]
+
+    def extend(self, branches: Branches, nodes: Tensor) -> Tensor:
+        return self._model.logits(self._session.read_branches(branches))
+
+
+class CatalogBeamDraft(BeamDraft):
+    """The catalog as a draft without weights: a prefix is as likely as its share of the items.
+
+    A prefix's share counts the items below it, so that an exact search over few items is drafted for free where the
+    catalog hardly branches, and nothing is known of the user.
+    """
+
+    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+        """Serve any target; see `BeamDraft.bind`."""
+        return lambda batch, capacity, constraint: _CatalogSession(constraint, runner.model.config.vocab_size)
+
+
+class _CatalogSession(BeamDraftSession):
+    def __init__(self, constraint: CatalogConstraint, vocabulary_size: int) -> None:
+        self._constraint, self._size = constraint, vocabulary_size
+
+    def begin(self, prompts: Prompts) -> Tensor:
+        return self._logits(torch.zeros_like(prompts.lengths)[:, None])[:, 0]
+
+    def extend(self, branches: Branches, nodes: Tensor) -> Tensor:
+        return self._logits(nodes)
+
+    def _logits(self, nodes: Tensor) -> Tensor:
+        tokens, below, present = self._constraint.trie.children(nodes)
+        leaves = self._constraint.leaves_below(below).float()
+        logits = torch.full((*nodes.shape, self._size + 1), -torch.inf, device=nodes.device)
+        # Entries that are not present hold any token: they go to a column of their own.
+        return logits.scatter(-1, torch.where(present, tokens, self._size), leaves.log())[..., :-1]
