@@ -9,6 +9,14 @@ if TYPE_CHECKING:
     from padrec.decoding.baselines.transformers_decoder import Assistant as Assistant
     from padrec.decoding.baselines.transformers_decoder import TransformersDecoder as TransformersDecoder
     from padrec.decoding.beam.beam_decoder import BeamDecoder as BeamDecoder
+    from padrec.decoding.beam.beam_draft import BeamDraft as BeamDraft
+    from padrec.decoding.beam.beam_draft import BeamDraftSession as BeamDraftSession
+    from padrec.decoding.beam.beam_draft import CatalogBeamDraft as CatalogBeamDraft
+    from padrec.decoding.beam.beam_draft import LanguageModelBeamDraft as LanguageModelBeamDraft
+    from padrec.decoding.beam.beam_rule import BeamRule as BeamRule
+    from padrec.decoding.beam.beam_rule import RelaxedBeamRule as RelaxedBeamRule
+    from padrec.decoding.beam.beam_rule import StrictBeamRule as StrictBeamRule
+    from padrec.decoding.beam.speculative_beam_decoder import SpeculativeBeamDecoder as SpeculativeBeamDecoder
     from padrec.decoding.decoders.adaptive import AdaptiveDecoder as AdaptiveDecoder
     from padrec.decoding.decoders.decoder import LIST_SEARCH as LIST_SEARCH
     from padrec.decoding.decoders.decoder import Decoder as Decoder

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from padrec.catalog import Catalog, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.decoding.baselines.transformers_decoder import padded_left
 from padrec.decoding.beam.beam_decoder import beam_search_name, beam_trace, searched_constraint
 from padrec.decoding.decoders.decoder import Decoder
@@ -39,8 +39,12 @@ class TransformersBeamDecoder(Decoder):
         self.beam_width = beam_width
 
     def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
-        """See `BeamDecoder.bind`."""
-        return _GenerateBeamSession(runner.model, request, searched_constraint(request, self.beam_width)[1])
+        """See `BeamDecoder.bind`; besides, the temperature must be 0."""
+        _, width = searched_constraint(request, self.beam_width)
+        if request.sampling.temperature != 0:
+            found = f"transformers' beam search at temperature {request.sampling.temperature}"
+            raise InputError(f"{found}: expected 0, it does not draw beams")
+        return _GenerateBeamSession(runner.model, request, width)
 
 
 class _GenerateBeamSession(DecodingSession[Recommendations]):

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from padrec.catalog import InputError
 from padrec.decoding.beam.beam_plan import plan_passes, tokens_after_prompt
+from padrec.decoding.beam.beam_rule import Draw
 from padrec.decoding.beam.beam_search import BeamSearch
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.device.captured_graph import captures_graphs
@@ -29,6 +30,9 @@ class BeamDecoder(Decoder):
     its descendants, for as many levels as stay small, and the beams of all these levels follow at once. With four slots
     there are typically two passes: the prompt with all first codes, then the beam of two codes with all third codes
     after it. Nothing is drafted or approximated. On a GPU the search is captured, as rounds are.
+
+    At a temperature above 0 the beam is drawn: of every length, prefixes are drawn without replacement with the
+    probabilities of their scores divided by the temperature, from all children of those that were drawn before.
 
     Args:
         beam_width: prefixes kept of each length, at least K; None is K.
@@ -57,7 +61,7 @@ class BeamDecoder(Decoder):
         In the trace, tokens are the codes of the K items, and the first pass is the prefill.
 
         Raises:
-            InputError: the request has no constraint, samples, or asks for more items than the beam holds.
+            InputError: the request has no constraint, cuts its distribution, or asks for more items than the beam.
         """
         constraint, width = searched_constraint(request, self.beam_width)
         device = runner.model.device
@@ -66,7 +70,8 @@ class BeamDecoder(Decoder):
         def session(batch: int, capacity: int, excludes: bool) -> _BeamSession:
             allowed = constraint.excluding(batch) if excludes else constraint
             target, fixed_shapes = runner.open(batch, capacity), captures_graphs(device)
-            search = BeamSearch(runner, target, allowed, width, plan, self.renormalise, fixed_shapes)
+            draw = Draw.of(request, batch, device)
+            search = BeamSearch(runner, target, allowed, width, plan, self.renormalise, draw, fixed_shapes)
             return _BeamSession(search, request, len(plan), device)
 
         return SessionsByShape(session, tokens_after_prompt(plan))
@@ -75,11 +80,12 @@ class BeamDecoder(Decoder):
 class _BeamSession(DecodingSession[Recommendations]):
     def __init__(self, search: BeamSearch, request: ListRequest, n_passes: int, device: torch.device) -> None:
         self._search, self._request, self._n_passes = search, request, n_passes
-        self._loop = CapturedLoop(search.start, search.finish, device)
+        self._loop = CapturedLoop(search.start, [search.finish], device)
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
         request = self._request
-        seconds = self._loop.run(prompts, torch.zeros_like(prompts.lengths), self._loop.round)
+        keys = request.sampling.keys(len(prompts.tokens), generator, prompts.tokens.device)
+        seconds = self._loop.run(prompts, keys, self._loop.round)
         leaves, log_probs = self._search.best()
         lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
         return lists, beam_trace(request, lists.leaves, self._n_passes, *seconds)
@@ -101,12 +107,12 @@ def searched_constraint(request: ListRequest, beam_width: int | None) -> tuple[C
     """The constraint, whose trie is searched, and the width of a beam search.
 
     Raises:
-        InputError: the request has no constraint, samples, or asks for more items than the beam holds.
+        InputError: the request has no constraint, cuts its distribution, or asks for more items than the beam holds.
     """
     if not isinstance(request.constraint, CatalogConstraint):
         raise InputError("beam search without a constraint: expected constraint: catalog, whose items it ranks")
-    if request.sampling.temperature != 0:
-        raise InputError(f"beam search at temperature {request.sampling.temperature}: expected 0, it does not sample")
+    if request.sampling.top_k is not None or request.sampling.top_p < 1:
+        raise InputError("beam search with top_k or top_p: expected neither, a drawn beam is cut by its width alone")
     width = beam_width or request.list_length
     if width < request.list_length:
         raise InputError(f"beam_width {width} for lists of {request.list_length} items: expected at least as many")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_plan import BeamPass, level_size, tokens_after_prompt
+from padrec.decoding.beam.beam_rule import Draw
+from padrec.decoding.beam.children import Children, best_in_order, pick
 from padrec.decoding.beam.prefix_tree import PrefixTree
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner, TransformersSession
@@ -36,9 +38,9 @@ class Beam:
         return Beam(
             nodes=self.nodes.gather(1, order),
             scores=self.scores.gather(1, order),
-            log_probs=_pick(self.log_probs, order),
+            log_probs=pick(self.log_probs, order),
             places=self.places.gather(1, order),
-            seen=_pick(self.seen, order),
+            seen=pick(self.seen, order),
         )
 
     def kept_in(self, buffer: "Beam | None") -> "Beam":
@@ -63,6 +65,7 @@ class BeamSearch:
         width: prefixes kept of each length.
         plan: the passes.
         renormalise: see `BeamDecoder`.
+        draw: whether the best prefixes are kept or some are drawn.
         fixed_shapes: required for capturing, see `PrefixTree.grow`.
     """
 
@@ -74,17 +77,19 @@ class BeamSearch:
         width: int,
         plan: tuple[BeamPass, ...],
         renormalise: bool,
+        draw: Draw,
         fixed_shapes: bool,
     ) -> None:
         self._logits, self._target = runner.logits, target
         self._constraint, self._trie, self._width = constraint, constraint.trie, width
-        self._plan, self._renormalise, self._fixed_shapes = plan, renormalise, fixed_shapes
+        self._plan, self._renormalise, self._draw, self._fixed_shapes = plan, renormalise, draw, fixed_shapes
         # Allocated by the first run, which knows the precision of the scores.
         self._begun: Beam | None = None
         self._ranked: Beam | None = None
 
     def start(self, prompts: Prompts, keys: Tensor) -> None:
-        """Read the prompts and the first levels of the trie; `keys` are unused, since nothing is drawn."""
+        """Read the prompts and the first levels of the trie; `keys` are the requests' random ones, int64 `[B]`."""
+        self._draw.keys.copy_(keys)
         (batch, _), device, stage = prompts.tokens.shape, prompts.tokens.device, self._plan[0]
         if prompts.excluded is not None:
             self._constraint.exclude(prompts.excluded)
@@ -125,32 +130,16 @@ class BeamSearch:
 
     def _step(self, beam: Beam, tree: PrefixTree, features: Tensor, most: int, width: int) -> Beam:
         """Extend the beam by one code: the best `width` of all children, of which no prefix has more than `most`."""
-        tokens, nodes, present = self._trie.children(beam.nodes, most)  # [B, W, C]
-        if self._constraint.available is not None:
-            present = present & (self._constraint.leaves_below(nodes) > 0)
-        log_probs = self._log_probs(_pick(features, beam.places), tokens, present)
-        scores = (beam.scores[..., None] + log_probs).masked_fill(~present, -torch.inf).flatten(1)
-        best = scores.sort(dim=1, descending=True, stable=True).indices[:, :width]
-        best = best.sort(1).values  # catalog order, by which the next step breaks ties
+        logits = self._logits(pick(features, beam.places))
+        children = Children.of(self._constraint, beam.nodes, beam.scores, logits, most, self._renormalise)
+        best = best_in_order(self._draw.ranks(children), width)  # in catalog order, by which the next step breaks ties
         parents, child = best // most, best % most
         places = beam.places.gather(1, parents)
-        history = torch.cat([_pick(beam.log_probs, parents), log_probs.flatten(1).gather(1, best)[..., None]], 2)
+        log_probs = children.log_probs.gather(1, best)[..., None]
         return Beam(
-            nodes=nodes.flatten(1).gather(1, best),
-            scores=scores.gather(1, best),
-            log_probs=history,
+            nodes=children.nodes.gather(1, best),
+            scores=children.scores.gather(1, best),
+            log_probs=torch.cat([pick(beam.log_probs, parents), log_probs], 2),
             places=tree.first_children.gather(1, places) + child,
-            seen=_pick(tree.seen, places),
+            seen=pick(tree.seen, places),
         )
-
-    def _log_probs(self, features: Tensor, tokens: Tensor, present: Tensor) -> Tensor:
-        """Log-probabilities of the tokens `[B, W, C]` after prefixes with features `[B, W, d]`."""
-        logits = self._logits(features)
-        found = logits.gather(2, tokens)
-        competing = found.masked_fill(~present, -torch.inf) if self._renormalise else logits
-        return found - competing.logsumexp(-1, keepdim=True)
-
-
-def _pick(values: Tensor, index: Tensor) -> Tensor:
-    """Gather vectors: values `[B, N, d]` at `index`, int64 `[B, M]`, give `[B, M, d]`."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -46,7 +46,7 @@ class PrefixTree:
                 reads values on the host.
         """
         levels, begins = [nodes], [torch.zeros_like(nodes)]
-        sights = [_with_itself(seen, first)]
+        sights = [with_itself(seen, first)]
         size = nodes.shape[1]
         for bound in stage.widths[1:]:
             width = bound if fixed_shape else int(trie.n_children(nodes).sum(1).max())
@@ -55,7 +55,7 @@ class PrefixTree:
             begins[-1] = size + firsts
             levels.append(nodes)
             begins.append(torch.zeros_like(nodes))
-            sights.append(_with_itself(above, first + size))
+            sights.append(with_itself(above, first + size))
             size += nodes.shape[1]
         # Made on the device: while a pass is captured, nothing can be copied there.
         depths = [level.new_full(level.shape[1:], depth) for depth, level in enumerate(levels, stage.level - 1)]
@@ -75,7 +75,7 @@ class PrefixTree:
         return Branches(self.tokens[:, skip:], self.depths[skip:], self.seen[:, skip:], self.first + skip)
 
 
-def _with_itself(ancestors: Tensor, first: int) -> Tensor:
+def with_itself(ancestors: Tensor, first: int) -> Tensor:
     """Let the i-th node also attend to token `first + i`; bool `[B, N, R]`."""
     n_nodes, n_columns = ancestors.shape[1:]
     own = torch.arange(first, first + n_nodes, device=ancestors.device)

@@ -1,7 +1,7 @@
 """The captured work of batches of one size."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,14 +19,14 @@ class CapturedLoop:
 
     Args:
         start: reads a batch's prompts, with its random keys, int64 `[B]`.
-        round_: continues that batch.
+        rounds: continue that batch; one or several kinds.
         device: where the work runs.
     """
 
-    def __init__(self, start: _Start, round_: Callable[[], None], device: torch.device) -> None:
-        self._start, self._round, self._device = start, round_, device
+    def __init__(self, start: _Start, rounds: Sequence[Callable[[], None]], device: torch.device) -> None:
+        self._start, self._rounds, self._device = start, rounds, device
         self._starts: dict[PromptShape, _CapturedStart] = {}
-        self._captured_round: CapturedGraph | None = None
+        self._captured_rounds: list[CapturedGraph] = []
 
     def run(self, prompts: Prompts, keys: Tensor, finish: Callable[[], None]) -> tuple[float, float, float]:
         """Run the start of a batch, then `finish`, which calls `round` as often as needed.
@@ -37,8 +37,8 @@ class CapturedLoop:
         before, shape = time.perf_counter(), PromptShape.of(prompts)
         if shape not in self._starts:
             self._starts[shape] = _CapturedStart(self._start, prompts, keys, shape)
-        if self._captured_round is None:
-            self._captured_round = CapturedGraph(self._round, self._device)
+        if not self._captured_rounds:
+            self._captured_rounds = [CapturedGraph(round_, self._device) for round_ in self._rounds]
         capture_seconds = time.perf_counter() - before
         watch = Stopwatch(self._device)
         self._starts[shape].run(prompts, keys)
@@ -47,10 +47,9 @@ class CapturedLoop:
         seconds, start_seconds = watch.lap(), started()
         return start_seconds, seconds - start_seconds, capture_seconds
 
-    def round(self) -> None:
+    def round(self, kind: int = 0) -> None:
         """Run one round of the current batch."""
-        assert self._captured_round is not None
-        self._captured_round()
+        self._captured_rounds[kind]()
 
 
 class _CapturedStart:

@@ -63,7 +63,7 @@ class ShapeSession(DecodingSession[R]):
 
     def __init__(self, rounds: Rounds, request: Request[R], device: torch.device) -> None:
         self._rounds, self._request, self._device = rounds, request, device
-        self._loop = CapturedLoop(rounds.start, rounds.round, device)
+        self._loop = CapturedLoop(rounds.start, [rounds.round], device)
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
         """See `DecodingSession.decode`."""

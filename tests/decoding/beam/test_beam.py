@@ -27,6 +27,7 @@ from padrec.decoding import (
 )
 from padrec.decoding.beam.beam_decoder import searched_constraint
 from padrec.decoding.beam.beam_plan import plan_passes
+from padrec.decoding.beam.beam_rule import Draw
 from padrec.decoding.beam.beam_search import BeamSearch
 from padrec.decoding.device.captured_graph import captures_graphs
 from padrec.decoding.layers.prompt_shape import spare_tokens
@@ -412,7 +413,8 @@ def test_what_is_captured_reads_no_value_on_the_host(
     prompts = Prompts(tokens, tokens, tokens[:, 0], excluded=tokens[:, :4] if excludes else None)
     # This device knows no mixed precision.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    search = BeamSearch(runner, runner.open(2, 256), constraint, width, plan, renormalise, fixed_shapes=True)
+    draw = Draw.of(request, 2, torch.device("meta"))
+    search = BeamSearch(runner, runner.open(2, 256), constraint, width, plan, renormalise, draw, fixed_shapes=True)
     with torch.inference_mode(), NothingFromTheHost():  # type: ignore[no-untyped-call]
         # The second run reuses the tensors of the first, as a captured one does.
         for _ in range(2):
@@ -430,15 +432,22 @@ def test_requests_that_no_beam_can_answer_are_refused(decoder: BeamDecoder | Tra
     runner = TransformersRunner(tiny_target(vocabulary))
     prompts = random_prompts(_CATALOG, vocabulary, [1])
     free = ListRequest.build(_CATALOG, vocabulary, 2, constrained=False)
-    sampled = ListRequest.build(_CATALOG, vocabulary, 2, sampling=Sampling(0.7))
+    cut = ListRequest.build(_CATALOG, vocabulary, 2, sampling=Sampling(0.7, top_k=2))
     long = ListRequest.build(_CATALOG, vocabulary, 4)
     for request, message in [
         (free, "^beam search without a constraint: expected constraint: catalog, whose items it ranks$"),
-        (sampled, r"^beam search at temperature 0\.7: expected 0, it does not sample$"),
+        (cut, "^beam search with top_k or top_p: expected neither, a drawn beam is cut by its width alone$"),
         (long, "^beam_width 3 for lists of 4 items: expected at least as many$"),
     ]:
         with pytest.raises(InputError, match=message):
             decode(decoder, runner, prompts, request)
+
+
+def test_beams_of_transformers_are_not_drawn() -> None:
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    request = ListRequest.build(_CATALOG, vocabulary, 2, sampling=Sampling(0.7))
+    with pytest.raises(InputError, match=r"beam search at temperature 0\.7: expected 0, it does not draw beams$"):
+        TransformersBeamDecoder().bind(TransformersRunner(tiny_target(vocabulary)), request)
 
 
 def test_beams_that_cannot_be_are_refused() -> None:

@@ -1,0 +1,87 @@
+"""The children of a beam's prefixes, among which a step of the search chooses."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.sampling import gumbel_noise
+
+
+@dataclass(frozen=True)
+class Children:
+    """The children of W prefixes, C of each, in catalog order: M = W C in each row.
+
+    Attributes:
+        prefixes: trie nodes of the prefixes, int64 `[B, W]`.
+        nodes: trie nodes of the children, int64 `[B, M]`; the sink where a prefix has no more.
+        tokens: their last codes, int64 `[B, M]`.
+        log_probs: those of their last codes, `[B, M]`.
+        scores: log-probabilities of the children, `[B, M]`; minus infinity for those that are not allowed.
+    """
+
+    prefixes: Tensor
+    nodes: Tensor
+    tokens: Tensor
+    log_probs: Tensor
+    scores: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        constraint: CatalogConstraint,
+        prefixes: Tensor,
+        scores: Tensor,
+        logits: Tensor,
+        most: int,
+        renormalise: bool = False,
+    ) -> "Children":
+        """Score the children of prefixes `[B, W]` with scores `[B, W]`.
+
+        Args:
+            constraint: the items.
+            prefixes: trie nodes, in catalog order.
+            scores: their log-probabilities.
+            logits: of the code after each prefix, `[B, W, V]`.
+            most: C, children that no prefix has more of.
+            renormalise: see `BeamDecoder`.
+        """
+        trie = constraint.trie
+        tokens, nodes, present = trie.children(prefixes, most)  # [B, W, C]
+        if constraint.available is not None:
+            present = present & (constraint.leaves_below(nodes) > 0)
+        found = logits.gather(2, tokens)
+        competing = found.masked_fill(~present, -torch.inf) if renormalise else logits
+        log_probs = found - competing.logsumexp(-1, keepdim=True)
+        total = (scores[..., None] + log_probs).masked_fill(~present, -torch.inf)
+        nodes = nodes.masked_fill(~present, trie.sink)
+        return cls(prefixes, *(value.flatten(1) for value in (nodes, tokens, log_probs, total)))
+
+    def law(self, temperature: float) -> Tensor:
+        """Log-probabilities of drawing each child, `[B, M]`."""
+        return (self.scores / temperature).log_softmax(-1)
+
+    def noise(self, keys: Tensor, vocabulary_size: int) -> Tensor:
+        """Gumbel noise as a function of request, prefix and code, `[B, M]`; `keys` are the requests', int64 `[B]`."""
+        noise = gumbel_noise(keys, self.prefixes, vocabulary_size)  # [B, W, V]
+        return noise.gather(2, self.tokens.view(*self.prefixes.shape, -1)).flatten(1)
+
+
+def best_in_order(values: Tensor, count: int) -> Tensor:
+    """Places of the `count` highest values of each row `[B, M]`, in rising order, int64 `[B, count]`.
+
+    Of equal values the first are taken. Rows with fewer values repeat the last place.
+    """
+    least = values.topk(min(count, values.shape[1])).values[:, -1:]
+    above, equal = values > least, values == least
+    room = count - above.sum(1, keepdim=True)
+    kept = (above | (equal & (equal.cumsum(1) <= room))).cumsum(1)  # [B, M], how many up to each place
+    ranks = torch.arange(1, count + 1, device=values.device).expand(len(values), -1).contiguous()
+    return torch.searchsorted(kept, ranks).clamp(max=values.shape[1] - 1)
+
+
+def pick(values: Tensor, places: Tensor) -> Tensor:
+    """Gather entries: values `[B, N, *]` at `places`, int64 `[B, M]`, give `[B, M, *]`."""
+    wide = places.view(*places.shape, *[1] * (values.ndim - 2)).expand(*places.shape, *values.shape[2:])
+    return values.gather(1, wide)

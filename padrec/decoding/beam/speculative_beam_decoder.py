@@ -1,0 +1,112 @@
+"""Speculative beam search: a draft searches ahead, the target verifies its beams in one pass."""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from padrec.catalog import CatalogTrie, InputError
+from padrec.decoding.beam.beam_decoder import beam_search_name, searched_constraint
+from padrec.decoding.beam.beam_draft import BeamDraft
+from padrec.decoding.beam.beam_plan import level_size
+from padrec.decoding.beam.beam_rule import BeamRule, Draw, StrictBeamRule
+from padrec.decoding.beam.speculative_beam_search import SpeculativeBeamPlan, SpeculativeBeamSearch
+from padrec.decoding.decoders.decoder import Decoder
+from padrec.decoding.layers.prompts import Prompts
+from padrec.decoding.layers.runner import TransformersRunner
+from padrec.decoding.lists.decoding_trace import DecodingTrace
+from padrec.decoding.lists.request import ListRequest, Recommendations
+from padrec.decoding.rounds.captured_loop import CapturedLoop
+from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape
+
+
+class SpeculativeBeamDecoder(Decoder):
+    """Ranks the K best items as `BeamDecoder` does, in fewer target passes (AtSpeed, arXiv 2410.05165).
+
+    The draft searches a beam of `draft_width` prefixes ahead, and one target pass, the first together with the prompt,
+    reads all of them. The target's own search follows as long as the draft holds every prefix that it keeps; where it
+    does not, a new round begins. With the strict rule the result is that of `BeamDecoder`, drawn beams included.
+
+    Args:
+        draft: searches ahead.
+        draft_width: N, prefixes that the draft proposes of each length, at least 1.
+        beam_width: prefixes kept of each length, at least K; None is K.
+        renormalise: see `BeamDecoder`.
+        rule: which prefixes are kept; None is `StrictBeamRule`, which is lossless.
+
+    Raises:
+        InputError: `beam_width` or `draft_width` is below 1.
+    """
+
+    def __init__(
+        self,
+        draft: BeamDraft,
+        draft_width: int = 40,
+        beam_width: int | None = None,
+        renormalise: bool = False,
+        rule: BeamRule | None = None,
+    ) -> None:
+        self.search = beam_search_name(beam_width, renormalise)
+        if draft_width < 1:
+            raise InputError(f"draft_width {draft_width}: expected at least 1 prefix")
+        self.draft, self.draft_width, self.beam_width, self.renormalise = draft, draft_width, beam_width, renormalise
+        self.rule = rule or StrictBeamRule()
+        self.lossless = self.rule.lossless
+
+    def max_depth(self, request: ListRequest) -> int:
+        """All codes of an item but the last can be drafted; see `Decoder.max_depth`."""
+        return request.vocabulary.n_slots - 1
+
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
+        """Bind the draft; see `Decoder.bind`.
+
+        In the trace, tokens are the codes of the K items, and a proposal is the draft's beam of one length: accepted if
+        it holds all prefixes that the target keeps. The first round belongs to the prefill.
+
+        Raises:
+            InputError: see `BeamDecoder.bind`; or the draft belongs to another target or vocabulary.
+        """
+        constraint, width = searched_constraint(request, self.beam_width)
+        plan = _plan(constraint.trie, width, self.draft_width, self.renormalise)
+        open_draft, device = self.draft.bind(runner), runner.model.device
+
+        def session(batch: int, capacity: int, excludes: bool) -> "_SpeculativeBeamSession":
+            allowed = constraint.excluding(batch) if excludes else constraint
+            sessions = runner.open(batch, capacity), open_draft(batch, capacity, allowed)
+            draw = Draw.of(request, batch, device)
+            search = SpeculativeBeamSearch(runner, *sessions, allowed, plan, self.rule, draw)
+            return _SpeculativeBeamSession(search, request, plan.n_slots, device)
+
+        return SessionsByShape(session, plan.first(plan.n_slots))
+
+
+class _SpeculativeBeamSession(DecodingSession[Recommendations]):
+    def __init__(self, search: SpeculativeBeamSearch, request: ListRequest, n_slots: int, device: torch.device) -> None:
+        self._search, self._request, self._n_slots = search, request, n_slots
+        rounds = [partial(search.round, round_) for round_ in range(1, n_slots)]
+        self._loop = CapturedLoop(search.start, rounds, device)
+
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
+        request, search, batch = self._request, self._search, len(prompts.tokens)
+        keys = request.sampling.keys(batch, generator, prompts.tokens.device)
+        prefill, rest, capture = self._loop.run(prompts, keys, self._finish)
+        leaves, log_probs = search.best(request.list_length)
+        lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
+        trace = search.statistics.trace(
+            prefill, rest, torch.full_like(keys, leaves.numel() // batch * self._n_slots), capture
+        )
+        # The first round is no pass of its own, and accepts levels all the same.
+        first = torch.nn.functional.one_hot(torch.zeros((), dtype=torch.long), len(trace.accepted_lengths)) * batch
+        return lists, replace(trace, accepted_lengths=trace.accepted_lengths + first)
+
+    def _finish(self) -> None:
+        for round_ in range(self._n_slots - 1):
+            if not bool(self._search.unfinished().any()):
+                return
+            self._loop.round(round_)
+
+
+def _plan(trie: CatalogTrie, width: int, draft_width: int, renormalise: bool) -> SpeculativeBeamPlan:
+    sizes = tuple(level_size(trie, level) for level in range(1, trie.n_slots + 1))
+    children = tuple(int(trie.descendants(level, level + 1).max()) for level in range(trie.n_slots))
+    return SpeculativeBeamPlan(sizes, children, width, draft_width, renormalise)

@@ -1,0 +1,217 @@
+import itertools
+import math
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.decoding import (
+    BeamDecoder,
+    BeamDraft,
+    BeamDraftSession,
+    BeamRule,
+    Branches,
+    CatalogBeamDraft,
+    DecodingTrace,
+    LanguageModelBeamDraft,
+    ListRequest,
+    Prompts,
+    Recommendations,
+    RelaxedBeamRule,
+    Sampling,
+    SpeculativeBeamDecoder,
+    TransformersRunner,
+)
+from padrec.decoding.beam.beam_draft import BeamDraftOpener
+from tests.reference import beam_search, leaf_tokens, prompt_tokens
+from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
+
+_SIZES, _K = (5, 6, 4), 4
+_CATALOG = random_catalog(_SIZES, 30)
+_VOCABULARY = SemanticIDVocabulary(_SIZES)
+
+
+class RandomBeamDraft(BeamDraft):
+    """Proposes at random."""
+
+    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+        return lambda batch, capacity, constraint: RandomSession(runner.model.config.vocab_size)
+
+
+class RandomSession(BeamDraftSession):
+    def __init__(self, vocabulary_size: int) -> None:
+        self._size = vocabulary_size
+
+    def begin(self, prompts: Prompts) -> Tensor:
+        return torch.randn(len(prompts.tokens), self._size)
+
+    def extend(self, branches: Branches, nodes: Tensor) -> Tensor:
+        return torch.randn(*nodes.shape, self._size)
+
+
+def language_model(vocabulary: SemanticIDVocabulary, seed: int, dtype: torch.dtype = torch.float64) -> BeamDraft:
+    return LanguageModelBeamDraft(TransformersRunner(tiny_target(vocabulary, n_layers=1, seed=seed, dtype=dtype)))
+
+
+def decode(
+    decoder: BeamDecoder | SpeculativeBeamDecoder,
+    runner: TransformersRunner,
+    prompts: Prompts,
+    request: ListRequest,
+    seed: int = 0,
+) -> tuple[Recommendations, DecodingTrace]:
+    return decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(seed))
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> tuple[Catalog, SemanticIDVocabulary, int, int, int]:
+    """Catalog, vocabulary, K, width and draft width."""
+    sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    item = st.tuples(*(st.integers(0, size - 1) for size in sizes))
+    items = draw(st.lists(item, min_size=1, max_size=30))
+    catalog = Catalog(torch.tensor(items), [str(index) for index in range(len(items))])
+    vocabulary = SemanticIDVocabulary(sizes, separator=draw(st.booleans()), shared_codes=draw(st.booleans()))
+    list_length = draw(st.integers(1, catalog.n_leaves))
+    return catalog, vocabulary, list_length, draw(st.integers(list_length, list_length + 5)), draw(st.integers(1, 12))
+
+
+@settings(max_examples=60)
+@given(
+    search=searches(), seed=st.integers(0, 5), temperature=st.sampled_from([0.0, 0.0, 1.0]), renormalise=st.booleans()
+)
+def test_the_strict_rule_finds_what_the_search_without_a_draft_finds(
+    search: tuple[Catalog, SemanticIDVocabulary, int, int, int], seed: int, temperature: float, renormalise: bool
+) -> None:
+    catalog, vocabulary, list_length, width, draft_width = search
+    runner = TransformersRunner(tiny_target(vocabulary, n_layers=1, seed=seed))
+    prompts = random_prompts(catalog, vocabulary, [2, 0, 1], seed=seed)
+    request = ListRequest.build(catalog, vocabulary, list_length, sampling=Sampling(temperature))
+    expected, _ = decode(BeamDecoder(width, 0, renormalise), runner, prompts, request)
+    for draft in (RandomBeamDraft(), CatalogBeamDraft(), language_model(vocabulary, seed + 1)):
+        decoder = SpeculativeBeamDecoder(draft, draft_width, width, renormalise)
+        found, trace = decode(decoder, runner, prompts, request)
+        assert decoder.lossless
+        assert torch.equal(found.leaves, expected.leaves)
+        torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-9)
+        assert (trace.target_passes <= vocabulary.n_slots - 1).all()
+        assert (trace.accepted <= trace.attempted).all()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_strict_rule_equals_a_plain_beam_search(temperature: float) -> None:
+    model, prompts = tiny_target(_VOCABULARY, seed=3), random_prompts(_CATALOG, _VOCABULARY, [2, 0, 4])
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
+    found, _ = decode(SpeculativeBeamDecoder(CatalogBeamDraft(), 6), TransformersRunner(model), prompts, request)
+    for row in range(3):
+        expected = beam_search(model, prompt_tokens(prompts, row), leaf_tokens(_CATALOG, _VOCABULARY), _K, False)
+        assert found.leaves[row].tolist() == [leaf for leaf, _ in expected]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_target_as_its_own_draft_needs_no_pass_after_the_first(temperature: float) -> None:
+    model, prompts = tiny_target(_VOCABULARY), random_prompts(_CATALOG, _VOCABULARY, [2, 0, 4])
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=Sampling(temperature))
+    draft = LanguageModelBeamDraft(TransformersRunner(tiny_target(_VOCABULARY)))
+    _, trace = decode(SpeculativeBeamDecoder(draft, _K), TransformersRunner(model), prompts, request)
+    assert trace.target_passes.tolist() == [0, 0, 0]
+    assert trace.accepted_lengths.tolist() == [0, 0, 3]
+
+
+def test_a_draft_that_holds_all_prefixes_is_always_accepted() -> None:
+    prompts, request = random_prompts(_CATALOG, _VOCABULARY, [2]), ListRequest.build(_CATALOG, _VOCABULARY, _K)
+    runner = TransformersRunner(tiny_target(_VOCABULARY))
+    _, trace = decode(SpeculativeBeamDecoder(RandomBeamDraft(), 30), runner, prompts, request)
+    assert int(trace.target_passes.sum()) == 0
+    _, trace = decode(SpeculativeBeamDecoder(RandomBeamDraft(), 1), runner, prompts, request)
+    assert int(trace.target_passes.sum()) == 2, "a beam of four is never within a draft of one"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_beam_is_the_same_alone_and_in_any_batch(temperature: float) -> None:
+    runner = TransformersRunner(tiny_target(_VOCABULARY))
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [2, 0, 4, 1])
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=Sampling(temperature))
+    decoder = SpeculativeBeamDecoder(language_model(_VOCABULARY, 5), 5)
+    together, _ = decode(decoder, runner, prompts, request)
+    if temperature == 0:
+        for row in range(4):
+            alone, _ = decode(decoder, runner, select_rows(prompts, [row]), request)
+            assert torch.equal(alone.leaves[0], together.leaves[row])
+    again, _ = decode(decoder, runner, prompts, request)
+    assert torch.equal(again.leaves, together.leaves)
+
+
+def test_excluded_items_are_not_ranked() -> None:
+    runner = TransformersRunner(tiny_target(_VOCABULARY))
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [2, 0])
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
+    best, _ = decode(BeamDecoder(), runner, prompts, request)
+    without = Prompts(prompts.tokens, prompts.slots, prompts.lengths, excluded=best.leaves[:, :2])
+    expected, _ = decode(BeamDecoder(), runner, without, request)
+    found, _ = decode(SpeculativeBeamDecoder(language_model(_VOCABULARY, 5), 5), runner, without, request)
+    assert torch.equal(found.leaves, expected.leaves)
+
+
+def test_a_draft_of_no_width_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^draft_width 0: expected at least 1 prefix$"):
+        SpeculativeBeamDecoder(CatalogBeamDraft(), draft_width=0)
+
+
+_DRAWS = 4000
+
+
+# How often each set of two items was kept.
+Pairs = Counter[frozenset[int]]
+
+
+def drawn_pairs(rule: BeamRule | None, draft: BeamDraft | None) -> tuple[Pairs, dict[frozenset[int], float]]:
+    """How often each set of two first codes is kept, and its probability, over two slots where the second is forced."""
+    catalog = Catalog(torch.tensor([[code, 0] for code in range(4)]), list("abcd"))
+    vocabulary = SemanticIDVocabulary((4, 1))
+    model = tiny_target(vocabulary, seed=2)
+    runner, request = TransformersRunner(model), ListRequest.build(catalog, vocabulary, 2, sampling=Sampling(1.0))
+    prompts = select_rows(random_prompts(catalog, vocabulary, [2]), [0] * _DRAWS)
+    decoder = BeamDecoder(renormalise=True) if draft is None else SpeculativeBeamDecoder(draft, 3, None, True, rule)
+    found, _ = decode(decoder, runner, prompts, request)
+    logits = runner.model(input_ids=prompts.tokens[:1, : int(prompts.lengths[0])]).logits[0, -1]
+    chances = logits[[int(vocabulary.encode(catalog.codes)[code, 0]) for code in range(4)]].softmax(0).tolist()
+    law = {
+        frozenset(pair): sum(
+            chances[first] * chances[second] / (1 - chances[first]) for first, second in (pair, pair[::-1])
+        )
+        for pair in itertools.combinations(range(4), 2)
+    }
+    return Counter(frozenset(leaves) for leaves in found.leaves.tolist()), law
+
+
+def total_variation(counts: Pairs, law: dict[frozenset[int], float]) -> float:
+    return sum(abs(counts[pair] / _DRAWS - chance) for pair, chance in law.items()) / 2
+
+
+def chi_square(counts: Pairs, law: dict[frozenset[int], float]) -> float:
+    return sum((counts[pair] - _DRAWS * chance) ** 2 / (_DRAWS * chance) for pair, chance in law.items())
+
+
+# The quantile of chi-square with 5 degrees of freedom that is passed once in a million times.
+_LIMIT = 35.9
+
+
+def test_drawn_beams_follow_the_law_of_drawing_without_replacement() -> None:
+    counts, law = drawn_pairs(None, None)
+    assert math.isclose(sum(law.values()), 1)
+    assert chi_square(counts, law) < _LIMIT
+
+
+def test_the_strict_rule_keeps_the_law_and_the_published_relaxed_one_does_not() -> None:
+    vocabulary = SemanticIDVocabulary((4, 1))
+    draft = LanguageModelBeamDraft(TransformersRunner(tiny_target(vocabulary, seed=2)))  # the target itself
+    counts, law = drawn_pairs(None, draft)
+    assert chi_square(counts, law) < _LIMIT
+    counts, law = drawn_pairs(RelaxedBeamRule(), draft)
+    assert chi_square(counts, law) > _LIMIT
+    assert not RelaxedBeamRule().lossless
+    assert total_variation(counts, law) > 0.02
