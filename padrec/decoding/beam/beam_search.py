@@ -9,6 +9,7 @@ from padrec.decoding.beam.beam_plan import BeamPass, level_size, tokens_after_pr
 from padrec.decoding.beam.beam_rule import Draw
 from padrec.decoding.beam.children import Children, best_in_order, pick
 from padrec.decoding.beam.prefix_tree import PrefixTree
+from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner, TransformersSession
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
@@ -131,15 +132,31 @@ class BeamSearch:
     def _step(self, beam: Beam, tree: PrefixTree, features: Tensor, most: int, width: int) -> Beam:
         """Extend the beam by one code: the best `width` of all children, of which no prefix has more than `most`."""
         logits = self._logits(pick(features, beam.places))
-        children = Children.of(self._constraint, beam.nodes, beam.scores, logits, most, self._renormalise)
-        best = best_in_order(self._draw.ranks(children), width)  # in catalog order, by which the next step breaks ties
-        parents, child = best // most, best % most
-        places = beam.places.gather(1, parents)
-        log_probs = children.log_probs.gather(1, best)[..., None]
-        return Beam(
-            nodes=children.nodes.gather(1, best),
-            scores=children.scores.gather(1, best),
-            log_probs=torch.cat([pick(beam.log_probs, parents), log_probs], 2),
-            places=tree.first_children.gather(1, places) + child,
-            seen=pick(tree.seen, places),
-        )
+        found = tree.first_children, tree.seen
+        return _extended(logits, beam, *found, self._constraint, self._draw, most, width, self._renormalise)
+
+
+@compiled
+def _extended(
+    logits: Tensor,
+    beam: Beam,
+    first_children: Tensor,
+    seen: Tensor,
+    constraint: CatalogConstraint,
+    draw: Draw,
+    most: int,
+    width: int,
+    renormalise: bool,
+) -> Beam:
+    children = Children.of(constraint, beam.nodes, beam.scores, logits, most, renormalise)
+    best = best_in_order(draw.ranks(children), width)  # in catalog order, by which the next step breaks ties
+    parents, child = best // most, best % most
+    places = beam.places.gather(1, parents)
+    log_probs = children.log_probs.gather(1, best)[..., None]
+    return Beam(
+        nodes=children.nodes.gather(1, best),
+        scores=children.scores.gather(1, best),
+        log_probs=torch.cat([pick(beam.log_probs, parents), log_probs], 2),
+        places=first_children.gather(1, places) + child,
+        seen=pick(seen, places),
+    )

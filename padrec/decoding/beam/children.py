@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
-from padrec.decoding.lists.sampling import gumbel_noise
+from padrec.decoding.lists.sampling import token_noise
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,12 @@ class Children:
         """Log-probabilities of drawing each child, `[B, M]`."""
         return (self.scores / temperature).log_softmax(-1)
 
-    def noise(self, keys: Tensor, vocabulary_size: int) -> Tensor:
-        """Gumbel noise as a function of request, prefix and code, `[B, M]`; `keys` are the requests', int64 `[B]`."""
-        noise = gumbel_noise(keys, self.prefixes, vocabulary_size)  # [B, W, V]
-        return noise.gather(2, self.tokens.view(*self.prefixes.shape, -1)).flatten(1)
+    def noise(self, keys: Tensor, steps: Tensor) -> Tensor:
+        """Gumbel noise as a function of request, prefix and code, `[B, M]`.
+
+        `keys` are the requests', int64 `[B]`, `steps` those of all tokens; see `token_steps`.
+        """
+        return token_noise(keys, self.prefixes, steps[self.tokens].view(*self.prefixes.shape, -1)).flatten(1)
 
 
 def best_in_order(values: Tensor, count: int) -> Tensor:

@@ -10,6 +10,7 @@ from padrec.decoding.beam.beam_draft import BeamDraftSession
 from padrec.decoding.beam.beam_rule import BeamRule, DraftView, Draw
 from padrec.decoding.beam.children import Children, best_in_order, pick
 from padrec.decoding.beam.prefix_tree import with_itself
+from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Branches, Prompts
 from padrec.decoding.layers.runner import TransformersRunner, TransformersSession
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
@@ -111,6 +112,16 @@ class _Level:
     logits: Tensor | None = None  # the draft's of the next code, [B, N, V]; None if it has not read them
 
 
+@dataclass(frozen=True)
+class _Context:
+    """What is searched, and how."""
+
+    constraint: CatalogConstraint
+    plan: SpeculativeBeamPlan
+    rule: BeamRule
+    draw: Draw
+
+
 class SpeculativeBeamSearch:
     """The search for batches of one size, one after another in the same tensors.
 
@@ -143,7 +154,8 @@ class SpeculativeBeamSearch:
         draw: Draw,
     ) -> None:
         self._logits, self._target, self._draft = runner.logits, target, draft
-        self._constraint, self._plan, self._rule, self._draw = constraint, plan, rule, draw
+        self._constraint, self._plan, self._draw = constraint, plan, draw
+        self._context = _Context(constraint, plan, rule, draw)
         dtype = torch.promote_types(runner.model.dtype, torch.float32)
         self._root = SearchedBeam.empty(plan, draw.keys, constraint.trie.sink, dtype)
         self.beam = self._root.clone()
@@ -193,78 +205,32 @@ class SpeculativeBeamSearch:
 
     def _drafted(self, head: _Level, logits: Tensor | None, round_: int) -> list[_Level]:
         """The head, with the draft's logits after it, and the levels that the draft's own search proposes."""
-        trie, plan, levels = self._constraint.trie, self._plan, [replace(head, logits=logits)]
+        plan, levels = self._plan, [replace(head, logits=logits)]
         first, widths = plan.first(round_) + (head.nodes.shape[1] if round_ > 0 else 0), plan.drafted(round_)
         for step, width in enumerate(widths):
             above = levels[-1]
-            children = self._children_of(above.nodes, above.scores, above.logits, round_, step)
-            index = best_in_order(self._rule.draft_ranks(children, self._draw), width)
-            nodes, scores = children.nodes.gather(1, index), children.scores.gather(1, index)
-            # Complete items are not read.
-            nodes = torch.where(trie.is_leaf(nodes) | scores.isneginf(), trie.sink, nodes)
-            seen = with_itself(pick(above.seen, index // plan.most_children(round_, step)), first)
-            depths = above.depths[..., :1] + 1
-            level = _Level(nodes, scores, depths.expand(*depths.shape[:-1], width), seen)
+            assert above.logits is not None
+            level = _draft_step(above.logits, above, self._context, plan.most_children(round_, step), first, width)
             levels.append(replace(level, logits=self._read(level, first)) if step + 1 < len(widths) else level)
             first += width
         return levels
 
-    def _children_of(self, nodes: Tensor, scores: Tensor, logits: Tensor | None, round_: int, step: int) -> Children:
-        assert logits is not None
-        most = self._plan.most_children(round_, step)
-        return Children.of(self._constraint, nodes, scores, logits, most, self._plan.renormalise)
-
     def _follow(self, levels: list[_Level], features: Tensor, round_: int) -> None:
         """Continue the target's search through a tree that it has read, `[B, nodes, d]`, as far as the rule goes."""
-        plan, beam, begins = self._plan, self.beam, self.unfinished()
+        beam, begins = self.beam, self.unfinished()
         start, going = beam.level, begins
         places = torch.arange(levels[0].nodes.shape[1], device=start.device).expand(len(start), -1)  # in the level
         offset, accepted = 0, torch.zeros_like(start)
         for step, level in enumerate(levels):
-            n = places.shape[1]
             logits = self._logits(pick(features, offset + places))
-            children = self._children_of(beam.nodes[:, :n], beam.scores[:, :n], logits, round_, step)
             following = levels[step + 1] if step + 1 < len(levels) else None
-            view = self._view(children, level, places, following, round_, step) if following else None
-            kept = self._rule.keep(children, view, self._draw, plan.width)
-            beam = self._extended(beam, children, kept.index, pick(level.seen, places), round_, step).where(going, beam)
+            most = self._plan.most_children(round_, step)
+            beam, places, going = _follow_step(logits, beam, going, places, level, following, self._context, most)
+            offset += level.nodes.shape[1]
             if following is not None:
-                offset += level.nodes.shape[1]
-                places, proposed = _find(following.nodes, beam.nodes)
-                proposed |= beam.nodes == self._constraint.trie.sink
-                going = going & kept.accepted & proposed.all(1) & (beam.level < plan.n_slots)
-                accepted += going
+                accepted = accepted + going
         self._count(begins, start, accepted, len(levels) - 1)
         self.beam.copy_(beam)  # the last step: it changes `start`
-
-    def _extended(
-        self, beam: SearchedBeam, children: Children, index: Tensor, seen: Tensor, round_: int, step: int
-    ) -> SearchedBeam:
-        """The beam of the children at `index` `[B, W]`; `seen` is what codes after the beam's prefixes attend to."""
-        parents, scores = index // self._plan.most_children(round_, step), children.scores.gather(1, index)
-        is_new = torch.arange(self._plan.n_slots, device=index.device) == beam.level[:, None, None]
-        log_probs = children.log_probs.gather(1, index)[..., None]
-        return SearchedBeam(
-            nodes=torch.where(scores.isneginf(), self._constraint.trie.sink, children.nodes.gather(1, index)),
-            scores=scores,
-            log_probs=torch.where(is_new, log_probs, pick(beam.log_probs, parents)),
-            seen=pick(seen, parents),
-            level=beam.level + 1,
-        )
-
-    def _view(
-        self, children: Children, level: _Level, places: Tensor, following: _Level, round_: int, step: int
-    ) -> DraftView | None:
-        """What the draft thinks of the children of the prefixes at `places` of its level."""
-        temperature = self._draw.temperature
-        if not self._rule.reads_draft or temperature == 0:
-            return None
-        assert level.logits is not None
-        own = self._children_of(level.nodes, level.scores, level.logits, round_, step)
-        scores, logits = level.scores.gather(1, places), pick(level.logits, places)
-        shared = self._children_of(children.prefixes, scores, logits, round_, step)
-        total = (own.scores / temperature).logsumexp(-1, keepdim=True)
-        return DraftView(_find(following.nodes, children.nodes)[1], shared.scores / temperature - total)
 
     def _count(self, begins: Tensor, start: Tensor, accepted: Tensor, drafted: int) -> None:
         """Count the levels that a round drafted, by the slot of their last code."""
@@ -273,6 +239,91 @@ class SpeculativeBeamSearch:
         # The last level is never drafted, so an item that is complete has nothing missed.
         reached = torch.minimum(accepted + 1, (n_slots - 1 - start).clamp(0, drafted))
         self.statistics.add_proposals(slots, accepted, reached, begins)
+
+
+@compiled
+def _draft_step(logits: Tensor, above: _Level, context: _Context, most: int, first: int, width: int) -> _Level:
+    """The draft's choice of `width` prefixes, to be read at columns `first`, by its logits after the level above."""
+    sink, constraint = context.constraint.trie.sink, context.constraint
+    children = Children.of(constraint, above.nodes, above.scores, logits, most, context.plan.renormalise)
+    index = best_in_order(context.rule.draft_ranks(children, context.draw), width)
+    nodes, scores = children.nodes.gather(1, index), children.scores.gather(1, index)
+    # Complete items are not read.
+    nodes = torch.where(constraint.trie.is_leaf(nodes) | scores.isneginf(), sink, nodes)
+    depths = above.depths[..., :1] + 1
+    seen = with_itself(pick(above.seen, index // most), first)
+    return _Level(nodes, scores, depths.expand(*depths.shape[:-1], width), seen)
+
+
+@compiled
+def _follow_step(
+    logits: Tensor,
+    beam: SearchedBeam,
+    going: Tensor,
+    places: Tensor,
+    level: _Level,
+    following: _Level | None,
+    context: _Context,
+    most: int,
+) -> tuple[SearchedBeam, Tensor, Tensor]:
+    """One step of the target's search in the rows `going`, bool `[B]`.
+
+    Args:
+        logits: the target's after the beam's prefixes, `[B, W, V]`.
+        beam: before the step.
+        going: rows whose prefixes the target has read.
+        places: of the prefixes in the level, int64 `[B, W]`.
+        level: the tree's prefixes of that length.
+        following: those that are one code longer.
+        context: what is searched, and how.
+        most: children of a prefix.
+
+    Returns:
+        The beam, the places of its prefixes in the following level, and the rows that go on.
+    """
+    n, sink = places.shape[1], context.constraint.trie.sink
+    nodes, scores = beam.nodes[:, :n], beam.scores[:, :n]
+    children = Children.of(context.constraint, nodes, scores, logits, most, context.plan.renormalise)
+    view = _view(children, level, places, following, context, most)
+    kept = context.rule.keep(children, view, context.draw, context.plan.width)
+    beam = _extended(beam, children, kept.index, pick(level.seen, places), sink, most).where(going, beam)
+    if following is None:
+        return beam, places, torch.zeros_like(going)
+    places, proposed = _find(following.nodes, beam.nodes)
+    goes_on = (proposed | (beam.nodes == sink)).all(1) & (beam.level < context.plan.n_slots)
+    return beam, places, going & kept.accepted & goes_on
+
+
+def _extended(
+    beam: SearchedBeam, children: Children, index: Tensor, seen: Tensor, sink: int, most: int
+) -> SearchedBeam:
+    """The beam of the children at `index` `[B, W]`; `seen` is what codes after the beam's prefixes attend to."""
+    parents, scores = index // most, children.scores.gather(1, index)
+    is_new = torch.arange(beam.log_probs.shape[2], device=index.device) == beam.level[:, None, None]
+    log_probs = children.log_probs.gather(1, index)[..., None]
+    return SearchedBeam(
+        nodes=torch.where(scores.isneginf(), sink, children.nodes.gather(1, index)),
+        scores=scores,
+        log_probs=torch.where(is_new, log_probs, pick(beam.log_probs, parents)),
+        seen=pick(seen, parents),
+        level=beam.level + 1,
+    )
+
+
+def _view(
+    children: Children, level: _Level, places: Tensor, following: _Level | None, context: _Context, most: int
+) -> DraftView | None:
+    """What the draft thinks of the children of the prefixes at `places` of its level."""
+    temperature, constraint = context.draw.temperature, context.constraint
+    if not context.rule.reads_draft or temperature == 0 or following is None:
+        return None
+    assert level.logits is not None
+    renormalise = context.plan.renormalise
+    own = Children.of(constraint, level.nodes, level.scores, level.logits, most, renormalise)
+    scores, logits = level.scores.gather(1, places), pick(level.logits, places)
+    shared = Children.of(constraint, children.prefixes, scores, logits, most, renormalise)
+    total = (own.scores / temperature).logsumexp(-1, keepdim=True)
+    return DraftView(_find(following.nodes, children.nodes)[1], shared.scores / temperature - total)
 
 
 def _find(nodes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

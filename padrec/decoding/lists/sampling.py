@@ -170,22 +170,25 @@ def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary_size: int) -> Tenso
     Returns:
         float32 `[B, P, V]`, the same on every device.
     """
-    return _gumbel_noise(keys, positions, _token_steps(vocabulary_size, keys.device))
+    return token_noise(keys, positions, token_steps(vocabulary_size, keys.device))
 
 
 @compiled
-def _gumbel_noise(keys: Tensor, positions: Tensor, token_steps: Tensor) -> Tensor:
+def token_noise(keys: Tensor, positions: Tensor, steps: Tensor) -> Tensor:
+    """See `gumbel_noise`, for some tokens: `steps` are entries of `token_steps`, `[V]` or `[B, P, C]`."""
     base = _mix(keys[:, None] + _mix(positions * _GOLDEN))
     # 23 random bits and a half fit float32 exactly, so the uniform never rounds to 1.
-    bits = _shift(_mix(base[..., None] + token_steps), 41)
+    bits = _shift(_mix(base[..., None] + steps), 41)
     uniform = (bits.float() + 0.5) * 2.0**-23
     return -(-uniform.log()).log()
 
 
 @cache
-def _token_steps(vocabulary_size: int, device: torch.device) -> Tensor:
-    # The generator's increment for each token, int64 `[V]`. Made outside compiled code: the compiler would compute a
-    # range times a constant as a 32-bit index.
+def token_steps(vocabulary_size: int, device: torch.device) -> Tensor:
+    """The generator's increment for each token, int64 `[V]`.
+
+    Made outside compiled code: the compiler would compute a range times a constant as a 32-bit index.
+    """
     with torch.inference_mode(False):
         return torch.arange(1, vocabulary_size + 1, device=device) * _GOLDEN
 
