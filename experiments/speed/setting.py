@@ -1,6 +1,7 @@
 """Targets and drafts of random weights on a made-up catalog: what a pass costs does not depend on what was learned."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ _LIST_LENGTH = 10
 # Sizes that no rule gives: those of models that people have.
 _KNOWN = {
     "16x2048": {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 8192},
+    # Qwen3-1.7B
+    "28x2048": {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 6144},
     "32x4096": {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 11008},
 }
 
@@ -73,10 +76,15 @@ class Setting:
     device: torch.device
 
     @classmethod
-    def build(cls, shape: str, device: torch.device, dtype: torch.dtype, seed: int) -> "Setting":
-        """A target of a shape with a draft and a catalog of the size of Amazon Beauty's."""
-        catalog = SyntheticReader(n_users=1, n_items=_BEAUTY_ITEMS, codebook_sizes=_CODEBOOKS, seed=seed).read().catalog
-        vocabulary = SemanticIDVocabulary(list(_CODEBOOKS))
+    def build(
+        cls, shape: str, device: torch.device, dtype: torch.dtype, seed: int, catalog: Catalog | None = None
+    ) -> "Setting":
+        """A target of a shape with a draft and a catalog, by default of the size of Amazon Beauty's."""
+        if catalog is None:
+            made = SyntheticReader(n_users=1, n_items=_BEAUTY_ITEMS, codebook_sizes=_CODEBOOKS, seed=seed)
+            catalog, vocabulary = made.read().catalog, SemanticIDVocabulary(list(_CODEBOOKS))
+        else:
+            vocabulary = SemanticIDVocabulary((catalog.codes.amax(0) + 1).tolist())
         torch.manual_seed(seed)
         with drawn_on(device, dtype):
             model = build_backbone(backbone_of(shape), vocabulary)
@@ -120,16 +128,16 @@ def past_bytes(model: PreTrainedModel, batch: int, prefix: int) -> int:
     return int(per_token * batch * prefix * model.dtype.itemsize)
 
 
-def large_catalog(n_items: int, seed: int) -> tuple[Catalog, SemanticIDVocabulary]:
+def large_catalog(
+    n_items: int, seed: int, codebooks: Sequence[int] = _CODEBOOKS
+) -> tuple[Catalog, SemanticIDVocabulary]:
     """Items with random semantic IDs, all different."""
-    n_ids = 1
-    for size in _CODEBOOKS:
-        n_ids *= size
+    n_ids = math.prod(codebooks)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(n_ids, (n_items + n_items // 100 + 100,), generator=generator).unique()
     number = drawn[torch.randperm(len(drawn), generator=generator)[:n_items]]
     slots = []
-    for size in _CODEBOOKS:
+    for size in codebooks:
         slots.append(number % size)
         number = number // size
-    return Catalog(torch.stack(slots, 1), [str(item) for item in range(n_items)]), SemanticIDVocabulary([*_CODEBOOKS])
+    return Catalog(torch.stack(slots, 1), [str(item) for item in range(n_items)]), SemanticIDVocabulary([*codebooks])

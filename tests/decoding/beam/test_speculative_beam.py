@@ -226,7 +226,8 @@ def test_every_step_is_one_graph(rule: BeamRule | None, monkeypatch: pytest.Monk
     vocabulary, catalog = SemanticIDVocabulary((5, 4)), random_catalog((5, 4), 12)
     runner, prompts = TransformersRunner(tiny_target(vocabulary)), random_prompts(catalog, vocabulary, [2, 0])
     request = ListRequest.build(catalog, vocabulary, 3, sampling=Sampling(1.0))
-    decoders = [SpeculativeBeamDecoder(language_model(vocabulary, 5), 4, rule=rule), BeamDecoder()]
+    speculating = SpeculativeBeamDecoder(language_model(vocabulary, 5), 4, rule=rule)
+    decoders: list[BeamDecoder | SpeculativeBeamDecoder] = [speculating, BeamDecoder()]
     expected = [decode(decoder, runner, prompts, request)[0] for decoder in decoders]
     torch.compiler.reset()
     speculative, plain = speculative_beam_search, beam_search_steps
