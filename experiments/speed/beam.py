@@ -78,7 +78,7 @@ def _searches(setting: Setting, row: tuple[str, int, int, int], repeats: int) ->
     (shape, history, beam, batch), device, runner = row, setting.device, setting.runner
     prompts = setting.prompts(batch, history)
     constraint = CatalogConstraint(cast(CatalogConstraint, setting.request.constraint).trie, setting.vocabulary, beam)
-    request = replace(setting.request, list_length=beam, constraint=constraint)
+    request = replace(setting.request, list_length=beam, constraint=constraint)  # type: ignore[arg-type]
     found: dict[str, Work] = {}
     for plan, look_ahead in _PLANS.items():
         session = BeamDecoder(look_ahead=look_ahead).bind(runner, request)
