@@ -71,16 +71,16 @@ class Children:
 
 
 def best_in_order(values: Tensor, count: int) -> Tensor:
-    """Places of the `count` highest values of each row `[B, M]`, in rising order, int64 `[B, count]`.
+    """Places of the `count` highest values of each row `[B, M]`, M at least `count`, in rising order, int64 `[B, count]`.
 
-    Of equal values the first are taken. Rows with fewer values repeat the last place.
+    Of equal values the first are taken.
     """
-    least = values.topk(min(count, values.shape[1])).values[:, -1:]
-    above, equal = values > least, values == least
-    room = count - above.sum(1, keepdim=True)
-    kept = (above | (equal & (equal.cumsum(1) <= room))).cumsum(1)  # [B, M], how many up to each place
-    ranks = torch.arange(1, count + 1, device=values.device).expand(len(values), -1).contiguous()
-    return torch.searchsorted(kept, ranks).clamp(max=values.shape[1] - 1)
+    n = values.shape[1]
+    least = values.topk(count).values[:, -1:]
+    place = torch.arange(n, device=values.device)
+    # All that are higher than the last one, and of its equals the first; no two have the same key.
+    key = torch.where(values > least, 2 * n - place, torch.where(values == least, n - place, 0))
+    return (-key.topk(count).values % n).sort(1).values
 
 
 def pick(values: Tensor, places: Tensor) -> Tensor:
