@@ -39,7 +39,7 @@ class DraftCheckpoint:
         """Read a Lightning checkpoint or a folder written by `write`.
 
         Raises:
-            InputError: the file is missing or is not a draft.
+            InputError: the file is missing or is not a draft, or a weight is not finite.
         """
         if path.is_dir():
             if not (path / _CONFIG_FILE).is_file() or not (path / _WEIGHTS_FILE).is_file():
@@ -52,6 +52,11 @@ class DraftCheckpoint:
             stored = read_checkpoint(path, "draft")
             state = stored["state_dict"]
             weights = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
+        for name, weight in weights.items():
+            if not bool(weight.isfinite().all()):
+                raise InputError(
+                    f"{path}: {name} holds NaN or infinity, expected finite weights: the draft's training diverged"
+                )
         return cls(stored["settings"], weights, stored["target_fingerprint"], stored["vocabulary"])
 
     @property

@@ -86,7 +86,7 @@ class NetworkDraft(Draft):
             layers = fused = FusedLayers([network.layer], network.config, network.rotary)
             maps = fused.operations
         else:
-            layers, maps = TransformersLayers(self._forward, n_layers=1), LayerOperations()
+            layers, maps = TransformersLayers(self._forward, 1, model.device), LayerOperations()
         fusion = FoldedFusion(network, model, self.vocabulary, maps, draft_operations_for(model.device, model.dtype))
         return partial(NetworkDraftSession, fusion, layers)
 

@@ -24,6 +24,7 @@ from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
 from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
+from padrec.targets.named_users import named_users
 from padrec.training import TrainableModule, picked, rows_of, stored_vocabulary
 
 
@@ -133,6 +134,7 @@ class PADRecDraft(TrainableModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what the draft was trained for."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint.update(self.checkpoint().description)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -199,7 +201,8 @@ class PADRecDraft(TrainableModule):
         if bool(rows.any()):
             prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
             self._session = self._session or self._new_session()
-            _, trace = self._session.decode(prompts, torch.Generator().manual_seed(batch_idx))
+            with named_users(self, batch.rows(rows)):
+                _, trace = self._session.decode(prompts, torch.Generator().manual_seed(batch_idx))
             self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
         # Every process logs, even without users: all take part in the reduction.
         self.log("val/acceptance_length", self.validation_acceptance, prog_bar=True, on_step=False, on_epoch=True)

@@ -30,6 +30,7 @@ from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
 from padrec.evaluation.report import MAIN_METRICS, Report, check_writable, software_versions
 from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
+from padrec.targets.named_users import named_users
 
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _SAMPLE_USERS = 8
@@ -214,7 +215,8 @@ class SpeculativeEvaluator(L.LightningModule):
         # Every arm gets the same seed, so that even sampled lists can be compared one by one.
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=excluded)
-        lists, trace = self._sessions[name].decode(prompts, torch.Generator().manual_seed(seed))
+        with named_users(self, batch):
+            lists, trace = self._sessions[name].decode(prompts, torch.Generator().manual_seed(seed))
         return lists.cpu(), trace
 
     def _report_folder(self) -> Path:

@@ -30,6 +30,7 @@ from padrec.metrics import NDCG, Recall
 from padrec.targets.backbone import build_backbone, fingerprint, in_step_precision, settings_of
 from padrec.targets.decoder_layers import CompiledLayers, add_residual_dropout
 from padrec.targets.initial_weights import InitialModel, InitialWeights, PretrainedModel
+from padrec.targets.named_users import named_users
 from padrec.targets.saved_target import SavedTarget
 from padrec.training import (
     TrainableModule,
@@ -218,6 +219,7 @@ class TargetRecommender(TrainableModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store vocabulary, catalog and prompt format; with adapters, drop the weights that are not trained."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["kind"] = "target"
         checkpoint["vocabulary"] = self.vocabulary.to_dict()
         if self.catalog is not None:
@@ -290,7 +292,8 @@ class TargetRecommender(TrainableModule):
             excluded = history_leaves(self.catalog, batch.history, self.list_length)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=excluded)
         self._session = self._session or self._new_session(sampling)
-        lists, _ = self._session.decode(prompts, generator)
+        with named_users(self, batch):
+            lists, _ = self._session.decode(prompts, generator)
         return lists
 
     def _new_session(self, sampling: Sampling) -> DecodingSession[Recommendations]:

@@ -50,6 +50,15 @@ def test_the_folder_is_in_exchange_format(draft: PADRecDraft, target_folder: Pat
     assert config["target_fingerprint"] == TargetRecommender.load(target_folder).fingerprint()
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_draft_that_is_not_finite_is_refused(value: float, draft: PADRecDraft, tmp_path: Path) -> None:
+    checkpoint = DraftCheckpoint(**{**vars(draft.checkpoint()), "weights": dict(draft.checkpoint().weights)})
+    checkpoint.weights["fusion.bias"] = torch.full_like(checkpoint.weights["fusion.bias"], value)
+    checkpoint.write(tmp_path / "draft")
+    with pytest.raises(InputError, match=r"draft: fusion.bias holds NaN or infinity, expected finite weights"):
+        FeatureDraft(str(tmp_path / "draft"))
+
+
 def test_nothing_is_overwritten(draft: PADRecDraft, target_folder: Path) -> None:
     for folder in (target_folder.parent / "draft", target_folder):
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -319,6 +319,17 @@ def test_lists_are_written_in_the_precision_of_the_training_steps(data: Semantic
     torch.testing.assert_close(target.backbone.state_dict(), exact, rtol=0, atol=0)
 
 
+def test_users_whose_logits_are_not_finite_are_named(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    target, prompts = tiny_recommender(data), next(iter(data.test_dataloader()))
+    token = int(prompts.tokens[1, 1])
+    target.backbone.get_input_embeddings().weight.data[token] = torch.nan
+    named = [data.user_keys[user] for user, row in zip(prompts.users, prompts.tokens, strict=True) if token in row]
+    with pytest.raises(InputError, match=r"logits for row .* are not finite"):
+        target.predict_step(prompts, 0)
+    with pytest.raises(InputError, match=f"logits for user {named[0]!r}.* are not finite"):
+        quiet_trainer(tmp_path).predict(target, data)
+
+
 def test_lists_need_the_catalog(data: SemanticIDDataModule) -> None:
     with pytest.raises(InputError, match="writing lists needs the catalog"):
         tiny_recommender(data, catalog=None).predict_step(first_prompts(data), 0)

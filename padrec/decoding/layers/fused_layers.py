@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from padrec.decoding.device.early_launch import has_kernels, launches_early
-from padrec.decoding.layers.cached_layers import LAST_LAYER, joined_features, layer_numbers
+from padrec.decoding.layers.cached_layers import LAST_LAYER, LayerSession, joined_features, layer_numbers
+from padrec.decoding.layers.isolated_columns import IsolatedColumns
 from padrec.decoding.layers.layer_operations import Heads, LayerAttention, LayerOperations, ResidualStream, RMSNorm
 from padrec.decoding.layers.placement import Placement
 
@@ -47,12 +48,16 @@ class FusedLayers:
         self.operations = operations or operations_for(self.heads, self.dtype, self.device)
         self._buffers: dict[tuple[int, int], _Buffers] = {}
 
-    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "_FusedSession":
+    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> LayerSession:
         """See `CachedLayers.open`."""
         # Buffers live as long as the layers: captured passes write to them.
         if (batch, capacity) not in self._buffers:
             self._buffers[batch, capacity] = self._allocate(batch, capacity)
-        return _FusedSession(self, self._buffers[batch, capacity], layer_numbers(feature_layers, len(self.layers)))
+        numbers = layer_numbers(feature_layers, len(self.layers))
+        session = _FusedSession(self, self._buffers[batch, capacity], numbers)
+        if type(self.operations) is LayerOperations:
+            return IsolatedColumns(session, batch, capacity, self.device)
+        return session
 
     def _allocate(self, batch: int, capacity: int) -> "_Buffers":
         shape = (len(self.layers), batch, self.heads.keys, capacity, self.heads.size)

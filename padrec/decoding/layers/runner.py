@@ -165,4 +165,4 @@ def _layers_of(model: PreTrainedModel) -> CachedLayers:
         states: Sequence[Tensor] = found.hidden_states if all_states else [found.last_hidden_state]
         return states
 
-    return TransformersLayers(forward, model.config.num_hidden_layers)
+    return TransformersLayers(forward, model.config.num_hidden_layers, base.device)

@@ -252,6 +252,6 @@ def test_buffers_stay_where_they_are_when_other_texts_are_read_in_between() -> N
             reader = layers.open(batch, capacity)
             start = torch.zeros(batch, 1, dtype=torch.long)
             reader(torch.zeros(batch, 1, 32), Placement(start[:, 0], start))
-            places.append(reader._buffers.keys.data_ptr())
+            places.append(reader._session._buffers.keys.data_ptr())
     assert places[:3] == places[3:]
     assert len(set(places)) == 3
