@@ -27,6 +27,9 @@ from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
 from padrec.targets.named_users import named_users
 from padrec.training import TrainableModule, picked, rows_of, stored_vocabulary
 
+# Each step attends to the columns of all before it, so memory grows with the square of the steps.
+_MOST_STEPS = 32
+
 
 class PADRecDraft(TrainableModule):
     """Trains a feature draft against a frozen target.
@@ -42,7 +45,7 @@ class PADRecDraft(TrainableModule):
         list_length: K, items in a validation list; linked from the datamodule.
         slot_embeddings: tell the draft a token's slot in its item.
         step_embeddings: tell the draft its draft step.
-        unrolled_steps: T, at least 1; 2 or more for step embeddings.
+        unrolled_steps: T, from 1 to 32; 2 or more for step embeddings.
         step_weight: λ in the loss Σ λ^s L_s over the steps s = 0 … T-1, in (0, 1].
         feature_weight: see `DraftObjective`.
         soft_weight: see `DraftObjective`.
@@ -84,10 +87,10 @@ class PADRecDraft(TrainableModule):
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
-        if unrolled_steps < 1 or not 0 < step_weight <= 1 or feature_noise < 0:
+        if not 1 <= unrolled_steps <= _MOST_STEPS or not 0 < step_weight <= 1 or feature_noise < 0:
             raise InputError(
                 f"unrolled_steps {unrolled_steps}, step_weight {step_weight}, feature_noise {feature_noise}: "
-                "expected at least 1 step, a weight in (0, 1] and noise of at least 0"
+                f"expected 1 to {_MOST_STEPS} steps, a weight in (0, 1] and noise of at least 0"
             )
         # Not the target: a checkpoint's path would silently override the config's.
         linked = ["vocabulary", "catalog", "list_length", "prompt_format"]

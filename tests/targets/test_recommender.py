@@ -322,7 +322,8 @@ def test_lists_are_written_in_the_precision_of_the_training_steps(data: Semantic
 def test_users_whose_logits_are_not_finite_are_named(data: SemanticIDDataModule, tmp_path: Path) -> None:
     target, prompts = tiny_recommender(data), next(iter(data.test_dataloader()))
     token = int(prompts.tokens[1, 1])
-    target.backbone.get_input_embeddings().weight.data[token] = torch.nan
+    embedding: Any = target.backbone.get_input_embeddings()
+    embedding.weight.data[token] = torch.nan
     named = [data.user_keys[user] for user, row in zip(prompts.users, prompts.tokens, strict=True) if token in row]
     with pytest.raises(InputError, match=r"logits for row .* are not finite"):
         target.predict_step(prompts, 0)

@@ -16,6 +16,8 @@ from padrec.decoding.lists.request import ListRequest, Recommendations
 from padrec.decoding.lists.sampling import Sampling
 from padrec.decoding.rounds.decoding_session import DecodingSession
 
+_MOST_COPIES = 64
+
 _Session = DecodingSession[Recommendations]
 
 
@@ -96,15 +98,15 @@ class RepeatedDecoder(WrappingDecoder):
 
     Args:
         decoder: the one that decodes.
-        copies: rows for each prompt, at least 2.
+        copies: rows for each prompt, from 2 to 64.
 
     Raises:
-        InputError: `copies` is below 2.
+        InputError: `copies` is out of range.
     """
 
     def __init__(self, decoder: Decoder, copies: int = 2) -> None:
-        if copies < 2:
-            raise InputError(f"copies {copies}: expected at least 2")
+        if not 2 <= copies <= _MOST_COPIES:
+            raise InputError(f"copies {copies}: expected from 2 to {_MOST_COPIES}")
         super().__init__(decoder)
         self._copies = copies
 

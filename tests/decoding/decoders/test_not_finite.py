@@ -140,7 +140,8 @@ def test_a_draft_that_several_decoders_share_proposes_as_one_of_its_own() -> Non
 def spoilt_target(token: int, model_type: str) -> tuple[PreTrainedModel, PreTrainedModel]:
     """A target, and the same one with NaN in the embedding of a token."""
     clean, spoilt = (tiny_target(_VOCABULARY, model_type=model_type, dtype=torch.float32) for _ in range(2))
-    spoilt.get_input_embeddings().weight.data[token] = torch.nan
+    embedding: Any = spoilt.get_input_embeddings()
+    embedding.weight.data[token] = torch.nan
     return clean, spoilt
 
 
