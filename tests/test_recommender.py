@@ -1,7 +1,9 @@
 """`Recommender`: what is saved with a target is all that recommending needs."""
 
+import gc
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from padrec.decoding import (
     AutoregressiveDecoder,
     BeamDecoder,
     Decoder,
+    DecodingSession,
     ListRequest,
     Prompts,
     Recommendations,
@@ -59,6 +62,25 @@ def expected(
     prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
     lists, _ = decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(seed))
     return lists
+
+
+def test_requests_of_many_kinds_do_not_fill_the_memory(saved: Path) -> None:
+    alive: set[DecodingSession[Recommendations]] = cast(Any, weakref.WeakSet())
+
+    class Counted(AutoregressiveDecoder):
+        def bind(self, runner: TransformersRunner, request: Any) -> DecodingSession[Any]:
+            session = super().bind(runner, request)
+            alive.add(session)
+            return session
+
+    recommender = Recommender(SavedTarget.read(saved / "target"), Counted())
+    for number in range(30):
+        recommender.recommend(_HISTORIES[:1], k=1, temperature=0.5 + number / 99)
+    gc.collect()
+    assert 1 <= len(alive) <= 8
+    kept = set(alive)
+    recommender.recommend(_HISTORIES[:1], k=1, temperature=0.5 + 29 / 99)
+    assert set(alive) == kept, "the last kind of request still has its session"
 
 
 @pytest.mark.parametrize("target", ["target", "target.ckpt"])

@@ -1,6 +1,7 @@
 """Decoder layers of any architecture, computed by transformers' own code, and their KV cache."""
 
 from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -78,14 +79,15 @@ class TransformersLayers:
 
     def __init__(self, forward: LayerForward, n_layers: int, device: torch.device) -> None:
         self._forward, self._n_layers, self._device = forward, n_layers, device
-        self._caches: dict[tuple[int, int], PreallocatedCache] = {}
+        # Sessions of one shape share them, one after the other; they go with the last session.
+        self._caches: WeakValueDictionary[tuple[int, int], PreallocatedCache] = WeakValueDictionary()
 
     def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> LayerSession:
         """See `CachedLayers.open`."""
-        if (batch, capacity) not in self._caches:
-            self._caches[batch, capacity] = PreallocatedCache(self._n_layers, batch, capacity)
-        numbers = layer_numbers(feature_layers, self._n_layers)
-        session = _TransformersSession(self._forward, self._caches[batch, capacity], numbers)
+        cache = self._caches.get((batch, capacity))
+        if cache is None:
+            cache = self._caches[batch, capacity] = PreallocatedCache(self._n_layers, batch, capacity)
+        session = _TransformersSession(self._forward, cache, layer_numbers(feature_layers, self._n_layers))
         return IsolatedColumns(session, batch, capacity, self._device)
 
 
