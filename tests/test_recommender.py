@@ -3,7 +3,7 @@
 import gc
 import weakref
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -19,12 +19,15 @@ from padrec.decoding import (
     ListRequest,
     Prompts,
     Recommendations,
+    Request,
     Sampling,
     TransformersRunner,
 )
 from padrec.recommender import Exclude, Search
 from padrec.targets import SavedTarget, TargetRecommender
 from tests.tiny_training import quiet_trainer, tiny_data, tiny_draft, tiny_recommender
+
+R = TypeVar("R")
 
 _HISTORIES = [["item-3", "item-17", "item-3", "item-8"], ["item-5"], ["item-29", "item-0"]]
 
@@ -65,10 +68,10 @@ def expected(
 
 
 def test_requests_of_many_kinds_do_not_fill_the_memory(saved: Path) -> None:
-    alive: set[DecodingSession[Recommendations]] = cast(Any, weakref.WeakSet())
+    alive: weakref.WeakSet[object] = weakref.WeakSet()
 
     class Counted(AutoregressiveDecoder):
-        def bind(self, runner: TransformersRunner, request: Any) -> DecodingSession[Any]:
+        def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
             session = super().bind(runner, request)
             alive.add(session)
             return session

@@ -34,12 +34,13 @@ if TYPE_CHECKING:
     from padrec.decoding.layers.fused_layers import FusedLayers as FusedLayers
     from padrec.decoding.layers.fused_layers import can_fuse as can_fuse
     from padrec.decoding.layers.layer_operations import LayerOperations as LayerOperations
+    from padrec.decoding.layers.model_check import check_model as check_model
     from padrec.decoding.layers.placement import Placement as Placement
     from padrec.decoding.layers.placement import VariableLengthLayout as VariableLengthLayout
     from padrec.decoding.layers.prompts import Branches as Branches
     from padrec.decoding.layers.prompts import Prompts as Prompts
     from padrec.decoding.layers.runner import TransformersRunner as TransformersRunner
-    from padrec.decoding.layers.runner import check_logits as check_logits
+    from padrec.decoding.layers.runner import check_length as check_length
     from padrec.decoding.layers.transformers_layers import PreallocatedCache as PreallocatedCache
     from padrec.decoding.layers.transformers_layers import TransformersLayers as TransformersLayers
     from padrec.decoding.layers.transformers_layers import additive_mask as additive_mask

@@ -16,6 +16,7 @@ from padrec.decoding import (
     Recommendations,
     SpeculativeDecoder,
     TransformersRunner,
+    check_length,
 )
 from padrec.drafts.context_alignment import Window, unroll
 from padrec.drafts.draft_checkpoint import DraftCheckpoint, DraftWeights, check_target
@@ -120,6 +121,15 @@ class PADRecDraft(TrainableModule):
     def trainable_module(self) -> nn.Module:
         """The draft's own network; the target is frozen."""
         return self.network
+
+    def setup(self, stage: str) -> None:
+        """Check that the target knows the positions of the longest text.
+
+        Raises:
+            InputError: it knows fewer.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        check_length(self.target.model.config, getattr(data, "max_sequence_tokens", 0))
 
     def undecayed_modules(self) -> list[nn.Module]:
         """Embeddings and the position-aware part, which decay would pull back to the base draft."""

@@ -23,6 +23,7 @@ from padrec.decoding import (
     Recommendations,
     Sampling,
     TransformersRunner,
+    check_length,
     history_leaves,
 )
 from padrec.decoding.device.device_name import device_name
@@ -105,7 +106,8 @@ class SpeculativeEvaluator(L.LightningModule):
         """Check that the report can be written, and prepare target and arms on the device.
 
         Raises:
-            InputError: a draft of another target, no reference arm, an existing report, or an unsupported precision.
+            InputError: a draft of another target, no reference arm, an existing report, an unsupported precision, or
+                texts longer than the target's positions.
         """
         if stage == "test":
             for name in (self._reference, *self._further_references):
@@ -114,6 +116,8 @@ class SpeculativeEvaluator(L.LightningModule):
             check_writable(self._report_folder())
             # Now, so that it cannot fail after hours of decoding.
             self._versions = software_versions()
+        data = getattr(self.trainer, "datamodule", None)
+        check_length(self._target.backbone.config, getattr(data, "max_sequence_tokens", 0))
         precision = str(self.trainer.precision)
         if precision not in _DTYPES:
             raise InputError(f"trainer.precision {precision!r}: expected one of {', '.join(_DTYPES)} for decoding")

@@ -23,7 +23,8 @@ from padrec.decoding import (
     Recommendations,
     Sampling,
     TransformersRunner,
-    check_logits,
+    check_length,
+    check_model,
     history_leaves,
 )
 from padrec.metrics import NDCG, Recall
@@ -116,7 +117,7 @@ class TargetRecommender(TrainableModule):
         self._decoder = decoder or AutoregressiveDecoder()
         self._adapters: LowRankAdapters | None = None
         self.backbone = self._build(backbone, initial_weights)
-        check_logits(self.backbone.config)
+        check_model(self.backbone)
         # After the adapters, which replace the embedding module.
         add_residual_dropout(self.backbone, dropout)
         self._compiled = CompiledLayers(self.backbone) if compile else nullcontext()
@@ -211,6 +212,15 @@ class TargetRecommender(TrainableModule):
     def fingerprint(self) -> str:
         """A short hash of the weights; see `targets.backbone.fingerprint`."""
         return fingerprint(self.plain_backbone())
+
+    def setup(self, stage: str) -> None:
+        """Check that the model knows the positions of the longest text.
+
+        Raises:
+            InputError: it knows fewer.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        check_length(self.backbone.config, getattr(data, "max_sequence_tokens", 0))
 
     def undecayed_modules(self) -> list[nn.Module]:
         """Embeddings and the rows of new tokens."""

@@ -319,6 +319,16 @@ def test_lists_are_written_in_the_precision_of_the_training_steps(data: Semantic
     torch.testing.assert_close(target.backbone.state_dict(), exact, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("stage", ["fit", "validate", "predict"])
+def test_texts_longer_than_the_positions_are_refused_at_set_up(
+    stage: str, data: SemanticIDDataModule, tmp_path: Path
+) -> None:
+    target = tiny_recommender(data, backbone=tiny_backbone(max_position_embeddings=20))
+    needed = data.max_sequence_tokens
+    with pytest.raises(InputError, match=f"knows the positions of 20 tokens .*: expected at least {needed}"):
+        getattr(quiet_trainer(tmp_path), stage)(target, datamodule=data)
+
+
 def test_users_whose_logits_are_not_finite_are_named(data: SemanticIDDataModule, tmp_path: Path) -> None:
     target, prompts = tiny_recommender(data), next(iter(data.test_dataloader()))
     token = int(prompts.tokens[1, 1])

@@ -43,14 +43,21 @@ class SessionsByShape(DecodingSession[R_co]):
         make: opens a session when it is first needed, given batch size, capacity in tokens, and whether prompts exclude
             items.
         room: cache tokens needed after the prompts.
+        check_prompts: given the tokens of the longest prompt, raises an error where it is too long.
     """
 
-    def __init__(self, make: Callable[[int, int, bool], DecodingSession[R_co]], room: int) -> None:
-        self._session, self._room = lru_cache(_MOST_SESSIONS)(make), room
+    def __init__(
+        self,
+        make: Callable[[int, int, bool], DecodingSession[R_co]],
+        room: int,
+        check_prompts: Callable[[int], None],
+    ) -> None:
+        self._session, self._room, self._check = lru_cache(_MOST_SESSIONS)(make), room, check_prompts
 
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R_co, DecodingTrace]:
         """See `DecodingSession.decode`."""
+        self._check(prompts.tokens.shape[1])
         capacity = cache_capacity(prompts, self._room)
         session = self._session(len(prompts.tokens), capacity, prompts.excluded is not None)
         return session.decode(prompts, generator)

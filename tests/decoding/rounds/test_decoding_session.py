@@ -257,7 +257,7 @@ def test_shapes_that_are_no_longer_used_are_given_up() -> None:
         opened.append((batch, capacity, excludes))
         return Counted()
 
-    sessions = SessionsByShape(make, room=1)
+    sessions = SessionsByShape(make, 1, lambda prompt: None)
     for batch in (*range(1, 40), 39, 20, 1):
         sessions.decode(random_prompts(_CATALOG, _VOCABULARY, [1] * batch), torch.Generator())
     assert [batch for batch, _, _ in opened] == [*range(1, 40), 1]
