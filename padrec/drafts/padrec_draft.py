@@ -26,7 +26,7 @@ from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
 from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
 from padrec.targets.named_users import named_users
-from padrec.training import TrainableModule, picked, rows_of, stored_vocabulary
+from padrec.training import TrainableModule, check_ids, picked, rows_of, stored_catalog, stored_vocabulary
 
 # Each step attends to the columns of all before it, so memory grows with the square of the steps.
 _MOST_STEPS = 32
@@ -102,6 +102,7 @@ class PADRecDraft(TrainableModule):
         self.starts_random = initial_weights is None
         recommender = TargetRecommender.load(target)
         vocabulary.check_same(recommender.vocabulary, f"the target {target}")
+        check_ids(catalog, recommender.catalog, f"the target {target}")
         self.target = FrozenTarget(recommender.backbone, recommender.fingerprint(), compile)
         self.settings = {
             "n_slot_states": vocabulary.n_slot_states,
@@ -141,22 +142,24 @@ class PADRecDraft(TrainableModule):
 
     def checkpoint(self) -> DraftCheckpoint:
         """The draft with its current weights."""
-        return DraftCheckpoint(
-            self.settings, self.network.state_dict(), self.target.fingerprint, self.vocabulary.to_dict()
-        )
+        weights, vocabulary = self.network.state_dict(), self.vocabulary.to_dict()
+        return DraftCheckpoint(self.settings, weights, self.target.fingerprint, vocabulary, self.catalog)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what the draft was trained for."""
         super().on_save_checkpoint(checkpoint)
         checkpoint.update(self.checkpoint().description)
+        if self.catalog is not None:
+            checkpoint["catalog"] = self.catalog.to_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint's target and vocabulary.
+        """Check the checkpoint's target, vocabulary and semantic IDs.
 
         Raises:
             InputError: they differ from this draft's.
         """
         self.vocabulary.check_same(stored_vocabulary(checkpoint, "draft"), "the checkpoint")
+        check_ids(self.catalog, stored_catalog(checkpoint), "the checkpoint")
         check_target(checkpoint["target_fingerprint"], self.target.fingerprint)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:

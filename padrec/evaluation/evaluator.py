@@ -32,6 +32,7 @@ from padrec.evaluation.report import MAIN_METRICS, Report, check_writable, softw
 from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
 from padrec.targets.named_users import named_users
+from padrec.training import check_ids
 
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _SAMPLE_USERS = 8
@@ -96,6 +97,7 @@ class SpeculativeEvaluator(L.LightningModule):
         self._seed = seed
         self._settings = {"target": target, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         vocabulary.check_same(self._target.vocabulary, f"the target {target}")
+        check_ids(catalog, self._target.catalog, f"the target {target}")
         # Created in `setup`; in plain dictionaries, so that the metrics stay on the CPU.
         self._metrics: dict[str, ArmMetrics] = {}
         self._sessions: dict[str, DecodingSession[Recommendations]] = {}

@@ -35,9 +35,11 @@ from padrec.targets.named_users import named_users
 from padrec.targets.saved_target import SavedTarget
 from padrec.training import (
     TrainableModule,
+    check_ids,
     picked,
     read_checkpoint,
     rows_of,
+    stored_catalog,
     stored_hyperparameters,
     stored_vocabulary,
 )
@@ -173,8 +175,8 @@ class TargetRecommender(TrainableModule):
         hyperparameters = stored_hyperparameters(checkpoint)
         stored = cls.stored_initial_weights(hyperparameters)
         initial_weights = None if stored is None else PretrainedModel(**stored["init_args"])
-        if catalog is None and "catalog" in checkpoint:
-            catalog = Catalog.from_state(checkpoint["catalog"])
+        if catalog is None:
+            catalog = stored_catalog(checkpoint)
         target = cls(**hyperparameters, vocabulary=vocabulary, initial_weights=initial_weights, catalog=catalog)
         target.on_load_checkpoint(checkpoint)
         target.load_state_dict(checkpoint["state_dict"])
@@ -184,6 +186,7 @@ class TargetRecommender(TrainableModule):
 
     @classmethod
     def _of(cls, saved: SavedTarget, catalog: Catalog | None) -> "TargetRecommender":
+        check_ids(catalog, saved.catalog, "the saved target")
         target = cls(
             saved.vocabulary,
             settings_of(saved.model),
@@ -242,12 +245,13 @@ class TargetRecommender(TrainableModule):
                 checkpoint["state_dict"].pop(f"backbone.{name}", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint's vocabulary and pretrained model, and add the frozen weights.
+        """Check the checkpoint's vocabulary, semantic IDs and pretrained model, and add the frozen weights.
 
         Raises:
             InputError: they differ from this target's.
         """
         self.vocabulary.check_same(stored_vocabulary(checkpoint, "target"), "the checkpoint")
+        check_ids(self.catalog, stored_catalog(checkpoint), "the checkpoint")
         if self._adapters is None:
             return
         trained_on = checkpoint.get("pretrained_fingerprint")

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import Catalog, InputError
 from padrec.data import SemanticIDDataModule
 from padrec.decoding import (
     AutoregressiveDecoder,
@@ -327,6 +327,24 @@ def test_texts_longer_than_the_positions_are_refused_at_set_up(
     needed = data.max_sequence_tokens
     with pytest.raises(InputError, match=f"knows the positions of 20 tokens .*: expected at least {needed}"):
         getattr(quiet_trainer(tmp_path), stage)(target, datamodule=data)
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "folder"])
+def test_other_semantic_ids_under_the_same_sizes_are_refused_and_added_items_allowed(
+    form: str, data: SemanticIDDataModule, tmp_path: Path
+) -> None:
+    target = tiny_recommender(data)
+    trainer = quiet_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    trainer.fit(target, datamodule=data)
+    if form == "folder":
+        target.save_pretrained(tmp_path / form)
+    else:
+        trainer.save_checkpoint(tmp_path / form)
+    codes = data.catalog.codes.roll(1, 0)
+    with pytest.raises(InputError, match=r"the (checkpoint|saved target): \d+ of 30 items have other semantic IDs"):
+        TargetRecommender.load(tmp_path / form, Catalog(codes, data.catalog.keys))
+    more = data.catalog.followed_by(Catalog(torch.tensor([[0, 0, 0]]), ["added"]))
+    assert TargetRecommender.load(tmp_path / form, more).catalog is more
 
 
 def test_users_whose_logits_are_not_finite_are_named(data: SemanticIDDataModule, tmp_path: Path) -> None:
