@@ -25,6 +25,7 @@ from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
 from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
+from padrec.targets.backbone import check_positions
 from padrec.targets.named_users import named_users
 from padrec.training import TrainableModule, check_ids, picked, rows_of, stored_catalog, stored_vocabulary
 
@@ -124,13 +125,8 @@ class PADRecDraft(TrainableModule):
         return self.network
 
     def setup(self, stage: str) -> None:
-        """Check that the target knows the positions of the longest text.
-
-        Raises:
-            InputError: it knows fewer.
-        """
-        data = getattr(self.trainer, "datamodule", None)
-        check_length(self.target.model.config, getattr(data, "max_sequence_tokens", 0))
+        """See `check_positions`."""
+        check_positions(self.target.model.config, self.vocabulary, getattr(self.trainer, "datamodule", None))
 
     def undecayed_modules(self) -> list[nn.Module]:
         """Embeddings and the position-aware part, which decay would pull back to the base draft."""
@@ -166,6 +162,7 @@ class PADRecDraft(TrainableModule):
         """The mean objective of the supervised tokens, averaged over draft steps by their weights."""
         # Position t reads token t + 1 with the feature of token t. It predicts the feature of token t + 1, from which
         # the head predicts token t + 2, the supervised one.
+        check_length(self.target.model.config, batch.tokens.shape[1])
         batch = _at_least_three_wide(batch)
         supervised = batch.supervised[:, 2:]
         rows = rows_of(supervised)  # [M]

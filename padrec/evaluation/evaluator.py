@@ -23,7 +23,6 @@ from padrec.decoding import (
     Recommendations,
     Sampling,
     TransformersRunner,
-    check_length,
     history_leaves,
 )
 from padrec.decoding.device.device_name import device_name
@@ -31,6 +30,7 @@ from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
 from padrec.evaluation.report import MAIN_METRICS, Report, check_writable, software_versions
 from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
+from padrec.targets.backbone import check_positions
 from padrec.targets.named_users import named_users
 from padrec.training import check_ids
 
@@ -119,7 +119,7 @@ class SpeculativeEvaluator(L.LightningModule):
             # Now, so that it cannot fail after hours of decoding.
             self._versions = software_versions()
         data = getattr(self.trainer, "datamodule", None)
-        check_length(self._target.backbone.config, getattr(data, "max_sequence_tokens", 0))
+        check_positions(self._target.backbone.config, self._vocabulary, data)
         precision = str(self.trainer.precision)
         if precision not in _DTYPES:
             raise InputError(f"trainer.precision {precision!r}: expected one of {', '.join(_DTYPES)} for decoding")

@@ -28,7 +28,7 @@ from padrec.decoding import (
     history_leaves,
 )
 from padrec.metrics import NDCG, Recall
-from padrec.targets.backbone import build_backbone, fingerprint, in_step_precision, settings_of
+from padrec.targets.backbone import build_backbone, check_positions, fingerprint, in_step_precision, settings_of
 from padrec.targets.decoder_layers import CompiledLayers, add_residual_dropout
 from padrec.targets.initial_weights import InitialModel, InitialWeights, PretrainedModel
 from padrec.targets.named_users import named_users
@@ -217,13 +217,8 @@ class TargetRecommender(TrainableModule):
         return fingerprint(self.plain_backbone())
 
     def setup(self, stage: str) -> None:
-        """Check that the model knows the positions of the longest text.
-
-        Raises:
-            InputError: it knows fewer.
-        """
-        data = getattr(self.trainer, "datamodule", None)
-        check_length(self.backbone.config, getattr(data, "max_sequence_tokens", 0))
+        """See `check_positions`."""
+        check_positions(self.backbone.config, self.vocabulary, getattr(self.trainer, "datamodule", None))
 
     def undecayed_modules(self) -> list[nn.Module]:
         """Embeddings and the rows of new tokens."""
@@ -265,6 +260,7 @@ class TargetRecommender(TrainableModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the supervised tokens with the smoothed truth, in nats."""
+        check_length(self.backbone.config, batch.tokens.shape[1])
         supervised = batch.supervised[:, 1:]
         rows = rows_of(supervised)  # [M]
         labels = picked(batch.tokens[:, 1:], rows)  # [M]

@@ -45,7 +45,7 @@ class PreallocatedCache(Cache):
         return states.new_zeros(self.n_layers, self.batch * self.capacity, heads, size)
 
     def _write(self, buffer: Tensor, states: Tensor) -> Tensor:
-        states = states.transpose(1, 2)
+        states = states.detach().transpose(1, 2)
         # Finite, see `IsolatedColumns`; into new memory, which the rows would be copied to anyway.
         finite = torch.nan_to_num(states, 0.0, 0.0, 0.0, out=states.new_empty(states.shape))
         buffer.index_copy_(0, self._rows, finite.flatten(0, 1))

@@ -69,7 +69,7 @@ def rotate_kernel(
     source = qkv + (token * (N_QUERIES + 2 * N_KEYS) + head) * SIZE
     past = tl.load(rows.lengths + row)
     position = past + tl.load(depths + row * depth_row_stride + index * depth_stride)
-    read = tl.load(source + unit, turns | is_value, 0.0)
+    read = tl.load(source + unit, turns, 0.0)
     # A token whose value is not finite must not reach those that do not see it, but 0 * NaN is NaN. So its value is
     # stored as 0, and its key as NaN, which the mask hides.
     value = tl.load(source + tl.where(is_key, N_KEYS * SIZE, 0) + unit, is_key | is_value, 0.0)
