@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from padrec.catalog import CatalogTrie, SemanticIDVocabulary
+from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
     BatchwiseDecoder,
     BeamDecoder,
-    CatalogConstraint,
     Chain,
     Decoder,
     Draft,
@@ -181,6 +180,20 @@ def test_the_row_whose_logits_are_not_finite_is_named_and_spoils_no_later_batch(
 
 
 @pytest.mark.parametrize("model_type", ["llama", "helium"])
+def test_a_draft_forgets_a_batch_that_was_not_finite(model_type: str) -> None:
+    _, spoilt = spoilt_target(_VOCABULARY.eos_token, model_type)
+    draft = random_network_draft(spoilt, _VOCABULARY)
+    tokens = _PROMPTS.tokens.clone()
+    tokens[:, 1] = _VOCABULARY.eos_token
+    used, fresh = (SpeculativeDecoder(draft, Chain(4)).bind(TransformersRunner(spoilt), request()) for _ in range(2))
+    with pytest.raises(NotFiniteError, match="row 0, row 1, row 2 are"):
+        used.decode(replace(_PROMPTS, tokens=tokens), torch.Generator())
+    (found, trace), (expected, expected_trace) = (one.decode(_PROMPTS, torch.Generator()) for one in (used, fresh))
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(trace.target_passes, expected_trace.target_passes)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "helium"])
 @pytest.mark.parametrize("expansion", _EXPANSIONS)
 def test_a_token_that_is_only_proposed_spoils_nothing(expansion: Callable[[], TreeExpansion], model_type: str) -> None:
     clean = tiny_target(_VOCABULARY, model_type=model_type, dtype=torch.float32)
@@ -210,11 +223,3 @@ def test_a_text_with_logits_that_are_not_finite_is_refused() -> None:
     session = AutoregressiveDecoder().bind(TransformersRunner(model), TextRequest(_VOCABULARY.size, 5))
     with pytest.raises(NotFiniteError, match="row 0, row 1, row 2 are"):
         session.decode(_PROMPTS, torch.Generator())
-
-
-def test_constraints_of_a_spoilt_row_stay_within_the_catalog() -> None:
-    constraint = CatalogConstraint(CatalogTrie(_CATALOG, _VOCABULARY), _VOCABULARY, 4)
-    state = constraint.initial(1, torch.device("cpu"))
-    for _ in range(20):
-        state = constraint.advance(state, torch.tensor([_VOCABULARY.pad_token]))
-    assert int(state.node) <= constraint.trie.sink

@@ -70,11 +70,10 @@ def rotate_kernel(
     past = tl.load(rows.lengths + row)
     position = past + tl.load(depths + row * depth_row_stride + index * depth_stride)
     read = tl.load(source + unit, turns, 0.0)
-    # A token whose value is not finite must not reach those that do not see it, but 0 * NaN is NaN. So its value is
-    # stored as 0, and its key as NaN, which the mask hides.
+    # A token whose value is not finite must not reach those that do not see it, but 0 * NaN is NaN. So where a value is
+    # not finite 0 is stored, and NaN in the key, which the mask hides.
     value = tl.load(source + tl.where(is_key, N_KEYS * SIZE, 0) + unit, is_key | is_value, 0.0)
     is_finite = tl.abs(value.to(tl.float32)) < float("inf")
-    all_finite = tl.min(is_finite.to(tl.int32), 1)[:, None] != 0
     own, other = read.to(tl.float32), tl.load(source + partner, turns, 0.0).to(tl.float32)
     if norms is not None:
         factor = tl.rsqrt(tl.sum(own * own, 1) / SIZE + norms.eps)[:, None]
@@ -85,7 +84,7 @@ def rotate_kernel(
     turned = own * cosine + tl.where(unit < SIZE // 2, -other, other) * sine
     tl.store(queries + (token * N_QUERIES + head) * SIZE + unit, turned.to(queries.dtype.element_ty), is_query)
     key = row * row_stride + (head - N_QUERIES) * head_stride + (past + rows.first + index) * SIZE
-    turned = tl.where(all_finite, turned, float("nan"))
+    turned = tl.where(is_finite, turned, float("nan"))
     tl.store(keys + key + unit, turned.to(keys.dtype.element_ty), is_key)
     tl.store(values + key - N_KEYS * head_stride + unit, tl.where(is_finite, value, 0.0), is_value)
 
