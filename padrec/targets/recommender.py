@@ -177,6 +177,7 @@ class TargetRecommender(TrainableModule):
         initial_weights = None if stored is None else PretrainedModel(**stored["init_args"])
         if catalog is None:
             catalog = stored_catalog(checkpoint)
+            checkpoint.pop("catalog", None)  # not read again to be compared with itself
         target = cls(**hyperparameters, vocabulary=vocabulary, initial_weights=initial_weights, catalog=catalog)
         target.on_load_checkpoint(checkpoint)
         target.load_state_dict(checkpoint["state_dict"])

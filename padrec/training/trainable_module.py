@@ -75,8 +75,9 @@ class TrainableModule(L.LightningModule):
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     def on_fit_start(self) -> None:
-        """Forget the losses of an earlier fit."""
+        """Forget the losses and the unfinished step of an earlier fit."""
         self._finite = None
+        self._step_tokens.clear()
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Seed each batch by its number, so that a resumed fit repeats an uninterrupted one."""
