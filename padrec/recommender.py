@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ Search = Literal["list", "beam"]
 Exclude = Literal["history"] | Set[str] | Sequence[Collection[str]]
 
 _BATCH_SIZE = 32
+_MOST_SESSIONS = 8
 # Of the tree: drafts are surer of greedy targets than of sampled ones (docs/decoding.md, Trees).
 _GREEDY_TEMPERATURE = 0.5
 
@@ -92,7 +94,8 @@ class Recommender:
         self._names = _ItemNames(self.catalog)
         self._trie = CatalogTrie(self.catalog, self._vocabulary).to(self._device)
         self._decoders: dict[Search, Decoder] = {"list": decoder or AutoregressiveDecoder(), "beam": BeamDecoder()}
-        self._sessions: dict[tuple[int, Search, float], DecodingSession[Recommendations]] = {}
+        # Kept, since a session holds the cache and the captured rounds; the least recently used one is given up.
+        self._session = lru_cache(_MOST_SESSIONS)(self._new_session)
 
     @classmethod
     def load(
@@ -186,17 +189,13 @@ class Recommender:
             raise InputError(f"exclude: {found}, expected one for each of {len(histories)} users, or a set for all")
         return [{self._names.index(name) for name in items} for items in exclude]
 
-    def _session(self, k: int, search: Search, temperature: float) -> DecodingSession[Recommendations]:
-        """What writes such lists; kept, since it holds the cache and the captured rounds."""
-        asked = k, search, temperature
-        if asked not in self._sessions:
-            if search not in self._decoders:
-                raise InputError(f"search {search!r}: expected 'list' or 'beam'")
-            constraint = CatalogConstraint(self._trie, self._vocabulary, k)
-            request = ListRequest(self.catalog, self._vocabulary, k, constraint, Sampling(temperature))  # type: ignore[arg-type]
-            decoder = BatchwiseDecoder(self._decoders[search], _BATCH_SIZE)
-            self._sessions[asked] = decoder.bind(self._runner, request)
-        return self._sessions[asked]
+    def _new_session(self, k: int, search: Search, temperature: float) -> DecodingSession[Recommendations]:
+        """What writes such lists."""
+        if search not in self._decoders:
+            raise InputError(f"search {search!r}: expected 'list' or 'beam'")
+        constraint = CatalogConstraint(self._trie, self._vocabulary, k)
+        request = ListRequest(self.catalog, self._vocabulary, k, constraint, Sampling(temperature))  # type: ignore[arg-type]
+        return BatchwiseDecoder(self._decoders[search], _BATCH_SIZE).bind(self._runner, request)
 
     def _log_probs(self, lists: Recommendations, k: int) -> list[list[float]]:
         """Of each item the sum over its codes; its separator is certain."""

@@ -1,7 +1,9 @@
 """`Recommender`: what is saved with a target is all that recommending needs."""
 
+import gc
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -13,15 +15,19 @@ from padrec.decoding import (
     AutoregressiveDecoder,
     BeamDecoder,
     Decoder,
+    DecodingSession,
     ListRequest,
     Prompts,
     Recommendations,
+    Request,
     Sampling,
     TransformersRunner,
 )
 from padrec.recommender import Exclude, Search
 from padrec.targets import SavedTarget, TargetRecommender
 from tests.tiny_training import quiet_trainer, tiny_data, tiny_draft, tiny_recommender
+
+R = TypeVar("R")
 
 _HISTORIES = [["item-3", "item-17", "item-3", "item-8"], ["item-5"], ["item-29", "item-0"]]
 
@@ -59,6 +65,25 @@ def expected(
     prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
     lists, _ = decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(seed))
     return lists
+
+
+def test_requests_of_many_kinds_do_not_fill_the_memory(saved: Path) -> None:
+    alive: weakref.WeakSet[object] = weakref.WeakSet()
+
+    class Counted(AutoregressiveDecoder):
+        def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
+            session = super().bind(runner, request)
+            alive.add(session)
+            return session
+
+    recommender = Recommender(SavedTarget.read(saved / "target"), Counted())
+    for number in range(30):
+        recommender.recommend(_HISTORIES[:1], k=1, temperature=0.5 + number / 99)
+    gc.collect()
+    assert 1 <= len(alive) <= 8
+    kept = set(alive)
+    recommender.recommend(_HISTORIES[:1], k=1, temperature=0.5 + 29 / 99)
+    assert set(alive) == kept, "the last kind of request still has its session"
 
 
 @pytest.mark.parametrize("target", ["target", "target.ckpt"])

@@ -32,7 +32,7 @@ def tiny_backbone(model_type: str = "llama", **settings: Any) -> dict[str, Any]:
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "head_dim": 8,
-        "max_position_embeddings": 64,
+        "max_position_embeddings": 256,
     }
     return {"model_type": model_type, **sizes, **settings}
 

@@ -111,6 +111,34 @@ class Catalog:
             texts = [text for one in (self, other) for text in one.texts or [""] * one.n_items]
         return Catalog(torch.cat([self.codes, other.codes]), self.keys + other.keys, texts, source)
 
+    def check_ids(self, known: "Catalog", owner: str) -> None:
+        """Refuse what was trained with other semantic IDs of these items; items may have been added or removed.
+
+        Args:
+            known: the catalog it was trained with, of the same number of slots.
+            owner: what was trained with it, for the message.
+
+        Raises:
+            InputError: an item has other codes there, or no item is the same.
+        """
+        if self.keys == known.keys and torch.equal(self.codes, known.codes):
+            return
+        pairs = [(self._index[key], row) for row, key in enumerate(known.keys) if key in self._index]
+        if not pairs:
+            raise InputError(
+                f"{owner}: none of its {known.n_items} items, such as {known.keys[0]!r}, is in {self.source}: expected "
+                "the catalog that it was trained with, or one that adds items"
+            )
+        here, there = torch.tensor(pairs).unbind(1)
+        changed = (self.codes[here] != known.codes[there]).any(1).nonzero().flatten()
+        if len(changed) > 0:
+            item, its = int(here[changed[0]]), int(there[changed[0]])
+            raise InputError(
+                f"{owner}: {len(changed)} of {len(pairs)} items have other semantic IDs in {self.source} than it was "
+                f"trained with, such as {self.keys[item]!r}, {self.codes[item].tolist()} and not "
+                f"{known.codes[its].tolist()}: expected that catalog, or one that adds items"
+            )
+
     @property
     def n_items(self) -> int:
         """Number of items."""

@@ -34,12 +34,13 @@ if TYPE_CHECKING:
     from padrec.decoding.layers.fused_layers import FusedLayers as FusedLayers
     from padrec.decoding.layers.fused_layers import can_fuse as can_fuse
     from padrec.decoding.layers.layer_operations import LayerOperations as LayerOperations
+    from padrec.decoding.layers.model_check import check_model as check_model
     from padrec.decoding.layers.placement import Placement as Placement
     from padrec.decoding.layers.placement import VariableLengthLayout as VariableLengthLayout
     from padrec.decoding.layers.prompts import Branches as Branches
     from padrec.decoding.layers.prompts import Prompts as Prompts
     from padrec.decoding.layers.runner import TransformersRunner as TransformersRunner
-    from padrec.decoding.layers.runner import check_logits as check_logits
+    from padrec.decoding.layers.runner import check_length as check_length
     from padrec.decoding.layers.transformers_layers import PreallocatedCache as PreallocatedCache
     from padrec.decoding.layers.transformers_layers import TransformersLayers as TransformersLayers
     from padrec.decoding.layers.transformers_layers import additive_mask as additive_mask
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from padrec.decoding.lists.excluded_leaves import history_leaves as history_leaves
     from padrec.decoding.lists.list_state import ListState as ListState
     from padrec.decoding.lists.list_state import concatenate as concatenate
+    from padrec.decoding.lists.not_finite_error import NotFiniteError as NotFiniteError
     from padrec.decoding.lists.request import ListRequest as ListRequest
     from padrec.decoding.lists.request import Recommendations as Recommendations
     from padrec.decoding.lists.request import Request as Request

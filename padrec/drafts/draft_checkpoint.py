@@ -9,12 +9,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data.json_file import read_json_object
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
-from padrec.training import read_checkpoint
+from padrec.training import read_checkpoint, stored_catalog
 
-_CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
+_CONFIG_FILE, _WEIGHTS_FILE, _CATALOG_FOLDER = "config.json", "model.safetensors", "catalog"
 _PREFIX = "network."
 
 
@@ -27,19 +27,21 @@ class DraftCheckpoint:
         weights: the network's state dict.
         target_fingerprint: fingerprint of the target that the draft was trained for.
         vocabulary: arguments of that target's vocabulary.
+        catalog: the items it was trained with; None where it was trained without.
     """
 
     settings: dict[str, Any]
     weights: dict[str, Tensor]
     target_fingerprint: str
     vocabulary: dict[str, Any]
+    catalog: Catalog | None = None
 
     @classmethod
     def read(cls, path: Path) -> "DraftCheckpoint":
         """Read a Lightning checkpoint or a folder written by `write`.
 
         Raises:
-            InputError: the file is missing or is not a draft.
+            InputError: the file is missing or is not a draft, or a weight is not finite.
         """
         if path.is_dir():
             if not (path / _CONFIG_FILE).is_file() or not (path / _WEIGHTS_FILE).is_file():
@@ -48,15 +50,21 @@ class DraftCheckpoint:
             if stored.get("kind") != "draft":
                 raise InputError(f"{path / _CONFIG_FILE}: kind {stored.get('kind')!r}, expected 'draft'")
             weights = load_file(path / _WEIGHTS_FILE)
+            catalog = Catalog.load(path / _CATALOG_FOLDER) if (path / _CATALOG_FOLDER).is_dir() else None
         else:
             stored = read_checkpoint(path, "draft")
-            state = stored["state_dict"]
+            state, catalog = stored["state_dict"], stored_catalog(stored)
             weights = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
-        return cls(stored["settings"], weights, stored["target_fingerprint"], stored["vocabulary"])
+        for name, weight in weights.items():
+            if not bool(weight.isfinite().all()):
+                raise InputError(
+                    f"{path}: {name} holds NaN or infinity, expected finite weights: the draft's training diverged"
+                )
+        return cls(stored["settings"], weights, stored["target_fingerprint"], stored["vocabulary"], catalog)
 
     @property
     def description(self) -> dict[str, Any]:
-        """Everything but the weights, as JSON can hold it."""
+        """Everything but weights and catalog, as JSON can hold it."""
         return {
             "kind": "draft",
             "settings": self.settings,
@@ -65,7 +73,7 @@ class DraftCheckpoint:
         }
 
     def write(self, folder: Path) -> None:
-        """Write `config.json` and safetensors.
+        """Write `config.json`, safetensors and the catalog.
 
         Raises:
             InputError: the folder already holds a model.
@@ -73,6 +81,8 @@ class DraftCheckpoint:
         if (folder / _CONFIG_FILE).exists():
             raise InputError(f"{folder}: already holds a model; expected a new or empty folder")
         folder.mkdir(parents=True, exist_ok=True)
+        if self.catalog is not None:
+            self.catalog.save(folder / _CATALOG_FOLDER)
         save_file({name: weight.contiguous() for name, weight in self.weights.items()}, folder / _WEIGHTS_FILE)
         (folder / _CONFIG_FILE).write_text(json.dumps(self.description, indent=2) + "\n")
 

@@ -26,6 +26,7 @@ from padrec.drafts.draft_operations import TreeLevel, draft_operations_for
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.folded_fusion import FoldedFusion
 from padrec.targets import to_precision
+from padrec.training import check_ids
 
 
 class FeatureDraft(Draft):
@@ -65,6 +66,8 @@ class FeatureDraft(Draft):
             found = f"a {type(request).__name__} for a draft whose slots share their code tokens"
             raise InputError(f"{found}: expected a ListRequest, which tracks slots")
         self._checkpoint.check(runner.fingerprint, vocabulary)
+        if isinstance(request, ListRequest):
+            check_ids(request.catalog, self._checkpoint.catalog, "the draft")
 
 
 class NetworkDraft(Draft):
@@ -86,7 +89,7 @@ class NetworkDraft(Draft):
             layers = fused = FusedLayers([network.layer], network.config, network.rotary)
             maps = fused.operations
         else:
-            layers, maps = TransformersLayers(self._forward, n_layers=1), LayerOperations()
+            layers, maps = TransformersLayers(self._forward, 1, model.device), LayerOperations()
         fusion = FoldedFusion(network, model, self.vocabulary, maps, draft_operations_for(model.device, model.dtype))
         return partial(NetworkDraftSession, fusion, layers)
 

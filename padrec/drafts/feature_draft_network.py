@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, Cache, PretrainedConfig
 
 from padrec.catalog import InputError
-from padrec.decoding import additive_mask
+from padrec.decoding import additive_mask, can_fuse
+from padrec.decoding.layers.transformers_layers import PreallocatedCache
 
 
 class FeatureDraftNetwork(nn.Module):
@@ -27,6 +28,9 @@ class FeatureDraftNetwork(nn.Module):
         n_steps: see `PositionAwareEmbedding`.
         slot_embeddings: see `PositionAwareEmbedding`.
         step_embeddings: see `PositionAwareEmbedding`.
+
+    Raises:
+        InputError: the target's architecture has no decoder layer that can be used alone.
     """
 
     def __init__(
@@ -45,11 +49,34 @@ class FeatureDraftNetwork(nn.Module):
         self.position_aware = PositionAwareEmbedding(
             d, n_slot_states, n_steps, slot_embeddings=slot_embeddings, step_embeddings=step_embeddings
         )
-        self.config = _one_layer(target_config)
-        donor: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")
-        self.layer: nn.Module = donor.layers[0]
-        self.layer.input_layernorm = nn.Identity()
-        self.rotary: nn.Module = donor.rotary_emb
+        try:
+            self.config = _one_layer(target_config)
+            donor: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")
+            self.layer: nn.Module = donor.layers[0]
+            self.layer.input_layernorm = nn.Identity()
+            self.rotary: nn.Module = donor.rotary_emb
+            works = can_fuse(self.config) or self._reads_by_cache()
+        except Exception as error:  # each architecture raises errors of its own
+            raise InputError(f"{_refused(target_config)} ({error!r})") from error
+        if not works:
+            raise InputError(_refused(target_config))
+
+    def _reads_by_cache(self) -> bool:
+        """Whether the layer, read token by token with a cache, gives what it gives at once."""
+        weight, training = self.fusion.weight, self.layer.training
+        hidden = torch.linspace(-1, 1, 2 * self.hidden_size, device=weight.device, dtype=weight.dtype)
+        hidden, places = hidden.view(1, 2, -1).cos(), torch.arange(2, device=weight.device)[None]
+        self.layer.eval()
+        outputs = []
+        with torch.no_grad():
+            for passes in ([slice(0, 2)], [slice(0, 1), slice(1, 2)]):
+                cache = PreallocatedCache(1, 1, 2)
+                for part in passes:
+                    cache.write_at(places[:, part])
+                    mask = additive_mask(places[:, part, None] >= places[:, None], hidden.dtype)
+                    outputs.append(self.attend(hidden[:, part], places[:, part], mask, cache)[:, -1])
+        self.layer.train(training)
+        return torch.allclose(outputs[0], outputs[2], rtol=1e-3, atol=1e-4)
 
     def forward(
         self,
@@ -163,6 +190,13 @@ class PositionAwareEmbedding(nn.Module):
         if self.gate is not None and step_embedding is not None:
             result = result + self.gate(fused).sigmoid() * step_embedding
         return result
+
+
+def _refused(config: PretrainedConfig) -> str:
+    return (
+        f"a draft for a {config.model_type} target: expected a target whose decoder layers have rotary position "
+        "embeddings and can be used alone, such as llama, mistral, qwen2, qwen3, gemma, phi3 or olmo2"
+    )
 
 
 def _one_layer(config: PretrainedConfig) -> PretrainedConfig:

@@ -16,6 +16,7 @@ from padrec.decoding import (
     Recommendations,
     SpeculativeDecoder,
     TransformersRunner,
+    check_length,
 )
 from padrec.drafts.context_alignment import Window, unroll
 from padrec.drafts.draft_checkpoint import DraftCheckpoint, DraftWeights, check_target
@@ -24,7 +25,12 @@ from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
 from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
-from padrec.training import TrainableModule, picked, rows_of, stored_vocabulary
+from padrec.targets.backbone import check_positions
+from padrec.targets.named_users import named_users
+from padrec.training import TrainableModule, check_ids, picked, rows_of, stored_catalog, stored_vocabulary
+
+# Each step attends to the columns of all before it, so memory grows with the square of the steps.
+_MOST_STEPS = 32
 
 
 class PADRecDraft(TrainableModule):
@@ -41,7 +47,7 @@ class PADRecDraft(TrainableModule):
         list_length: K, items in a validation list; linked from the datamodule.
         slot_embeddings: tell the draft a token's slot in its item.
         step_embeddings: tell the draft its draft step.
-        unrolled_steps: T, at least 1; 2 or more for step embeddings.
+        unrolled_steps: T, from 1 to 32; 2 or more for step embeddings.
         step_weight: λ in the loss Σ λ^s L_s over the steps s = 0 … T-1, in (0, 1].
         feature_weight: see `DraftObjective`.
         soft_weight: see `DraftObjective`.
@@ -83,10 +89,10 @@ class PADRecDraft(TrainableModule):
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
-        if unrolled_steps < 1 or not 0 < step_weight <= 1 or feature_noise < 0:
+        if not 1 <= unrolled_steps <= _MOST_STEPS or not 0 < step_weight <= 1 or feature_noise < 0:
             raise InputError(
                 f"unrolled_steps {unrolled_steps}, step_weight {step_weight}, feature_noise {feature_noise}: "
-                "expected at least 1 step, a weight in (0, 1] and noise of at least 0"
+                f"expected 1 to {_MOST_STEPS} steps, a weight in (0, 1] and noise of at least 0"
             )
         # Not the target: a checkpoint's path would silently override the config's.
         linked = ["vocabulary", "catalog", "list_length", "prompt_format"]
@@ -97,6 +103,7 @@ class PADRecDraft(TrainableModule):
         self.starts_random = initial_weights is None
         recommender = TargetRecommender.load(target)
         vocabulary.check_same(recommender.vocabulary, f"the target {target}")
+        check_ids(catalog, recommender.catalog, f"the target {target}")
         self.target = FrozenTarget(recommender.backbone, recommender.fingerprint(), compile)
         self.settings = {
             "n_slot_states": vocabulary.n_slot_states,
@@ -117,6 +124,10 @@ class PADRecDraft(TrainableModule):
         """The draft's own network; the target is frozen."""
         return self.network
 
+    def setup(self, stage: str) -> None:
+        """See `check_positions`."""
+        check_positions(self.target.model.config, self.vocabulary, getattr(self.trainer, "datamodule", None))
+
     def undecayed_modules(self) -> list[nn.Module]:
         """Embeddings and the position-aware part, which decay would pull back to the base draft."""
         return [*super().undecayed_modules(), self.network.position_aware]
@@ -127,27 +138,31 @@ class PADRecDraft(TrainableModule):
 
     def checkpoint(self) -> DraftCheckpoint:
         """The draft with its current weights."""
-        return DraftCheckpoint(
-            self.settings, self.network.state_dict(), self.target.fingerprint, self.vocabulary.to_dict()
-        )
+        weights, vocabulary = self.network.state_dict(), self.vocabulary.to_dict()
+        return DraftCheckpoint(self.settings, weights, self.target.fingerprint, vocabulary, self.catalog)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what the draft was trained for."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint.update(self.checkpoint().description)
+        if self.catalog is not None:
+            checkpoint["catalog"] = self.catalog.to_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint's target and vocabulary.
+        """Check the checkpoint's target, vocabulary and semantic IDs.
 
         Raises:
             InputError: they differ from this draft's.
         """
         self.vocabulary.check_same(stored_vocabulary(checkpoint, "draft"), "the checkpoint")
+        check_ids(self.catalog, stored_catalog(checkpoint), "the checkpoint")
         check_target(checkpoint["target_fingerprint"], self.target.fingerprint)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The mean objective of the supervised tokens, averaged over draft steps by their weights."""
         # Position t reads token t + 1 with the feature of token t. It predicts the feature of token t + 1, from which
         # the head predicts token t + 2, the supervised one.
+        check_length(self.target.model.config, batch.tokens.shape[1])
         batch = _at_least_three_wide(batch)
         supervised = batch.supervised[:, 2:]
         rows = rows_of(supervised)  # [M]
@@ -199,7 +214,8 @@ class PADRecDraft(TrainableModule):
         if bool(rows.any()):
             prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
             self._session = self._session or self._new_session()
-            _, trace = self._session.decode(prompts, torch.Generator().manual_seed(batch_idx))
+            with named_users(self, batch.rows(rows)):
+                _, trace = self._session.decode(prompts, torch.Generator().manual_seed(batch_idx))
             self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
         # Every process logs, even without users: all take part in the reduction.
         self.log("val/acceptance_length", self.validation_acceptance, prog_bar=True, on_step=False, on_epoch=True)

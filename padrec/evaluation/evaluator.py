@@ -30,6 +30,9 @@ from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
 from padrec.evaluation.report import MAIN_METRICS, Report, check_writable, software_versions
 from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
+from padrec.targets.backbone import check_positions
+from padrec.targets.named_users import named_users
+from padrec.training import check_ids
 
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 _SAMPLE_USERS = 8
@@ -94,6 +97,7 @@ class SpeculativeEvaluator(L.LightningModule):
         self._seed = seed
         self._settings = {"target": target, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         vocabulary.check_same(self._target.vocabulary, f"the target {target}")
+        check_ids(catalog, self._target.catalog, f"the target {target}")
         # Created in `setup`; in plain dictionaries, so that the metrics stay on the CPU.
         self._metrics: dict[str, ArmMetrics] = {}
         self._sessions: dict[str, DecodingSession[Recommendations]] = {}
@@ -104,7 +108,8 @@ class SpeculativeEvaluator(L.LightningModule):
         """Check that the report can be written, and prepare target and arms on the device.
 
         Raises:
-            InputError: a draft of another target, no reference arm, an existing report, or an unsupported precision.
+            InputError: a draft of another target, no reference arm, an existing report, an unsupported precision, or
+                texts longer than the target's positions.
         """
         if stage == "test":
             for name in (self._reference, *self._further_references):
@@ -113,6 +118,8 @@ class SpeculativeEvaluator(L.LightningModule):
             check_writable(self._report_folder())
             # Now, so that it cannot fail after hours of decoding.
             self._versions = software_versions()
+        data = getattr(self.trainer, "datamodule", None)
+        check_positions(self._target.backbone.config, self._vocabulary, data)
         precision = str(self.trainer.precision)
         if precision not in _DTYPES:
             raise InputError(f"trainer.precision {precision!r}: expected one of {', '.join(_DTYPES)} for decoding")
@@ -214,7 +221,8 @@ class SpeculativeEvaluator(L.LightningModule):
         # Every arm gets the same seed, so that even sampled lists can be compared one by one.
         seed = (self._seed * 1_000_003 + batch_idx) * 1009 + self.global_rank
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=excluded)
-        lists, trace = self._sessions[name].decode(prompts, torch.Generator().manual_seed(seed))
+        with named_users(self, batch):
+            lists, trace = self._sessions[name].decode(prompts, torch.Generator().manual_seed(seed))
         return lists.cpu(), trace
 
     def _report_folder(self) -> Path:

@@ -102,6 +102,7 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the kind, the size of the embeddings and the uses of each code in this epoch."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["kind"] = _KIND
         checkpoint["dimension"] = self._dimension
         checkpoint["uses"] = [used.cpu() for used in self._uses]

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.data.json_file import read_json_object
+from padrec.decoding import check_length
 
 _VOCABULARY_FILE = "vocabulary.json"
 _SAMPLED_VALUES = 1024
@@ -56,6 +57,23 @@ def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) 
     except Exception as error:  # each architecture raises errors of its own
         raise InputError(f"backbone: transformers cannot build a {model_type} of these settings ({error})") from error
     return model
+
+
+def check_positions(config: PretrainedConfig, vocabulary: SemanticIDVocabulary, data: object) -> None:
+    """Check at set-up that a model can read the longest text of a data module; see `check_length`.
+
+    Text prompts are left out: only those that are read tell their lengths, and are checked then.
+
+    Args:
+        config: the model's configuration.
+        vocabulary: its tokens.
+        data: the trainer's data module, if there is one.
+
+    Raises:
+        InputError: the model knows fewer positions.
+    """
+    if vocabulary.text_tokens == 0:
+        check_length(config, getattr(data, "max_sequence_tokens", 0))
 
 
 def fingerprint(model: PreTrainedModel) -> str:

@@ -23,19 +23,23 @@ from padrec.decoding import (
     Recommendations,
     Sampling,
     TransformersRunner,
-    check_logits,
+    check_length,
+    check_model,
     history_leaves,
 )
 from padrec.metrics import NDCG, Recall
-from padrec.targets.backbone import build_backbone, fingerprint, in_step_precision, settings_of
+from padrec.targets.backbone import build_backbone, check_positions, fingerprint, in_step_precision, settings_of
 from padrec.targets.decoder_layers import CompiledLayers, add_residual_dropout
 from padrec.targets.initial_weights import InitialModel, InitialWeights, PretrainedModel
+from padrec.targets.named_users import named_users
 from padrec.targets.saved_target import SavedTarget
 from padrec.training import (
     TrainableModule,
+    check_ids,
     picked,
     read_checkpoint,
     rows_of,
+    stored_catalog,
     stored_hyperparameters,
     stored_vocabulary,
 )
@@ -115,7 +119,7 @@ class TargetRecommender(TrainableModule):
         self._decoder = decoder or AutoregressiveDecoder()
         self._adapters: LowRankAdapters | None = None
         self.backbone = self._build(backbone, initial_weights)
-        check_logits(self.backbone.config)
+        check_model(self.backbone)
         # After the adapters, which replace the embedding module.
         add_residual_dropout(self.backbone, dropout)
         self._compiled = CompiledLayers(self.backbone) if compile else nullcontext()
@@ -171,8 +175,9 @@ class TargetRecommender(TrainableModule):
         hyperparameters = stored_hyperparameters(checkpoint)
         stored = cls.stored_initial_weights(hyperparameters)
         initial_weights = None if stored is None else PretrainedModel(**stored["init_args"])
-        if catalog is None and "catalog" in checkpoint:
-            catalog = Catalog.from_state(checkpoint["catalog"])
+        if catalog is None:
+            catalog = stored_catalog(checkpoint)
+            checkpoint.pop("catalog", None)  # not read again to be compared with itself
         target = cls(**hyperparameters, vocabulary=vocabulary, initial_weights=initial_weights, catalog=catalog)
         target.on_load_checkpoint(checkpoint)
         target.load_state_dict(checkpoint["state_dict"])
@@ -182,6 +187,7 @@ class TargetRecommender(TrainableModule):
 
     @classmethod
     def _of(cls, saved: SavedTarget, catalog: Catalog | None) -> "TargetRecommender":
+        check_ids(catalog, saved.catalog, "the saved target")
         target = cls(
             saved.vocabulary,
             settings_of(saved.model),
@@ -211,6 +217,10 @@ class TargetRecommender(TrainableModule):
         """A short hash of the weights; see `targets.backbone.fingerprint`."""
         return fingerprint(self.plain_backbone())
 
+    def setup(self, stage: str) -> None:
+        """See `check_positions`."""
+        check_positions(self.backbone.config, self.vocabulary, getattr(self.trainer, "datamodule", None))
+
     def undecayed_modules(self) -> list[nn.Module]:
         """Embeddings and the rows of new tokens."""
         rows = [] if self._adapters is None else self._adapters.token_rows()
@@ -218,6 +228,7 @@ class TargetRecommender(TrainableModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store vocabulary, catalog and prompt format; with adapters, drop the weights that are not trained."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["kind"] = "target"
         checkpoint["vocabulary"] = self.vocabulary.to_dict()
         if self.catalog is not None:
@@ -230,12 +241,13 @@ class TargetRecommender(TrainableModule):
                 checkpoint["state_dict"].pop(f"backbone.{name}", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint's vocabulary and pretrained model, and add the frozen weights.
+        """Check the checkpoint's vocabulary, semantic IDs and pretrained model, and add the frozen weights.
 
         Raises:
             InputError: they differ from this target's.
         """
         self.vocabulary.check_same(stored_vocabulary(checkpoint, "target"), "the checkpoint")
+        check_ids(self.catalog, stored_catalog(checkpoint), "the checkpoint")
         if self._adapters is None:
             return
         trained_on = checkpoint.get("pretrained_fingerprint")
@@ -249,6 +261,7 @@ class TargetRecommender(TrainableModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the supervised tokens with the smoothed truth, in nats."""
+        check_length(self.backbone.config, batch.tokens.shape[1])
         supervised = batch.supervised[:, 1:]
         rows = rows_of(supervised)  # [M]
         labels = picked(batch.tokens[:, 1:], rows)  # [M]
@@ -290,7 +303,8 @@ class TargetRecommender(TrainableModule):
             excluded = history_leaves(self.catalog, batch.history, self.list_length)
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=excluded)
         self._session = self._session or self._new_session(sampling)
-        lists, _ = self._session.decode(prompts, generator)
+        with named_users(self, batch):
+            lists, _ = self._session.decode(prompts, generator)
         return lists
 
     def _new_session(self, sampling: Sampling) -> DecodingSession[Recommendations]:

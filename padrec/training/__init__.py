@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from padrec.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
+    from padrec.training.checkpoint import check_ids as check_ids
     from padrec.training.checkpoint import read_checkpoint as read_checkpoint
+    from padrec.training.checkpoint import stored_catalog as stored_catalog
     from padrec.training.checkpoint import stored_hyperparameters as stored_hyperparameters
     from padrec.training.checkpoint import stored_vocabulary as stored_vocabulary
     from padrec.training.trainable_module import TrainableModule as TrainableModule

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 
 
 def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
@@ -49,3 +49,14 @@ def stored_vocabulary(checkpoint: dict[str, Any], kind: str) -> SemanticIDVocabu
     if checkpoint.get("kind") != kind:
         raise InputError(f"a checkpoint of kind {checkpoint.get('kind')!r}, expected {kind!r}")
     return SemanticIDVocabulary(**checkpoint["vocabulary"])
+
+
+def stored_catalog(checkpoint: dict[str, Any]) -> Catalog | None:
+    """The catalog of a `target` or a `draft` checkpoint; None where it was trained without."""
+    return Catalog.from_state(checkpoint["catalog"]) if "catalog" in checkpoint else None
+
+
+def check_ids(catalog: Catalog | None, known: Catalog | None, owner: str) -> None:
+    """Check the semantic IDs of a catalog where both are there; see `Catalog.check_ids`."""
+    if catalog is not None and known is not None:
+        catalog.check_ids(known, owner)

@@ -1,10 +1,11 @@
 """The base of trained modules: optimiser, schedule, reproducible noise, exact means over processes."""
 
 import math
+from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from padrec.catalog import InputError
@@ -12,6 +13,9 @@ from padrec.catalog import InputError
 
 class TrainableModule(L.LightningModule):
     """AdamW with linear warm-up and cosine decay to zero, shared by all training modules.
+
+    With `accumulate_grad_batches` the batches of a step count by their tokens, as in one large batch. A fit whose loss
+    is not finite ends with an error: at the next logged step, validation or checkpoint, or at the epoch's end.
 
     Args:
         learning_rate: peak learning rate.
@@ -34,6 +38,9 @@ class TrainableModule(L.LightningModule):
         self._weight_decay = weight_decay
         self._warmup_steps = warmup_steps
         self._seed = seed
+        self._finite: Tensor | None = None  # whether all losses were, on the device: reading it waits for the device
+        self._batch_tokens: Tensor | None = None
+        self._step_tokens: list[Tensor] = []  # of each batch of an optimiser step that accumulates several
 
     def trainable_module(self) -> nn.Module:
         """The module to train."""
@@ -67,14 +74,77 @@ class TrainableModule(L.LightningModule):
         progress = (step - self._warmup_steps) / max(1, total - self._warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
+    def on_fit_start(self) -> None:
+        """Forget the losses and the unfinished step of an earlier fit."""
+        self._finite = None
+        self._step_tokens.clear()
+
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Seed each step by its number, so that a resumed fit repeats an uninterrupted one."""
-        torch.manual_seed((self._seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
+        """Seed each batch by its number, so that a resumed fit repeats an uninterrupted one."""
+        number = self.trainer.fit_loop.total_batch_idx
+        torch.manual_seed((self._seed * 1_000_003 + number) * 1009 + self.global_rank)
+        self._batch_tokens = None
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Weight a batch by its share of its optimiser step's tokens."""
+        finite = loss.detach().isfinite()
+        self._finite = finite if self._finite is None else self._finite & finite
+        if self.trainer.accumulate_grad_batches > 1 and self._batch_tokens is not None:
+            self._step_tokens.append(self._batch_tokens)
+            # Relative to the first batch, since the step's tokens are not known yet.
+            loss = loss * self._batch_tokens / self._step_tokens[0].clamp(min=1)
+        super().backward(loss, *args, **kwargs)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn the sum of the weighted batches into their mean."""
+        if not self._step_tokens:
+            return
+        batches, total = self.trainer.accumulate_grad_batches, torch.stack(self._step_tokens).sum()
+        factor = batches * self._step_tokens[0].clamp(min=1) / total.clamp(min=1)
+        for parameter in self.trainable_module().parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+        self._step_tokens.clear()
+
+    def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: object, batch_idx: int) -> None:
+        """Check the loss where a step is logged, which waits for the device anyway."""
+        if self._logs(self.global_step):
+            self.check_loss()
+
+    def on_validation_start(self) -> None:
+        """Check the loss."""
+        self.check_loss()
+
+    def on_train_epoch_end(self) -> None:
+        """Check the loss."""
+        self.check_loss()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the loss: no checkpoint replaces a good one after it."""
+        self.check_loss()
+
+    def check_loss(self) -> None:
+        """Check all losses so far, those of other processes too, which call this at the same step.
+
+        Raises:
+            InputError: a loss was not finite.
+        """
+        if self._finite is None:
+            return
+        diverged = torch.as_tensor(self.trainer.strategy.reduce((~self._finite).float(), reduce_op="sum"))
+        if float(diverged) > 0:
+            raise InputError(
+                f"the training loss is not finite by step {self.global_step}: expected a finite one; lower "
+                f"learning_rate ({self._learning_rate}), or set trainer.gradient_clip_val"
+            )
 
     def logs_are_due(self) -> bool:
         """Whether the logger records this step; otherwise, skip values computed only for it."""
+        return self._logs(self.global_step + 1)
+
+    def _logs(self, step: int) -> bool:
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # the trainer does not declare it
-        return every > 0 and (self.global_step + 1) % every == 0
+        return every > 0 and step % every == 0
 
     def mean_over_tokens(self, total: Tensor, count: Tensor) -> Tensor:
         """The mean whose gradient, averaged over processes, equals the global batch's.
@@ -84,7 +154,10 @@ class TrainableModule(L.LightningModule):
             count: number of these tokens, scalar.
         """
         all_tokens = self.trainer.strategy.reduce(count.detach().float(), reduce_op="sum")
-        return total * self.trainer.world_size / torch.as_tensor(all_tokens).clamp(min=1)
+        tokens = torch.as_tensor(all_tokens)
+        if self._batch_tokens is None:  # the first loss of a batch tells its weight
+            self._batch_tokens = tokens
+        return total * self.trainer.world_size / tokens.clamp(min=1)
 
 
 def rows_of(mask: Tensor) -> Tensor:

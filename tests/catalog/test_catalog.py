@@ -106,3 +106,23 @@ def test_a_code_out_of_range_is_refused_with_its_item(code: int) -> None:
     message = rf"^shop: item 'y' has the codes \[0, {code}\], expected codes from 0 to 2147483647$"
     with pytest.raises(InputError, match=message):
         Catalog(torch.tensor([[0, 0], [0, code]]), ["x", "y"], source="shop")
+
+
+def test_a_catalog_that_adds_and_removes_items_has_the_same_ids() -> None:
+    known = Catalog(torch.tensor([[0, 1], [2, 3], [4, 5]]), ["a", "b", "c"])
+    Catalog(torch.tensor([[4, 5], [9, 9], [0, 1]]), ["c", "new", "a"]).check_ids(known, "the target")
+    known.check_ids(Catalog(known.codes.clone(), known.keys), "the target")
+
+
+@pytest.mark.parametrize(
+    ("codes", "keys", "message"),
+    [
+        ([[0, 1], [3, 2], [5, 5]], ["a", "b", "new"], r"the target: 1 of 2 items .*'b', \[3, 2\] and not \[2, 3\]"),
+        ([[0, 1], [2, 3]], ["b", "a"], "the target: 2 of 2 items have other semantic IDs in catalog"),
+        ([[0, 1], [2, 3]], ["x", "y"], "the target: none of its 3 items, such as 'a', is in catalog"),
+    ],
+)
+def test_other_ids_of_the_same_items_are_refused(codes: list[list[int]], keys: list[str], message: str) -> None:
+    known = Catalog(torch.tensor([[0, 1], [2, 3], [4, 5]]), ["a", "b", "c"])
+    with pytest.raises(InputError, match=message):
+        Catalog(torch.tensor(codes), keys).check_ids(known, "the target")

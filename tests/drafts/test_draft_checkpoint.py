@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data import SemanticIDDataModule
 from padrec.decoding import ListRequest, TransformersRunner
 from padrec.drafts import DraftCheckpoint, DraftWeights, FeatureDraft, PADRecDraft
@@ -43,11 +43,58 @@ def test_what_was_written_is_read(name: str, draft: PADRecDraft, target_folder: 
 
 def test_the_folder_is_in_exchange_format(draft: PADRecDraft, target_folder: Path) -> None:
     folder = target_folder.parent / "draft"
-    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "catalog"}
     assert set(load_file(folder / "model.safetensors")) == set(draft.network.state_dict())
     config = json.loads((folder / "config.json").read_text())
     assert config["kind"] == "draft"
     assert config["target_fingerprint"] == TargetRecommender.load(target_folder).fingerprint()
+
+
+def with_other_ids(catalog: Catalog) -> Catalog:
+    """The codes of the first two items swapped, which the sizes of codebooks do not tell."""
+    codes = catalog.codes.clone()
+    codes[[0, 1]] = codes[[1, 0]]
+    assert not torch.equal(codes, catalog.codes)
+    return Catalog(codes, catalog.keys)
+
+
+@pytest.mark.parametrize("name", ["draft.ckpt", "draft"])
+def test_other_ids_under_the_same_sizes_are_refused(
+    name: str, draft: PADRecDraft, target_folder: Path, data: SemanticIDDataModule
+) -> None:
+    runner = TransformersRunner(draft.target.model, draft.target.fingerprint)
+    for catalog, keys in (
+        (with_other_ids(data.catalog), "2 of 30 items"),
+        (random_catalog((5, 6, 7), 9), "none of its"),
+    ):
+        request = ListRequest.build(catalog, data.vocabulary, 2)
+        with pytest.raises(InputError, match=f"the draft: {keys}"):
+            FeatureDraft(str(target_folder.parent / name)).bind(runner, request)
+    more = data.catalog.followed_by(Catalog(torch.tensor([[0, 0, 0]]), ["added"]))
+    FeatureDraft(str(target_folder.parent / name)).bind(runner, ListRequest.build(more, data.vocabulary, 2))
+
+
+def test_a_draft_is_not_trained_or_resumed_with_other_ids_than_its_targets(
+    draft: PADRecDraft, target_folder: Path, data: SemanticIDDataModule
+) -> None:
+    other = with_other_ids(data.catalog)
+    with pytest.raises(InputError, match=f"the target {target_folder}: 2 of 30 items have other semantic IDs"):
+        tiny_draft(data, target_folder, catalog=other)
+    resumed = tiny_draft(data, target_folder, catalog=None)
+    resumed.catalog = other
+    with pytest.raises(InputError, match="the checkpoint: 2 of 30 items have other semantic IDs"):
+        quiet_trainer(target_folder, max_steps=3, limit_val_batches=0).fit(
+            resumed, datamodule=data, ckpt_path=str(target_folder.parent / "draft.ckpt")
+        )
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_draft_that_is_not_finite_is_refused(value: float, draft: PADRecDraft, tmp_path: Path) -> None:
+    checkpoint = DraftCheckpoint(**{**vars(draft.checkpoint()), "weights": dict(draft.checkpoint().weights)})
+    checkpoint.weights["fusion.bias"] = torch.full_like(checkpoint.weights["fusion.bias"], value)
+    checkpoint.write(tmp_path / "draft")
+    with pytest.raises(InputError, match=r"draft: fusion.bias holds NaN or infinity, expected finite weights"):
+        FeatureDraft(str(tmp_path / "draft"))
 
 
 def test_nothing_is_overwritten(draft: PADRecDraft, target_folder: Path) -> None:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.drafts import FeatureDraftNetwork, PositionAwareEmbedding, StepCache
@@ -28,6 +29,23 @@ def plain_layer(network: FeatureDraftNetwork, hidden: Tensor, n_heads: int, epsi
     normed = rms_norm(hidden, weights["post_attention_layernorm.weight"], epsilon)
     gate = nn.functional.silu(weights["mlp.gate_proj.weight"] @ normed)
     return hidden + weights["mlp.down_proj.weight"] @ (gate * (weights["mlp.up_proj.weight"] @ normed))
+
+
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+_GROUPED = {**_SIZES, "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48}
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "opt", "gpt_neox", "falcon"])
+def test_a_draft_for_layers_that_cannot_be_used_alone_is_refused(model_type: str) -> None:
+    config = AutoConfig.for_model(model_type, **_SIZES)
+    with pytest.raises(InputError, match=f"^a draft for a {model_type} target: expected a target whose decoder layers"):
+        FeatureDraftNetwork(config, _N_SLOT_STATES, _N_STEPS)
+
+
+@pytest.mark.parametrize("model_type", ["gemma", "helium", "qwen3_moe"])
+def test_other_families_have_drafts_too(model_type: str) -> None:
+    config = AutoConfig.for_model(model_type, **_GROUPED)
+    assert FeatureDraftNetwork(config, _N_SLOT_STATES, _N_STEPS).layer.training
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)

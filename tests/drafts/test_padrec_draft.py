@@ -266,6 +266,7 @@ def test_a_target_of_another_vocabulary_is_refused(target_folder: Path) -> None:
     ("arguments", "message"),
     [
         ({"unrolled_steps": 0}, "unrolled_steps 0"),
+        ({"unrolled_steps": 300}, "unrolled_steps 300, .*: expected 1 to 32 steps"),
         ({"step_weight": 0.0}, "step_weight 0.0"),
         ({"step_weight": 1.5}, "step_weight 1.5"),
         ({"feature_noise": -0.1}, "feature_noise -0.1"),

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import Catalog, InputError
 from padrec.data import SemanticIDDataModule
 from padrec.decoding import (
     AutoregressiveDecoder,
@@ -317,6 +317,46 @@ def test_lists_are_written_in_the_precision_of_the_training_steps(data: Semantic
     assert torch.equal(found.log_probs, expected.log_probs)
     # The weights that are trained stay as they are.
     torch.testing.assert_close(target.backbone.state_dict(), exact, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "predict"])
+def test_texts_longer_than_the_positions_are_refused_at_set_up(
+    stage: str, data: SemanticIDDataModule, tmp_path: Path
+) -> None:
+    target = tiny_recommender(data, backbone=tiny_backbone(max_position_embeddings=20))
+    needed = data.max_sequence_tokens
+    with pytest.raises(InputError, match=f"knows the positions of 20 tokens .*: expected at least {needed}"):
+        getattr(quiet_trainer(tmp_path), stage)(target, datamodule=data)
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "folder"])
+def test_other_semantic_ids_under_the_same_sizes_are_refused_and_added_items_allowed(
+    form: str, data: SemanticIDDataModule, tmp_path: Path
+) -> None:
+    target = tiny_recommender(data)
+    trainer = quiet_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    trainer.fit(target, datamodule=data)
+    if form == "folder":
+        target.save_pretrained(tmp_path / form)
+    else:
+        trainer.save_checkpoint(tmp_path / form)
+    codes = data.catalog.codes.roll(1, 0)
+    with pytest.raises(InputError, match=r"the (checkpoint|saved target): \d+ of 30 items have other semantic IDs"):
+        TargetRecommender.load(tmp_path / form, Catalog(codes, data.catalog.keys))
+    more = data.catalog.followed_by(Catalog(torch.tensor([[0, 0, 0]]), ["added"]))
+    assert TargetRecommender.load(tmp_path / form, more).catalog is more
+
+
+def test_users_whose_logits_are_not_finite_are_named(data: SemanticIDDataModule, tmp_path: Path) -> None:
+    target, prompts = tiny_recommender(data), next(iter(data.test_dataloader()))
+    token = int(prompts.tokens[1, 1])
+    embedding: Any = target.backbone.get_input_embeddings()
+    embedding.weight.data[token] = torch.nan
+    named = [data.user_keys[user] for user, row in zip(prompts.users, prompts.tokens, strict=True) if token in row]
+    with pytest.raises(InputError, match=r"logits for row .* are not finite"):
+        target.predict_step(prompts, 0)
+    with pytest.raises(InputError, match=f"logits for user {named[0]!r}.* are not finite"):
+        quiet_trainer(tmp_path).predict(target, data)
 
 
 def test_lists_need_the_catalog(data: SemanticIDDataModule) -> None:

@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from padrec.catalog import InputError
+from padrec.data import SequenceBatch
+from padrec.targets import TargetRecommender
 from padrec.training import TrainableModule, picked, rows_of
-from tests.tiny_training import quiet_trainer, tiny_backbone, tiny_data, tiny_recommender
+from tests.tiny_training import fitted, quiet_trainer, sequence_batch, tiny_backbone, tiny_data, tiny_recommender
 
 
 class RateRecorder(Callback):
@@ -98,6 +101,50 @@ def test_noise_follows_from_seed_and_step_alone(tmp_path: Path) -> None:
     torch.rand(3)
     assert noise(0) == first
     assert len(set(first + noise(1))) == 16
+
+
+def test_batches_of_one_step_draw_noise_of_their_own(tmp_path: Path) -> None:
+    module = Noise(0)
+    loader = torch.utils.data.DataLoader(torch.ones(6, 1))  # type: ignore[arg-type, var-annotated]
+    quiet_trainer(tmp_path, max_epochs=2, accumulate_grad_batches=3).fit(module, loader)
+    assert len(set(module.noise)) == 12
+
+
+class RecordedGradients(TargetRecommender):
+    """Writes down what the optimiser gets."""
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        self.gradient = torch.cat([p.grad.flatten() for p in self.parameters() if p.grad is not None])
+
+
+def test_accumulated_batches_count_by_their_tokens(tmp_path: Path) -> None:
+    data = tiny_data()
+    tokens = torch.randint(data.vocabulary.size, (7, 12), generator=torch.Generator().manual_seed(0))
+    whole = sequence_batch(tokens, data.vocabulary)
+    parts = [whole.rows(torch.arange(7) < 1), whole.rows(torch.arange(7) >= 1)]
+    parts[1].supervised[3:, 5:] = False  # of other lengths too
+    whole = SequenceBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(whole)})
+    gradients = []
+    for batches in ([whole], parts):
+        module = tiny_recommender(data, kind=RecordedGradients)
+        fitted(module, tmp_path, batches, accumulate_grad_batches=len(batches))
+        gradients.append(module.gradient)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("every", [1, 50])
+def test_a_fit_that_diverges_ends_with_an_error_and_leaves_no_such_checkpoint(every: int, tmp_path: Path) -> None:
+    data = tiny_data()
+    saved = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1)
+    trainer = quiet_trainer(
+        tmp_path, max_epochs=2, log_every_n_steps=every, callbacks=[saved], enable_checkpointing=True
+    )
+    with pytest.raises(InputError, match=r"the training loss is not finite by step \d+: .* lower learning_rate"):
+        trainer.fit(tiny_recommender(data, learning_rate=1e30, warmup_steps=0), datamodule=data)
+    for path in tmp_path.glob("*.ckpt"):
+        weights = torch.load(path, weights_only=True)["state_dict"]
+        assert all(bool(weight.isfinite().all()) for weight in weights.values())
 
 
 def test_picked_rows_equal_indexing_by_the_mask() -> None:

@@ -1,5 +1,7 @@
 """Exact beam search over the catalog, with several slots in one target pass."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -74,7 +76,8 @@ class BeamDecoder(Decoder):
             search = BeamSearch(runner, target, allowed, width, plan, self.renormalise, draw, fixed_shapes)
             return _BeamSession(search, request, len(plan), device)
 
-        return SessionsByShape(session, tokens_after_prompt(plan))
+        fits = partial(runner.check_length, written=request.vocabulary.n_slots)
+        return SessionsByShape(session, tokens_after_prompt(plan), fits)
 
 
 class _BeamSession(DecodingSession[Recommendations]):

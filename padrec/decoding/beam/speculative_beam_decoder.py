@@ -77,7 +77,8 @@ class SpeculativeBeamDecoder(Decoder):
             search = SpeculativeBeamSearch(runner, *sessions, allowed, plan, self.rule, draw)
             return _SpeculativeBeamSession(search, request, plan.n_slots, device)
 
-        return SessionsByShape(session, plan.first(plan.n_slots))
+        fits = partial(runner.check_length, written=request.vocabulary.n_slots)
+        return SessionsByShape(session, plan.first(plan.n_slots), fits)
 
 
 class _SpeculativeBeamSession(DecodingSession[Recommendations]):

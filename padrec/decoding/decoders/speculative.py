@@ -60,7 +60,11 @@ class SpeculativeDecoder(Decoder):
         max_depth = self.max_depth(request)
         # After the list, caches hold a round's tree, or the columns that commit writes, or the draft's own nodes.
         tree = max(self.nodes(request), max_depth + 1, self.expansion.draft_rows + max_depth + 1)
-        return SessionsByShape(partial(self._session, runner, request, draft), request.n_tokens + tree)
+        return SessionsByShape(
+            partial(self._session, runner, request, draft),
+            request.n_tokens + tree,
+            partial(runner.check_length, written=request.n_tokens),
+        )
 
     def _session(
         self,

@@ -11,9 +11,12 @@ from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace
+from padrec.decoding.lists.not_finite_error import NotFiniteError
 from padrec.decoding.lists.request import ListRequest, Recommendations
 from padrec.decoding.lists.sampling import Sampling
 from padrec.decoding.rounds.decoding_session import DecodingSession
+
+_MOST_COPIES = 64
 
 _Session = DecodingSession[Recommendations]
 
@@ -76,7 +79,12 @@ class BatchwiseDecoder(WrappingDecoder):
     ) -> tuple[Recommendations, DecodingTrace]:
         """See `WrappingDecoder.decode`."""
         watch = Stopwatch(prompts.tokens.device)
-        parts = [session.decode(batch, generator) for batch in prompts.batches(self._batch_size)]
+        parts = []
+        for first, batch in enumerate(prompts.batches(self._batch_size)):
+            try:
+                parts.append(session.decode(batch, generator))
+            except NotFiniteError as error:
+                raise NotFiniteError([first * self._batch_size + row for row in error.rows]) from None
         trace = DecodingTrace.joined([trace for _, trace in parts])
         decode_seconds = watch.lap() - trace.prefill_seconds - trace.recording_seconds
         return Recommendations.joined([lists for lists, _ in parts]), replace(trace, decode_seconds=decode_seconds)
@@ -90,15 +98,15 @@ class RepeatedDecoder(WrappingDecoder):
 
     Args:
         decoder: the one that decodes.
-        copies: rows for each prompt, at least 2.
+        copies: rows for each prompt, from 2 to 64.
 
     Raises:
-        InputError: `copies` is below 2.
+        InputError: `copies` is out of range.
     """
 
     def __init__(self, decoder: Decoder, copies: int = 2) -> None:
-        if copies < 2:
-            raise InputError(f"copies {copies}: expected at least 2")
+        if not 2 <= copies <= _MOST_COPIES:
+            raise InputError(f"copies {copies}: expected from 2 to {_MOST_COPIES}")
         super().__init__(decoder)
         self._copies = copies
 
@@ -111,7 +119,10 @@ class RepeatedDecoder(WrappingDecoder):
         excluded = None if prompts.excluded is None else prompts.excluded.repeat(copies, 1)
         tokens, slots = prompts.tokens.repeat(copies, 1), prompts.slots.repeat(copies, 1)
         repeated = Prompts(tokens, slots, prompts.lengths.repeat(copies), excluded=excluded)
-        lists, trace = session.decode(repeated, torch.Generator().set_state(generator.get_state()))
+        try:
+            lists, trace = session.decode(repeated, torch.Generator().set_state(generator.get_state()))
+        except NotFiniteError as error:
+            raise NotFiniteError(sorted({row % n for row in error.rows})) from None
         Sampling().keys(n, generator, generator.device)  # advances the generator as a decode without copies does
         first = Recommendations(lists.leaves[:n], lists.tokens[:n], lists.log_probs[:n])
         target_passes, draft_passes, tokens = trace.target_passes[:n], trace.draft_passes[:n], trace.tokens[:n]

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from padrec.decoding.device.early_launch import has_kernels, launches_early
-from padrec.decoding.layers.cached_layers import LAST_LAYER, joined_features, layer_numbers
+from padrec.decoding.layers.cached_layers import LAST_LAYER, LayerSession, joined_features, layer_numbers
+from padrec.decoding.layers.isolated_columns import IsolatedColumns
 from padrec.decoding.layers.layer_operations import Heads, LayerAttention, LayerOperations, ResidualStream, RMSNorm
 from padrec.decoding.layers.placement import Placement
 
@@ -45,14 +47,18 @@ class FusedLayers:
         weight = self.layers[0].out
         self.dtype, self.device = weight.dtype, weight.device
         self.operations = operations or operations_for(self.heads, self.dtype, self.device)
-        self._buffers: dict[tuple[int, int], _Buffers] = {}
+        # Sessions of one shape share them, one after the other; they go with the last session.
+        self._buffers: WeakValueDictionary[tuple[int, int], _Buffers] = WeakValueDictionary()
 
-    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "_FusedSession":
+    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> LayerSession:
         """See `CachedLayers.open`."""
-        # Buffers live as long as the layers: captured passes write to them.
-        if (batch, capacity) not in self._buffers:
-            self._buffers[batch, capacity] = self._allocate(batch, capacity)
-        return _FusedSession(self, self._buffers[batch, capacity], layer_numbers(feature_layers, len(self.layers)))
+        buffers = self._buffers.get((batch, capacity))
+        if buffers is None:
+            buffers = self._buffers[batch, capacity] = self._allocate(batch, capacity)
+        session = _FusedSession(self, buffers, layer_numbers(feature_layers, len(self.layers)))
+        if type(self.operations) is LayerOperations:
+            return IsolatedColumns(session, batch, capacity, self.device)
+        return session
 
     def _allocate(self, batch: int, capacity: int) -> "_Buffers":
         shape = (len(self.layers), batch, self.heads.keys, capacity, self.heads.size)

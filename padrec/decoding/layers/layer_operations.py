@@ -128,8 +128,9 @@ class LayerOperations:
         k = k * cos + _half_turned(k) * sin
         column = placement.lengths[:, None] + placement.first + torch.arange(width, device=qkv.device)
         column = column[:, None, :, None].expand(-1, heads.keys, -1, heads.size)
-        layer.keys.scatter_(2, column, k.transpose(1, 2))
-        layer.values.scatter_(2, column, v.transpose(1, 2))
+        # See `IsolatedColumns`.
+        layer.keys.scatter_(2, column, k.transpose(1, 2).nan_to_num(0.0, 0.0, 0.0))
+        layer.values.scatter_(2, column, v.transpose(1, 2).nan_to_num(0.0, 0.0, 0.0))
         return rotated
 
     def attention(self, queries: Tensor, layer: LayerAttention, placement: Placement) -> Tensor:

@@ -48,6 +48,10 @@ class TransformersRunner:
         """Logits `[*, V]`, float32 (float64 for a float64 model), from the head's features `[*, d]`."""
         return self._head(features)
 
+    def check_length(self, prompt: int, written: int) -> None:
+        """Check that prompts of at most `prompt` tokens can be continued by `written`; see `check_length`."""
+        check_length(self.model.config, prompt + written - 1)  # the last token is not read
+
     def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "TransformersSession":
         """Open a session for `batch` texts of at most `capacity` tokens: prompt, list and one round's tree.
 
@@ -142,6 +146,33 @@ def check_logits(config: PretrainedConfig) -> None:
             )
 
 
+def longest_text(config: PretrainedConfig) -> int | None:
+    """The most tokens of a text whose positions a model knows and does not compute otherwise; None without a limit."""
+    settings: Any = config
+    limits = [getattr(settings, "max_position_embeddings", None)]
+    rope = getattr(settings, "rope_parameters", None) or {}
+    for kind in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        if kind.get("rope_type") == "longrope":  # other frequencies for longer texts, all their tokens included
+            own = getattr(settings, "original_max_position_embeddings", None)
+            limits.append(kind.get("original_max_position_embeddings", own))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def check_length(config: PretrainedConfig, tokens: int) -> None:
+    """Check that a model can read texts of at most so many tokens, a prompt with its list.
+
+    Raises:
+        InputError: it does not know that many positions, or computes those of longer texts otherwise.
+    """
+    longest = longest_text(config)
+    if longest is not None and tokens > longest:
+        raise InputError(
+            f"a {config.model_type} model that knows the positions of {longest} tokens (max_position_embeddings, or "
+            f"the length at which its rotary embedding changes): expected at least {tokens}, those of the longest "
+            "prompt with its list"
+        )
+
+
 def _attention_window(config: PretrainedConfig) -> int | None:
     """The attention window of a model's layers, in tokens; None without one."""
     settings: Any = config
@@ -157,12 +188,17 @@ def _layers_of(model: PreTrainedModel) -> CachedLayers:
     if can_fuse(model.config):
         return FusedLayers(base.layers, model.config, base.rotary_emb, base.norm)
 
+    longest = longest_text(model.config)
+
     def forward(
         hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool
     ) -> Sequence[Tensor]:
+        if longest is not None:
+            # Padding and proposals after the end of a list, which count for nothing, may lie beyond.
+            positions = positions.clamp(max=longest - 1)
         inputs = {"inputs_embeds": hidden, "attention_mask": mask, "position_ids": positions}
         found = base(**inputs, past_key_values=cache, use_cache=True, output_hidden_states=all_states)
         states: Sequence[Tensor] = found.hidden_states if all_states else [found.last_hidden_state]
         return states
 
-    return TransformersLayers(forward, model.config.num_hidden_layers)
+    return TransformersLayers(forward, model.config.num_hidden_layers, base.device)

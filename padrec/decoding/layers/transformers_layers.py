@@ -1,12 +1,14 @@
 """Decoder layers of any architecture, computed by transformers' own code, and their KV cache."""
 
 from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 from transformers import Cache
 
-from padrec.decoding.layers.cached_layers import LAST_LAYER, joined_features, layer_numbers
+from padrec.decoding.layers.cached_layers import LAST_LAYER, LayerSession, joined_features, layer_numbers
+from padrec.decoding.layers.isolated_columns import IsolatedColumns
 from padrec.decoding.layers.placement import Placement, visible_columns
 
 
@@ -43,7 +45,10 @@ class PreallocatedCache(Cache):
         return states.new_zeros(self.n_layers, self.batch * self.capacity, heads, size)
 
     def _write(self, buffer: Tensor, states: Tensor) -> Tensor:
-        buffer.index_copy_(0, self._rows, states.transpose(1, 2).flatten(0, 1))
+        states = states.detach().transpose(1, 2)
+        # Finite, see `IsolatedColumns`; into new memory, which the rows would be copied to anyway.
+        finite = torch.nan_to_num(states, 0.0, 0.0, 0.0, out=states.new_empty(states.shape))
+        buffer.index_copy_(0, self._rows, finite.flatten(0, 1))
         return buffer.view(self.batch, self.capacity, *buffer.shape[1:]).transpose(1, 2)
 
     def keep(self, source: Tensor, target: Tensor) -> None:
@@ -72,16 +77,18 @@ LayerForward = Callable[[Tensor, Tensor, Tensor, PreallocatedCache, bool], Seque
 class TransformersLayers:
     """Layers of any architecture, computed by transformers' own code; see `CachedLayers`."""
 
-    def __init__(self, forward: LayerForward, n_layers: int) -> None:
-        self._forward, self._n_layers = forward, n_layers
-        self._caches: dict[tuple[int, int], PreallocatedCache] = {}
+    def __init__(self, forward: LayerForward, n_layers: int, device: torch.device) -> None:
+        self._forward, self._n_layers, self._device = forward, n_layers, device
+        # Sessions of one shape share them, one after the other; they go with the last session.
+        self._caches: WeakValueDictionary[tuple[int, int], PreallocatedCache] = WeakValueDictionary()
 
-    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> "_TransformersSession":
+    def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = LAST_LAYER) -> LayerSession:
         """See `CachedLayers.open`."""
-        if (batch, capacity) not in self._caches:
-            self._caches[batch, capacity] = PreallocatedCache(self._n_layers, batch, capacity)
-        numbers = layer_numbers(feature_layers, self._n_layers)
-        return _TransformersSession(self._forward, self._caches[batch, capacity], numbers)
+        cache = self._caches.get((batch, capacity))
+        if cache is None:
+            cache = self._caches[batch, capacity] = PreallocatedCache(self._n_layers, batch, capacity)
+        session = _TransformersSession(self._forward, cache, layer_numbers(feature_layers, self._n_layers))
+        return IsolatedColumns(session, batch, capacity, self._device)
 
 
 class _TransformersSession:

@@ -11,6 +11,7 @@ from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabular
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.constraint import Constraint, FreeDecoding, Unconstrained
 from padrec.decoding.lists.list_state import ListState
+from padrec.decoding.lists.not_finite_error import check_finite
 from padrec.decoding.lists.sampling import Sampling
 
 R_co = TypeVar("R_co", covariant=True)
@@ -60,6 +61,9 @@ class Request(Protocol[R_co]):
         Args:
             tokens: int64 `[B, T]`, padded after the end.
             log_probs: the tokens' under the target's constrained distribution at temperature 1, float32 `[B, T]`.
+
+        Raises:
+            NotFiniteError: a log-probability is NaN.
         """
 
 
@@ -82,7 +86,12 @@ class Recommendations:
     def from_tokens(
         cls, tokens: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary, list_length: int
     ) -> "Recommendations":
-        """Look up the generated tokens in the catalog."""
+        """Look up the generated tokens in the catalog.
+
+        Raises:
+            NotFiniteError: a log-probability is NaN.
+        """
+        check_finite(log_probs)
         codes = vocabulary.parse_lists(tokens.cpu(), list_length)
         return cls(leaves=catalog.leaf_of_codes(codes), tokens=tokens, log_probs=log_probs)
 
@@ -90,7 +99,12 @@ class Recommendations:
     def from_leaves(
         cls, leaves: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary
     ) -> "Recommendations":
-        """Write leaves, int64 `[B, K]`, as tokens; `log_probs` are those of the items' codes, `[B, K, L]`."""
+        """Write leaves, int64 `[B, K]`, as tokens; `log_probs` are those of the items' codes, `[B, K, L]`.
+
+        Raises:
+            NotFiniteError: a log-probability is NaN.
+        """
+        check_finite(log_probs)
         length = vocabulary.list_tokens(leaves.shape[1])
         leaves = leaves.cpu()
         tokens = vocabulary.encode(catalog.leaf_codes[leaves]).flatten(1)[:, :length]
@@ -234,6 +248,7 @@ class TextRequest:
 
     def result(self, tokens: Tensor, log_probs: Tensor) -> GeneratedText:
         """Count the tokens of each text; see `Request.result`."""
+        check_finite(log_probs)
         stops = torch.tensor(self.stop_tokens, dtype=torch.long, device=tokens.device)
         stopped = torch.isin(tokens, stops).cumsum(1) - torch.isin(tokens, stops).long() > 0
         return GeneratedText(tokens, log_probs, (~stopped).sum(1))

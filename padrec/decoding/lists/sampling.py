@@ -135,7 +135,8 @@ class Choice:
             greedy_temperature: divides the draft's log-probabilities in greedy decoding.
 
         Returns:
-            Log-probabilities `[B, k, V]`, at most 0; the draft's own in greedy decoding at `greedy_temperature` 1.
+            Log-probabilities `[B, k, V]`, at most 0: the draft's own in greedy decoding at `greedy_temperature` 1. They
+            are minus infinity after nodes whose logits are not finite.
         """
         noise = None if self.noise is None else self.noise[:, depth, None]
         guess = Guess.of(self.sampling, greedy_temperature)
@@ -158,10 +159,13 @@ class Guess:
 
     def log_chances(self, log_probs: Tensor, noise: Tensor | None) -> Tensor:
         """Log-chances from the draft's log-probabilities and the noise, which broadcasts; None decodes greedily."""
-        if noise is None:
-            return log_probs if self.logit_scale == 1 else (log_probs * self.logit_scale).log_softmax(-1)
-        noisy = log_probs * self.logit_scale + noise.to(log_probs.dtype) * self.noise_scale
-        return noisy.log_softmax(-1)
+        if noise is not None:
+            noisy = log_probs * self.logit_scale + noise.to(log_probs.dtype) * self.noise_scale
+            log_probs = noisy.log_softmax(-1)
+        elif self.logit_scale != 1:
+            log_probs = (log_probs * self.logit_scale).log_softmax(-1)
+        # NaN would come before the root of a tree.
+        return log_probs.nan_to_num(-torch.inf, neginf=-torch.inf)
 
 
 def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary_size: int) -> Tensor:

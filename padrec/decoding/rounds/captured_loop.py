@@ -13,6 +13,8 @@ from padrec.decoding.layers.prompts import Prompts
 
 _Start = Callable[[Prompts, Tensor], None]
 
+_MOST_STARTS = 32
+
 
 class CapturedLoop:
     """Batches of one size: a captured start for each prompt shape, then captured rounds.
@@ -35,13 +37,15 @@ class CapturedLoop:
             Seconds of the start, of the rest, and of capturing what had not been captured yet.
         """
         before, shape = time.perf_counter(), PromptShape.of(prompts)
-        if shape not in self._starts:
-            self._starts[shape] = _CapturedStart(self._start, prompts, keys, shape)
+        start = self._starts.pop(shape, None) or _CapturedStart(self._start, prompts, keys, shape)
+        self._starts[shape] = start  # the last one used comes last
+        if len(self._starts) > _MOST_STARTS:
+            del self._starts[next(iter(self._starts))]
         if not self._captured_rounds:
             self._captured_rounds = [CapturedGraph(round_, self._device) for round_ in self._rounds]
         capture_seconds = time.perf_counter() - before
         watch = Stopwatch(self._device)
-        self._starts[shape].run(prompts, keys)
+        start.run(prompts, keys)
         started = watch.mark()
         finish()
         seconds, start_seconds = watch.lap(), started()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import torch
@@ -15,6 +16,9 @@ from padrec.decoding.rounds.rounds import Rounds
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+# Each holds a cache, and on a GPU captured graphs.
+_MOST_SESSIONS = 32
 
 
 class DecodingSession(Protocol[R_co]):
@@ -33,23 +37,30 @@ class DecodingSession(Protocol[R_co]):
 class SessionsByShape(DecodingSession[R_co]):
     """One session for each batch size and cache capacity, and another for prompts that exclude items.
 
+    The least recently used one is given up when there are too many.
+
     Args:
         make: opens a session when it is first needed, given batch size, capacity in tokens, and whether prompts exclude
             items.
         room: cache tokens needed after the prompts.
+        check_prompts: given the tokens of the longest prompt, raises an error where it is too long.
     """
 
-    def __init__(self, make: Callable[[int, int, bool], DecodingSession[R_co]], room: int) -> None:
-        self._make, self._room = make, room
-        self._sessions: dict[tuple[int, int, bool], DecodingSession[R_co]] = {}
+    def __init__(
+        self,
+        make: Callable[[int, int, bool], DecodingSession[R_co]],
+        room: int,
+        check_prompts: Callable[[int], None],
+    ) -> None:
+        self._session, self._room, self._check = lru_cache(_MOST_SESSIONS)(make), room, check_prompts
 
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R_co, DecodingTrace]:
         """See `DecodingSession.decode`."""
-        shape = len(prompts.tokens), cache_capacity(prompts, self._room), prompts.excluded is not None
-        if shape not in self._sessions:
-            self._sessions[shape] = self._make(*shape)
-        return self._sessions[shape].decode(prompts, generator)
+        self._check(prompts.tokens.shape[1])
+        capacity = cache_capacity(prompts, self._room)
+        session = self._session(len(prompts.tokens), capacity, prompts.excluded is not None)
+        return session.decode(prompts, generator)
 
 
 class ShapeSession(DecodingSession[R]):

@@ -9,7 +9,7 @@ from padrec.decoding.lists.constraint import Constraint
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice, Guess
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion
+from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion, check_size
 from padrec.decoding.trees.tree_growth import TreeShape
 from padrec.decoding.trees.tree_operations import TreeOperations
 
@@ -31,7 +31,7 @@ class DynamicTree(TreeExpansion):
             scaling of classifiers (arXiv 1706.04599). Lists do not change.
 
     Raises:
-        InputError: a value below its minimum.
+        InputError: a value below its minimum, or a tree that is too large.
     """
 
     def __init__(self, depth: int = 6, width: int = 10, nodes: int = 60, greedy_temperature: float = 1.0) -> None:
@@ -44,7 +44,9 @@ class DynamicTree(TreeExpansion):
         self.depth = depth
         self.greedy_temperature = greedy_temperature
         self.width = width
-        self.nodes = min(nodes, 1 + TreeShape(width, depth, nodes).n_candidates)
+        n_candidates = TreeShape(width, depth, nodes).n_candidates
+        self.nodes = min(nodes, 1 + n_candidates)
+        check_size(depth, self.nodes, n_candidates)
         self.leaves = 1 if width == 1 else self.nodes - 1
         self.draft_rows = (depth - 1) * width
         self.draft_passes = depth
@@ -76,7 +78,7 @@ class Chain(DynamicTree):
         depth: D, the deepest proposal, at least 1.
 
     Raises:
-        InputError: a depth below 1.
+        InputError: a depth below 1, or a chain that is too long.
     """
 
     def __init__(self, depth: int = 5) -> None:

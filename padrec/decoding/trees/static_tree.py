@@ -11,7 +11,7 @@ from padrec.decoding.lists.constraint import Constraint
 from padrec.decoding.lists.list_state import ListState, concatenate
 from padrec.decoding.lists.sampling import Choice
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion
+from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion, check_size
 from padrec.decoding.trees.tree_operations import TreeOperations
 
 
@@ -23,7 +23,7 @@ class StaticTree(TreeExpansion):
             child of the root. A node's parent must be listed too.
 
     Raises:
-        InputError: no node, a node twice, a negative rank or a node without its parent.
+        InputError: no node, a node twice, a negative rank, a node without its parent, or a tree that is too large.
     """
 
     def __init__(self, choices: Sequence[Sequence[int]]) -> None:
@@ -35,6 +35,7 @@ class StaticTree(TreeExpansion):
                 f"node {list(orphans[0])} without its parent" if orphans else f"{len(paths)} nodes, some of them twice"
             )
             raise InputError(f"static tree with {what}: expected distinct paths of ranks, each with all its beginnings")
+        check_size(len(paths[-1]), 1 + len(paths), len(paths))
         self.depth = len(paths[-1])
         self.nodes = len(paths) + 1
         self._levels = [[path for path in paths if len(path) == depth] for depth in range(1, self.depth + 1)]

@@ -5,11 +5,15 @@ from typing import Protocol
 
 from torch import Tensor
 
+from padrec.catalog import InputError
 from padrec.decoding.lists.constraint import Constraint
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice
 from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.trees.tree_operations import TreeOperations
+
+# More than any list gains from; memory grows with the square of the nodes, and a round with the depth.
+_MOST_DEPTH, _MOST_NODES, _MOST_CANDIDATES = 256, 1024, 1 << 18
 
 
 class TreeExpansion(ABC):
@@ -49,6 +53,24 @@ class TreeExpansion(ABC):
             steps: the draft.
             operations: grow trees, by kernels where the device has them.
         """
+
+
+def check_size(depth: int, nodes: int, candidates: int) -> None:
+    """Refuse trees that would ask for hours or for all memory.
+
+    Args:
+        depth: D, passes of the draft in a round.
+        nodes: N, nodes that the target reads.
+        candidates: nodes that are scored.
+
+    Raises:
+        InputError: one of them is out of bounds.
+    """
+    if depth > _MOST_DEPTH or nodes > _MOST_NODES or candidates > _MOST_CANDIDATES:
+        raise InputError(
+            f"a tree of {nodes} nodes, depth {depth}, from {candidates} candidates in each round: expected at most "
+            f"{_MOST_NODES} nodes, depth {_MOST_DEPTH} and {_MOST_CANDIDATES} candidates"
+        )
 
 
 class DraftSteps(Protocol):

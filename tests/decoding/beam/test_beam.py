@@ -174,7 +174,7 @@ class BigramRunner(TransformersRunner):
 
     def __init__(self, logits: Tensor) -> None:
         self._table = logits
-        self.model = cast(PreTrainedModel, SimpleNamespace(device=torch.device("cpu")))
+        self.model = cast(PreTrainedModel, SimpleNamespace(device=torch.device("cpu"), config=SimpleNamespace()))
 
     def open(self, batch: int, capacity: int, feature_layers: Sequence[int] = (-1,)) -> TransformersSession:
         return cast(TransformersSession, BigramSession())

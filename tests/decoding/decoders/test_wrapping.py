@@ -121,5 +121,5 @@ def test_the_first_copies_are_what_the_decoder_writes(sampling: Sampling, specul
 
 
 def test_one_copy_is_refused() -> None:
-    with pytest.raises(InputError, match="copies 1: expected at least 2"):
+    with pytest.raises(InputError, match="copies 1: expected from 2 to 64"):
         RepeatedDecoder(AutoregressiveDecoder(), copies=1)

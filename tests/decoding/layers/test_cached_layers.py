@@ -1,5 +1,7 @@
 """Layer stacks with a cache against the forward pass of the transformers model that they are taken from."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -246,12 +248,27 @@ def test_buffers_stay_where_they_are_when_other_texts_are_read_in_between() -> N
     model = random_model(config_of(_FUSED["llama"]))
     layers: Any = layers_of(model)
     sizes = [(1, 16), (2, 16), (1, 32)]
-    places = []
+    places, readers = [], []
     for _ in range(2):
         for batch, capacity in sizes:
             reader = layers.open(batch, capacity)
             start = torch.zeros(batch, 1, dtype=torch.long)
             reader(torch.zeros(batch, 1, 32), Placement(start[:, 0], start))
-            places.append(reader._buffers.keys.data_ptr())
+            places.append(reader._session._buffers.keys.data_ptr())
+            readers.append(reader)
     assert places[:3] == places[3:]
     assert len(set(places)) == 3
+
+
+@pytest.mark.parametrize("settings", [_FUSED["llama"], _OTHERS["gemma"]], ids=str)
+def test_a_cache_goes_with_the_last_session_that_uses_it(settings: dict[str, Any]) -> None:
+    layers: Any = layers_of(random_model(config_of(settings)))
+    first, second = (layers.open(2, 16) for _ in range(2))
+    inner = first._session
+    held = weakref.ref(inner._buffers if isinstance(layers, FusedLayers) else inner._cache)
+    del first, inner
+    gc.collect()
+    assert held() is not None
+    del second
+    gc.collect()
+    assert held() is None

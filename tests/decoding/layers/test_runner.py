@@ -6,7 +6,19 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import InputError, SemanticIDVocabulary
-from padrec.decoding import Branches, ListState, Prompts, TokenTree, TransformersRunner
+from padrec.decoding import (
+    AutoregressiveDecoder,
+    BeamDecoder,
+    Branches,
+    CatalogDraft,
+    DynamicTree,
+    ListRequest,
+    ListState,
+    Prompts,
+    SpeculativeDecoder,
+    TokenTree,
+    TransformersRunner,
+)
 from padrec.targets import TargetRecommender, build_backbone
 from tests.reference import forward, prompt_tokens
 from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
@@ -210,6 +222,50 @@ def test_prompts_beyond_a_window_of_attention_are_refused(settings: dict[str, An
     runner = TransformersRunner(build_backbone({**sizes, **settings}, _VOCABULARY).eval())
     with pytest.raises(InputError, match="attend to the last 4 tokens: expected at least"):
         runner.open(1, 64)
+
+
+_ROPE = {"rope_theta": 1e4, "factor": 2.0}
+_LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, **_ROPE}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"model_type": "gpt2", "n_positions": 23}, id="gpt2"),
+        pytest.param({"model_type": "llama", "max_position_embeddings": 23}, id="llama"),
+        pytest.param(
+            {
+                "model_type": "llama",
+                "max_position_embeddings": 23,
+                "rope_parameters": {"rope_type": "dynamic", **_ROPE},
+            },
+            id="dynamic",
+        ),
+        pytest.param(
+            {
+                "model_type": "phi3",
+                "max_position_embeddings": 92,
+                "original_max_position_embeddings": 23,
+                "rope_parameters": {**_LONG, "original_max_position_embeddings": 23},
+            },
+            id="longrope",
+        ),
+    ],
+)
+def test_lists_are_written_up_to_the_last_position_and_refused_beyond(settings: dict[str, Any]) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        runner = TransformersRunner(build_backbone({**sizes, **settings}, _VOCABULARY).eval())
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [3, 2])  # of 13 tokens
+    request = ListRequest.build(_CATALOG, _VOCABULARY, 3)  # of 11 tokens, of which 10 are read
+    decoders = AutoregressiveDecoder(), SpeculativeDecoder(CatalogDraft(), DynamicTree(6, 3, 20))
+    expected, found = (decoder.bind(runner, request).decode(prompts, torch.Generator())[0] for decoder in decoders)
+    assert torch.equal(found.tokens, expected.tokens)
+    longer = random_prompts(_CATALOG, _VOCABULARY, [6])
+    for decoder in (*decoders, BeamDecoder()):
+        with pytest.raises(InputError, match=r"knows the positions of 23 tokens .*: expected at least \d+, those of"):
+            decoder.bind(runner, request).decode(longer, torch.Generator())
 
 
 @pytest.mark.parametrize(

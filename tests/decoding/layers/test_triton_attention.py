@@ -169,6 +169,34 @@ def assert_attends(fused: LayerOperations, heads: Heads, placement: Placement, d
     assert_close(found, expected)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("part", ["all", "a value", "an infinite value"])
+@_PLACES
+def test_a_token_that_is_not_finite_reaches_only_those_that_see_it(
+    fused: LayerOperations, first: int, tree: bool, part: str, dtype: torch.dtype
+) -> None:
+    heads, width, spoilt = Heads(4, 2, 16, 0.25), 7, 3
+    placement = placement_of(_PAST, width, first, tree)
+    qkv = random_tensor(len(_PAST) * width, (heads.queries + 2 * heads.keys) * heads.size, dtype=dtype, seed=0)
+    row = qkv.clone().view(len(_PAST), width, -1)
+    if part == "all":
+        row[1, spoilt] = torch.nan
+    else:
+        row[1, spoilt, -1] = torch.nan if part == "a value" else torch.inf
+    outputs = []
+    for read in (qkv, row.flatten(0, 1)):
+        layer = layer_of(len(_PAST), heads, dtype)
+        seen = fused.attention(fused.rotate_and_store(read, layer, placement), layer, placement)
+        outputs.append(seen.view(len(_PAST), width, heads.queries, heads.size))
+    sees = torch.arange(width, device=DEVICE) >= spoilt
+    if placement.ancestors is not None:
+        sees = placement.ancestors[1, :, first + spoilt]
+    reached = torch.zeros(len(_PAST), width, heads.queries, dtype=torch.bool, device=DEVICE)
+    reached[1, :, 0 if part == "all" else 2 :] = sees[:, None]  # the last two query heads share a key head
+    assert torch.equal(outputs[1].isnan().all(-1), reached)
+    assert torch.equal(outputs[1][~reached], outputs[0][~reached])
+
+
 # Rows' lengths, and packed tokens after them.
 _PACKED = pytest.mark.parametrize(
     ("lengths", "spare"),

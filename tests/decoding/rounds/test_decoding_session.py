@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ from padrec.decoding import (
 )
 from padrec.decoding.layers.prompt_shape import PromptShape, packed_size
 from padrec.decoding.rounds import captured_loop
-from padrec.decoding.rounds.decoding_session import DecodingSession
+from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape
 from tests.stubs import (
     ContraryDraft,
     CountingRunner,
@@ -244,3 +244,20 @@ def test_batches_of_one_shape_share_a_start() -> None:
     assert shape([3, 9, 2], 9) != shape([3, 9, 1], 9)
     assert shape([9, 9], 9) == PromptShape(2, 9, None)
     assert shape([4], 9) == PromptShape(1, 9, None), "the padding of a single prompt is left"
+
+
+def test_shapes_that_are_no_longer_used_are_given_up() -> None:
+    opened: list[tuple[int, int, bool]] = []
+
+    class Counted(DecodingSession[None]):
+        def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[None, DecodingTrace]:
+            return None, cast(Any, None)
+
+    def make(batch: int, capacity: int, excludes: bool) -> DecodingSession[None]:
+        opened.append((batch, capacity, excludes))
+        return Counted()
+
+    sessions = SessionsByShape(make, 1, lambda prompt: None)
+    for batch in (*range(1, 40), 39, 20, 1):
+        sessions.decode(random_prompts(_CATALOG, _VOCABULARY, [1] * batch), torch.Generator())
+    assert [batch for batch, _, _ in opened] == [*range(1, 40), 1]

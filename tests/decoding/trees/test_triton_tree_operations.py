@@ -85,6 +85,14 @@ def test_a_tree_of_any_shape_grows_as_in_plain_pytorch(
     assert_grows(constraint, steps, (width, depth, nodes), noisy, torch.float32, seed)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_not_finite_grow_the_tree_of_plain_pytorch(value: float) -> None:
+    tokens = SemanticIDVocabulary((12, 20, 9))
+    constraint = CatalogConstraint(CatalogTrie(random_catalog((12, 20, 9), 60), tokens), tokens, 20)
+    for known in (constraint, FreeDecoding(tokens)):
+        assert_grows(known, [0, 3, 8], (2, 3, 8), True, torch.float32, seed=3, spoilt=value)
+
+
 def assert_grows(
     constraint: CatalogConstraint | FreeDecoding,
     steps: list[int],
@@ -92,8 +100,12 @@ def assert_grows(
     noisy: bool,
     dtype: torch.dtype,
     seed: int,
+    spoilt: float | None = None,
 ) -> None:
-    """From lists that are that many steps long, a tree of this width, depth and number of nodes."""
+    """From lists that are that many steps long, a tree of this width, depth and number of nodes.
+
+    After `spoilt` nodes, the first of the last depth and all of the last row, all or one of the logits are that number.
+    """
     (width, depth, _), batch, size = shape, len(steps), constraint.vocabulary.size
     there = constraint
     if isinstance(constraint, CatalogConstraint):
@@ -110,10 +122,16 @@ def assert_grows(
         n_nodes = 1 if level == 0 else width
         # A part of a wider product, as head and fusion are.
         logits = torch.randn(batch, n_nodes, size + 5, generator=generator).to(dtype)
+        if spoilt is not None:
+            logits[-1] = spoilt
+            if level == depth - 1:
+                logits[:, 0, 7] = spoilt
         known = None if noise is None else noise[:, level]
         found.grow(logits.to(DEVICE)[..., :size], None if known is None else known.to(DEVICE))
         plain.grow(logits[..., :size].double(), known)
-        if isinstance(constraint, FreeDecoding) and width <= size:  # else some may only fill the frontier up
+        if (
+            isinstance(constraint, FreeDecoding) and width <= size and spoilt is None
+        ):  # else some may only fill the frontier up
             for name in ("frontier", "parents", "slots"):
                 assert torch.equal(getattr(found, name).cpu(), getattr(plain, name)), name
     assert_same_tree(found.tree(), plain.tree())

@@ -69,7 +69,11 @@ def rotate_kernel(
     source = qkv + (token * (N_QUERIES + 2 * N_KEYS) + head) * SIZE
     past = tl.load(rows.lengths + row)
     position = past + tl.load(depths + row * depth_row_stride + index * depth_stride)
-    read = tl.load(source + unit, turns | is_value, 0.0)
+    read = tl.load(source + unit, turns, 0.0)
+    # A token whose value is not finite must not reach those that do not see it, but 0 * NaN is NaN. So where a value is
+    # not finite 0 is stored, and NaN in the key, which the mask hides.
+    value = tl.load(source + tl.where(is_key, N_KEYS * SIZE, 0) + unit, is_key | is_value, 0.0)
+    is_finite = tl.abs(value.to(tl.float32)) < float("inf")
     own, other = read.to(tl.float32), tl.load(source + partner, turns, 0.0).to(tl.float32)
     if norms is not None:
         factor = tl.rsqrt(tl.sum(own * own, 1) / SIZE + norms.eps)[:, None]
@@ -80,8 +84,9 @@ def rotate_kernel(
     turned = own * cosine + tl.where(unit < SIZE // 2, -other, other) * sine
     tl.store(queries + (token * N_QUERIES + head) * SIZE + unit, turned.to(queries.dtype.element_ty), is_query)
     key = row * row_stride + (head - N_QUERIES) * head_stride + (past + rows.first + index) * SIZE
+    turned = tl.where(is_finite, turned, float("nan"))
     tl.store(keys + key + unit, turned.to(keys.dtype.element_ty), is_key)
-    tl.store(values + key - N_KEYS * head_stride + unit, read, is_value)
+    tl.store(values + key - N_KEYS * head_stride + unit, tl.where(is_finite, value, 0.0), is_value)
 
 
 @triton.jit

@@ -53,6 +53,8 @@ def guess_kernel(
     if noise is not None:
         score += added
     score = log_softmax(tl.where(usable, score, float("-inf")))
+    # NaN would come before the root.
+    score = tl.where(score == score, score, float("-inf"))
     # If there are fewer than K tokens, some that are not allowed fill the row up.
     gain, best = largest(score, index < BLOCK, K, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)

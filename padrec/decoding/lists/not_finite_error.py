@@ -1,0 +1,41 @@
+"""The error of a target whose logits are not finite."""
+
+import math
+
+from torch import Tensor
+
+from padrec.catalog import InputError
+
+_MOST_NAMED = 10
+
+
+class NotFiniteError(InputError):
+    """The target's logits are not finite for some rows of a batch; the lists of the others would be right.
+
+    Args:
+        rows: those rows.
+        names: what to call them; None for their numbers.
+    """
+
+    def __init__(self, rows: list[int], names: list[str] | None = None) -> None:
+        self.rows = rows
+        shown = (names or [f"row {row}" for row in rows])[:_MOST_NAMED]
+        whose = ", ".join(shown) + (" …" if len(rows) > _MOST_NAMED else "")
+        super().__init__(
+            f"the target's logits for {whose} are not finite: expected finite ones; its weights may have diverged in "
+            "training, or hold values that are not finite"
+        )
+
+
+def check_finite(log_probs: Tensor) -> None:
+    """Check what a target wrote; reads values on the host.
+
+    Args:
+        log_probs: of the chosen tokens, `[B, *]`: NaN exactly where logits were not finite.
+
+    Raises:
+        NotFiniteError: a row has NaN.
+    """
+    rows = [row for row, total in enumerate(log_probs.flatten(1).sum(1).tolist()) if math.isnan(total)]
+    if rows:
+        raise NotFiniteError(rows)
