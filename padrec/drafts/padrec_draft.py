@@ -127,9 +127,7 @@ class PADRecDraft(TrainableModule):
 
     def checkpoint(self) -> DraftCheckpoint:
         """The draft with its current weights."""
-        return DraftCheckpoint(
-            self.settings, self.network.state_dict(), self.target.fingerprint, self.vocabulary.to_dict()
-        )
+        return DraftCheckpoint(self.settings, self.network.state_dict(), self.target.fingerprint, self.vocabulary)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what the draft was trained for."""
