@@ -1,15 +1,13 @@
 """A catalog on disk: the folder that `Catalog.save` writes."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from padrec.catalog.errors import InputError
+from padrec.catalog.tensor_file import read_tensors, write_tensors
+from padrec.catalog.whole_output import check_digests, written_whole
 
 _CODES_FILE = "codes.safetensors"
 ITEMS_FILE = "items.json"
@@ -19,23 +17,13 @@ ITEMS_FILE = "items.json"
 def write_catalog_folder(folder: Path, codes: Tensor, keys: tuple[str, ...], texts: tuple[str, ...] | None) -> None:
     """Write `codes.safetensors` (tensor `codes`, int32 `[n_items, L]`) and `items.json` (`{"keys": […], "texts": …}`).
 
-    The folder appears whole or not at all.
-
     Raises:
-        InputError: the folder is there already, or cannot be written.
+        InputError: see `written_whole`.
     """
-    if folder.exists():
-        raise InputError(f"{folder}: there already, expected no such folder: move it away or choose another one")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            part = Path(temporary) / "catalog"
-            part.mkdir()
-            save_file({"codes": codes.contiguous()}, part / _CODES_FILE)
-            (part / ITEMS_FILE).write_text(items_json(keys, texts) + "\n", encoding="ascii")
-            os.rename(part, folder)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+    with written_whole(folder) as part:
+        part.mkdir()
+        write_tensors(part / _CODES_FILE, {"codes": codes})
+        (part / ITEMS_FILE).write_text(items_json(keys, texts) + "\n", encoding="ascii")
 
 
 def items_json(keys: tuple[str, ...], texts: tuple[str, ...] | None) -> str:
@@ -50,15 +38,13 @@ def read_catalog_folder(folder: Path) -> tuple[Tensor, list[str], list[str] | No
         Codes int32 `[n_items, L]`, keys, texts.
 
     Raises:
-        InputError: a file is missing or malformed.
+        InputError: a file is missing, damaged or malformed.
     """
     for name in (_CODES_FILE, ITEMS_FILE):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: no {name}, expected a folder written by Catalog.save")
-    try:
-        codes = load_file(folder / _CODES_FILE)["codes"]
-    except (SafetensorError, KeyError) as error:
-        raise InputError(f"{folder / _CODES_FILE}: expected safetensors with a tensor `codes` ({error})") from None
+    check_digests(folder)
+    codes = read_tensors(folder / _CODES_FILE, "codes").tensors["codes"]
     try:
         items = json.loads((folder / ITEMS_FILE).read_text(encoding="utf-8"))
         keys, texts = items["keys"], items["texts"]

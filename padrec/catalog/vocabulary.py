@@ -82,6 +82,22 @@ class SemanticIDVocabulary:
             arguments |= {"text_tokens": self.text_tokens, "tokenizer": self.tokenizer}
         return arguments
 
+    @classmethod
+    def of_dict(cls, stored: Any, source: str) -> "SemanticIDVocabulary":  # noqa: ANN401
+        """The vocabulary of `to_dict`, as it was read from a file.
+
+        Args:
+            stored: what the file holds.
+            source: the file, for the message.
+
+        Raises:
+            InputError: it is something else.
+        """
+        try:
+            return cls(**stored)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{source}: {stored!r}, expected the arguments of a vocabulary ({error})") from None
+
     @property
     def fingerprint(self) -> str:
         """A short hash: equal exactly when two vocabularies give every token the same meaning."""

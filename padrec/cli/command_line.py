@@ -35,7 +35,7 @@ def main(args: "ArgsType" = None) -> None:
         args: command-line arguments; None takes the process's own.
 
     Raises:
-        SystemExit: status 2 after one message for wrong input, 143 after a SIGTERM.
+        SystemExit: status 2 after one message for wrong input or files that the system refuses, 143 after a SIGTERM.
     """
     arguments = sys.argv[1:] if args is None else args
     if arguments in (["-h"], ["--help"]):
@@ -55,6 +55,9 @@ def main(args: "ArgsType" = None) -> None:
         if wrong_input is None:
             raise
         _fail(str(wrong_input))
+    except OSError as error:  # no permission, a full disk, too few handles
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}, expected files that can be read and written")
 
 
 def _run_with_short_names(arguments: "ArgsType") -> None:

@@ -24,6 +24,10 @@ class PadrecCLI(LightningCLI):
         super().parse_arguments(parser, args)
         chosen = self.config[self.config.subcommand]
         if chosen.get("ckpt_path"):
+            if (
+                chosen.ckpt_path == "last" and self.config.subcommand == "fit"
+            ):  # Lightning looks for it in the fit's own folder
+                return
             _check_checkpoint(chosen.ckpt_path, chosen.model.class_path)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -124,8 +128,8 @@ def _check_checkpoint(path: str, model: str) -> None:
     Raises:
         InputError: nothing is there, or it is no checkpoint of this class that the command line has saved.
     """
-    if path in ("best", "last", "hpc"):  # what Lightning itself finds
-        return
+    if path in ("best", "last", "hpc"):  # where Lightning finds none, it would go on without
+        raise InputError(f"--ckpt_path {path}: expected a file, such as runs/target/checkpoints/{path}.ckpt")
     if ":" in path:  # what Lightning would load with pickle
         raise InputError(f"--ckpt_path {path}: expected a file on this machine; others may hold code")
     if (Path(path) / "config.json").is_file():

@@ -24,6 +24,8 @@ class OneMessageParser(ArgumentParser):
         try:
             config: Namespace = super().parse_path(path, *args, **kwargs)
             return config
+        except UnicodeDecodeError as error:
+            self.error(f"byte {error.start} is not UTF-8, expected a config in YAML", error)
         finally:
             self._config_file = None
 

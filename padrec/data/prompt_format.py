@@ -27,11 +27,18 @@ class PromptFormat:
         max_history: items of history that a prompt keeps, the last ones.
         list_marker: whether `<eos>` stands between a history and a list.
         template: the text of prompts; None for no text.
+
+    Raises:
+        InputError: `max_history` is less than 1.
     """
 
     max_history: int
     list_marker: bool = False
     template: PromptTemplate | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_history < 1:
+            raise InputError(f"max_history is {self.max_history}, expected at least 1")
 
     def encoder(self, vocabulary: SemanticIDVocabulary, catalog: Catalog) -> SequenceEncoder:
         """What writes item sequences of a catalog as tokens; see `SequenceEncoder`."""
@@ -98,8 +105,11 @@ class PromptFormat:
         if not (folder / _FILE).is_file():
             return None
         stored: dict[str, Any] = read_json_object(folder / _FILE, "of prompts")
-        if set(stored) != {"max_history", "list_marker", "template"}:
-            raise InputError(f"{folder / _FILE}: {sorted(stored)}, expected max_history, list_marker and template")
-        if stored["template"] is not None:
-            stored["template"]["tokenizer"] = str(folder / stored["template"]["tokenizer"])
-        return cls.from_dict(stored)
+        try:
+            if stored["template"] is not None:
+                stored["template"]["tokenizer"] = str(folder / stored["template"]["tokenizer"])
+            return cls.from_dict(stored)
+        except InputError as error:
+            raise InputError(f"{folder / _FILE}: {error}") from None
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder / _FILE}: {error}, expected max_history, list_marker and template") from None

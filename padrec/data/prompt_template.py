@@ -7,7 +7,7 @@ from string import Formatter
 from transformers import PreTrainedTokenizerBase
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
-from padrec.data.tokenizer import load_tokenizer, n_tokens, tokenizer_fingerprint
+from padrec.data.tokenizer import as_text, load_tokenizer, n_tokens, tokenizer_fingerprint
 
 
 class PromptTemplate:
@@ -17,7 +17,7 @@ class PromptTemplate:
     `item` with its semantic-ID tokens in place of `{item}`. The list that follows a prompt has no text.
 
     Text is tokenized in pieces between the semantic IDs. The tokenizer adds no special tokens, but special tokens in
-    the text, such as `<|im_start|>user`, are recognised.
+    the text, such as `<|im_start|>user`, are recognised; those in titles are read as text.
 
     Args:
         tokenizer: folder or hub name of the pretrained language model, whose tokens come first in the vocabulary.
@@ -114,7 +114,8 @@ class PromptTemplate:
         # The title is tokenized with the text before it, since a word's tokens differ after a space.
         longest = len(self._tokens([head])[0]) + self._max_title_tokens
         end = self._tokens([tail])[0]
-        return [tokens[:longest] + end for tokens in self._tokens([head + title for title in catalog.texts or ()])]
+        titles = as_text(catalog.texts or (), self._tokenizer)
+        return [tokens[:longest] + end for tokens in self._tokens([head + title for title in titles])]
 
 
 def _around(name: str, template: str, required: str, also: str | None = None) -> tuple[list[str], list[str]]:

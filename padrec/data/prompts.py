@@ -79,8 +79,9 @@ class PromptRows(Dataset[PromptBatch]):
 
 def _distinct(values: Tensor) -> Tensor:
     """Replace repetitions in a row by -1 and move every -1 to the row's end, keeping the order."""
-    earlier = torch.ones(values.shape[1], values.shape[1], dtype=torch.bool).tril(-1)
-    repeated = ((values[:, :, None] == values[:, None, :]) & earlier).any(2)
+    ordered, position = values.sort(dim=1, stable=True)
+    repeated = torch.zeros_like(values, dtype=torch.bool)
+    repeated.scatter_(1, position[:, 1:], ordered[:, 1:] == ordered[:, :-1])
     values = values.masked_fill(repeated, -1)
     return values.gather(1, (values < 0).long().argsort(dim=1, stable=True))
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -12,8 +14,12 @@ from padrec.catalog import InputError
 _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, revision: str = "main") -> PreTrainedTokenizerBase:
     """Load the tokenizer of a pretrained language model from a folder or by hub name.
+
+    Args:
+        name: the folder or hub name.
+        revision: revision on the hub.
 
     Raises:
         InputError: there is none, or transformers cannot load it.
@@ -22,7 +28,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _FILES):
         raise InputError(f"{name}: no tokenizer, expected a folder with one of {', '.join(_FILES)}")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=False
+        )
     except Exception as error:  # each tokenizer fails in its own way
         raise InputError(f"{name}: transformers cannot load a tokenizer ({error})") from error
     return tokenizer
@@ -36,6 +44,13 @@ def check_name(name: str) -> None:
     """
     if not Path(name).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
         raise InputError(f"{name}: no such folder, expected a folder or the hub name of a pretrained language model")
+
+
+def as_text(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts with a space in every special token of the tokenizer, such as `<s>`, so that it is read as text."""
+    special = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    pattern = re.compile("|".join(special) or "(?!)")  # the latter never matches
+    return [pattern.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text) for text in texts]
 
 
 def n_tokens(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog.tensor_file import read_tensors, write_tensors
+from padrec.catalog.whole_output import check_digests, written_whole
 from padrec.data.json_file import read_json_object
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.training import read_checkpoint, stored_catalog
@@ -26,14 +27,14 @@ class DraftCheckpoint:
         settings: keyword arguments of `FeatureDraftNetwork`, without the target's configuration.
         weights: the network's state dict.
         target_fingerprint: fingerprint of the target that the draft was trained for.
-        vocabulary: arguments of that target's vocabulary.
+        vocabulary: that target's vocabulary.
         catalog: the items it was trained with; None where it was trained without.
     """
 
     settings: dict[str, Any]
     weights: dict[str, Tensor]
     target_fingerprint: str
-    vocabulary: dict[str, Any]
+    vocabulary: SemanticIDVocabulary
     catalog: Catalog | None = None
 
     @classmethod
@@ -41,15 +42,16 @@ class DraftCheckpoint:
         """Read a Lightning checkpoint or a folder written by `write`.
 
         Raises:
-            InputError: the file is missing or is not a draft, or a weight is not finite.
+            InputError: the file is missing, damaged, or not a draft, or a weight is not finite.
         """
         if path.is_dir():
             if not (path / _CONFIG_FILE).is_file() or not (path / _WEIGHTS_FILE).is_file():
                 raise InputError(f"{path}: expected the files {_CONFIG_FILE} and {_WEIGHTS_FILE} of a draft")
+            check_digests(path)
             stored: dict[str, Any] = read_json_object(path / _CONFIG_FILE, "of a draft")
             if stored.get("kind") != "draft":
                 raise InputError(f"{path / _CONFIG_FILE}: kind {stored.get('kind')!r}, expected 'draft'")
-            weights = load_file(path / _WEIGHTS_FILE)
+            weights = read_tensors(path / _WEIGHTS_FILE).tensors
             catalog = Catalog.load(path / _CATALOG_FOLDER) if (path / _CATALOG_FOLDER).is_dir() else None
         else:
             stored = read_checkpoint(path, "draft")
@@ -60,7 +62,10 @@ class DraftCheckpoint:
                 raise InputError(
                     f"{path}: {name} holds NaN or infinity, expected finite weights: the draft's training diverged"
                 )
-        return cls(stored["settings"], weights, stored["target_fingerprint"], stored["vocabulary"], catalog)
+        if missing := [name for name in ("settings", "target_fingerprint", "vocabulary") if name not in stored]:
+            raise InputError(f"{path}: a draft without {', '.join(missing)}, expected it as it was written")
+        vocabulary = SemanticIDVocabulary.of_dict(stored["vocabulary"], str(path))
+        return cls(stored["settings"], weights, stored["target_fingerprint"], vocabulary, catalog)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -69,22 +74,21 @@ class DraftCheckpoint:
             "kind": "draft",
             "settings": self.settings,
             "target_fingerprint": self.target_fingerprint,
-            "vocabulary": self.vocabulary,
+            "vocabulary": self.vocabulary.to_dict(),
         }
 
     def write(self, folder: Path) -> None:
         """Write `config.json`, safetensors and the catalog.
 
         Raises:
-            InputError: the folder already holds a model.
+            InputError: see `written_whole`.
         """
-        if (folder / _CONFIG_FILE).exists():
-            raise InputError(f"{folder}: already holds a model; expected a new or empty folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.catalog is not None:
-            self.catalog.save(folder / _CATALOG_FOLDER)
-        save_file({name: weight.contiguous() for name, weight in self.weights.items()}, folder / _WEIGHTS_FILE)
-        (folder / _CONFIG_FILE).write_text(json.dumps(self.description, indent=2) + "\n")
+        with written_whole(folder) as part:
+            part.mkdir()
+            if self.catalog is not None:
+                self.catalog.save(part / _CATALOG_FOLDER)
+            write_tensors(part / _WEIGHTS_FILE, self.weights)
+            (part / _CONFIG_FILE).write_text(json.dumps(self.description, indent=2) + "\n")
 
     def check(self, target_fingerprint: str, vocabulary: SemanticIDVocabulary) -> None:
         """Check that the draft was trained for a target and its vocabulary.
@@ -92,13 +96,21 @@ class DraftCheckpoint:
         Raises:
             InputError: they differ; both sides are named.
         """
-        vocabulary.check_same(SemanticIDVocabulary(**self.vocabulary), "the draft")
+        vocabulary.check_same(self.vocabulary, "the draft")
         check_target(self.target_fingerprint, target_fingerprint)
 
     def network(self, target_config: PretrainedConfig) -> FeatureDraftNetwork:
-        """The network for a target with this transformers configuration."""
-        network = FeatureDraftNetwork(target_config, **self.settings)
-        network.load_state_dict(self.weights)
+        """The network for a target with this transformers configuration.
+
+        Raises:
+            InputError: settings or weights are not those of such a network.
+        """
+        try:
+            network = FeatureDraftNetwork(target_config, **self.settings)
+            network.load_state_dict(self.weights)
+        except (TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"the draft with settings {self.settings}: no draft of this target ({reason})") from error
         return network
 
 

@@ -41,7 +41,7 @@ class FeatureDraft(Draft):
 
     def __init__(self, checkpoint: str) -> None:
         self._checkpoint = DraftCheckpoint.read(Path(checkpoint))
-        self._vocabulary = SemanticIDVocabulary(**self._checkpoint.vocabulary)
+        self._vocabulary = self._checkpoint.vocabulary
         self._bound: tuple[TransformersRunner, SessionOpener] | None = None
 
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:

@@ -138,8 +138,8 @@ class PADRecDraft(TrainableModule):
 
     def checkpoint(self) -> DraftCheckpoint:
         """The draft with its current weights."""
-        weights, vocabulary = self.network.state_dict(), self.vocabulary.to_dict()
-        return DraftCheckpoint(self.settings, weights, self.target.fingerprint, vocabulary, self.catalog)
+        weights, fingerprint = self.network.state_dict(), self.target.fingerprint
+        return DraftCheckpoint(self.settings, weights, fingerprint, self.vocabulary, self.catalog)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what the draft was trained for."""

@@ -1,8 +1,8 @@
 """Recommendations on disk, with the users' own keys."""
 
 import json
-import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from padrec.catalog import Catalog, InputError
+from padrec.catalog.whole_output import PARTIAL, check_absent, writing, written_whole
 from padrec.data import PromptBatch, SemanticIDDataModule
 from padrec.decoding import Recommendations
 
@@ -29,9 +30,8 @@ class RecommendationWriter(Callback):
 
     Where the model has `exclude: history`, neither `items` nor `ties` name an item of `history`.
 
-    `GeneratedLists` reads such files for training. While predicting, each process writes
-    `<path>.partial-<process>`; the file itself appears at the end and is whole. On several machines the path must be
-    on a file system that they share.
+    `GeneratedLists` reads such files for training. While predicting, each process writes to `<path>.partial`; the file
+    itself appears at the end and is whole. On several machines the path must be on a file system that they share.
 
     Predict with `return_predictions=False`, as `padrec predict` does: otherwise the trainer also keeps every batch of
     recommendations in memory.
@@ -45,31 +45,35 @@ class RecommendationWriter(Callback):
         self.path = Path(path)
         self.titles = titles
         self._file: TextIO | None = None
+        self._whole: Path | None = None  # what the first process renames to the path in the end
+        self._writing = ExitStack()
         self._data: SemanticIDDataModule | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See to it that the file can be written, before the model gets ready.
+        """Open the file, before the model gets ready.
 
         Raises:
-            InputError: the file is already there or cannot be written, the data come from elsewhere than a
-                `SemanticIDDataModule`, or titles are asked for and the catalog has none.
+            InputError: the file is already there, another program is writing it, or it cannot be written; the data come
+                from elsewhere than a `SemanticIDDataModule`, or titles are asked for and the catalog has none.
         """
         if stage != "predict":
             return
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, SemanticIDDataModule):
             raise InputError(f"recommendations for {self.path} from {data!r}: expected a SemanticIDDataModule")
-        if self.path.exists():
-            raise InputError(f"{self.path}: there already, expected no such file: move it away or choose another path")
+        check_absent(self.path)
         if self.titles and data.catalog.texts is None:
             raise InputError(f"{data.catalog.source}: items without titles, expected some, or titles: false")
         self._data = data
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            self._whole = self._writing.enter_context(written_whole(self.path))
+        trainer.strategy.barrier("recommendations may be written")
+        part = self._part(trainer.global_rank)
+        if not part.parent.is_dir():
+            raise InputError(f"{part.parent}: no such folder on this machine, expected one that all processes share")
+        with writing(self.path):
             # Read back by other processes: every character beyond ASCII is escaped, so that the encoding is no matter.
-            self._file = self._partial(trainer.global_rank).open("w", encoding="ascii")
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+            self._file = part.open("w", encoding="ascii")
 
     def on_predict_batch_end(
         self,
@@ -83,7 +87,7 @@ class RecommendationWriter(Callback):
         """Write the lists of one batch.
 
         Raises:
-            InputError: `predict_step` returned something else.
+            InputError: `predict_step` returned something else, or the file cannot be written.
         """
         if not isinstance(outputs, Recommendations):
             raise InputError(f"predict_step returned {type(outputs).__name__}, expected Recommendations")
@@ -91,50 +95,41 @@ class RecommendationWriter(Callback):
         assert self._data is not None
         excluding = getattr(pl_module, "exclude", None) == "history"
         data = self._data
-        for row in recommendation_rows(batch, outputs, data.catalog, data.user_keys, self.titles, excluding):
-            self._file.write(json.dumps(row) + "\n")
+        with writing(self.path):
+            for row in recommendation_rows(batch, outputs, data.catalog, data.user_keys, self.titles, excluding):
+                self._file.write(json.dumps(row) + "\n")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the processes' lines together."""
-        self._close()
+        with writing(self.path):
+            self._close()
         trainer.strategy.barrier("recommendations are written")
-        if trainer.is_global_zero:
-            self._merge(trainer.world_size)
+        if self._whole is not None:
+            self._merge(trainer.world_size, self._whole)
+            self._writing.close()
             rank_zero_info(f"Recommendations written to {self.path}")
         trainer.strategy.barrier("recommendations are merged")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing half-written behind."""
-        if self._file is not None:
-            self._close()
-            self._partial(trainer.global_rank).unlink(missing_ok=True)
+        self._close()
+        # Not `exception`: one of the operating system would be taken for one of this file.
+        self._writing.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
 
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _partial(self, process: int | None = None) -> Path:
-        return self.path.with_name(self.path.name + ".partial" + ("" if process is None else f"-{process}"))
+    def _part(self, process: int) -> Path:
+        return self.path.with_name(self.path.name + PARTIAL) / f"lines-of-process-{process}"
 
-    def _merge(self, n_processes: int) -> None:
+    def _merge(self, n_processes: int, whole: Path) -> None:
         """Deal the lines back in the order in which the prompts were dealt out: one to each process in turn."""
-        parts = [self._partial(process) for process in range(n_processes)]
-        files: list[TextIO] = []
-        try:
-            files.extend(part.open(encoding="ascii") for part in parts)
-            with self._partial().open("w", encoding="ascii") as merged:
-                merged.writelines(line for line in chain.from_iterable(zip_longest(*files)) if line is not None)
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{error.filename}: lines of another process are missing, expected a folder that all processes share"
-            ) from None
-        finally:
-            for file in files:
-                file.close()
-        os.replace(self._partial(), self.path)
-        for part in parts:
-            part.unlink()
+        with writing(self.path), ExitStack() as opened:
+            files = [opened.enter_context(self._part(process).open(encoding="ascii")) for process in range(n_processes)]
+            merged = opened.enter_context(whole.open("w", encoding="ascii"))
+            merged.writelines(line for line in chain.from_iterable(zip_longest(*files)) if line is not None)
 
 
 def recommendation_rows(

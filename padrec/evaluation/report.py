@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from padrec.catalog import InputError
+from padrec.catalog.whole_output import check_place, written_whole
 from padrec.evaluation.arm_metrics import SPEEDUP_OVER
 
 MAIN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "recall@10", "identical_lists")
@@ -133,32 +132,22 @@ def write_report(folder: Path, content: Mapping[str, Any], markdown: str) -> Non
         markdown: content of the other file.
 
     Raises:
-        InputError: a report exists, or the folder cannot be written to.
+        InputError: a report is there already, or cannot be written.
     """
-    check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     rendered = json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
-    texts = {_MARKDOWN: markdown, _JSON: rendered + "\n"}
-    for name, text in texts.items():
-        (folder / f"{name}.partial").write_text(text, encoding="utf-8")
-    for name in texts:
-        os.replace(folder / f"{name}.partial", folder / name)
+    with written_whole(folder / _MARKDOWN) as readable, written_whole(folder / _JSON) as whole:
+        readable.write_text(markdown, encoding="utf-8")
+        whole.write_text(rendered + "\n", encoding="utf-8")
 
 
 def check_writable(folder: Path) -> None:
     """Check that a report can be written, before any long work starts.
 
     Raises:
-        InputError: a report exists, or the folder cannot be created or written to.
+        InputError: one is there already, or cannot be written.
     """
-    for path in (folder / _JSON, folder / _MARKDOWN):
-        if path.exists():
-            raise InputError(f"{path}: already exists: move it away or choose another folder")
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise InputError(f"{folder}: {nearest} is a file, expected a folder for the report")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"{folder}: no permission to write in {nearest}, expected a folder for the report")
+    for name in (_JSON, _MARKDOWN):
+        check_place(folder / name)
 
 
 def software_versions() -> dict[str, str]:

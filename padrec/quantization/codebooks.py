@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from padrec.catalog import InputError
+from padrec.catalog.tensor_file import read_tensors, write_tensors
 from padrec.quantization.k_means import squared_distances
 
 
@@ -43,25 +42,20 @@ def write_codebooks(path: Path, codebooks: Sequence[Tensor]) -> None:
     """Write a safetensors file with the tensors `slot_0`, `slot_1`, …, each `[K, d]`.
 
     Raises:
-        InputError: the file already exists.
+        InputError: it is there already, or cannot be written.
     """
-    if path.exists():
-        raise InputError(f"{path}: already exists")
-    save_file({f"slot_{slot}": book.cpu().contiguous() for slot, book in enumerate(codebooks)}, path)
+    write_tensors(path, {f"slot_{slot}": book for slot, book in enumerate(codebooks)})
 
 
 def read_codebooks(path: Path) -> list[Tensor]:
     """Read the code vectors of each slot, floating point `[K, d]`, that `write_codebooks` wrote.
 
     Raises:
-        InputError: the file is missing or malformed.
+        InputError: the file is missing, damaged or malformed.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected codebooks written by SemanticIDWriter")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
+    tensors = read_tensors(path).tensors
     names = [f"slot_{slot}" for slot in range(len(tensors))]
     if not tensors or tensors.keys() != set(names):
         raise InputError(f"{path}: tensors {', '.join(sorted(tensors)) or 'none'}, expected slot_0, slot_1, …")

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from padrec.catalog import InputError
+from padrec.catalog.tensor_file import read_tensors, write_tensors
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 
 _BATCH_ITEMS = 16384
@@ -82,8 +81,7 @@ class PrincipalComponents(EmbeddingSource):
         else:
             mean, axes = _components(found.vectors, self.dimension)
             if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                save_file({"mean": mean, "axes": axes.contiguous()}, file)
+                write_tensors(file, {"mean": mean, "axes": axes})
         projected = torch.cat([((batch - mean) @ axes).float() for batch in found.vectors.split(_BATCH_ITEMS)])
         return ItemEmbeddings(found.keys, projected, found.texts, found.source)
 
@@ -111,11 +109,10 @@ def _components(vectors: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _read_components(file: Path, shape: tuple[int, int], source: str) -> tuple[Tensor, Tensor]:
-    try:
-        tensors = load_file(file)
-        mean, axes = tensors["mean"], tensors["axes"]
-    except (SafetensorError, KeyError) as error:
-        raise InputError(f"{file}: expected safetensors with the tensors mean and axes ({error})") from None
+    tensors = read_tensors(file).tensors
+    if tensors.keys() != {"mean", "axes"}:
+        raise InputError(f"{file}: expected safetensors with the tensors mean and axes, found {', '.join(tensors)}")
+    mean, axes = tensors["mean"], tensors["axes"]
     if axes.shape != shape or mean.shape != shape[:1]:
         raise InputError(
             f"{file}: {axes.shape[-1]} components of {len(axes)} dimensions, expected {shape[1]} of the {shape[0]} "

@@ -1,17 +1,15 @@
 """Embeddings on disk while they are being computed."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from padrec.catalog import InputError
+from padrec.catalog.tensor_file import read_tensors, write_tensors
+from padrec.catalog.whole_output import PARTIAL, locked, writing, written_whole
 
 _DESCRIPTION_FILE = "embeddings.json"
 
@@ -24,24 +22,21 @@ class EmbeddingCache:
         n_rows: number of vectors.
         part_size: vectors in a part.
         made_of: everything that the vectors depend on.
-
-    Raises:
-        InputError: the folder holds vectors that depend on something else, or other files.
     """
 
     def __init__(self, folder: Path, n_rows: int, part_size: int, made_of: Mapping[str, str | int]) -> None:
         self._folder = folder
         self._n_rows = n_rows
         self._part_size = part_size
-        self._check({**made_of, "part_size": part_size})
+        self._made_of = {**made_of, "part_size": part_size}
 
-    def _check(self, expected: dict[str, str | int]) -> None:
-        description = self._folder / _DESCRIPTION_FILE
+    def _check(self) -> None:
+        expected, description = self._made_of, self._folder / _DESCRIPTION_FILE
         if not description.exists():
-            if self._folder.exists() and any(self._folder.iterdir()):
+            if any(file.suffix != PARTIAL for file in self._folder.iterdir()):
                 raise InputError(f"{self._folder}: holds other files, expected a new or empty folder, or a cache")
-            self._folder.mkdir(parents=True, exist_ok=True)
-            _replace(description, lambda path: path.write_text(json.dumps(expected, indent=2) + "\n"))
+            with written_whole(description) as part:
+                part.write_text(json.dumps(expected, indent=2) + "\n")
             return
         try:
             found = json.loads(description.read_text(encoding="utf-8"))
@@ -58,23 +53,31 @@ class EmbeddingCache:
         """Return all vectors, `[n_rows, d]`; `compute` gives those of the rows in each missing part.
 
         Raises:
-            InputError: a part is damaged.
+            InputError: the folder holds vectors that depend on something else, other files or a damaged part, or cannot
+                be written.
         """
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        with locked(self._folder, wait=True):  # others, such as those of a distributed fit, then read what is there
+            self._check()
+            return torch.cat(self._parts(compute))
+
+    def _parts(self, compute: Callable[[slice], Tensor]) -> list[Tensor]:
         parts = []
         for number, start in enumerate(range(0, self._n_rows, self._part_size)):
             file = self._folder / f"part-{number:05d}.safetensors"
+            rows = slice(start, min(start + self._part_size, self._n_rows))
             if not file.exists():
-                tensors = {"embeddings": compute(slice(start, start + self._part_size)).contiguous()}
-                _replace(file, partial(save_file, tensors))
+                write_tensors(file, {"embeddings": compute(rows)})
             try:
-                parts.append(load_file(file)["embeddings"])
-            except (SafetensorError, KeyError) as error:
-                raise InputError(f"{file}: damaged ({error}), remove it to recompute it") from None
-        return torch.cat(parts)
+                parts.append(_read_part(file, rows.stop - rows.start))
+            except InputError as error:
+                raise InputError(f"{error}; remove it to recompute it") from None
+        return parts
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name first, so that an interruption leaves no half file."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    write(temporary)
-    os.replace(temporary, path)
+def _read_part(file: Path, n_rows: int) -> Tensor:
+    embeddings = read_tensors(file, "embeddings").tensors["embeddings"]
+    if len(embeddings) != n_rows:
+        raise InputError(f"{file}: {len(embeddings)} rows, expected {n_rows} embeddings")
+    return embeddings

@@ -1,5 +1,6 @@
 """Vectors of items, and the files that hold them."""
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -10,14 +11,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from padrec.catalog import InputError
+from padrec.catalog.tensor_file import read_tensors, write_tensors
+from padrec.catalog.whole_output import check_absent, written_whole
 
 _LOG = logging.getLogger(__name__)
 _TENSOR = "embeddings"
+_KEYS_DIGEST = "keys_sha256"
 
 
 class ItemEmbeddings:
@@ -73,17 +75,16 @@ class ItemEmbeddings:
         """Write a safetensors file and, beside it, the keys as `<name>.keys.json`.
 
         Raises:
-            InputError: a file already exists, or the name does not end in `.safetensors`.
+            InputError: the file is there already or cannot be written, or its name does not end in `.safetensors`.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
             raise InputError(f"{path}: expected a name that ends in .safetensors")
-        for file in (path, _keys_file(path)):
-            if file.exists():
-                raise InputError(f"{file}: already exists")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _keys_file(path).write_text(json.dumps(self.keys) + "\n", encoding="ascii")
-        save_file({_TENSOR: self.vectors.contiguous()}, path)
+        check_absent(path)
+        keys = json.dumps(self.keys) + "\n"
+        with written_whole(_keys_file(path), overwrite=True) as part:  # without its vectors, it is what a kill has left
+            part.write_text(keys, encoding="ascii")
+        write_tensors(path, {_TENSOR: self.vectors}, {_KEYS_DIGEST: hashlib.sha256(keys.encode()).hexdigest()})
 
 
 class EmbeddingSource(Protocol):
@@ -122,8 +123,9 @@ class EmbeddingFile(EmbeddingSource):
             raise InputError(f"{path}: no such file, expected embeddings in .safetensors or .npy")
         if path.suffix not in (".safetensors", ".npy"):
             raise InputError(f"{path}: ends in {path.suffix!r}, expected .safetensors or .npy")
-        vectors = _read_array(path) if path.suffix == ".npy" else _read_tensor(path, self.tensor)
-        return ItemEmbeddings(_read_keys(Path(self.keys) if self.keys else _keys_file(path)), vectors, source=str(path))
+        vectors, keys_digest = (_read_array(path), None) if path.suffix == ".npy" else _read_tensor(path, self.tensor)
+        keys = _read_keys(Path(self.keys)) if self.keys else _read_keys(_keys_file(path), keys_digest)
+        return ItemEmbeddings(keys, vectors, source=str(path))
 
 
 def warn_about_zeros(vectors: Tensor, source: str) -> None:
@@ -148,21 +150,17 @@ def _read_array(path: Path) -> Tensor:
         raise InputError(f"{path}: cannot be read as an array of numbers ({error})") from None
 
 
-def _read_tensor(path: Path, name: str) -> Tensor:
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = sorted(file.keys())
-            if name not in names:
-                raise InputError(f"{path}: no tensor {name!r}, found {', '.join(names)}")
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
-    except SafetensorError as error:
-        raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
+def _read_tensor(path: Path, name: str) -> tuple[Tensor, str | None]:
+    """The tensor, and the digest of the keys written with it."""
+    tensors, metadata = read_tensors(path, name)
+    return tensors[name], metadata.get(_KEYS_DIGEST)
 
 
-def _read_keys(path: Path) -> list[str]:
+def _read_keys(path: Path, digest: str | None = None) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a JSON list of item keys in the order of the vectors")
+    if digest not in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
+        raise InputError(f"{path}: not the keys that were written with the vectors, expected SHA-256 {digest}")
     try:
         keys = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

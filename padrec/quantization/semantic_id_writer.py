@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from padrec.catalog import Catalog, InputError
+from padrec.catalog.whole_output import check_place, written_whole
 from padrec.data.readers.semantic_id_index import write_index
 from padrec.metrics import CodebookQuality
 from padrec.quantization.codebooks import read_codebooks, write_codebooks
@@ -46,8 +47,8 @@ class SemanticIDWriter(Callback):
         """Check everything that can be checked before prediction.
 
         Raises:
-            InputError: the folder exists, the model is no quantizer, there are several processes, or the catalog to
-                extend cannot be read or has all items.
+            InputError: the folder cannot be written, the model is no quantizer, there are several processes, or the
+                catalog to extend cannot be read or has all items.
         """
         if stage != "predict":
             return
@@ -55,8 +56,7 @@ class SemanticIDWriter(Callback):
             raise InputError(f"collisions is {self.collisions!r}, expected 'reassign', 'slot' or 'keep'")
         if not isinstance(pl_module, QuantizerModule):
             raise InputError(f"semantic IDs for {self.folder} from a {type(pl_module).__name__}, expected a quantizer")
-        if self.folder.exists():
-            raise InputError(f"{self.folder}: already exists: move it away or choose another folder")
+        check_place(self.folder)
         if trainer.world_size > 1:
             raise InputError(f"semantic IDs on {trainer.world_size} processes, expected one: set trainer.devices to 1")
         self._earlier = None if self.extends is None else Catalog.load(self.extends)
@@ -124,12 +124,13 @@ class SemanticIDWriter(Callback):
         catalog = Catalog(resolved, embeddings.keys, embeddings.texts, source=embeddings.source)
         if earlier is not None:
             catalog = earlier.followed_by(catalog)
-        catalog.save(self.folder)
-        write_index(catalog, self.folder / f"{self.folder.resolve().name}.index.json")
-        write_codebooks(self.folder / CODEBOOKS_FILE, pl_module.codebooks)
         made_of = {"embeddings": embeddings.source, "extends": str(self.extends) if self.extends else None}
         text = json.dumps({**made_of, "resolved_by": self.collisions, **summary}, indent=2)
-        (self.folder / "quantization.json").write_text(text + "\n", encoding="ascii")
+        with written_whole(self.folder) as part:
+            catalog.save(part)
+            write_index(catalog, part / f"{self.folder.resolve().name}.index.json")
+            write_codebooks(part / CODEBOOKS_FILE, pl_module.codebooks)
+            (part / "quantization.json").write_text(text + "\n", encoding="ascii")
         rank_zero_info(f"Semantic IDs of {catalog.n_items} items written to {self.folder}")
 
 

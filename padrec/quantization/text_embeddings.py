@@ -9,19 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from padrec.catalog import InputError
+from padrec.data.tokenizer import as_text, load_tokenizer
 from padrec.quantization.embedding_cache import EmbeddingCache
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 from padrec.quantization.item_texts import TextReader
 
-_HASHED_BYTES = 1 << 20
+_UNUSED = ("pooler.", "decoder.")  # weights that a mean of the encoder's hidden states does not depend on
 
 
 @dataclass(frozen=True)
 class TextEmbeddings(EmbeddingSource):
-    """Embeds each item as the mean of the last hidden states of its text.
+    """Embeds each item as the mean of the last hidden states of its text; of an encoder-decoder, the encoder's.
 
     Vectors are cached as they are computed: an interrupted run resumes, and a later run with the same texts, encoder
     and length only reads them.
@@ -38,7 +39,8 @@ class TextEmbeddings(EmbeddingSource):
         device: device that computes; None takes a GPU if there is one.
 
     Raises:
-        InputError: a size below one; from `embed`, unreadable texts, no encoder, or a cache of other vectors.
+        InputError: a size below one; from `embed`, unreadable texts, no encoder or one with fewer than `max_tokens`
+            positions, or a cache of other vectors.
     """
 
     texts: TextReader
@@ -74,29 +76,44 @@ class TextEmbeddings(EmbeddingSource):
 
     def _load_encoder(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         model, tokenizer = load_encoder(self.encoder, self.revision)
+        try:
+            encode_texts([" a" * self.max_tokens], model, tokenizer, self.max_tokens)
+        except Exception as error:  # each architecture fails in its own way
+            raise InputError(
+                f"{self.encoder}: cannot encode {self.max_tokens} tokens ({error}), expected an encoder of texts with "
+                "as many positions: lower max_tokens, or choose another one"
+            ) from error
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         model.to(device=device)  # type: ignore[call-arg]  # transformers wraps `to` without its types
         return model, tokenizer
 
 
 def load_encoder(name: str, revision: str = "main") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a transformers model without a head, in evaluation mode, and its tokenizer.
+    """Load a transformers encoder without a head, in evaluation mode, and its tokenizer.
 
     Args:
         name: folder or hub name.
         revision: revision of a hub model.
 
     Raises:
-        InputError: transformers cannot load one of them.
+        InputError: transformers cannot load one of them, or weights are missing.
     """
+    tokenizer = load_tokenizer(name, revision)
     try:
-        source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **source)
-        model: PreTrainedModel = AutoModel.from_pretrained(name, dtype=torch.float32, **source)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: transformers cannot load an encoder and its tokenizer ({error})") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        loaded: Any = AutoModel.from_pretrained(
+            name, dtype=torch.float32, revision=revision, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:  # each architecture fails in its own way
+        raise InputError(f"{name}: transformers cannot load an encoder ({error})") from error
+    model, report = loaded
+    # transformers only warns of these, and leaves the weights random.
+    if missing := sorted(key for key in report["missing_keys"] if not key.startswith(_UNUSED)):
+        raise InputError(f"{name}: weights missing: {', '.join(missing)}; expected all of the encoder")
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    if tokenizer.pad_token is None:  # any token will do: padding is masked
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    tokenizer.padding_side = "right"  # padding on the left would shift positions
     return model.eval(), tokenizer
 
 
@@ -117,6 +134,7 @@ def encode_texts(
         max_tokens: length at which texts are cut.
         batch_size: texts encoded at a time.
     """
+    texts = as_text(texts, tokenizer)
     vectors = torch.empty(len(texts), model.config.hidden_size)
     # Batches of similar length need little padding.
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
@@ -137,14 +155,12 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def _encoder_version(folder: Path, revision: str) -> str:
-    """A hash of the sizes and last bytes of the encoder's files in a folder; else the revision."""
+    """A hash of the encoder's files in a folder; else the revision."""
     if not folder.is_dir():
         return revision
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*")):
         if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
-            size = path.stat().st_size
             with path.open("rb") as file:
-                file.seek(max(0, size - _HASHED_BYTES))
-                digest.update(f"{path.name} {size}".encode() + file.read())
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

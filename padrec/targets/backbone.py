@@ -2,13 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
@@ -31,7 +31,8 @@ def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) 
         vocabulary: determines the vocabulary size and the special tokens, which `config` must not set.
 
     Raises:
-        InputError: the model type is missing or unknown, or a setting is unknown, invalid or set by the vocabulary.
+        InputError: the model type is missing or unknown, a setting is unknown, invalid or set by the vocabulary, or the
+            weights do not fit into the machine's memory.
     """
     settings = dict(config)
     model_type = settings.pop("model_type", None)
@@ -53,7 +54,11 @@ def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) 
         raise InputError(f"backbone: {', '.join(fixed)} is set, but follows from the vocabulary: leave it out")
     try:
         transformers_config = AutoConfig.for_model(model_type, **settings, **derived)
+        with torch.device("meta"):
+            _check_memory(AutoModelForCausalLM.from_config(transformers_config), vocabulary)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(transformers_config, attn_implementation="sdpa")
+    except InputError:
+        raise
     except Exception as error:  # each architecture raises errors of its own
         raise InputError(f"backbone: transformers cannot build a {model_type} of these settings ({error})") from error
     return model
@@ -74,6 +79,17 @@ def check_positions(config: PretrainedConfig, vocabulary: SemanticIDVocabulary, 
     """
     if vocabulary.text_tokens == 0:
         check_length(config, getattr(data, "max_sequence_tokens", 0))
+
+
+def _check_memory(model: PreTrainedModel, vocabulary: SemanticIDVocabulary) -> None:
+    """Refuse sizes mistyped by orders of magnitude, before memory is asked for."""
+    needed = 4 * sum(weight.numel() for weight in model.parameters())
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise InputError(
+            f"backbone: the weights over {vocabulary.size:,} tokens ({list(vocabulary.codebook_sizes)} codes) take "
+            f"{needed / 1e9:,.0f} GB, expected at most the {there / 1e9:,.0f} GB of this machine"
+        )
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -112,14 +128,8 @@ def in_step_precision(module: M, device_type: str) -> M:
 
 
 def save_backbone(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, folder: str | Path) -> None:
-    """Write `config.json`, safetensors and the vocabulary to a folder.
-
-    Raises:
-        InputError: the folder already holds a model.
-    """
+    """Write `config.json`, safetensors and the vocabulary to a folder; see `SavedTarget.write`."""
     folder = Path(folder)
-    if (folder / "config.json").exists():
-        raise InputError(f"{folder}: already holds a model; expected a new or empty folder")
     model.save_pretrained(folder)
     (folder / _VOCABULARY_FILE).write_text(json.dumps(vocabulary.to_dict(), indent=2) + "\n")
 
@@ -135,13 +145,16 @@ def load_backbone(folder: str | Path) -> tuple[PreTrainedModel, SemanticIDVocabu
         if not (folder / name).is_file():
             raise InputError(f"{folder}: no {name}, expected a target folder written by save_pretrained")
     read_json_object(folder / "config.json", "of a transformers model")
-    vocabulary: dict[str, Any] = read_json_object(folder / _VOCABULARY_FILE, "of a vocabulary")
+    stored = read_json_object(folder / _VOCABULARY_FILE, "of a vocabulary")
+    vocabulary = SemanticIDVocabulary.of_dict(stored, str(folder / _VOCABULARY_FILE))
     model, report = read_weights(str(folder))
     # transformers only warns of these, and leaves missing weights random.
     astray = sorted({*report["missing_keys"], *report["unexpected_keys"]})
     if astray:
         raise InputError(f"{folder}: weights missing or unknown: {', '.join(astray)}; expected those of config.json")
-    return model, SemanticIDVocabulary(**vocabulary)
+    if (rows := model.config.vocab_size) != vocabulary.size:
+        raise InputError(f"{folder}: a model of {rows} tokens, expected the {vocabulary.size} of {_VOCABULARY_FILE}")
+    return model, vocabulary
 
 
 def read_weights(name: str) -> tuple[PreTrainedModel, Mapping[str, Any]]:
@@ -166,7 +179,7 @@ def read_weights(name: str) -> tuple[PreTrainedModel, Mapping[str, Any]]:
             output_loading_info=True,
             trust_remote_code=False,
         )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except Exception as error:  # each architecture raises errors of its own
         raise InputError(f"{name}: the weights cannot be read ({error})") from error
     model, report = loaded
     return model, report

@@ -209,7 +209,7 @@ class TargetRecommender(TrainableModule):
         """Write a folder for transformers, `load` and `Recommender`, with adapters merged; see `SavedTarget`.
 
         Raises:
-            InputError: the folder already holds a model or a catalog.
+            InputError: the folder holds something already, or cannot be written.
         """
         self.saved().write(Path(folder))
 

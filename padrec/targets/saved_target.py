@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
+from padrec.catalog.whole_output import check_digests, written_whole
 from padrec.data.prompt_format import PromptFormat
 from padrec.targets.backbone import load_backbone, save_backbone
 
@@ -35,21 +36,23 @@ class SavedTarget:
         """Write the folder.
 
         Raises:
-            InputError: it already holds a model or a catalog.
+            InputError: see `written_whole`.
         """
-        save_backbone(self.model, self.vocabulary, folder)
-        if self.catalog is not None:
-            self.catalog.save(folder / _CATALOG_FOLDER)
-        if self.prompt_format is not None:
-            self.prompt_format.save(folder)
+        with written_whole(folder) as part:
+            save_backbone(self.model, self.vocabulary, part)
+            if self.catalog is not None:
+                self.catalog.save(part / _CATALOG_FOLDER)
+            if self.prompt_format is not None:
+                self.prompt_format.save(part)
 
     @classmethod
     def read(cls, folder: Path) -> "SavedTarget":
         """Read the folder.
 
         Raises:
-            InputError: a file is missing or malformed, or the weights are not those of the configuration.
+            InputError: a file is missing, damaged or malformed, or the weights are not those of the configuration.
         """
+        check_digests(folder)
         model, vocabulary = load_backbone(folder)
         catalog = Catalog.load(folder / _CATALOG_FOLDER) if (folder / _CATALOG_FOLDER).is_dir() else None
         return cls(model, vocabulary, catalog, PromptFormat.load(folder))

@@ -1,5 +1,6 @@
 """Reading the Lightning checkpoints of padrec modules."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
         kind: expected module, `target`, `draft` or `quantizer`; None for any.
 
     Raises:
-        InputError: the file is missing, is not a checkpoint, or holds another kind of module.
+        InputError: the file is missing, damaged, or not a checkpoint, or holds another kind of module.
     """
     if not path.is_file():
         expected = f"the checkpoint or folder of a {kind}" if kind else "a checkpoint"
         raise InputError(f"{path}: no such file, expected {expected}")
+    check_undamaged(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises anything on arbitrary bytes
@@ -33,6 +35,21 @@ def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
             f"{path}: a checkpoint of kind {found!r}, expected {repr(kind) if kind else 'that of a padrec module'}"
         )
     return checkpoint
+
+
+def check_undamaged(path: Path) -> None:
+    """Check a checkpoint's checksums, which PyTorch writes but does not look at.
+
+    Raises:
+        InputError: they differ, or the file is no checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # arbitrary bytes raise anything
+        raise InputError(f"{path}: cannot be read as a Lightning checkpoint ({error})") from None
+    if damaged is not None:
+        raise InputError(f"{path}: damaged in {damaged}, expected it as it was written")
 
 
 def stored_hyperparameters(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +65,7 @@ def stored_vocabulary(checkpoint: dict[str, Any], kind: str) -> SemanticIDVocabu
     """
     if checkpoint.get("kind") != kind:
         raise InputError(f"a checkpoint of kind {checkpoint.get('kind')!r}, expected {kind!r}")
-    return SemanticIDVocabulary(**checkpoint["vocabulary"])
+    return SemanticIDVocabulary.of_dict(checkpoint["vocabulary"], f"the checkpoint of a {kind}")
 
 
 def stored_catalog(checkpoint: dict[str, Any]) -> Catalog | None:

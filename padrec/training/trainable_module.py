@@ -1,14 +1,18 @@
 """The base of trained modules: optimiser, schedule, reproducible noise, exact means over processes."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from padrec.catalog import InputError
+from padrec.catalog.whole_output import check_place
+from padrec.training.whole_checkpoint_io import WholeCheckpointIO
 
 
 class TrainableModule(L.LightningModule):
@@ -41,6 +45,20 @@ class TrainableModule(L.LightningModule):
         self._finite: Tensor | None = None  # whether all losses were, on the device: reading it waits for the device
         self._batch_tokens: Tensor | None = None
         self._step_tokens: list[Tensor] = []  # of each batch of an optimiser step that accumulates several
+
+    def setup(self, stage: str) -> None:
+        """Write checkpoints as a whole, unless the trainer was given another way to write them.
+
+        Raises:
+            InputError: checkpoints cannot be written.
+        """
+        strategy = self.trainer.strategy
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:
+            strategy.checkpoint_io = WholeCheckpointIO()
+        for callback in self.trainer.checkpoint_callbacks if stage == "fit" else ():
+            folder = getattr(callback, "dirpath", None)
+            if folder is not None and "://" not in folder:  # on this machine
+                check_place(Path(folder) / "checkpoint")
 
     def trainable_module(self) -> nn.Module:
         """The module to train."""

@@ -89,3 +89,14 @@ def test_titles_are_cut_off(folder: Path) -> None:
     before, after = PromptTemplate(str(folder), item="{title}: {item}\n").item_texts(catalog)
     assert [decode(text) for text in before] == ["a: ", "quick brown fox: "]
     assert [decode(text) for text in after] == ["\n", "\n"]
+
+
+def test_special_tokens_in_titles_are_text(folder: Path) -> None:
+    titles = ["a <|user|> b", "<|end|>", "<<|end|>|end|>"]
+    catalog = Catalog(torch.tensor([[0, 0], [1, 1], [0, 1]]), ["x", "y", "z"], titles)
+    template = PromptTemplate(str(folder), "<|user|>{history}", item="{title}: {item}")
+    extended = template.extended_tokenizer(vocabulary(template))
+    special = {extended.convert_tokens_to_ids(token) for token in ("<|user|>", "<|end|>")}
+    before, _ = template.item_texts(catalog)
+    assert not any(special & set(tokens) for tokens in before)
+    assert extended.decode(before[0]) == "a < |user|> b: "

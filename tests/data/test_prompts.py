@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data import ItemSequences, Split
 from padrec.data.prompts import PromptRows, evaluation_prompts, random_cut_prompts, read_prompt_file
 from padrec.data.sequence_encoder import SequenceEncoder
@@ -148,3 +148,14 @@ def test_wrong_lines_are_refused_with_their_place(tmp_path: Path, line: str, mes
     with pytest.raises(InputError, match=message) as caught:
         read_prompt_file(path, toy_catalog(), max_history=2)
     assert str(path) in str(caught.value)
+
+
+def test_thousands_of_relevant_items_take_no_square_of_memory() -> None:
+    # 20,000 × 20,000 comparisons of a batch of 64 would take 26 GB.
+    many = ItemSequences.from_lists([[7, 5, 7, *range(20_000)]] * 64)
+    catalog = Catalog(torch.arange(20_000)[:, None], [f"i{item}" for item in range(20_000)])
+    encoder = SequenceEncoder(SemanticIDVocabulary(catalog.codebook_sizes), catalog)
+    prompts = PromptRows(ItemSequences.from_lists([[1]] * 64), many, torch.arange(64), catalog, encoder)
+    batch = prompts.__getitems__(list(range(64)))
+    assert batch.relevant_items[0, :4].tolist() == [7, 5, 0, 1]
+    assert (batch.relevant >= 0).sum(1).tolist() == [20_000] * 64

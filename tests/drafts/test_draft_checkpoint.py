@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data import SemanticIDDataModule
@@ -36,14 +36,15 @@ def test_what_was_written_is_read(name: str, draft: PADRecDraft, target_folder: 
     expected = draft.checkpoint()
     assert found.settings == expected.settings
     assert found.target_fingerprint == expected.target_fingerprint
-    assert found.vocabulary == expected.vocabulary
+    assert found.vocabulary.fingerprint == expected.vocabulary.fingerprint
     network = found.network(draft.target.model.config)
     torch.testing.assert_close(network.state_dict(), draft.network.state_dict(), rtol=0, atol=0)
 
 
 def test_the_folder_is_in_exchange_format(draft: PADRecDraft, target_folder: Path) -> None:
     folder = target_folder.parent / "draft"
-    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "catalog"}
+    files = {"padrec.sha256", "config.json", "model.safetensors", "catalog"}
+    assert {path.name for path in folder.iterdir()} == files
     assert set(load_file(folder / "model.safetensors")) == set(draft.network.state_dict())
     config = json.loads((folder / "config.json").read_text())
     assert config["kind"] == "draft"
@@ -100,7 +101,7 @@ def test_a_draft_that_is_not_finite_is_refused(value: float, draft: PADRecDraft,
 def test_nothing_is_overwritten(draft: PADRecDraft, target_folder: Path) -> None:
     for folder in (target_folder.parent / "draft", target_folder):
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        with pytest.raises(InputError, match=f"{folder}: already holds a model"):
+        with pytest.raises(InputError, match=f"{folder}: there already"):
             draft.save_pretrained(folder)
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
@@ -146,9 +147,46 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
         DraftCheckpoint.read(tmp_path / "list.ckpt")
 
 
+def use(folder: Path, draft: PADRecDraft) -> None:
+    checkpoint = DraftCheckpoint.read(folder)
+    checkpoint.check(draft.target.fingerprint, draft.vocabulary)
+    checkpoint.network(draft.target.model.config)
+
+
+@pytest.mark.parametrize("key", ["settings", "target_fingerprint", "vocabulary"])
+def test_a_description_without_a_part_is_refused(key: str, draft: PADRecDraft, tmp_path: Path) -> None:
+    draft.save_pretrained(tmp_path / "draft")
+    (tmp_path / "draft" / "padrec.sha256").unlink()
+    config = json.loads((tmp_path / "draft" / "config.json").read_text())
+    (tmp_path / "draft" / "config.json").write_text(json.dumps({**config, key: None}))
+    with pytest.raises(InputError, match=r"expected the arguments of a vocabulary|no draft of this target|fingerprint"):
+        use(tmp_path / "draft", draft)
+    config.pop(key)
+    (tmp_path / "draft" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"draft: a draft without {key}"):
+        DraftCheckpoint.read(tmp_path / "draft")
+
+
+def test_truncated_or_missing_weights_are_refused(draft: PADRecDraft, tmp_path: Path) -> None:
+    draft.save_pretrained(tmp_path / "draft")
+    file = tmp_path / "draft" / "model.safetensors"
+    weights = load_file(file)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"model\.safetensors: not what was written"):
+        DraftCheckpoint.read(tmp_path / "draft")
+    (tmp_path / "draft" / "padrec.sha256").unlink()
+    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read as safetensors"):
+        DraftCheckpoint.read(tmp_path / "draft")
+    weights.pop(min(weights))
+    save_file(weights, file)
+    with pytest.raises(InputError, match=r"no draft of this target .*Missing key"):
+        use(tmp_path / "draft", draft)
+
+
 def test_malformed_json_is_refused(draft: PADRecDraft, target_folder: Path, tmp_path: Path) -> None:
     draft.save_pretrained(tmp_path / "broken")
     (tmp_path / "broken" / "config.json").write_text('{"kind": "draft",')
+    (tmp_path / "broken" / "padrec.sha256").unlink()
     with pytest.raises(InputError, match=r"config\.json: no valid JSON"):
         DraftCheckpoint.read(tmp_path / "broken")
 

@@ -118,7 +118,7 @@ def saved_draft(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, folder
     """A random draft for a target without a fingerprint, read from disk."""
     settings = {"n_slot_states": vocabulary.n_slot_states, "n_steps": 3}
     network = random_network(model, vocabulary.n_slot_states)
-    DraftCheckpoint(settings, network.state_dict(), "", vocabulary.to_dict()).write(folder)
+    DraftCheckpoint(settings, network.state_dict(), "", vocabulary).write(folder)
     return FeatureDraft(str(folder))
 
 

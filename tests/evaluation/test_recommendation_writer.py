@@ -147,6 +147,26 @@ def test_an_existing_file_is_refused_before_the_work_and_kept(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_second_prediction_into_the_same_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lists.jsonl"
+
+    class Meanwhile(ListStub):
+        def on_predict_start(self) -> None:
+            with pytest.raises(InputError, match="another process is writing it, expected one at a time"):
+                predict(path)
+
+    predict(path, model=Meanwhile(toy_catalog().n_leaves, 3))
+    predict(tmp_path / "alone.jsonl")
+    assert path.read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+
+
+def test_what_a_killed_prediction_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "lists.jsonl.partial").mkdir()
+    (tmp_path / "lists.jsonl.partial" / "lines-of-process-0").write_text("{")
+    predict(tmp_path / "lists.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["lists.jsonl"]
+
+
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):

@@ -20,7 +20,7 @@ def test_codebooks_come_back_and_give_the_same_codes(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "books.safetensors"
     path.write_bytes(b"precious")
-    with pytest.raises(InputError, match="already exists"):
+    with pytest.raises(InputError, match="there already"):
         write_codebooks(path, [torch.ones(2, 3)])
     assert path.read_bytes() == b"precious"
 

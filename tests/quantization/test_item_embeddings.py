@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from padrec.catalog import InputError
 from padrec.quantization import EmbeddingFile, ItemEmbeddings
+from tests.damage import with_a_flipped_bit
 
 
 def three_items(dimension: int = 2) -> ItemEmbeddings:
@@ -23,8 +24,22 @@ def test_saved_embeddings_load_as_they_were(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     three_items().save(tmp_path / "items.safetensors")
-    with pytest.raises(InputError, match=r"items.safetensors: already exists$"):
+    with pytest.raises(InputError, match=r"items.safetensors: there already"):
         three_items(4).save(tmp_path / "items.safetensors")
+
+
+def test_keys_that_a_kill_left_without_vectors_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "items.keys.json").write_text('["old"]')
+    three_items().save(tmp_path / "items.safetensors")
+    assert EmbeddingFile(str(tmp_path / "items.safetensors")).embed().keys == ("x", "y", "z")
+
+
+@pytest.mark.parametrize("name", ["items.safetensors", "items.keys.json"])
+def test_a_flipped_bit_is_noticed(name: str, tmp_path: Path) -> None:
+    three_items().save(tmp_path / "items.safetensors")
+    (tmp_path / name).write_bytes(with_a_flipped_bit((tmp_path / name).read_bytes(), 0.6))
+    with pytest.raises(InputError, match=r"damaged|not the keys that were written|cannot be read"):
+        EmbeddingFile(str(tmp_path / "items.safetensors")).embed()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -197,9 +197,27 @@ def fails(capsys: pytest.CaptureFixture[str], stage: str, arguments: str) -> str
 
 def test_nothing_is_overwritten(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (runs / "shop").mkdir()
+    (runs / "shop" / "mine").touch()
     message = fails(capsys, "predict", _K_MEANS)
-    assert message.startswith(f"padrec: error: {runs / 'shop'}: already exists: move it away")
-    assert list((runs / "shop").iterdir()) == []
+    assert message.startswith(f"padrec: error: {runs / 'shop'}: there already")
+    assert [path.name for path in (runs / "shop").iterdir()] == ["mine"]
+
+
+def test_a_failure_between_two_files_leaves_no_folder(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("padrec.quantization.semantic_id_writer.write_codebooks", None)
+        with pytest.raises(TypeError):
+            run("predict", _K_MEANS)
+    assert not list(runs.glob("shop*"))
+    run("predict", _K_MEANS)
+    assert {path.name for path in (runs / "shop").iterdir()} == {
+        "codes.safetensors",
+        "items.json",
+        "shop.index.json",
+        "codebooks.safetensors",
+        "quantization.json",
+        "padrec.sha256",
+    }
 
 
 def test_a_checkpoint_of_other_embeddings_is_refused(

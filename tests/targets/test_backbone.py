@@ -128,14 +128,6 @@ def test_a_saved_model_is_read_back(model: PreTrainedModel, tmp_path: Path) -> N
     assert torch.equal(logits(found.eval()), logits(model))
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    save_backbone(backbone(), VOCABULARY, tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InputError, match="already holds a model; expected a new or empty folder"):
-        save_backbone(backbone(), VOCABULARY, tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 @pytest.mark.parametrize("name", ["config.json", "vocabulary.json"])
 def test_a_missing_or_malformed_description_is_refused(name: str, tmp_path: Path) -> None:
     save_backbone(backbone(), VOCABULARY, tmp_path)
@@ -144,6 +136,31 @@ def test_a_missing_or_malformed_description_is_refused(name: str, tmp_path: Path
         load_backbone(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(InputError, match=f"no {name}, expected a target folder written by save_pretrained"):
+        load_backbone(tmp_path)
+
+
+def test_sizes_that_no_machine_holds_are_refused_with_both_numbers() -> None:
+    with pytest.raises(InputError, match=r"over 4,000,000,00\d tokens .* take [\d,]+ GB, expected at most the \d"):
+        build_backbone(tiny_backbone(hidden_size=4096), SemanticIDVocabulary((2_000_000_000, 2_000_000_000)))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("vocabulary.json", {"codebook_sizes": "abc"}, r"vocabulary\.json: .* expected the arguments of a vocabulary"),
+        ("vocabulary.json", {"colour": 1}, r"vocabulary\.json: .* expected the arguments of a vocabulary"),
+        ("vocabulary.json", {"codebook_sizes": [9, 9, 9]}, r"a model of \d+ tokens, expected the 31 of vocabulary"),
+        ("config.json", {"hidden_size": "x"}, "the weights cannot be read"),
+        ("config.json", {"num_attention_heads": 0}, "the weights cannot be read"),
+    ],
+)
+def test_a_description_of_something_else_is_refused(
+    name: str, change: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    save_backbone(backbone(), VOCABULARY, tmp_path)
+    description = json.loads((tmp_path / name).read_text())
+    (tmp_path / name).write_text(json.dumps(description | change))
+    with pytest.raises(InputError, match=message):
         load_backbone(tmp_path)
 
 

@@ -5,6 +5,8 @@ import torch
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.training import read_checkpoint, stored_hyperparameters, stored_vocabulary
+from padrec.training.whole_checkpoint_io import WholeCheckpointIO
+from tests.damage import with_a_flipped_bit
 
 
 def saved(folder: Path, content: object) -> Path:
@@ -16,6 +18,15 @@ def saved(folder: Path, content: object) -> Path:
 def test_a_checkpoint_of_the_kind_is_read(kind: str | None, tmp_path: Path) -> None:
     content = {"kind": "target", "seed": 3}
     assert read_checkpoint(saved(tmp_path, content), kind) == content
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_a_flipped_bit_is_noticed(place: float, tmp_path: Path) -> None:
+    path = saved(tmp_path, {"kind": "target", "weights": torch.arange(1000.0)})
+    path.write_bytes(with_a_flipped_bit(path.read_bytes(), place))
+    for read in (read_checkpoint, WholeCheckpointIO().load_checkpoint):
+        with pytest.raises(InputError, match=r"module\.ckpt: damaged in"):
+            read(path)
 
 
 @pytest.mark.parametrize(

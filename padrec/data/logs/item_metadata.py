@@ -1,5 +1,6 @@
 """Published item metadata, one record per line."""
 
+import html
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -42,18 +43,31 @@ def parse_json(line: str) -> object:
         return json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"no valid JSON at column {error.colno} ({error.msg}), expected an object") from None
+    except RecursionError:
+        raise ValueError("JSON nested too deeply, expected an object") from None
 
 
 def text(value: object) -> str:
-    """A text field: published ones are a string, a list of paragraphs, or missing; whitespace is normalised."""
-    parts = value if isinstance(value, list) else [value]
-    return " ".join(" ".join(part.split()) for part in parts if isinstance(part, str) and part.strip())
+    """A text field: published ones are a string, a number, a list of paragraphs, or missing.
+
+    Whitespace is normalised, and HTML entities become characters.
+    """
+    parts = (_string(part) for part in (value if isinstance(value, list) else [value]))
+    return " ".join(" ".join(html.unescape(part).split()) for part in parts if part and part.strip())
 
 
 def names(value: object) -> tuple[str, ...]:
     """A field with a list of names, or with lists of them (paths in a tree): each name once, in order."""
-    if isinstance(value, str):
-        return (value,) if value else ()
     if not isinstance(value, list):
-        return ()
+        name = html.unescape(_string(value))
+        return (name,) if name else ()
     return tuple(dict.fromkeys(name for part in value for name in names(part)))
+
+
+def _string(value: object) -> str:
+    """A string, or a number such as the title 1984, as text that can be written; else an empty string."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()  # without halves of surrogate pairs
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return ""
+    return str(int(value)) if value == value // 1 else str(value)

@@ -3,6 +3,7 @@
 Loaded only while a log is prepared: importing Ibis takes a second.
 """
 
+import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,7 @@ def log_rows(
         InputError: a column has a wrong type.
     """
     keys = {name: key(path, table, column) for name, column in (("user", user), ("item", item))}
-    micros, time_wrong = _time(table, time, unit)
+    micros, time_wrong = _time(path, table, time, unit)
     number = ibis.null(float) if rating is None else table[rating].try_cast(float)
     rules = [
         *(
@@ -56,8 +57,14 @@ def key(path: Path, table: ibis.Table, name: str) -> ibis.Column:
     return column.cast(str)
 
 
-def _time(table: ibis.Table, name: str, unit: TimeUnit) -> tuple[ibis.Column, tuple[ibis.Column, ibis.Column]]:
-    """Microseconds since 1970, finer times rounded down; and for a wrong time a condition and a message."""
+def _time(
+    path: Path, table: ibis.Table, name: str, unit: TimeUnit
+) -> tuple[ibis.Column, tuple[ibis.Column, ibis.Column]]:
+    """Microseconds since 1970, finer times rounded down; and for a wrong time a condition and a message.
+
+    Raises:
+        InputError: dates without separators.
+    """
     column, factor = table[name], _MICROSECONDS[unit]
     expected = f", expected a number (time_unit: {unit}) or a date"
     is_text = column.type().is_string()
@@ -65,6 +72,8 @@ def _time(table: ibis.Table, name: str, unit: TimeUnit) -> tuple[ibis.Column, tu
     if number is None or (is_text and _starts_with_a_date(table, column, number)):
         micros = epoch_us(column.try_cast("timestamp('UTC')"))
         return micros, (micros.isnull() | (micros.abs() > LATEST), _found(column, name) + f"{expected} before 2100")
+    if unit == "s":
+        _check_no_days(path, table.select(time=number))
     # Whole numbers stay exact; DuckDB would round others.
     whole = ~column.cast(str).contains(".") if is_text else ibis.literal(column.type().is_integer())
     good = (number.abs() <= LATEST / factor).fill_null(False) & ~number.isnan()
@@ -80,6 +89,17 @@ def _time(table: ibis.Table, name: str, unit: TimeUnit) -> tuple[ibis.Column, tu
     )
     advice = (number.abs() > LATEST / factor).ifelse(" before 2100" + fits, " of the same kind as in row 1")
     return exact, (~good, _found(column, name) + expected + advice.fill_null(""))
+
+
+def _check_no_days(path: Path, times: ibis.Table) -> None:
+    """Refuse dates such as 20240501, which as seconds would all be in 1970."""
+    for time in times.limit(1).to_pyarrow()["time"].to_pylist():
+        try:
+            day = datetime.datetime.strptime(str(int(time)), "%Y%m%d").date()
+        except (TypeError, ValueError, OverflowError):  # no number, or one that is no date
+            continue
+        if 1900 <= day.year < 2100:
+            raise InputError(f"{path}, row 1: time is {int(time)}, expected a date as {day}, or seconds since 1970")
 
 
 def _starts_with_a_date(table: ibis.Table, column: ibis.Column, number: ibis.Column) -> bool:

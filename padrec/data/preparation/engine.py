@@ -100,6 +100,11 @@ class _DuckDBConnection(Connection):
         except duckdb.OutOfMemoryException as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"not enough memory ({reason}), expected more `memory` or fewer `threads`") from None
+        except duckdb.IOException as error:
+            if str(path) not in str(error):  # of a file that is read
+                raise
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: cannot be written ({reason})") from None
 
     def percent(self) -> float | None:
         percent: float = self.backend.con.query_progress()
@@ -146,12 +151,21 @@ class SparkEngine(Engine):
 
 @contextmanager
 def connected(engine: Engine, scratch: Path) -> Iterator[Connection]:
-    """A connection that is closed in the end, with an empty scratch folder."""
+    """A connection that is closed in the end, with an empty scratch folder.
+
+    Raises:
+        InputError: the folder of the scratch folder cannot be read or written.
+    """
+    import duckdb
+
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     connection = engine.connect(scratch)
     try:
         yield connection
+    except duckdb.IOException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{scratch.parent}: cannot be read or written ({reason})") from None
     finally:
         connection.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from padrec.catalog import InputError
+from padrec.catalog.whole_output import PARTIAL, check_place, write_digests
 from padrec.data.logs import LogSource
 from padrec.data.preparation.engine import DuckDBEngine, Engine, connected
 from padrec.data.preparation.fingerprint import fingerprint
@@ -17,7 +18,7 @@ from padrec.data.preparation.leave_last_out import LeaveLastOut
 from padrec.data.preparation.prepared_folder import FORMAT, PreparedFolder
 from padrec.data.preparation.progress import Progress, say
 from padrec.data.preparation.split_rule import SplitRule
-from padrec.data.preparation.stages import PARTIAL, StageFolder, first_difference, write_json
+from padrec.data.preparation.stages import StageFolder, first_difference, write_json
 
 
 class Preparation:
@@ -77,14 +78,18 @@ class Preparation:
         """Prepare what is not prepared yet; reports its progress on stderr.
 
         Raises:
-            InputError: the log is wrong or nothing is left of it, or the output or its unfinished stages were made
-                with other settings or from other files.
+            InputError: the log is wrong or nothing is left of it, the output cannot be written, or it or its unfinished
+                stages were made with other settings or from other files.
         """
+        unfinished = self.output.path.with_name(f"{self.output.path.name}.unfinished")
+        if not self.output.path.exists():
+            check_place(self.output.path)
         settings = self._settings()
         if self.output.path.exists():
             self._check_finished(settings)
+            shutil.rmtree(unfinished, ignore_errors=True)  # what a kill left after the last step
             return
-        stages = StageFolder(self.output.path.with_name(f"{self.output.path.name}.unfinished"), settings)
+        stages = StageFolder(unfinished, settings)
         with stages.locked():
             self._run_stages(stages, settings)
             shutil.rmtree(stages.path)
@@ -142,7 +147,7 @@ class Preparation:
             for path in (folder / name for folder in folders if (folder / name).exists()):
                 path.rename(whole.path / name)
         write_json(whole.summary, summary)
-        self.output.path.parent.mkdir(parents=True, exist_ok=True)
+        write_digests(whole.path)
         whole.path.rename(self.output.path)
         say("done", str(self.output.path))
 

@@ -6,9 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from padrec.catalog import InputError
-from padrec.data.preparation.stages import read_json
+from padrec.catalog.whole_output import check_digests
+from padrec.data.json_file import read_json_object
 
 FORMAT = 1
+_COUNTS = {"items", "users", "interactions"}
 SPLIT_TYPE = pa.dictionary(pa.int8(), pa.string())
 INTERACTIONS = pa.schema(
     [("user", pa.int32()), ("item", pa.int32()), ("time", pa.timestamp("us", "UTC")), ("split", SPLIT_TYPE)]
@@ -46,15 +48,16 @@ class PreparedFolder:
         """Settings, counts, versions and the fingerprint of the files that were read.
 
         Raises:
-            InputError: the folder is missing, was not written by a preparation, or has another format.
+            InputError: the folder is missing or damaged, was not written by a preparation, or has another format.
         """
         if not self.summary.is_file():
             found = "no prepared.json" if self.path.is_dir() else "no such folder"
             raise InputError(f"{self.path}: {found}, expected a folder written by `padrec prepare`")
-        try:
-            summary = read_json(self.summary)
-        except ValueError as error:
-            raise InputError(f"{self.summary}: no valid JSON ({error}), expected it as it was written") from None
+        check_digests(self.path)
+        summary: dict[str, Any] = read_json_object(self.summary, "of a preparation")
         if summary.get("format") != FORMAT:
             raise InputError(f"{self.summary}: format {summary.get('format')!r}, expected {FORMAT}: prepare it again")
+        counts = summary.get("counts")
+        if not isinstance(counts, dict) or not counts.keys() >= _COUNTS:
+            raise InputError(f"{self.summary}: counts {counts!r}, expected those of {', '.join(sorted(_COUNTS))}")
         return summary

@@ -1,6 +1,5 @@
 """Stages of a long job that an interruption does not undo."""
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -10,13 +9,12 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from padrec.catalog import InputError
+from padrec.catalog.whole_output import PARTIAL, locked, writing, written_whole
 from padrec.data.preparation.engine import Connection
 from padrec.data.preparation.progress import Progress, say
 
-_LOCK = "lock"
 _SETTINGS = "settings.json"
 _COUNTS = "counts.json"
-PARTIAL = ".partial"  # ends the names of folders and files that are not whole
 P = ParamSpec("P")
 
 
@@ -61,23 +59,17 @@ class StageFolder:
             InputError: the folder holds something else, or finished stages with other settings, or another process is
                 at work here.
         """
-        if not (self.path / _SETTINGS).exists() and self._holds_other_files():
-            raise InputError(f"{self.path}: holds other files, expected an unfinished preparation or nothing")
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / _LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.path}: another process is preparing it, expected one at a time") from None
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path):
             self._check_settings()
             yield
 
-    def _holds_other_files(self) -> bool:
-        ours = (_LOCK, f"{_SETTINGS}{PARTIAL}")
-        return self.path.exists() and any(child.name not in ours for child in self.path.iterdir())
-
     def _check_settings(self) -> None:
         """Refuse finished stages of other settings; where none is finished, nothing is lost by starting anew."""
+        others = [child for child in self.path.iterdir() if child.suffix != PARTIAL]
+        if others and not (self.path / _SETTINGS).exists():
+            raise InputError(f"{self.path}: holds other files, expected an unfinished preparation or nothing")
         finished = [child for child in self.path.iterdir() if child.is_dir() and child.suffix != PARTIAL]
         if finished and (difference := first_difference(read_json(self.path / _SETTINGS), self.settings)):
             raise InputError(
@@ -118,10 +110,9 @@ class StageFolder:
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write a JSON file that is never there in part."""
-    partial = path.with_name(f"{path.name}{PARTIAL}")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.rename(path)
+    """Write a JSON file as a whole, in place of an earlier one."""
+    with written_whole(path, overwrite=True) as part:
+        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import ast
 import csv
 import io
+import itertools
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,8 +80,10 @@ def _read_rows(path: Path, part: str, catalog: Catalog, users: dict[str, _User])
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
     if missing := [column for column in _COLUMNS if column not in (rows.fieldnames or ())]:
         raise InputError(f"{path}: no column {missing[0]!r}, expected the columns {', '.join(_COLUMNS)}")
-    for number, row in enumerate(rows, start=1):
+    for number in itertools.count(1):
         try:
+            if (row := next(rows, None)) is None:
+                break
             history, item = _row_items(row, catalog)
             user = users.setdefault(row["user_id"], _User())
             if not any(user.items.values()):
@@ -91,7 +94,7 @@ def _read_rows(path: Path, part: str, catalog: Catalog, users: dict[str, _User])
                     f"user {row['user_id']!r} has the history {row['history_item_id']}, expected the last items of "
                     f"the rows before: {', '.join(known)}"
                 )
-        except InputError as error:
+        except (InputError, csv.Error) as error:
             raise InputError(f"{path}, row {number}: {error}") from None
         user.items[part].append(item)
 

@@ -9,6 +9,7 @@ from string import ascii_lowercase
 import torch
 
 from padrec.catalog import Catalog, InputError
+from padrec.catalog.whole_output import check_digests, written_whole
 from padrec.data.json_file import read_json_object
 
 # Nine digits hold every code that fits into 32 bits.
@@ -23,9 +24,10 @@ def read_index(path: Path, titles: Mapping[str, str] | None = None) -> Catalog:
         titles: titles by item key, if the format has them; other items get an empty text.
 
     Raises:
-        InputError: the file is missing or malformed, an item has no ID, IDs differ in length, or a code string is
-            wrong or in the wrong slot.
+        InputError: the file is missing, damaged or malformed, an item has no ID, IDs differ in length, or a code string
+            is wrong or in the wrong slot.
     """
+    check_digests(path.parent)
     index = read_json_object(path, 'item -> code strings like "<a_183>"')
     codes = [_codes(path, item, value) for item, value in index.items()]
     first = next(iter(index))
@@ -69,17 +71,16 @@ def write_index(catalog: Catalog, path: Path) -> None:
     """Write a file that `read_index`, LC-Rec and other programs read.
 
     Raises:
-        InputError: the file already exists, or the catalog has more slots than there are letters.
+        InputError: the catalog has more slots than there are letters, or see `written_whole`.
     """
-    if path.exists():
-        raise InputError(f"{path}: already exists")
     if catalog.n_slots > len(ascii_lowercase):
         raise InputError(f"{path}: {catalog.n_slots} slots, expected at most {len(ascii_lowercase)}, a letter for each")
     rows = zip(catalog.keys, catalog.codes.tolist(), strict=True)
     index = {
         key: [f"<{letter}_{code}>" for letter, code in zip(ascii_lowercase, row, strict=False)] for key, row in rows
     }
-    path.write_text(json.dumps(index) + "\n", encoding="ascii")
+    with written_whole(path) as part:
+        part.write_text(json.dumps(index) + "\n", encoding="ascii")
 
 
 def only_file(folder: Path, pattern: str) -> Path:

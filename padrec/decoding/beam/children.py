@@ -71,9 +71,9 @@ class Children:
 
 
 def best_in_order(values: Tensor, count: int) -> Tensor:
-    """Places of the `count` highest values of each row `[B, M]`, M at least `count`, in rising order, int64 `[B, count]`.
+    """Places of the `count` highest values of each row `[B, M]`, in rising order, int64 `[B, count]`.
 
-    Of equal values the first are taken.
+    Of equal values the first are taken; M is at least `count`.
     """
     n = values.shape[1]
     least = values.topk(count).values[:, -1:]

@@ -138,3 +138,12 @@ def test_line_separators_inside_strings_end_no_line(tmp_path: Path) -> None:
     path.write_bytes(json.dumps(review, ensure_ascii=False).encode("latin-1", "replace"))
     with pytest.raises(InputError, match=r"reviews\.json, line 1: byte \d+ is not UTF-8"):
         logged(AmazonReviews2014(str(path)))
+
+
+def test_decoration_that_cannot_be_written_is_replaced_and_nesting_refused(tmp_path: Path) -> None:
+    path = tmp_path / "meta.jsonl"
+    path.write_text(r'{"parent_asin": "x", "title": "Toy \ud83d"}' + "\n")
+    assert [item.title for item in texts(AmazonReviews2023("reviews.jsonl", str(path)))] == ["Toy ?"]
+    path.write_text('{"parent_asin": "x", "title": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(InputError, match=r"meta\.jsonl, line 1: JSON nested too deeply"):
+        texts(AmazonReviews2023("reviews.jsonl", str(path)))

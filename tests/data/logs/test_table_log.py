@@ -82,9 +82,15 @@ def test_texts_are_read_from_an_item_table(tmp_path: Path) -> None:
         ItemText("1", "Lamp", brand="Lux", categories=("Home", "Light")),
         ItemText("2"),
     ]
-    (tmp_path / "items.csv").write_text("item,title,text\nx,A pot,Of clay\n")
+    years = write_parquet(tmp_path / "years.parquet", item=["a", "b"], title=[1984, None], maker=[2.5, 3.0])
+    source = TableLog(["log.csv"], items=str(years), brand="maker", categories="maker")
+    assert texts(source) == [
+        ItemText("a", "1984", brand="2.5", categories=("2.5",)),
+        ItemText("b", "", brand="3", categories=("3",)),
+    ]
+    (tmp_path / "items.csv").write_text("item,title,text\nx,A pot &amp;  pan,Of clay\n")
     source = TableLog(["log.csv"], items=str(tmp_path / "items.csv"), description="text")
-    assert texts(source) == [ItemText("x", "A pot", "Of clay")]
+    assert texts(source) == [ItemText("x", "A pot & pan", "Of clay")]
     assert texts(TableLog(["log.csv"])) == []
 
 
@@ -98,6 +104,7 @@ def test_texts_are_read_from_an_item_table(tmp_path: Path) -> None:
         ("user,item,time\na,x,1\n,x,2\n", "row 2: no user, expected a key"),
         ("user,item,time\na,x,1\nb,,2\n", "row 2: no item, expected a key"),
         ("user,item,time\na,x,1\nb,y,soon\n", "row 2: time is 'soon', expected a number .time_unit: s. or a date"),
+        ("user,item,time\na,x,20240501\n", "row 1: time is 20240501, expected a date as 2024-05-01, or seconds"),
         ("user,item,time\na,x,1\nb,y,\n", "row 2: time is '', expected a number"),
         ("user,item,time\na,x,1\nb,y,99999999999999\n", "row 2: time is '99999999999999', expected a number"),
         (

@@ -1,9 +1,11 @@
 import json
+import random
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -212,6 +214,7 @@ def test_an_interruption_at_the_very_end_loses_nothing(
     Preparation(log, str(tmp_path / "out")).run()
     assert log.reads == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "padrec.sha256",
         "interactions.parquet",
         "items.parquet",
         "prepared.json",
@@ -248,7 +251,7 @@ def test_where_no_stage_is_finished_settings_and_files_may_change(
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     first, second = (StageFolder(tmp_path / "work", {"k": 5}) for _ in range(2))
-    with first.locked(), pytest.raises(InputError, match="another process is preparing it"), second.locked():
+    with first.locked(), pytest.raises(InputError, match="another process is writing it"), second.locked():
         pass
 
 
@@ -325,21 +328,36 @@ def test_random_logs_are_prepared_as_by_a_plain_program(
     assert {user: [(item, time) for item, time, _ in rows] for user, rows in found.items()} == expected
 
 
+def test_what_a_kill_after_the_last_step_left_is_removed(log: MadeUpLog, tmp_path: Path) -> None:
+    Preparation(log, str(tmp_path / "out")).run()
+    (tmp_path / "out.unfinished" / "read").mkdir(parents=True)
+    Preparation(log, str(tmp_path / "out")).run()
+    assert not (tmp_path / "out.unfinished").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(log: MadeUpLog, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"out: cannot be written \(Not a directory\)"):
+        Preparation(log, str(log.file / "out")).run()
+    assert log.reads == 0
+
+
 def test_a_kill_at_any_time_leaves_what_a_later_run_completes(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time, _ in random_log()))
     program = "import sys; from padrec import data; data.Preparation(data.TableLog(sys.argv[1]), sys.argv[2]).run()"
     command = [sys.executable, "-c", program, str(path), str(tmp_path / "out")]
-    for stage in ("read", "order", "core", "split", "items"):
+    draw = random.Random(0)
+    for stage in ("fingerprint", "read", "order", "core", "split", "items"):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(f"padrec prepare: {stage}: started"):
                 break
+        sleep(draw.random() / 10)
         process.kill()
         process.communicate()
     Preparation(TableLog(str(path)), str(tmp_path / "out")).run()
     Preparation(TableLog(str(path)), str(tmp_path / "whole")).run()
-    for name in ("interactions.parquet", "users.parquet", "items.parquet", "prepared.json"):
+    for name in ("interactions.parquet", "users.parquet", "items.parquet", "prepared.json", "padrec.sha256"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "out.unfinished").exists()

@@ -56,6 +56,21 @@ def test_the_rows_of_a_user_are_put_together(tmp_path: Path) -> None:
     assert items(split, "c") == [[7], [], [0, 1]]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert MiniOneRecReader(str(tmp_path)).read().catalog.n_items == 8
+
+
+def test_a_field_too_large_to_be_one_is_refused_with_its_row(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    with (tmp_path / "test.csv").open("a") as file:
+        file.write("a," + "x" * 200_000 + "\n")
+    with pytest.raises(InputError, match=r"test\.csv, row 4: field larger than field limit"):
+        MiniOneRecReader(str(tmp_path)).read()
+
+
 def test_without_train_rows_the_histories_train_and_a_warning_says_so(tmp_path: Path) -> None:
     reader = MiniOneRecReader(write_folder(tmp_path, ("valid", "test")))
     with pytest.warns(UserWarning, match=r"no train\.csv, only the splits valid and test"):

@@ -12,6 +12,7 @@ from padrec.data import Preparation, PreparedReader, SemanticIDDataModule, Split
 from padrec.data.logs import ItemText
 from padrec.data.preparation import PreparedFolder
 from padrec.data.readers.semantic_id_index import write_index
+from tests.damage import with_a_flipped_bit
 from tests.data.preparation.made_up_log import MadeUpLog, random_log
 from tests.data.preparation.reference_preparation import reference_sequences
 
@@ -28,9 +29,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(prepared: Path, tmp_path: Path) -> Path:
+    """A copy without digests, in which other mistakes can be made."""
     for path in prepared.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "padrec.sha256").unlink()
     return tmp_path
+
+
+@pytest.mark.parametrize("name", ["interactions.parquet", "users.parquet", "items.parquet", "prepared.json"])
+def test_a_flipped_bit_is_noticed(name: str, prepared: Path, copy: Path) -> None:
+    (copy / "padrec.sha256").write_bytes((prepared / "padrec.sha256").read_bytes())
+    (copy / name).write_bytes(with_a_flipped_bit((copy / name).read_bytes(), 0.5))
+    with pytest.raises(InputError, match=f"{name}: not what was written"):
+        PreparedReader(str(copy), None).read()
 
 
 def write_catalog(folder: Path, n_items: int = N_ITEMS) -> str:

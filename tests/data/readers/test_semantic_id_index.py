@@ -17,7 +17,7 @@ def test_a_written_index_reads_as_it_was(tmp_path: Path) -> None:
 
 def test_an_index_that_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "shop.index.json").write_text("mine")
-    with pytest.raises(InputError, match=r"shop.index.json: already exists$"):
+    with pytest.raises(InputError, match=r"shop.index.json: there already"):
         write_index(Catalog(torch.tensor([[0]]), ["x"]), tmp_path / "shop.index.json")
     assert (tmp_path / "shop.index.json").read_text() == "mine"
 
