@@ -7,6 +7,7 @@ from pydoc import locate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from padrec.catalog import InputError
@@ -76,6 +77,7 @@ def train_or_evaluate(args: ArgsType) -> None:
     """Run one of these commands.
 
     Raises:
+        InputError: another process of the same run has failed.
         SystemExit: status 143 after a SIGTERM.
     """
     try:
@@ -85,12 +87,18 @@ def train_or_evaluate(args: ArgsType) -> None:
             subclass_mode_data=True,
             save_config_callback=_SaveConfig,
             save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": _EndTogether()},
             auto_configure_optimizers=False,
             parser_kwargs={"parser_mode": PARSER_MODE},
             args=args,
         )
     except SIGTERMException:  # a SystemExit of status 0: a script would go on as if the work were done
         raise SystemExit(128 + signal.SIGTERM) from None
+    except RuntimeError as error:
+        if "Connection closed by peer" not in str(error):  # gloo's words
+            raise
+        # A traceback of this process would bury the message that says why.
+        raise InputError("another process of this run has failed, see its own message") from None
 
 
 class _Parser(OneMessageParser, LightningArgumentParser):
@@ -103,6 +111,15 @@ class _SaveConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.loggers:
             super().setup(trainer, pl_module, stage)
+
+
+class _EndTogether(Callback):
+    """Ends the processes that this one has started if it fails: they could wait for it for ever."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(signal.SIGKILL)
 
 
 def _writes(callback: Callback) -> bool:

@@ -110,7 +110,9 @@ class SpeculativeEvaluator(L.LightningModule):
             for name in (self._reference, *self._further_references):
                 if name not in self._arms:
                     raise InputError(f"arms {list(self._arms)}: expected the reference arm {name!r} among them")
-            check_writable(self._report_folder())
+            # Now and on every process: `log_dir` is a broadcast, which rank 0 alone would wait for in vain.
+            self._folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+            check_writable(self._folder)
             # Now, so that it cannot fail after hours of decoding.
             self._versions = software_versions()
         precision = str(self.trainer.precision)
@@ -177,8 +179,8 @@ class SpeculativeEvaluator(L.LightningModule):
         self.log_dict(shown, logger=False)
         if not self.trainer.is_global_zero:
             return
-        report.write(self._report_folder())
-        rank_zero_info(f"Report written to {self._report_folder()}")
+        report.write(self._folder)
+        rank_zero_info(f"Report written to {self._folder}")
         for logger in self.loggers:
             logger.log_metrics(scalars, step=0)
         log_report(self.loggers, report, results, self._samples, self._catalog, self._settings)
@@ -216,9 +218,6 @@ class SpeculativeEvaluator(L.LightningModule):
         prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=excluded)
         lists, trace = self._sessions[name].decode(prompts, torch.Generator().manual_seed(seed))
         return lists.cpu(), trace
-
-    def _report_folder(self) -> Path:
-        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
 
 def models_of_comparison(arms: Mapping[str, Decoder], reference: str) -> dict[str, str | None]:
