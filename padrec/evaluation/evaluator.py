@@ -27,6 +27,7 @@ from padrec.decoding import (
 )
 from padrec.decoding.device.device_name import device_name
 from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
+from padrec.evaluation.figures import comparison_figures, write_figures
 from padrec.evaluation.report import MAIN_METRICS, Report, check_writable, software_versions
 from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
@@ -174,16 +175,14 @@ class SpeculativeEvaluator(L.LightningModule):
         device = self.trainer.strategy.root_device
         results = [self._metrics[name].to(device).result(name, name == self._reference) for name in self._arms]
         report = self._report(results)
-        scalars = report.scalars()
-        shown = {tag: value for tag, value in scalars.items() if tag.rpartition("/")[2] in MAIN_METRICS}
+        shown = {tag: value for tag, value in report.scalars().items() if tag.rpartition("/")[2] in MAIN_METRICS}
         self.log_dict(shown, logger=False)
         if not self.trainer.is_global_zero:
             return
+        figures = write_figures(comparison_figures(results), self._folder / "figures")
         report.write(self._folder)
-        rank_zero_info(f"Report written to {self._folder}")
-        for logger in self.loggers:
-            logger.log_metrics(scalars, step=0)
-        log_report(self.loggers, report, results, self._samples, self._catalog, self._settings)
+        rank_zero_info(f"{report.summary()}\nReport written to {self._folder}")
+        log_report(self.loggers, report, figures, self._samples, self._catalog, self._settings)
 
     def _report(self, results: list[ArmResult]) -> Report:
         return Report(

@@ -4,6 +4,7 @@ import math
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
@@ -70,6 +71,14 @@ class TrainableModule(L.LightningModule):
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Seed each step by its number, so that a resumed fit repeats an uninterrupted one."""
         torch.manual_seed((self._seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
+
+    def on_train_end(self) -> None:
+        """Enter the fit with its last metrics in TensorBoard's table of hyperparameters."""
+        names = [name for name in self.trainer.callback_metrics if name == "train/loss" or name.startswith("val/")]
+        metrics = {name: self.trainer.callback_metrics[name] for name in names}
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(self.hparams, metrics, step=self.global_step)
 
     def logs_are_due(self) -> bool:
         """Whether the logger records this step; otherwise, skip values computed only for it."""
