@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
-from padrec.data.batches import PromptBatch
+from padrec.data import PromptBatch, SemanticIDDataModule
 from padrec.decoding import (
     LIST_SEARCH,
     Decoder,
@@ -44,7 +44,7 @@ class SpeculativeEvaluator(L.LightningModule):
     lists with one arm.
 
     Args:
-        target: checkpoint or folder of the target.
+        target: the target, or its checkpoint or folder. A module is copied, not changed.
         arms: decoders by name.
         vocabulary: the tokens; linked from the datamodule.
         catalog: the items; linked from the datamodule.
@@ -65,7 +65,7 @@ class SpeculativeEvaluator(L.LightningModule):
 
     def __init__(
         self,
-        target: str,
+        target: str | TargetRecommender,
         arms: Mapping[str, Decoder],
         vocabulary: SemanticIDVocabulary,
         catalog: Catalog,
@@ -83,7 +83,7 @@ class SpeculativeEvaluator(L.LightningModule):
         super().__init__()
         if not arms or (predict_arm is not None and predict_arm not in arms):
             raise InputError(f"predict_arm {predict_arm!r} with the arms {list(arms)}: expected one of the arms")
-        self._target = TargetRecommender.load(target)
+        self._target = target.copy() if isinstance(target, TargetRecommender) else TargetRecommender.load(target)
         self._arms = dict(arms)
         self._reference, self._further_references = reference, further_references or []
         self._predict_arm = predict_arm or list(arms)[-1]
@@ -93,8 +93,9 @@ class SpeculativeEvaluator(L.LightningModule):
         self._constraint = constraint
         self._sampling = Sampling(temperature, top_k, top_p)
         self._seed = seed
-        self._settings = {"target": target, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-        vocabulary.check_same(self._target.vocabulary, f"the target {target}")
+        source = target if isinstance(target, str) else type(target).__name__
+        self._settings = {"target": source, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        vocabulary.check_same(self._target.vocabulary, f"the target {source}")
         # Created in `setup`; in plain dictionaries, so that the metrics stay on the CPU.
         self._metrics: dict[str, ArmMetrics] = {}
         self._sessions: dict[str, DecodingSession[Recommendations]] = {}
@@ -122,15 +123,17 @@ class SpeculativeEvaluator(L.LightningModule):
         device = self.trainer.strategy.root_device
         # The fingerprint is that of the saved weights, before the cast.
         fingerprint = self._target.fingerprint()
-        backbone = self._target.backbone.eval().requires_grad_(False)
+        backbone = self._target.plain_backbone().eval().requires_grad_(False)
         to_precision(backbone, _DTYPES[precision])
         self._runner = TransformersRunner(backbone.to(device), fingerprint)
+        data = getattr(self.trainer, "datamodule", None)
         self._request = ListRequest.build(
             self._catalog,
             self._vocabulary,
             self._list_length,
             constrained=self._constraint is not None,
             sampling=self._sampling,
+            training=data.split.train if isinstance(data, SemanticIDDataModule) else None,
             device=device,
         )
         for name, arm in self._arms.items():

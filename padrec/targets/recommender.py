@@ -191,6 +191,10 @@ class TargetRecommender(TrainableModule):
         target.backbone.load_state_dict(saved.model.state_dict())
         return target
 
+    def copy(self) -> "TargetRecommender":
+        """A new target with the same weights, on the CPU; adapters are merged."""
+        return self._of(self.saved(), self.catalog)
+
     def saved(self) -> SavedTarget:
         """What `save_pretrained` writes."""
         return SavedTarget(self.plain_backbone(), self.vocabulary, self.catalog, self.prompt_format)

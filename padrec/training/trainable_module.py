@@ -78,7 +78,7 @@ class TrainableModule(L.LightningModule):
         metrics = {name: self.trainer.callback_metrics[name] for name in names}
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(self.hparams, metrics, step=self.global_step)
+                logger.log_hyperparams(dict(self.hparams), metrics, step=self.global_step)
 
     def logs_are_due(self) -> bool:
         """Whether the logger records this step; otherwise, skip values computed only for it."""

@@ -110,7 +110,7 @@ def test_the_layout_groups_charts(folder: Path) -> None:
 def test_other_loggers_get_all_numbers_and_the_figures_if_they_take_images(
     tmp_path: Path, figures: dict[str, Path]
 ) -> None:
-    images: list[tuple[str, list[str]]] = []
+    sent: list[tuple[str, list[str]]] = []
 
     class Board(WandbLogger):
         def __init__(self) -> None:
@@ -119,14 +119,14 @@ def test_other_loggers_get_all_numbers_and_the_figures_if_they_take_images(
         def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
             assert metrics == toy_report().scalars()
 
-        def log_image(self, key: str, images_of_key: list[str], step: int | None = None, **_: object) -> None:
-            images.append((key, images_of_key))
+        def log_image(self, key: str, images: list[str], step: int | None = None, **kwargs: object) -> None:
+            sent.append((key, images))
 
     csv = CSVLogger(tmp_path)
     log_report([Board(), csv], toy_report(), figures, [toy_samples()], toy_catalog())
     csv.save()
     assert "test/padrec/speedup" in (Path(csv.log_dir) / "metrics.csv").read_text()
-    assert images == [(f"test/{name}", [str(path)]) for name, path in figures.items()]
+    assert sent == [(f"test/{name}", [str(path)]) for name, path in figures.items()]
 
 
 def test_sample_lists_show_titles_and_merge_arms_that_agree() -> None:
