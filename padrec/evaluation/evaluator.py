@@ -63,6 +63,8 @@ class SpeculativeEvaluator(L.LightningModule):
         InputError: no arm, or an unknown `predict_arm`.
     """
 
+    prints_results = True  # in place of Lightning's table
+
     def __init__(
         self,
         target: str | TargetRecommender,
@@ -184,7 +186,8 @@ class SpeculativeEvaluator(L.LightningModule):
             return
         figures = write_figures(comparison_figures(results), self._folder / "figures")
         report.write(self._folder)
-        rank_zero_info(f"{report.summary()}\nReport written to {self._folder}")
+        print(report.summary())
+        rank_zero_info(f"Report written to {self._folder}")
         log_report(self.loggers, report, figures, self._samples, self._catalog, self._settings)
 
     def _report(self, results: list[ArmResult]) -> Report:

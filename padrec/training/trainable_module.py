@@ -74,11 +74,9 @@ class TrainableModule(L.LightningModule):
 
     def on_train_end(self) -> None:
         """Enter the fit with its last metrics in TensorBoard's table of hyperparameters."""
-        names = [name for name in self.trainer.callback_metrics if name == "train/loss" or name.startswith("val/")]
-        metrics = {name: self.trainer.callback_metrics[name] for name in names}
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(dict(self.hparams), metrics, step=self.global_step)
+                logger.log_hyperparams(dict(self.hparams), last_metrics(self.trainer), step=self.global_step)
 
     def logs_are_due(self) -> bool:
         """Whether the logger records this step; otherwise, skip values computed only for it."""
@@ -94,6 +92,12 @@ class TrainableModule(L.LightningModule):
         """
         all_tokens = self.trainer.strategy.reduce(count.detach().float(), reduce_op="sum")
         return total * self.trainer.world_size / torch.as_tensor(all_tokens).clamp(min=1)
+
+
+def last_metrics(trainer: L.Trainer) -> dict[str, float]:
+    """The loss and the validation metrics with which a fit ended, by name."""
+    values = trainer.callback_metrics
+    return {name: float(values[name]) for name in values if name == "train/loss" or name.startswith("val/")}
 
 
 def rows_of(mask: Tensor) -> Tensor:
