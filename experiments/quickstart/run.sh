@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The whole job on made-up data: target, drafts, evaluation. Needs the `padrec` command on the PATH.
+# The whole job on made-up data: target, drafts, evaluation. Needs the `padrec` command on the PATH, and writes to runs/ in
+# the current folder.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-configs=experiments/quickstart results=runs/quickstart
+configs=$(dirname "$0") results=runs/quickstart
 
 if [ -e "$results" ]; then
   echo "$results is already there: look at $results/evaluate/report.md, or remove $results to run again" >&2
@@ -33,4 +33,4 @@ stage padrec "PAD-Rec: HASS with slot and step embeddings" \
 stage evaluate "all arms on the same users" test --config $configs/evaluate.yaml
 echo
 echo "Report:      $results/evaluate/report.md"
-echo "TensorBoard: .venv/bin/tensorboard --logdir $results"
+echo "TensorBoard: tensorboard --logdir $results"
