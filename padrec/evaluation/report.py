@@ -15,8 +15,8 @@ import torch
 from padrec.catalog import InputError
 from padrec.evaluation.arm_metrics import SPEEDUP_OVER
 
-MAIN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "recall@10", "identical_lists")
-"""What the console and TensorBoard's HParams tab show."""
+MAIN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "identical_lists")
+"""What `trainer.test` returns and TensorBoard's HParams tab shows, which has five columns unless told otherwise."""
 _JSON, _MARKDOWN = "report.json", "report.md"
 _MISSING = "–"
 _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*[]|"} | {"<": "&lt;", "&": "&amp;"})

@@ -15,6 +15,7 @@ from torch import Tensor
 from padrec.catalog import Catalog
 from padrec.data import PromptBatch
 from padrec.evaluation.report import MAIN_METRICS, Report, escape_markdown, markdown_table
+from padrec.training import add_hyperparameter_row
 
 # Charts by category and title. A chart shows the tags that match its patterns in all runs below TensorBoard's folder,
 # fits and evaluations. Only curves: a single number per run is a dot without a name.
@@ -30,8 +31,8 @@ LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
         "acceptance length": ("Multiline", [r"val/acceptance_length$"]),
     },
     "Arms": {
-        "acceptance by draft depth": ("Multiline", [r"test/acceptance_by_depth$"]),
-        "latency (ms) by percentile": ("Multiline", [r"test/latency_ms$"]),
+        "acceptance by draft depth": ("Multiline", [r"test_curves/acceptance_by_depth$"]),
+        "latency (ms) by percentile": ("Multiline", [r"test_curves/latency_ms$"]),
     },
 }
 _SHOWN_HISTORY = 5
@@ -95,17 +96,16 @@ def log_report(
 def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
     """Write an arm's run below the evaluation's folder."""
     board = TensorBoardLogger(folder, name="", version=arm.replace("/", "-"), default_hp_metric=False)
-    main = {f"test/{name}": metrics[name] for name in MAIN_METRICS if isfinite(metrics[name])}
-    board.log_hyperparams(dict(hyperparameters), main, step=0)
-    curves = {
-        "acceptance_by_depth": dict(enumerate(metrics["acceptance_by_depth"], start=1)),
-        "latency_ms": {int(name.removeprefix("p")): value for name, value in metrics["latency_ms"].items()},
+    curves = {f"test/{name}": {0: metrics[name]} for name in MAIN_METRICS} | {
+        "test_curves/acceptance_by_depth": dict(enumerate(metrics["acceptance_by_depth"], start=1)),
+        "test_curves/latency_ms": {int(name.removeprefix("p")): value for name, value in metrics["latency_ms"].items()},
     }
-    for name, curve in curves.items():
+    for tag, curve in curves.items():
         for step, value in curve.items():
             if isfinite(value):
-                board.experiment.add_scalar(f"test/{name}", value, step)
-    board.finalize("success")
+                board.experiment.add_scalar(tag, value, step)
+    add_hyperparameter_row(board, hyperparameters)
+    board.experiment.close()
 
 
 def _log_image(logger: Logger, name: str, path: Path) -> None:

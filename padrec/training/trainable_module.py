@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from padrec.catalog import InputError
+from padrec.training.hyperparameter_row import add_hyperparameter_row
 
 
 class TrainableModule(L.LightningModule):
@@ -73,10 +74,10 @@ class TrainableModule(L.LightningModule):
         torch.manual_seed((self._seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
 
     def on_train_end(self) -> None:
-        """Enter the fit with its last metrics in TensorBoard's table of hyperparameters."""
+        """Enter the fit in TensorBoard's table of hyperparameters."""
         for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(dict(self.hparams), last_metrics(self.trainer), step=self.global_step)
+            if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
+                add_hyperparameter_row(logger, {"model": type(self).__name__, **self.hparams})
 
     def logs_are_due(self) -> bool:
         """Whether the logger records this step; otherwise, skip values computed only for it."""
