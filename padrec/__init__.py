@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from padrec.data import SyntheticReader as SyntheticReader
     from padrec.data import TableLog as TableLog
     from padrec.data import TimeSplit as TimeSplit
+    from padrec.data import read_index as read_index
     from padrec.decoding import AdaptiveDecoder as AdaptiveDecoder
     from padrec.decoding import AutoregressiveDecoder as AutoregressiveDecoder
     from padrec.decoding import BatchwiseDecoder as BatchwiseDecoder

@@ -90,6 +90,16 @@ def test_training_a_target_logs_losses_and_ranking(runs: Path) -> None:
         assert len(logged(runs / "target", name)) == 4
 
 
+def test_a_fit_ends_with_its_metrics_and_shows_nothing_of_others(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    run("fit", "target", f"{named('printing')} --trainer.max_steps=1 --trainer.val_check_interval=1")
+    *_, last = capsys.readouterr().out.splitlines()
+    assert [part.split()[0] for part in last.split(", ")][:2] == ["train/loss", "val/ndcg@10"]
+    assert not [message for message in caplog.messages if "litlogger" in message or "litmodels" in message]
+    assert not [warning for warning in recwarn if "args parameter" in str(warning.message)]
+
+
 @pytest.mark.parametrize("name", _FLAVOURS)
 def test_training_a_draft_logs_losses_and_acceptance(name: str, runs: Path) -> None:
     assert len(logged(runs / name, "train/loss")) == 6

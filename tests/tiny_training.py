@@ -105,7 +105,8 @@ def sequence_batch(tokens: Tensor, vocabulary: SemanticIDVocabulary, supervised_
     """Whole sequences `<bos> item item …`, `[B, T]`, all but the first tokens to be predicted."""
     slots = vocabulary.sequence_slots(tokens.shape[1]).expand_as(tokens)
     supervised = (torch.arange(tokens.shape[1]) >= supervised_from).expand_as(tokens)
-    return SequenceBatch(tokens, slots, torch.full((len(tokens),), tokens.shape[1]), supervised)
+    lengths = torch.full((len(tokens),), tokens.shape[1])
+    return SequenceBatch(tokens, slots, lengths, supervised, items=torch.full_like(tokens, -1))
 
 
 def first_prompts(data: SemanticIDDataModule) -> PromptBatch:

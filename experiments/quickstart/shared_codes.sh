@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What positions are worth where a token does not tell its own: the quickstart's job with one set of code tokens for all
-# slots; HASS, PAD-Rec and PAD-Rec with either half alone, three seeds each. Needs the `padrec` command on the PATH.
+# slots and a smaller catalog; HASS, PAD-Rec and PAD-Rec with either half alone, three seeds each. Needs the `padrec` command
+# on the PATH.
 #
 # What is finished is not done again; remove runs/shared-codes to start over.
 set -euo pipefail
@@ -10,7 +11,8 @@ configs=experiments/quickstart results=runs/shared-codes
 fit() { # name, then arguments
   local checkpoint=$results/$1/checkpoints/last.ckpt
   [ ! -e "$results/$1/finished" ] || return 0
-  padrec fit "${@:2}" --data.init_args.shared_codes true --trainer.logger.init_args.save_dir $results \
+  padrec fit "${@:2}" --data.init_args.shared_codes true --data.init_args.reader.init_args.n_items 300 \
+    --data.init_args.reader.init_args.codebook_sizes "[12, 12, 12, 12]" --trainer.logger.init_args.save_dir $results \
     --trainer.logger.init_args.name "$1" $([ ! -e "$checkpoint" ] || echo "--ckpt_path $checkpoint")
   touch "$results/$1/finished"
 }

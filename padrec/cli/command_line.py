@@ -1,5 +1,6 @@
 """The program's entry: finds the command, and reports wrong input as one message."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -93,7 +94,8 @@ def _import_all() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"padrec: error: {message}", file=sys.stderr)
+    process = os.environ.get("LOCAL_RANK", "0")  # set where a run has several processes
+    print(f"padrec: error: {'' if process == '0' else f'process {process}: '}{message}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -7,11 +7,13 @@ from pydoc import locate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from padrec.catalog import InputError
 from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
-from padrec.training import read_checkpoint
+from padrec.cli.unwanted_messages import hide_unwanted_messages
+from padrec.training import last_metrics, read_checkpoint
 
 _LINKS = ("vocabulary", "catalog", "list_length", "prompt_format", "dimension")
 
@@ -49,13 +51,19 @@ class PadrecCLI(LightningCLI):
             chosen = {"class_path": model.class_path, "init_args": {"initial_weights": start}}
             self.config = self.parser.parse_object({subcommand: {"model": chosen}}, self.config)
 
+    def after_fit(self) -> None:
+        """Print the last metrics, of which a progress bar in a narrow terminal shows a part."""
+        if self.trainer.is_global_zero:
+            print(", ".join(f"{name} {value:.4g}" for name, value in last_metrics(self.trainer).items()))
+
     def before_validate(self) -> None:
         """Refuse random weights."""
         self._check_trained()
 
     def before_test(self) -> None:
-        """Refuse random weights."""
+        """Refuse random weights; an evaluation prints a table of its own."""
         self._check_trained()
+        self.config_init["test"]["verbose"] = not getattr(self.model, "prints_results", False)
 
     def before_predict(self) -> None:
         """Refuse random weights and predictions that nothing writes; a writer takes them as they come.
@@ -80,8 +88,10 @@ def train_or_evaluate(args: ArgsType) -> None:
     """Run one of these commands.
 
     Raises:
+        InputError: another process of the same run has failed.
         SystemExit: status 143 after a SIGTERM.
     """
+    hide_unwanted_messages()
     try:
         PadrecCLI(
             parser_class=_Parser,
@@ -89,12 +99,18 @@ def train_or_evaluate(args: ArgsType) -> None:
             subclass_mode_data=True,
             save_config_callback=_SaveConfig,
             save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": _EndTogether(), "enable_model_summary": False},
             auto_configure_optimizers=False,
             parser_kwargs={"parser_mode": PARSER_MODE},
             args=args,
         )
     except SIGTERMException:  # a SystemExit of status 0: a script would go on as if the work were done
         raise SystemExit(128 + signal.SIGTERM) from None
+    except RuntimeError as error:
+        if "Connection closed by peer" not in str(error):  # gloo's words
+            raise
+        # A traceback of this process would bury the message that says why.
+        raise InputError("another process of this run has failed, see its own message") from None
 
 
 class _Parser(OneMessageParser, LightningArgumentParser):
@@ -107,6 +123,15 @@ class _SaveConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.loggers:
             super().setup(trainer, pl_module, stage)
+
+
+class _EndTogether(Callback):
+    """Ends the processes that this one has started if it fails: they could wait for it for ever."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(signal.SIGKILL)
 
 
 def _writes(callback: Callback) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from padrec.data.readers import PreparedReader as PreparedReader
     from padrec.data.readers import Reader as Reader
     from padrec.data.readers import SyntheticReader as SyntheticReader
+    from padrec.data.readers import read_index as read_index
     from padrec.data.training_rows import GeneratedLists as GeneratedLists
     from padrec.data.training_rows import LoggedSequences as LoggedSequences
     from padrec.data.training_rows import TrainingRows as TrainingRows

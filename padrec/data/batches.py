@@ -31,12 +31,14 @@ class SequenceBatch(TensorBatch):
         lengths: tokens in each row without padding, int64 `[B]`.
         supervised: bool `[B, T]`, True for tokens to predict from those before; never `<bos>`, text or padding. A row
             without any only keeps the processes in step.
+        items: index of the item that every code and separator belongs to, int64 `[B, T]`; -1 for other tokens.
     """
 
     tokens: Tensor
     slots: Tensor
     lengths: Tensor
     supervised: Tensor
+    items: Tensor
 
 
 @dataclass

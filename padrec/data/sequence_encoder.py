@@ -28,9 +28,9 @@ class EncodedSequences:
     lengths: Tensor
     columns: Tensor
 
-    def per_token(self, per_item: Tensor) -> Tensor:
-        """Expand flags of items, bool `[B, N]`, to flags of their codes and separators, bool `[B, T]`."""
-        return per_item.gather(1, self.columns.clamp(min=0)) & (self.columns >= 0)
+    def per_token(self, per_item: Tensor, other: int | bool) -> Tensor:
+        """Expand values of items, `[B, N]`, to their codes and separators, `[B, T]`; other tokens get `other`."""
+        return per_item.gather(1, self.columns.clamp(min=0)).where(self.columns >= 0, other)
 
 
 class SequenceEncoder:

@@ -112,4 +112,10 @@ class WindowRows(Dataset[SequenceBatch]):
         encoded = self.encoder.encode(items, self._history[index], self.windows.lists[index])
         position = starts[:, None] + torch.arange(items.shape[1])  # [B, N]
         supervised = (position >= supervised_from[:, None]) & (position < ends[:, None])
-        return SequenceBatch(encoded.tokens, encoded.slots, encoded.lengths, encoded.per_token(supervised))
+        return SequenceBatch(
+            tokens=encoded.tokens,
+            slots=encoded.slots,
+            lengths=encoded.lengths,
+            supervised=encoded.per_token(supervised, other=False),
+            items=encoded.per_token(items, other=-1),
+        )

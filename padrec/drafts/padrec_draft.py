@@ -125,7 +125,8 @@ class PADRecDraft(TrainableModule):
         return self.network
 
     def setup(self, stage: str) -> None:
-        """See `check_positions`."""
+        """See `check_positions` and `TrainableModule.setup`."""
+        super().setup(stage)
         check_positions(self.target.model.config, self.vocabulary, getattr(self.trainer, "datamodule", None))
 
     def undecayed_modules(self) -> list[nn.Module]:
@@ -237,7 +238,7 @@ class PADRecDraft(TrainableModule):
 def _at_least_three_wide(batch: SequenceBatch) -> SequenceBatch:
     """Pad rows of at most one code: nothing can be predicted, but all processes must take the step."""
     missing = max(0, 3 - batch.tokens.shape[1])
-    tokens, slots, supervised = (
-        nn.functional.pad(values, (0, missing)) for values in (batch.tokens, batch.slots, batch.supervised)
+    tokens, slots, supervised, items = (
+        nn.functional.pad(values, (0, missing)) for values in (batch.tokens, batch.slots, batch.supervised, batch.items)
     )
-    return SequenceBatch(tokens, slots, batch.lengths, supervised)
+    return SequenceBatch(tokens, slots, batch.lengths, supervised, items)

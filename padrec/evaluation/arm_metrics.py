@@ -186,10 +186,10 @@ class ArmMetrics(nn.Module):
         self._rank()
         speed, ranking = _floats(self.speed.compute()), _floats(self.ranking.compute())
         latencies = self.latency.compute().cpu()
-        speedup, *further_speedups = (_speedup(metric) for metric in self._speedups)
+        speedup, *further_speedups = (_floats(metric.compute()) for metric in self._speedups)
         over: dict[str, Any] = {}
-        for other, (value, interval) in zip(self._further_references, further_speedups, strict=True):
-            over |= {f"{SPEEDUP_OVER}{other}": value, f"{SPEEDUP_OVER}{other}_ci95": interval}
+        for other, found in zip(self._further_references, further_speedups, strict=True):
+            over |= _speedup(f"{SPEEDUP_OVER}{other}", found)
         rates = {by: rate.cpu() for by, rate in self.rates.compute().items()}
         margin = float(self.margins.compute())
         lists_by = {decoder: int(total.compute()) for decoder, total in self._lists_by.items()}
@@ -210,8 +210,7 @@ class ArmMetrics(nn.Module):
             **{key: ranking[key] for key in (f"{name}@{k}" for name in _RANKING for k in _CUTOFFS)},
             "valid_items": float(self.valid.compute()),
             "distinct_items": float(self.distinct.compute()),
-            "speedup": 1.0 if is_reference else speedup[0],
-            "speedup_ci95": [1.0, 1.0] if is_reference else speedup[1],
+            **_speedup("speedup", dict.fromkeys(speedup, 1.0) if is_reference else speedup),
             **over,
             "identical_lists": float(self.identical.compute()),
             "first_difference_margin": None if isnan(margin) else margin,
@@ -226,9 +225,8 @@ def _floats(values: dict[str, Tensor]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def _speedup(metric: Speedup) -> tuple[float, list[float]]:
-    found = _floats(metric.compute())
-    return found["speedup"], [found["low"], found["high"]]
+def _speedup(name: str, found: dict[str, float]) -> dict[str, Any]:
+    return {name: found["speedup"], f"{name}_ci95": [found["low"], found["high"]], f"{name}_median": found["median"]}
 
 
 def _compared(lists: Recommendations, expected: Recommendations) -> tuple[Tensor, Tensor]:

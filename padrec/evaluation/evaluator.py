@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
-from padrec.data.batches import PromptBatch
+from padrec.data import PromptBatch, SemanticIDDataModule
 from padrec.decoding import (
     LIST_SEARCH,
     Decoder,
@@ -27,6 +27,7 @@ from padrec.decoding import (
 )
 from padrec.decoding.device.device_name import device_name
 from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
+from padrec.evaluation.figures import comparison_figures, write_figures
 from padrec.evaluation.report import MAIN_METRICS, Report, check_writable, software_versions
 from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
@@ -46,7 +47,7 @@ class SpeculativeEvaluator(L.LightningModule):
     lists with one arm.
 
     Args:
-        target: checkpoint or folder of the target.
+        target: the target, or its checkpoint or folder. A module is copied, not changed.
         arms: decoders by name.
         vocabulary: the tokens; linked from the datamodule.
         catalog: the items; linked from the datamodule.
@@ -65,9 +66,11 @@ class SpeculativeEvaluator(L.LightningModule):
         InputError: no arm, or an unknown `predict_arm`.
     """
 
+    prints_results = True  # in place of Lightning's table
+
     def __init__(
         self,
-        target: str,
+        target: str | TargetRecommender,
         arms: Mapping[str, Decoder],
         vocabulary: SemanticIDVocabulary,
         catalog: Catalog,
@@ -85,7 +88,7 @@ class SpeculativeEvaluator(L.LightningModule):
         super().__init__()
         if not arms or (predict_arm is not None and predict_arm not in arms):
             raise InputError(f"predict_arm {predict_arm!r} with the arms {list(arms)}: expected one of the arms")
-        self._target = TargetRecommender.load(target)
+        self._target = target.copy() if isinstance(target, TargetRecommender) else TargetRecommender.load(target)
         self._arms = dict(arms)
         self._reference, self._further_references = reference, further_references or []
         self._predict_arm = predict_arm or list(arms)[-1]
@@ -95,9 +98,10 @@ class SpeculativeEvaluator(L.LightningModule):
         self._constraint = constraint
         self._sampling = Sampling(temperature, top_k, top_p)
         self._seed = seed
-        self._settings = {"target": target, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-        vocabulary.check_same(self._target.vocabulary, f"the target {target}")
-        check_ids(catalog, self._target.catalog, f"the target {target}")
+        source = target if isinstance(target, str) else type(target).__name__
+        self._settings = {"target": source, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        vocabulary.check_same(self._target.vocabulary, f"the target {source}")
+        check_ids(catalog, self._target.catalog, f"the target {source}")
         # Created in `setup`; in plain dictionaries, so that the metrics stay on the CPU.
         self._metrics: dict[str, ArmMetrics] = {}
         self._sessions: dict[str, DecodingSession[Recommendations]] = {}
@@ -115,7 +119,9 @@ class SpeculativeEvaluator(L.LightningModule):
             for name in (self._reference, *self._further_references):
                 if name not in self._arms:
                     raise InputError(f"arms {list(self._arms)}: expected the reference arm {name!r} among them")
-            check_writable(self._report_folder())
+            # Now and on every process: `log_dir` is a broadcast, which rank 0 alone would wait for in vain.
+            self._folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+            check_writable(self._folder)
             # Now, so that it cannot fail after hours of decoding.
             self._versions = software_versions()
         data = getattr(self.trainer, "datamodule", None)
@@ -126,15 +132,17 @@ class SpeculativeEvaluator(L.LightningModule):
         device = self.trainer.strategy.root_device
         # The fingerprint is that of the saved weights, before the cast.
         fingerprint = self._target.fingerprint()
-        backbone = self._target.backbone.eval().requires_grad_(False)
+        backbone = self._target.plain_backbone().eval().requires_grad_(False)
         to_precision(backbone, _DTYPES[precision])
         self._runner = TransformersRunner(backbone.to(device), fingerprint)
+        data = getattr(self.trainer, "datamodule", None)
         self._request = ListRequest.build(
             self._catalog,
             self._vocabulary,
             self._list_length,
             constrained=self._constraint is not None,
             sampling=self._sampling,
+            training=data.split.train if isinstance(data, SemanticIDDataModule) else None,
             device=device,
         )
         for name, arm in self._arms.items():
@@ -179,16 +187,15 @@ class SpeculativeEvaluator(L.LightningModule):
         device = self.trainer.strategy.root_device
         results = [self._metrics[name].to(device).result(name, name == self._reference) for name in self._arms]
         report = self._report(results)
-        scalars = report.scalars()
-        shown = {tag: value for tag, value in scalars.items() if tag.rpartition("/")[2] in MAIN_METRICS}
+        shown = {tag: value for tag, value in report.scalars().items() if tag.rpartition("/")[2] in MAIN_METRICS}
         self.log_dict(shown, logger=False)
         if not self.trainer.is_global_zero:
             return
-        report.write(self._report_folder())
-        rank_zero_info(f"Report written to {self._report_folder()}")
-        for logger in self.loggers:
-            logger.log_metrics(scalars, step=0)
-        log_report(self.loggers, report, results, self._samples, self._catalog, self._settings)
+        figures = write_figures(comparison_figures(results), self._folder / "figures")
+        report.write(self._folder)
+        print(report.summary())
+        rank_zero_info(f"Report written to {self._folder}")
+        log_report(self.loggers, report, figures, self._samples, self._catalog, self._settings)
 
     def _report(self, results: list[ArmResult]) -> Report:
         return Report(
@@ -224,9 +231,6 @@ class SpeculativeEvaluator(L.LightningModule):
         with named_users(self, batch):
             lists, trace = self._sessions[name].decode(prompts, torch.Generator().manual_seed(seed))
         return lists.cpu(), trace
-
-    def _report_folder(self) -> Path:
-        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
 
 def models_of_comparison(arms: Mapping[str, Decoder], reference: str) -> dict[str, str | None]:

@@ -1,7 +1,8 @@
 """Figures of a comparison, drawn without pyplot: no display and no global state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,6 +65,15 @@ def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
     }
 
 
+def write_figures(figures: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
+    """Write each figure as `<folder>/<name>.png` and return the paths by name; folders are made if missing."""
+    paths = {name: folder / f"{name}.png" for name in figures}
+    for name, figure in figures.items():
+        paths[name].parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(paths[name])
+    return paths
+
+
 def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
     """Heat map of the share of tokens reached by verification that the draft had proposed.
 
@@ -107,7 +117,7 @@ def accepted_lengths(results: Sequence[ArmResult]) -> Figure:
         bars = axes.bar(places.numpy(), shares.numpy(), 0.92 * step, color=style.colour, label=result.name)
         _hatch(bars, style)
     axes.set_xticks(range(deepest + 1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     _legend(figure)
     return figure

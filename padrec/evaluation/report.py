@@ -14,17 +14,22 @@ import torch
 from padrec.catalog.whole_output import check_place, written_whole
 from padrec.evaluation.arm_metrics import SPEEDUP_OVER
 
-MAIN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "recall@10", "identical_lists")
-"""What the console and TensorBoard's HParams tab show."""
+MAIN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "identical_lists")
+"""What `trainer.test` returns and TensorBoard's HParams tab shows, which has five columns unless told otherwise."""
 _JSON, _MARKDOWN = "report.json", "report.md"
 _MISSING = "–"
 _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*[]|"} | {"<": "&lt;", "&": "&amp;"})
 _HOW_TO_READ = (
-    "Speedup: total seconds of the reference arm ÷ total seconds of the arm over the same users. "
-    "Recording: seconds spent once on compiling and capturing for new shapes; part of no other number. "
-    "τ: tokens per target pass, including the target's own token; accepted per pass leaves that token out. "
-    "Identical lists: share of lists equal to the reference arm's."
+    "Speedup: total seconds of the reference arm ÷ total seconds of the arm over the same users; median: that of the "
+    "same ratio in each batch. τ: tokens per target pass, including the target's own token; accepted per pass leaves "
+    "it out. Identical: share of lists equal to the reference arm's. "
+    "Recording: seconds spent once on compiling and capturing for new shapes; part of no other number."
 )
+# How far ratio and median of a speedup may lie apart without a word.
+_PARTED = 0.1
+
+# A column's name, and how an arm's metrics fill it.
+_Column = tuple[str, Callable[[Mapping[str, Any]], str]]
 
 
 @dataclass(frozen=True)
@@ -70,22 +75,34 @@ class Report:
         return _numbers("test", self.arms)
 
     def markdown(self) -> str:
-        """Return the report as Markdown: a table with one row per arm, then the settings."""
-        speedup, *others = _COLUMNS
-        columns = [speedup, *self._further_speedups(), *others]
-        rows = [[escape_markdown(arm), *(cell(metrics) for _, cell in columns)] for arm, metrics in self.arms.items()]
+        """Return the report as Markdown: the main numbers of each arm, further ones, and the settings."""
         parts = [
             f"# Evaluation on {escape_markdown(self.dataset)}",
-            markdown_table(["arm", *(name for name, _ in columns)], rows),
+            markdown_table(*self._table(_MAIN_COLUMNS)),
+            *self._remarks(),
             _HOW_TO_READ,
-            *self._choices(),
+            "## Further numbers",
+            markdown_table(*self._table([*self._further_speedups(), *_FURTHER_COLUMNS])),
             "## Settings",
             "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self._settings().items()),
             f"```\n{self.command}\n```",
         ]
         return "\n\n".join(parts) + "\n"
 
-    def _further_speedups(self) -> list[tuple[str, Callable[[Mapping[str, Any]], str]]]:
+    def summary(self) -> str:
+        """Return the main numbers as a table for a terminal of 80 columns."""
+        header, rows = self._table(_MAIN_COLUMNS)
+        cells = [header, *([arm, *row[1:]] for arm, row in zip(self.arms, rows, strict=True))]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ("  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in cells)
+        return "\n".join([*lines, *self._remarks()])
+
+    def _table(self, columns: Sequence[_Column]) -> tuple[list[str], list[list[str]]]:
+        """The header and one row per arm."""
+        rows = [[escape_markdown(arm), *(cell(metrics) for _, cell in columns)] for arm, metrics in self.arms.items()]
+        return ["arm", *(name for name, _ in columns)], rows
+
+    def _further_speedups(self) -> list[_Column]:
         """A column for each further reference."""
         keys = dict.fromkeys(key for metrics in self.arms.values() for key in metrics if f"{key}_ci95" in metrics)
         return [
@@ -94,15 +111,22 @@ class Report:
             if key.startswith(SPEEDUP_OVER)
         ]
 
-    def _choices(self) -> list[str]:
-        """A sentence for each arm that chooses among decoders."""
-        return [
+    def _remarks(self) -> list[str]:
+        """Sentences on arms whose speedup is doubtful, and on arms that choose among decoders."""
+        parted = [
+            f"{escape_markdown(arm)}: the ratio of totals, {metrics['speedup']:.2f}, is far from the median, "
+            f"{metrics['speedup_median']:.2f}: a few slow batches decide it. Evaluate again, without other load."
+            for arm, metrics in self.arms.items()
+            if abs(metrics["speedup"] / metrics["speedup_median"] - 1) > _PARTED
+        ]
+        chosen = [
             f"{escape_markdown(arm)} wrote "
             + ", ".join(f"{count:,} lists by {escape_markdown(name)}" for name, count in metrics["lists_by"].items())
             + "."
             for arm, metrics in self.arms.items()
             if "lists_by" in metrics
         ]
+        return parted + chosen
 
     def _settings(self) -> dict[str, str]:
         return {
@@ -189,7 +213,7 @@ def _speedup(key: str) -> Callable[[Mapping[str, Any]], str]:
         if key not in metrics:
             return _MISSING
         low, high = (_format(value, ".2f") for value in metrics[f"{key}_ci95"])
-        return f"{_format(metrics[key], '.2f')} × ({low} – {high})"
+        return f"{_format(metrics[key], '.2f')} ({low} – {high})"
 
     return cell
 
@@ -197,24 +221,29 @@ def _speedup(key: str) -> Callable[[Mapping[str, Any]], str]:
 def _identical(metrics: Mapping[str, Any]) -> str:
     share = metrics["identical_lists"]
     # A single list in 100,000 that differs must not be rounded away.
-    return _format(share if share == 1 else min(share, 0.9999), ".2%")
+    return _format(share if share == 1 else min(share, 0.9999), ".0%" if share == 1 else ".2%")
 
 
-def _latency(metrics: Mapping[str, Any]) -> str:
-    return " / ".join(_format(metrics["latency_ms"][percentile], ",.1f") for percentile in ("p50", "p95"))
+def _latency(percentile: str) -> Callable[[Mapping[str, Any]], str]:
+    """Format a percentile of the users' waiting times."""
+    return lambda metrics: _format(metrics["latency_ms"][percentile], ",.1f")
 
 
-_COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
-    ("speedup (95 % interval)", _speedup("speedup")),
+_MAIN_COLUMNS: tuple[_Column, ...] = (
+    ("speedup (95 %)", _speedup("speedup")),
+    ("median", _number("speedup_median", ".2f")),
+    ("τ", _number("acceptance_length", ".2f")),
+    ("NDCG@10", _number("ndcg@10", ".4f")),
+    ("identical", _identical),
+    ("p50 ms", _latency("p50")),
+)
+_FURTHER_COLUMNS: tuple[_Column, ...] = (
     ("tokens/s", _number("tokens_per_second", ",.0f")),
     ("lists/s", _number("lists_per_second", ",.2f")),
-    ("τ", _number("acceptance_length", ".2f")),
     ("accepted per pass", _number("accepted_per_pass", ".2f")),
     ("target passes", _number("target_passes", ",.0f")),
-    ("NDCG@10", _number("ndcg@10", ".4f")),
     ("recall@10", _number("recall@10", ".4f")),
-    ("identical lists", _identical),
-    ("latency p50 / p95 (ms)", _latency),
+    ("p95 ms", _latency("p95")),
     ("recording (s)", _number("recording_seconds", ",.1f")),
 )
 

@@ -1,22 +1,24 @@
-"""Figures, texts and hyperparameters of a comparison in TensorBoard."""
+"""What of a comparison goes to TensorBoard and other loggers: numbers, figures, texts, hyperparameters."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import Logger
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CometLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from matplotlib.image import imread
 from torch import Tensor
 
 from padrec.catalog import Catalog
 from padrec.data import PromptBatch
-from padrec.evaluation.arm_metrics import ArmResult
-from padrec.evaluation.figures import comparison_figures
 from padrec.evaluation.report import MAIN_METRICS, Report, escape_markdown, markdown_table
+from padrec.training import add_hyperparameter_row
 
 # Charts by category and title. A chart shows the tags that match its patterns in all runs below TensorBoard's folder,
-# fits and evaluations.
+# fits and evaluations. Only curves: a single number per run is a dot without a name.
 LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
     "Training": {
         "loss": ("Multiline", [r"train/loss$"]),
@@ -29,10 +31,8 @@ LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
         "acceptance length": ("Multiline", [r"val/acceptance_length$"]),
     },
     "Arms": {
-        "speedup": ("Multiline", [r"test/.+/speedup$"]),
-        "tokens per second": ("Multiline", [r"test/.+/tokens_per_second$"]),
-        "acceptance length": ("Multiline", [r"test/.+/acceptance_length$"]),
-        "NDCG@10": ("Multiline", [r"test/.+/ndcg@10$"]),
+        "acceptance by draft depth": ("Multiline", [r"test_curves/acceptance_by_depth$"]),
+        "latency (ms) by percentile": ("Multiline", [r"test_curves/latency_ms$"]),
     },
 }
 _SHOWN_HISTORY = 5
@@ -55,44 +55,68 @@ class SampleLists:
 def log_report(
     loggers: Iterable[Logger],
     report: Report,
-    results: Sequence[ArmResult],
+    figures: Mapping[str, Path],
     samples: Sequence[SampleLists],
     catalog: Catalog,
     settings: Mapping[str, Any] | None = None,
     n_users: int = 8,
 ) -> None:
-    """Log a comparison's figures, tables, hyperparameters and chart layout to TensorBoard.
+    """Log a comparison's numbers, figures, texts and hyperparameters.
 
-    Other loggers are ignored. The main metrics of every arm are logged as `test/<arm>/<metric>`, which the HParams tab
-    needs.
+    In TensorBoard every arm is a run of its own below the evaluation's, with the same tags and a row in HParams. Other
+    loggers get all numbers as `test/<arm>/<metric>`, and the figures if they take images.
 
     Args:
         loggers: the trainer's loggers, if any.
         report: the comparison.
-        results: its arms, in the order of their colours.
+        figures: PNG files by name.
         samples: lists to show.
         catalog: the items.
         settings: further hyperparameters beside the report's settings.
         n_users: most users to show lists of.
     """
-    boards = [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
-    if not boards:
-        return
-    figures = comparison_figures(results)
-    left_out = ("users", "arms", "versions", "command")
-    hyperparameters = {name: value for name, value in report.to_dict().items() if name not in left_out}
-    scalars = report.scalars()
-    wanted = [f"test/{arm}/{metric}" for arm in report.arms for metric in MAIN_METRICS]
-    metrics = {tag: scalars[tag] for tag in wanted if tag in scalars}
-    lists = sample_lists_markdown(samples, catalog, n_users)
-    for board in boards:
-        writer = board.experiment
-        for name, figure in figures.items():
-            writer.add_figure(f"test/{name}", figure, close=False)
-        writer.add_text("test/report", report.markdown())
-        writer.add_text("test/sample_lists", lists)
-        writer.add_custom_scalars(LAYOUT)
-        board.log_hyperparams(hyperparameters | dict(settings or {}), metrics, step=0)
+    # Few: TensorBoard shows the first five, and what all rows share says nothing.
+    shared = {name: getattr(report, name) for name in ("batch_size", "list_length", "precision")} | dict(settings or {})
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            writer = logger.experiment
+            for name, path in figures.items():
+                writer.add_image(f"test/{name}", imread(path), dataformats="HWC")
+            writer.add_text("test/report", report.markdown())
+            writer.add_text("test/sample_lists", sample_lists_markdown(samples, catalog, n_users))
+            writer.add_custom_scalars(LAYOUT)
+            for arm, metrics in report.arms.items():
+                _log_arm(logger.log_dir, arm, metrics, {"arm": arm, **shared})
+        else:
+            logger.log_metrics(report.scalars(), step=0)
+            for name, path in figures.items():
+                _log_image(logger, f"test/{name}", path)
+
+
+def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
+    """Write an arm's run below the evaluation's folder."""
+    board = TensorBoardLogger(folder, name="", version=arm.replace("/", "-"), default_hp_metric=False)
+    curves = {f"test/{name}": {0: metrics[name]} for name in MAIN_METRICS} | {
+        "test_curves/acceptance_by_depth": dict(enumerate(metrics["acceptance_by_depth"], start=1)),
+        "test_curves/latency_ms": {int(name.removeprefix("p")): value for name, value in metrics["latency_ms"].items()},
+    }
+    for tag, curve in curves.items():
+        for step, value in curve.items():
+            if isfinite(value):
+                board.experiment.add_scalar(tag, value, step)
+    add_hyperparameter_row(board, hyperparameters)
+    board.experiment.close()
+
+
+def _log_image(logger: Logger, name: str, path: Path) -> None:
+    """Hand an image to a logger that takes any; loggers have no common method for it."""
+    match logger:
+        case WandbLogger():
+            logger.log_image(name, [str(path)])
+        case MLFlowLogger():
+            logger.experiment.log_artifact(logger.run_id, str(path))
+        case CometLogger():
+            logger.experiment.log_image(str(path), name)
 
 
 def sample_lists_markdown(samples: Iterable[SampleLists], catalog: Catalog, n_users: int = 8) -> str:

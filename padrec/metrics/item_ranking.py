@@ -32,7 +32,7 @@ class _LeafMetric(UserMean):
             counted: bool `[B]`, False for padding rows; None counts all rows.
 
         Raises:
-            InputError: other shapes.
+            InputError: other shapes, or no indices.
         """
         self.add_users(self._values(recommended, relevant_items, leaf_of_item, leaf_sizes), counted)
 
@@ -92,7 +92,7 @@ def item_ndcg(recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor,
         float64 `[B]` in `[0, 1]`; NaN for a user without relevant items.
 
     Raises:
-        InputError: other shapes.
+        InputError: other shapes, or no indices.
     """
     ties = _tied_ranks(recommended, relevant_items, leaf_of_item, leaf_sizes, k)
     gain = gain_of_first(rank_discounts(k, recommended.device))  # [k + 1]

@@ -70,7 +70,7 @@ class _ListMetric(UserMean):
             counted: bool `[B]`, False for padding rows; None counts all rows.
 
         Raises:
-            InputError: other shapes.
+            InputError: other shapes, or no indices.
         """
         self.add_users(self._values(recommended, relevant), counted)
 
@@ -126,7 +126,7 @@ def ndcg(recommended: Tensor, relevant: Tensor, k: int) -> Tensor:
         float64 `[B]` in `[0, 1]`; NaN for a user without relevant items.
 
     Raises:
-        InputError: other shapes.
+        InputError: other shapes, or no indices.
 
     Example:
         >>> import torch
@@ -160,8 +160,9 @@ def distinct(indices: Tensor) -> Tensor:
     """Sort each row of int64 `[B, R]` and replace repetitions by -1.
 
     Raises:
-        InputError: not two dimensions.
+        InputError: not two dimensions, or no indices.
     """
+    _check_indices("relevant items", indices)
     if indices.ndim != 2:
         raise InputError(f"relevant items have the shape {list(indices.shape)}, expected [users, items]")
     ordered = indices.sort(dim=1).values
@@ -174,8 +175,9 @@ def first_matches(recommended: Tensor, relevant: Tensor) -> Tensor:
     """Where lists `[B, K]` first name a relevant index `[B, R]` that is not negative, bool `[B, K, R]`.
 
     Raises:
-        InputError: not two dimensions, or different numbers of users.
+        InputError: not two dimensions, different numbers of users, or no indices.
     """
+    _check_indices("recommended", recommended)
     if recommended.ndim != 2 or len(recommended) != len(relevant):
         raise InputError(
             f"recommended has the shape {list(recommended.shape)}, expected [{len(relevant)} users, list length] as "
@@ -183,6 +185,15 @@ def first_matches(recommended: Tensor, relevant: Tensor) -> Tensor:
         )
     matches = (recommended[:, :, None] == relevant[:, None, :]) & (relevant >= 0)[:, None, :]
     return matches & (matches.cumsum(dim=1) == 1)
+
+
+def _check_indices(name: str, values: Tensor) -> None:
+    """Refuse scores and masks, which could be compared with indices but mean something else."""
+    if values.dtype == torch.bool or values.is_floating_point():
+        raise InputError(
+            f"{name} of type {values.dtype}, expected int64 indices of items, best first: turn scores into them by "
+            "scores.argsort(dim=1, descending=True)"
+        )
 
 
 def rank_discounts(k: int, device: torch.device) -> Tensor:

@@ -14,10 +14,11 @@ _DRAWS_AT_ONCE = 2**22
 
 
 class Speedup(ExactMetric):
-    """Total reference seconds ÷ total arm seconds over the same units, with a 95 % interval.
+    """Total reference seconds ÷ total arm seconds over the same units, with a 95 % interval, and the median ratio.
 
     A unit is what is timed and resampled as a whole: a user, or a batch of users. Times of a unit that is added several
-    times are summed. The result is the same on any number of processes. See `paired_bootstrap_speedup`.
+    times are summed. The result is the same on any number of processes. See `paired_bootstrap_speedup`. A few units
+    that another program slowed down decide the totals, but hardly the median of the units' own ratios.
 
     Args:
         n_resamples: number of bootstrap resamples.
@@ -28,7 +29,7 @@ class Speedup(ExactMetric):
         >>> metric.update(unit=0, reference_seconds=3.0, arm_seconds=1.0)
         >>> metric.update(unit=1, reference_seconds=6.0, arm_seconds=2.0)
         >>> {name: value.item() for name, value in metric.compute().items()}
-        {'speedup': 3.0, 'low': 3.0, 'high': 3.0}
+        {'speedup': 3.0, 'low': 3.0, 'high': 3.0, 'median': 3.0}
     """
 
     higher_is_better = True
@@ -67,8 +68,11 @@ class Speedup(ExactMetric):
         self.arm_seconds.append(row[2:])
 
     def compute(self) -> dict[str, Tensor]:
-        """`speedup` and the ends `low` and `high` of its 95 % interval, float64 scalars; NaN without units."""
-        speedup, low, high = (float("nan"),) * 3
+        """`speedup`, the ends `low` and `high` of its 95 % interval, and `median`, the median of the units' own ratios.
+
+        All are float64 scalars; NaN without units.
+        """
+        speedup, low, high, median = (float("nan"),) * 4
         if len(self.units):
             # Sorted by number, so that resamples are the same on any number of processes.
             units, place = torch.unique(dim_zero_cat(self.units).cpu(), return_inverse=True)
@@ -77,7 +81,8 @@ class Speedup(ExactMetric):
                 for seconds in (self.reference_seconds, self.arm_seconds)
             )
             speedup, (low, high) = paired_bootstrap_speedup(reference, arm, self.n_resamples, self.seed)
-        values = {"speedup": speedup, "low": low, "high": high}
+            median = (reference / arm).quantile(0.5).item()
+        values = {"speedup": speedup, "low": low, "high": high, "median": median}
         return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in values.items()}
 
 

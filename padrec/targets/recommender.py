@@ -197,6 +197,10 @@ class TargetRecommender(TrainableModule):
         target.backbone.load_state_dict(saved.model.state_dict())
         return target
 
+    def copy(self) -> "TargetRecommender":
+        """A new target with the same weights, on the CPU; adapters are merged."""
+        return self._of(self.saved(), self.catalog)
+
     def saved(self) -> SavedTarget:
         """What `save_pretrained` writes."""
         return SavedTarget(self.plain_backbone(), self.vocabulary, self.catalog, self.prompt_format)
@@ -218,7 +222,8 @@ class TargetRecommender(TrainableModule):
         return fingerprint(self.plain_backbone())
 
     def setup(self, stage: str) -> None:
-        """See `check_positions`."""
+        """See `check_positions` and `TrainableModule.setup`."""
+        super().setup(stage)
         check_positions(self.backbone.config, self.vocabulary, getattr(self.trainer, "datamodule", None))
 
     def undecayed_modules(self) -> list[nn.Module]:

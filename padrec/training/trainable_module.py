@@ -7,11 +7,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from padrec.catalog import InputError
 from padrec.catalog.whole_output import check_place
+from padrec.training.hyperparameter_row import add_hyperparameter_row
 from padrec.training.whole_checkpoint_io import WholeCheckpointIO
 
 
@@ -156,6 +158,12 @@ class TrainableModule(L.LightningModule):
                 f"learning_rate ({self._learning_rate}), or set trainer.gradient_clip_val"
             )
 
+    def on_train_end(self) -> None:
+        """Enter the fit in TensorBoard's table of hyperparameters."""
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
+                add_hyperparameter_row(logger, {"model": type(self).__name__, **self.hparams})
+
     def logs_are_due(self) -> bool:
         """Whether the logger records this step; otherwise, skip values computed only for it."""
         return self._logs(self.global_step + 1)
@@ -176,6 +184,12 @@ class TrainableModule(L.LightningModule):
         if self._batch_tokens is None:  # the first loss of a batch tells its weight
             self._batch_tokens = tokens
         return total * self.trainer.world_size / tokens.clamp(min=1)
+
+
+def last_metrics(trainer: L.Trainer) -> dict[str, float]:
+    """The loss and the validation metrics with which a fit ended, by name."""
+    values = trainer.callback_metrics
+    return {name: float(values[name]) for name in values if name == "train/loss" or name.startswith("val/")}
 
 
 def rows_of(mask: Tensor) -> Tensor:

@@ -45,7 +45,9 @@ def test_a_template_writes_text_around_histories_and_their_items(
     encoder = SequenceEncoder(vocabulary, catalog, template, list_marker)
     encoded = encoder.encode(items, torch.tensor(histories), torch.tensor(to_list))
     tokenizer = template.extended_tokenizer(vocabulary)
-    flags = encoded.per_token(torch.tensor([[True, False, True], [True, False, False], [False, True, False]]))
+    flags = encoded.per_token(
+        torch.tensor([[True, False, True], [True, False, False], [False, True, False]]), other=False
+    )
     before, after = TEXT.split("{history}")
     for number, (row, history) in enumerate(zip(rows, histories, strict=True)):
         written = [str(tokenizer.decode(vocabulary.encode(torch.tensor(CODES[item])))) for item in row]

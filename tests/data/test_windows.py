@@ -87,6 +87,12 @@ def test_first_window_supervises_all_but_bos_and_padding() -> None:
     assert batch.supervised[1].tolist() == [False] + [True] * 3 + [False] * 9
 
 
+def test_every_code_and_separator_knows_its_item() -> None:
+    batch = make_rows()[[0, 3]]
+    assert batch.items[0].tolist() == [-1, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert batch.items[1].tolist() == [-1, 5, 5, 5] + [-1] * 9
+
+
 def test_later_windows_leave_their_history_unsupervised() -> None:
     batch = make_rows()[[1]]
     assert batch.supervised[0].tolist() == [False] + [False] * 6 + [True] * 6

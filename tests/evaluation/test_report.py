@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from padrec.catalog import InputError
-from padrec.evaluation.report import check_writable, escape_markdown, software_versions
+from padrec.evaluation.report import Report, check_writable, escape_markdown, software_versions
 from tests.evaluation.toy_comparison import toy_metrics, toy_report
 
 SETTINGS = ["dataset", "users", "list_length", "batch_size", "temperature", "constraint", "precision", "device"]
@@ -25,7 +25,7 @@ COST = [
 DRAFTING = ["target_passes", "draft_passes", "acceptance_length", "accepted_per_pass"]
 RATES = ["acceptance_by_slot", "acceptance_by_depth"]
 QUALITY = ["ndcg@5", "ndcg@10", "recall@5", "recall@10", "valid_items", "distinct_items"]
-COMPARISON = ["speedup", "speedup_ci95", "identical_lists"]
+COMPARISON = ["speedup", "speedup_ci95", "speedup_median", "identical_lists"]
 
 
 def read_strictly(path: Path) -> dict[str, Any]:
@@ -36,8 +36,15 @@ def read_strictly(path: Path) -> dict[str, Any]:
     return content
 
 
-def table_rows(markdown: str) -> list[list[str]]:
-    return [line.strip("|").split("|") for line in markdown.splitlines() if line.startswith("|")]
+def tables(report: Report) -> list[dict[str, dict[str, str]]]:
+    """The cells of each table by arm and column."""
+    found = []
+    for part in report.markdown().split("\n\n"):
+        if part.startswith("|"):
+            header, rule, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()]
+            assert {len(row) for row in (rule, *rows)} == {len(header)}
+            found.append({row[0]: dict(zip(header, row, strict=True)) for row in rows})
+    return found
 
 
 def test_the_json_file_holds_the_designed_keys(tmp_path: Path) -> None:
@@ -59,22 +66,33 @@ def test_numbers_that_are_not_finite_become_null_and_a_dash(tmp_path: Path) -> N
     found = read_strictly(tmp_path / "report.json")
     assert found["constraint"] is None
     assert [found["arms"]["a"][key] for key in ("ndcg@10", "speedup", "speedup_ci95")] == [None, None, [None, 2.0]]
-    assert "| – × (– – 2.00) |" in report.markdown()
+    assert "| – (– – 2.00) |" in report.markdown()
     assert "test/a/ndcg@10" not in report.scalars()
 
 
-def test_the_markdown_table_has_one_full_row_per_arm(tmp_path: Path) -> None:
-    toy_report().write(tmp_path)
-    header, rule, *rows = table_rows((tmp_path / "report.md").read_text(encoding="utf-8"))
-    assert [len(row) for row in (rule, *rows)] == [len(header)] * 4
-    assert [row[0].strip() for row in rows] == ["autoregressive", "padrec", "transformers"]
-    found = dict(zip([name.strip() for name in header], [cell.strip() for cell in rows[1]], strict=True))
-    assert found["speedup (95 % interval)"] == "2.50 × (2.40 – 2.65)"
-    assert found["tokens/s"] == "975"
-    assert found["NDCG@10"] == "0.0412"
-    assert found["identical lists"] == "100.00%"
-    assert found["latency p50 / p95 (ms)"] == "40.0 / 52.0"
-    assert found["recording (s)"] == "12.5"
+def test_the_markdown_tables_have_one_full_row_per_arm() -> None:
+    main, further = tables(toy_report())
+    assert list(main) == list(further) == ["autoregressive", "padrec", "transformers"]
+    assert main["padrec"] == {
+        "arm": "padrec",
+        "speedup (95 %)": "2.50 (2.40 – 2.65)",
+        "median": "2.50",
+        "τ": "4.90",
+        "NDCG@10": "0.0412",
+        "identical": "100%",
+        "p50 ms": "40.0",
+    }
+    assert further["padrec"]["tokens/s"] == "975"
+    assert further["padrec"]["p95 ms"] == "52.0"
+    assert further["padrec"]["recording (s)"] == "12.5"
+
+
+def test_the_summary_is_aligned_and_fits_a_terminal() -> None:
+    header, *rows = toy_report().summary().splitlines()
+    assert header.split() == ["arm", "speedup", "(95", "%)", "median", "τ", "NDCG@10", "identical", "p50", "ms"]
+    assert [row.split()[0] for row in rows] == ["autoregressive", "padrec", "transformers"]
+    assert {len(row) for row in rows} == {len(header)}
+    assert len(header) <= 80
 
 
 def test_speedups_over_further_references_have_a_column_each() -> None:
@@ -82,16 +100,22 @@ def test_speedups_over_further_references_have_a_column_each() -> None:
     over = {
         "speedup_over_transformers": 7.0,
         "speedup_over_transformers_ci95": [6.5, 7.25],
+        "speedup_over_transformers_median": 7.0,
         "speedup_over_a*b": 3.0,
         "speedup_over_a*b_ci95": [2.5, 3.25],
     }
-    header, _, slow, fast = table_rows(
-        toy_report(arms={"a": toy_metrics(1.0, 0), "b": toy_metrics(2.0, 3) | over}).markdown()
-    )
-    names = [name.strip() for name in header]
-    for name, cell in (("over transformers", "7.00 × (6.50 – 7.25)"), (r"over a\*b", "3.00 × (2.50 – 3.25)")):
-        column = names.index(name)
-        assert [row[column].strip() for row in (slow, fast)] == ["–", cell]
+    _, further = tables(toy_report(arms={"a": toy_metrics(1.0, 0), "b": toy_metrics(2.0, 3) | over}))
+    for name, cell in (("over transformers", "7.00 (6.50 – 7.25)"), (r"over a\*b", "3.00 (2.50 – 3.25)")):
+        assert [further[arm][name] for arm in "ab"] == ["–", cell]
+
+
+def test_a_ratio_far_from_the_median_gets_a_warning() -> None:
+    parted = toy_metrics(1.42, 3) | {"speedup_median": 2.0}
+    report = toy_report(arms={"a": toy_metrics(1.0, 0), "busy": parted})
+    warning = "busy: the ratio of totals, 1.42, is far from the median, 2.00"
+    assert warning in report.markdown()
+    assert warning in report.summary()
+    assert "far from the median" not in toy_report().markdown()
 
 
 def test_what_an_arm_chose_stands_below_the_table() -> None:
@@ -108,7 +132,7 @@ def test_a_single_list_that_differs_is_not_rounded_away() -> None:
 
 def test_names_cannot_break_the_table() -> None:
     report = toy_report(arms={"a|b\nc": toy_metrics(2.0, 3)})
-    header, _, row = [line for line in report.markdown().splitlines() if line.startswith("|")]
+    header, _, row, *_ = [line for line in report.markdown().splitlines() if line.startswith("|")]
     assert row.replace("\\|", "").count("|") == header.count("|")
     assert escape_markdown("<b>*x*</b> `y` [z] & \\") == r"&lt;b>\*x\*&lt;/b> \`y\` \[z\] &amp; \\"
 

@@ -1,14 +1,17 @@
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from padrec.catalog import Catalog
 from padrec.data import PromptBatch
+from padrec.evaluation.figures import comparison_figures, write_figures
+from padrec.evaluation.report import MAIN_METRICS
 from padrec.evaluation.tensorboard import SampleLists, log_report, sample_lists_markdown
 from tests.evaluation.toy_comparison import toy_report, toy_results
 
@@ -45,15 +48,22 @@ def logged(folder: Path) -> EventAccumulator:
 
 
 @pytest.fixture(scope="module")
-def events(tmp_path_factory: pytest.TempPathFactory) -> EventAccumulator:
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_figures(comparison_figures(toy_results()), tmp_path_factory.mktemp("figures"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, figures: dict[str, Path]) -> Path:
+    """What TensorBoard reads of a comparison."""
     logger = TensorBoardLogger(tmp_path_factory.mktemp("board"), default_hp_metric=False)
     settings = {"target": "runs/target", "temperature": 0.0, "top_k": None}
-    log_report([logger], toy_report(), toy_results(), [toy_samples()], toy_catalog(), settings)
+    log_report([logger], toy_report(), figures, [toy_samples()], toy_catalog(), settings)
     logger.finalize("success")
-    return logged(Path(logger.log_dir))
+    return Path(logger.log_dir)
 
 
-def test_figures_and_texts_are_logged(events: EventAccumulator) -> None:
+def test_figures_and_texts_are_logged(folder: Path) -> None:
+    events = logged(folder)
     tags = events.Tags()
     names = ("acceptance/padrec", "accepted_lengths", "speedup", "latency", "quality_against_speed")
     assert set(tags["images"]) == {f"test/{name}" for name in names}
@@ -61,35 +71,58 @@ def test_figures_and_texts_are_logged(events: EventAccumulator) -> None:
     assert report == toy_report().markdown()
     lists = events.Tensors("test/sample_lists/text_summary")[0].tensor_proto.string_val[0].decode()
     assert lists.count("### User") == 2
+    assert tags["scalars"] == []
 
 
-def test_hparams_have_settings_and_metrics_that_exist(events: EventAccumulator) -> None:
-    def read(tag: str) -> plugin_data_pb2.HParamsPluginData:
-        data = plugin_data_pb2.HParamsPluginData()
-        data.ParseFromString(events.summary_metadata[tag].plugin_data.content)
-        return data
+def test_every_arm_is_a_run_with_the_same_tags(folder: Path) -> None:
+    main = {f"test/{name}" for name in MAIN_METRICS}
+    padrec, reference = logged(folder / "padrec"), logged(folder / "autoregressive")
+    assert set(reference.Tags()["scalars"]) == main | {"test_curves/latency_ms"}
+    assert set(padrec.Tags()["scalars"]) == main | {"test_curves/latency_ms", "test_curves/acceptance_by_depth"}
+    assert padrec.Scalars("test/speedup")[0].value == 2.5
+    depths = [(event.step, event.value) for event in padrec.Scalars("test_curves/acceptance_by_depth")]
+    assert depths == [(depth, pytest.approx(1 - 0.1 * depth)) for depth in range(1, 7)]
 
-    hyperparameters = read("_hparams_/session_start_info").session_start_info.hparams
-    assert hyperparameters["dataset"].string_value == "toy"
+
+def test_every_arm_has_a_row_in_hparams(folder: Path) -> None:
+    metadata = logged(folder / "padrec").summary_metadata
+    data = plugin_data_pb2.HParamsPluginData()
+    data.ParseFromString(metadata["_hparams_/session_start_info"].plugin_data.content)
+    hyperparameters = data.session_start_info.hparams
+    assert hyperparameters["arm"].string_value == "padrec"
     assert hyperparameters["target"].string_value == "runs/target"
     assert hyperparameters["batch_size"].number_value == 4
-    metrics = [info.name.tag for info in read("_hparams_/experiment").experiment.metric_infos]
-    assert "test/padrec/speedup" in metrics
-    assert set(metrics) <= set(events.Tags()["scalars"])
-    assert events.Scalars("test/padrec/speedup")[0].value == 2.5
+    # The columns of one run would be those of all.
+    assert "_hparams_/experiment" not in metadata
 
 
-def test_the_layout_groups_charts(events: EventAccumulator) -> None:
+def test_the_layout_groups_charts(folder: Path) -> None:
     layout = layout_pb2.Layout()
-    layout.ParseFromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    layout.ParseFromString(logged(folder).Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     assert [category.title for category in layout.category] == ["Training", "Validation", "Arms"]
-    assert list(layout.category[2].chart[0].multiline.tag) == [r"test/.+/speedup$"]
+    assert list(layout.category[2].chart[0].multiline.tag) == [r"test_curves/acceptance_by_depth$"]
 
 
-def test_other_loggers_and_none_at_all_are_left_alone(tmp_path: Path) -> None:
-    for loggers in ([], [CSVLogger(tmp_path)]):
-        log_report(loggers, toy_report(), toy_results(), [toy_samples()], toy_catalog())
-    assert list(tmp_path.iterdir()) == []
+def test_other_loggers_get_all_numbers_and_the_figures_if_they_take_images(
+    tmp_path: Path, figures: dict[str, Path]
+) -> None:
+    sent: list[tuple[str, list[str]]] = []
+
+    class Board(WandbLogger):
+        def __init__(self) -> None:
+            pass
+
+        def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+            assert metrics == toy_report().scalars()
+
+        def log_image(self, key: str, images: list[str], step: int | None = None, **kwargs: object) -> None:
+            sent.append((key, images))
+
+    csv = CSVLogger(tmp_path)
+    log_report([Board(), csv], toy_report(), figures, [toy_samples()], toy_catalog())
+    csv.save()
+    assert "test/padrec/speedup" in (Path(csv.log_dir) / "metrics.csv").read_text()
+    assert sent == [(f"test/{name}", [str(path)]) for name, path in figures.items()]
 
 
 def test_sample_lists_show_titles_and_merge_arms_that_agree() -> None:

@@ -34,6 +34,7 @@ def toy_metrics(speedup: float, max_depth: int) -> dict[str, Any]:
         "distinct_items": 1.0,
         "speedup": speedup,
         "speedup_ci95": [speedup - 0.1, speedup + 0.15] if max_depth else [speedup, speedup],
+        "speedup_median": speedup,
         "identical_lists": 1.0,
     }
 

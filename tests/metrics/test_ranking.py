@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from padrec.catalog import InputError
-from padrec.metrics import NDCG, Recall, ndcg, recall
+from padrec.metrics import NDCG, ItemNDCG, ItemRecall, Recall, ndcg, recall
 
 # Few different items, so that hits, repetitions and non-items (-1) are frequent.
 _LISTS = st.lists(st.integers(-1, 6), max_size=7)
@@ -110,3 +110,20 @@ def test_wrong_shapes_are_refused(recommended: tuple[int, ...], relevant: tuple[
 def test_k_below_one_is_refused() -> None:
     with pytest.raises(InputError, match="Recall: k is 0, expected at least 1"):
         Recall(0)
+
+
+@pytest.mark.parametrize(
+    "metric", [NDCG(2), Recall(2), ItemNDCG(2), ItemRecall(2)], ids=lambda metric: type(metric).__name__
+)
+@pytest.mark.parametrize("given", ["recommended", "relevant"])
+@pytest.mark.parametrize("values", [torch.tensor([[0.9, 0.1, 0.5]]), torch.tensor([[True, False, True]])])
+def test_scores_and_masks_are_refused(metric: Metric, given: str, values: Tensor) -> None:
+    by_item = isinstance(metric, ItemNDCG | ItemRecall)
+    catalog = {"leaf_of_item": torch.arange(3), "leaf_sizes": torch.ones(3, dtype=torch.int64)} if by_item else {}
+    indices = {
+        "recommended": torch.tensor([[0, 1, 2]]),
+        "relevant_items" if by_item else "relevant": torch.tensor([[1]]),
+    }
+    name = next(name for name in indices if name.startswith(given))
+    with pytest.raises(InputError, match="expected int64 indices of items, best first"):
+        metric.update(**indices | {name: values}, **catalog)

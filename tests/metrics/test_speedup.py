@@ -77,7 +77,17 @@ def test_metric_ignores_the_order_of_units_and_adds_up_repetitions(
         "speedup": speedup,
         "low": low,
         "high": high,
+        "median": pytest.approx(np.median([reference / arm for reference, arm in pairs])),
     }
+
+
+def test_a_slow_unit_moves_the_ratio_of_totals_but_not_the_median() -> None:
+    metric = Speedup(n_resamples=50)
+    for unit in range(9):
+        metric.update(unit, reference_seconds=2.0, arm_seconds=1.0 if unit else 30.0)
+    found = {name: value.item() for name, value in metric.compute().items()}
+    assert found["speedup"] < 0.5
+    assert found["median"] == 2.0
 
 
 def test_no_unit_gives_nan() -> None:

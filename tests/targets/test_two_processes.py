@@ -1,20 +1,16 @@
 """Training and validation of targets and drafts give on two processes what they give on one."""
 
-import os
-import socket
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.distributed import destroy_process_group
 
 from padrec.data import SemanticIDDataModule
 from padrec.training import TrainableModule
 from tests.tiny_training import quiet_trainer, tiny_data, tiny_draft, tiny_recommender
+from tests.two_processes import on_two_processes
 
 Results = dict[str, dict[str, Tensor]]
 
@@ -42,20 +38,8 @@ def fit_all(folder: Path, target: Path, **arguments: Any) -> Results:
     return results
 
 
-def run_process(rank: int, folder: Path, target: Path, port: int) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-    try:
-        torch.save(fit_all(folder, target, strategy="ddp", devices=2), folder / f"{rank}.pt")
-    finally:
-        destroy_process_group()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def run_process(rank: int, folder: Path, target: Path) -> None:
+    torch.save(fit_all(folder, target, strategy="ddp", devices=2), folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, list[Res
     """Of one process, and of each of two processes."""
     folder = tmp_path_factory.mktemp("two_processes")
     tiny_recommender(tiny_data()).save_pretrained(folder / "target")
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
-        list(processes.map(run_process, range(2), [folder] * 2, [folder / "target"] * 2, [free_port()] * 2))
+    on_two_processes(run_process, folder, folder / "target")
     of_two = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
     return fit_all(folder, folder / "target"), of_two
 

@@ -6,6 +6,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import nn
 
 from padrec.catalog import InputError
@@ -159,3 +162,17 @@ def test_picked_rows_equal_indexing_by_the_mask() -> None:
 def test_a_mask_without_true_picks_nothing() -> None:
     rows = rows_of(torch.zeros(2, 3, dtype=torch.bool))
     assert picked(torch.ones(2, 3, 4), rows).shape == (0, 4)
+
+
+def test_a_fit_has_a_row_in_tensorboards_hyperparameters(tmp_path: Path) -> None:
+    data = tiny_data(batch_size=16)
+    logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
+    trainer = quiet_trainer(tmp_path, logger=logger, max_epochs=2, log_every_n_steps=1)
+    trainer.fit(tiny_recommender(data, learning_rate=0.01), datamodule=data)
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    session = plugin_data_pb2.HParamsPluginData()
+    session.ParseFromString(events.summary_metadata["_hparams_/session_start_info"].plugin_data.content)
+    assert session.session_start_info.hparams["learning_rate"].number_value == 0.01
+    assert session.session_start_info.hparams["model"].string_value == "TargetRecommender"
+    assert "_hparams_/experiment" not in events.summary_metadata

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from padrec.data.readers.prepared import PreparedReader as PreparedReader
     from padrec.data.readers.reader import Dataset as Dataset
     from padrec.data.readers.reader import Reader as Reader
+    from padrec.data.readers.semantic_id_index import read_index as read_index
     from padrec.data.readers.synthetic import SyntheticReader as SyntheticReader
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.data.item_sequences import ItemSequences
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.constraint import Constraint, FreeDecoding, Unconstrained
 from padrec.decoding.lists.list_state import ListState
@@ -131,6 +132,7 @@ class ListRequest:
         list_length: K, items in a list.
         constraint: which tokens are allowed.
         sampling: the sampling rule.
+        training: users' training items in time order, for drafts that learn from them; None where there are none.
     """
 
     catalog: Catalog
@@ -138,6 +140,7 @@ class ListRequest:
     list_length: int
     constraint: Constraint[ListState]
     sampling: Sampling = field(default_factory=Sampling)
+    training: ItemSequences | None = None
 
     @classmethod
     def build(
@@ -148,6 +151,7 @@ class ListRequest:
         *,
         constrained: bool = True,
         sampling: Sampling | None = None,
+        training: ItemSequences | None = None,
         device: torch.device | str = "cpu",
     ) -> "ListRequest":
         """Make a request with its constraint on a device.
@@ -163,7 +167,7 @@ class ListRequest:
             constraint = CatalogConstraint(trie, vocabulary, list_length)  # type: ignore[assignment]
         else:
             constraint = FreeDecoding(vocabulary)
-        return cls(catalog, vocabulary, list_length, constraint, sampling or Sampling())
+        return cls(catalog, vocabulary, list_length, constraint, sampling or Sampling(), training)
 
     @property
     def n_tokens(self) -> int:

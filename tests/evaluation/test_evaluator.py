@@ -1,0 +1,56 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from padrec.decoding import (
+    AutoregressiveDecoder,
+    CatalogDraft,
+    ListRequest,
+    Request,
+    SessionOpener,
+    SpeculativeDecoder,
+    TransformersRunner,
+)
+from padrec.evaluation import SpeculativeEvaluator
+from padrec.targets import TargetRecommender
+from tests.tiny_training import quiet_trainer, tiny_data, tiny_recommender
+
+
+class CuriousDraft(CatalogDraft):
+    """Looks at what a draft may learn from."""
+
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        assert isinstance(request, ListRequest)
+        self.request = request
+        return super().bind(runner, request)
+
+
+def evaluate(folder: Path, target: str | TargetRecommender, draft: CatalogDraft) -> dict[str, Any]:
+    data = tiny_data()
+    arms = {"autoregressive": AutoregressiveDecoder(), "catalog": SpeculativeDecoder(draft)}
+    evaluator = SpeculativeEvaluator(target, arms, data.vocabulary, data.catalog, data.list_length)
+    quiet_trainer(folder, precision="64-true").test(evaluator, datamodule=data, verbose=False)
+    arms_of_report: dict[str, Any] = json.loads((folder / "report.json").read_text())["arms"]
+    return arms_of_report
+
+
+def test_a_module_is_evaluated_as_its_folder_is_and_left_as_it_was(tmp_path: Path) -> None:
+    target = tiny_recommender(tiny_data())
+    target.save_pretrained(tmp_path / "target")
+    of_module = evaluate(tmp_path / "module", target, CatalogDraft())
+    of_folder = evaluate(tmp_path / "folder", str(tmp_path / "target"), CatalogDraft())
+    for name in ("tokens", "target_passes", "ndcg@10"):
+        assert of_module["catalog"][name] == of_folder["catalog"][name]
+    assert all(weight.requires_grad and weight.dtype == torch.float32 for weight in target.parameters())
+    assert target.training
+
+
+def test_a_draft_sees_the_catalog_and_the_training_items(tmp_path: Path) -> None:
+    draft = CuriousDraft()
+    evaluate(tmp_path, tiny_recommender(tiny_data()), draft)
+    split, training = tiny_data().split, draft.request.training
+    assert draft.request.catalog.keys == tiny_data().catalog.keys
+    assert training is not None
+    assert training.items.tolist() == split.train.items.tolist()
