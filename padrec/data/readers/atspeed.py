@@ -6,7 +6,7 @@ from pathlib import Path
 from padrec.catalog import Catalog, InputError
 from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers.reader import Dataset, Reader
+from padrec.data.readers.reader import Dataset, Reader, check_files
 from padrec.data.readers.semantic_id_index import only_file, read_index
 from padrec.data.text_file import read_text
 
@@ -34,8 +34,9 @@ class AtSpeedReader(Reader):
     def read(self) -> Dataset:
         """See `Reader`."""
         folder = Path(self.folder)
-        catalog = read_index(only_file(folder, "*.json"))
         paths = [folder / f"sequential_{part}.txt" for part in _PARTS]
+        check_files(folder, "*.json", *(path.name for path in paths))
+        catalog = read_index(only_file(folder, "*.json"))
         parts = [_read_rows(path, catalog) for path in paths]
         users = tuple(parts[0])
         for path, part in zip(paths, parts, strict=True):

@@ -7,7 +7,7 @@ from padrec.catalog import Catalog, InputError
 from padrec.data.interactions import Interactions
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.json_file import read_json_object
-from padrec.data.readers.reader import Dataset, Reader
+from padrec.data.readers.reader import Dataset, Reader, check_files
 from padrec.data.readers.semantic_id_index import read_index_and_titles
 
 
@@ -28,7 +28,8 @@ class LCRecReader(Reader):
 
     def read(self) -> Dataset:
         """See `Reader`."""
-        folder = Path(self.folder)
+        folder, stem = Path(self.folder), self.name or "*"
+        check_files(folder, f"{stem}.index.json", f"{stem}.inter.json")
         name, catalog = read_index_and_titles(folder, self.name)
         return Dataset(name, catalog, _read_interactions(folder / f"{name}.inter.json", catalog))
 

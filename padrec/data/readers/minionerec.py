@@ -11,7 +11,7 @@ from pathlib import Path
 from padrec.catalog import Catalog, InputError
 from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
-from padrec.data.readers.reader import Dataset, Reader
+from padrec.data.readers.reader import Dataset, Reader, check_files
 from padrec.data.readers.semantic_id_index import read_index_and_titles
 from padrec.data.text_file import read_text
 
@@ -44,6 +44,7 @@ class MiniOneRecReader(Reader):
     def read(self) -> Dataset:
         """See `Reader`."""
         folder = Path(self.folder)
+        check_files(folder, "*.index.json", *(f"{part}.csv" for part in _PARTS[1:]))
         name, catalog = read_index_and_titles(folder)
         users: dict[str, _User] = {}
         for part in self._parts(folder):

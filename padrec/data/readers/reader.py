@@ -1,6 +1,7 @@
 """The interface of readers, and the data they return."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from padrec.catalog import Catalog, InputError
@@ -58,3 +59,23 @@ class Dataset:
         """Return the format's own split, or else that of `leave_one_out`."""
         found = self.interactions
         return found if isinstance(found, Split) else leave_one_out(found, short_users)
+
+
+def check_files(folder: Path, *required: str) -> None:
+    """Check that a folder holds the files of a format, before any of them is read.
+
+    Args:
+        folder: the folder.
+        required: names or patterns such as `*.index.json`.
+
+    Raises:
+        InputError: the folder or a file is missing; names all files that are required.
+    """
+    expected = f"expected {', '.join(required)}"
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder, {expected}; experiments/ read below the folder that the environment variable "
+            "PADREC_DATA names, and docs/data.md says where the data come from"
+        )
+    if missing := [name for name in required if not any(folder.glob(name))]:
+        raise InputError(f"{folder}: no {', '.join(missing)}, {expected}")

@@ -3,11 +3,21 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from padrec.catalog import Catalog, InputError
+from padrec.catalog import (
+    Catalog,
+    ClosedUnitInterval,
+    InputError,
+    PositiveInt,
+    ProperShare,
+    Range,
+    Seed,
+    check_arguments,
+)
 from padrec.data.interactions import Interactions
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.readers.reader import Dataset, Reader
@@ -48,25 +58,16 @@ class SyntheticReader(Reader):
         InputError: an argument out of range, or codebooks too small for that many semantic IDs.
     """
 
-    n_users: int = 2000
-    n_items: int = 500
-    codebook_sizes: Sequence[int] = (16, 16, 16)
-    mean_length: float = 12.0
-    duplicates: float = 0.02
-    noise: float = 0.1
-    seed: int = 0
+    n_users: PositiveInt = 2000
+    n_items: PositiveInt = 500
+    codebook_sizes: Sequence[PositiveInt] = (16, 16, 16)
+    mean_length: Annotated[float, Range(f"at least {_MIN_LENGTH}", lambda length: length >= _MIN_LENGTH)] = 12.0
+    duplicates: ProperShare = 0.02
+    noise: ClosedUnitInterval = 0.1
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, right, expected in (
-            ("n_users", self.n_users >= 1, "at least 1"),
-            ("n_items", self.n_items >= 1, "at least 1"),
-            ("mean_length", self.mean_length >= _MIN_LENGTH, f"at least {_MIN_LENGTH}"),
-            ("duplicates", 0 <= self.duplicates < 1, "a share in [0, 1)"),
-            ("noise", 0 <= self.noise <= 1, "a share in [0, 1]"),
-            ("codebook_sizes", min(self.codebook_sizes, default=0) >= 1, "sizes from 1"),
-        ):
-            if not right:
-                raise InputError(f"synthetic data: {name} is {getattr(self, name)}, expected {expected}")
+        check_arguments(SyntheticReader, vars(self))
         # With half of the IDs free, drawing until all differ ends soon.
         if 2 * self._n_distinct > math.prod(self.codebook_sizes):
             raise InputError(

@@ -67,13 +67,8 @@ def test_codebooks_half_full_still_give_different_ids() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_users": 0}, "n_users is 0, expected at least 1"),
-        ({"n_items": 0}, "n_items is 0, expected at least 1"),
         ({"mean_length": 2.0}, r"mean_length is 2\.0, expected at least 5"),
-        ({"duplicates": 1.0}, r"duplicates is 1\.0, expected a share"),
-        ({"noise": -0.1}, r"noise is -0\.1, expected a share"),
-        ({"codebook_sizes": (4, 0)}, r"codebook_sizes is \(4, 0\), expected sizes from 1"),
-        ({"codebook_sizes": ()}, r"codebook_sizes is \(\)"),
+        ({"codebook_sizes": ()}, r"codebook_sizes \(\)"),
         ({"codebook_sizes": (4, 4)}, r"490 different semantic IDs from codebook_sizes \(4, 4\)"),
     ],
 )
