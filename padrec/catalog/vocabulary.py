@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from padrec.catalog.arguments import NonNegativeInt, PositiveInt, check_arguments
 from padrec.catalog.errors import InputError
 
 _SPECIAL_NAMES = ("<pad>", "<bos>", "<eos>", "<sep>")
@@ -38,16 +39,17 @@ class SemanticIDVocabulary:
 
     def __init__(
         self,
-        codebook_sizes: Sequence[int],
+        codebook_sizes: Sequence[PositiveInt],
         *,
         separator: bool = True,
         shared_codes: bool = False,
-        text_tokens: int = 0,
+        text_tokens: NonNegativeInt = 0,
         tokenizer: str | None = None,
     ) -> None:
-        if not codebook_sizes or min(codebook_sizes) < 1:
-            raise InputError(f"codebook sizes {list(codebook_sizes)}: expected at least one slot of at least one code")
-        if text_tokens < 0 or (text_tokens > 0) != (tokenizer is not None):
+        check_arguments(SemanticIDVocabulary, locals())
+        if not codebook_sizes:
+            raise InputError("codebook_sizes is [], expected at least one slot")
+        if (text_tokens > 0) != (tokenizer is not None):
             raise InputError(f"{text_tokens} text tokens of the tokenizer {tokenizer}: expected both or neither")
         self.text_tokens = text_tokens
         self.tokenizer = tokenizer

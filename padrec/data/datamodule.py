@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.utils.data import DataLoader
 
-from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, NonNegativeInt, PositiveInt, Seed, SemanticIDVocabulary, check_arguments
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
@@ -65,25 +65,26 @@ class SemanticIDDataModule(LightningDataModule):
     def __init__(
         self,
         reader: Reader,
-        list_length: int = 10,
-        max_history: int = 20,
-        batch_size: int = 256,
-        eval_batch_size: int = 64,
-        num_workers: int = 0,
+        list_length: PositiveInt = 10,
+        max_history: PositiveInt = 20,
+        batch_size: PositiveInt = 256,
+        eval_batch_size: PositiveInt = 64,
+        num_workers: NonNegativeInt = 0,
         separator: bool = True,
         shared_codes: bool = False,
-        codebook_sizes: Sequence[int] | None = None,
+        codebook_sizes: Sequence[PositiveInt] | None = None,
         prompt: PromptTemplate | None = None,
         short_users: Literal["error", "drop"] = "error",
-        max_users: int | None = None,
+        max_users: PositiveInt | None = None,
         training_rows: list[TrainingRows] | None = None,
         list_marker: bool = False,
         predict_split: Literal["test", "train"] = "test",
-        predict_cuts: int = 1,
+        predict_cuts: PositiveInt = 1,
         predict_prompts: str | None = None,
         unknown_items: Literal["error", "drop"] = "error",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
+        check_arguments(SemanticIDDataModule, locals())
         super().__init__()
         self.list_length = list_length
         self.max_history = max_history
@@ -125,15 +126,6 @@ class SemanticIDDataModule(LightningDataModule):
             self._file_users, self._file_histories = read_prompt_file(file, self._catalog, max_history, unknown_items)
 
     def _check_arguments(self) -> None:
-        at_least = {"list_length": 1, "max_history": 1, "batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
-        for name, least in {**at_least, "max_users": 1, "predict_cuts": 1, "seed": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} is {value}, expected at least {least}")
-        if self.predict_split not in ("test", "train"):
-            raise InputError(f"predict_split is {self.predict_split!r}, expected 'test' or 'train'")
-        if self.unknown_items not in ("error", "drop"):
-            raise InputError(f"unknown_items is {self.unknown_items!r}, expected 'error' or 'drop'")
         if not self.training_rows:
             raise InputError("training_rows is empty, expected a source of rows, or null for what users did")
         if self.predict_prompts is not None and self.predict_split == "train":

@@ -6,7 +6,7 @@ from string import Formatter
 
 from transformers import PreTrainedTokenizerBase
 
-from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, PositiveInt, SemanticIDVocabulary, check_arguments
 from padrec.data.tokenizer import as_text, load_tokenizer, n_tokens, tokenizer_fingerprint
 
 
@@ -34,10 +34,9 @@ class PromptTemplate:
     """
 
     def __init__(
-        self, tokenizer: str, text: str = "{history}", item: str = "{item}", max_title_tokens: int = 32
+        self, tokenizer: str, text: str = "{history}", item: str = "{item}", max_title_tokens: PositiveInt = 32
     ) -> None:
-        if max_title_tokens < 1:
-            raise InputError(f"max_title_tokens is {max_title_tokens}, expected at least 1")
+        check_arguments(PromptTemplate, locals())
         before, after = _around("text", text, "history")
         item_before, item_after = _around("item", item, "item", also="title")
         self._name = tokenizer

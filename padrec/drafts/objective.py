@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, NonNegativeFloat, PositiveInt, check_arguments
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,15 @@ class DraftObjective:
         InputError: a value is out of range, or all weights are 0.
     """
 
-    feature_weight: float = 1.0
-    soft_weight: float = 0.1
-    top_k_weight: float = 0.0
-    top_k: int = 10
+    feature_weight: NonNegativeFloat = 1.0
+    soft_weight: NonNegativeFloat = 0.1
+    top_k_weight: NonNegativeFloat = 0.0
+    top_k: PositiveInt = 10
 
     def __post_init__(self) -> None:
-        weights = (self.feature_weight, self.soft_weight, self.top_k_weight)
-        if min(weights) < 0 or max(weights) == 0 or self.top_k < 1:
-            raise InputError(
-                f"draft objective with weights {weights} and top_k {self.top_k}: "
-                "expected weights of at least 0, one of them above 0, and top_k of at least 1"
-            )
+        check_arguments(DraftObjective, vars(self))
+        if self.feature_weight == self.soft_weight == self.top_k_weight == 0:
+            raise InputError("draft objective: all weights are 0, expected one above 0")
 
     def __call__(self, predicted: Tensor, features: Tensor, draft_logits: Tensor, target_logits: Tensor) -> Tensor:
         """The loss of each token.

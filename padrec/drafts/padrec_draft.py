@@ -1,12 +1,24 @@
 """Training PAD-Rec, and HASS and EAGLE as PAD-Rec without some of its parts."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog import (
+    Catalog,
+    InputError,
+    NonNegativeFloat,
+    NonNegativeInt,
+    NonZeroShare,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Seed,
+    SemanticIDVocabulary,
+    check_arguments,
+)
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.decoding import (
     DecodingSession,
@@ -71,29 +83,25 @@ class PADRecDraft(TrainableModule):
         target: str,
         vocabulary: SemanticIDVocabulary,
         catalog: Catalog | None = None,
-        list_length: int = 10,
+        list_length: PositiveInt = 10,
         slot_embeddings: bool = True,
         step_embeddings: bool = True,
-        unrolled_steps: int = 4,
-        step_weight: float = 1.0,
-        feature_weight: float = 1.0,
-        soft_weight: float = 0.1,
-        top_k_weight: float = 0.0,
-        top_k: int = 10,
-        feature_noise: float = 0.0,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 100,
+        unrolled_steps: Annotated[int, Range(f"1 … {_MOST_STEPS}", lambda steps: 1 <= steps <= _MOST_STEPS)] = 4,
+        step_weight: NonZeroShare = 1.0,
+        feature_weight: NonNegativeFloat = 1.0,
+        soft_weight: NonNegativeFloat = 0.1,
+        top_k_weight: NonNegativeFloat = 0.0,
+        top_k: PositiveInt = 10,
+        feature_noise: NonNegativeFloat = 0.0,
+        learning_rate: PositiveFloat = 1e-3,
+        weight_decay: NonNegativeFloat = 0.0,
+        warmup_steps: NonNegativeInt = 100,
         initial_weights: DraftWeights | None = None,
         compile: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
+        check_arguments(PADRecDraft, locals())
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
-        if not 1 <= unrolled_steps <= _MOST_STEPS or not 0 < step_weight <= 1 or feature_noise < 0:
-            raise InputError(
-                f"unrolled_steps {unrolled_steps}, step_weight {step_weight}, feature_noise {feature_noise}: "
-                f"expected 1 to {_MOST_STEPS} steps, a weight in (0, 1] and noise of at least 0"
-            )
         # Not the target: a checkpoint's path would silently override the config's.
         linked = ["vocabulary", "catalog", "list_length", "prompt_format"]
         self.save_hyperparameters(ignore=["target", "initial_weights", *linked])
@@ -119,6 +127,13 @@ class PADRecDraft(TrainableModule):
         self._noise = feature_noise
         self.validation_acceptance = AcceptanceLength()
         self._session: DecodingSession[Recommendations] | None = None  # during a validation
+
+    def metric_names(self) -> set[str]:
+        """See `TrainableModule`."""
+        steps = range(1, len(self._step_weights) + 1)
+        by_step = {f"train/{name}_step_{step}" for name in ("loss", "agreement") for step in steps}
+        by_slot = {f"train/agreement_slot_{slot}" for slot in range(self.vocabulary.item_length)}
+        return super().metric_names() | by_step | by_slot | {"val/acceptance_length"}
 
     def trainable_module(self) -> nn.Module:
         """The draft's own network; the target is frozen."""

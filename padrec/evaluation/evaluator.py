@@ -10,7 +10,16 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog import (
+    Catalog,
+    InputError,
+    NonNegativeFloat,
+    NonZeroShare,
+    PositiveInt,
+    Seed,
+    SemanticIDVocabulary,
+    check_arguments,
+)
 from padrec.data import PromptBatch, SemanticIDDataModule
 from padrec.decoding import (
     LIST_SEARCH,
@@ -74,17 +83,18 @@ class SpeculativeEvaluator(L.LightningModule):
         arms: Mapping[str, Decoder],
         vocabulary: SemanticIDVocabulary,
         catalog: Catalog,
-        list_length: int = 10,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
+        list_length: PositiveInt = 10,
+        temperature: NonNegativeFloat = 0.0,
+        top_k: PositiveInt | None = None,
+        top_p: NonZeroShare = 1.0,
         constraint: Literal["catalog"] | None = "catalog",
         reference: str = "autoregressive",
         further_references: list[str] | None = None,
         predict_arm: str | None = None,
         exclude: Literal["history"] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
+        check_arguments(SpeculativeEvaluator, locals())
         super().__init__()
         if not arms or (predict_arm is not None and predict_arm not in arms):
             raise InputError(f"predict_arm {predict_arm!r} with the arms {list(arms)}: expected one of the arms")

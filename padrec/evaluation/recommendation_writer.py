@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from padrec.catalog import Catalog, InputError
+from padrec.catalog import Catalog, InputError, check_arguments
 from padrec.catalog.whole_output import PARTIAL, check_absent, writing, written_whole
 from padrec.data import PromptBatch, SemanticIDDataModule
 from padrec.decoding import Recommendations
@@ -42,6 +42,7 @@ class RecommendationWriter(Callback):
     """
 
     def __init__(self, path: str, titles: bool = False) -> None:
+        check_arguments(RecommendationWriter, locals())
         self.path = Path(path)
         self.titles = titles
         self._file: TextIO | None = None

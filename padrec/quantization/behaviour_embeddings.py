@@ -8,7 +8,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, NonZeroShare, PositiveFloat, PositiveInt, Seed, check_arguments
 from padrec.data import ItemSequences, Reader
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings, warn_about_zeros
 
@@ -34,18 +34,14 @@ class BehaviourEmbeddings(EmbeddingSource):
     """
 
     reader: Reader
-    dimension: int = 64
-    window: int = 5
-    shift: float = 1.0
-    smoothing: float = 0.75
-    seed: int = 0
+    dimension: PositiveInt = 64
+    window: PositiveInt = 5
+    shift: PositiveFloat = 1.0
+    smoothing: NonZeroShare = 0.75
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if min(self.dimension, self.window) < 1 or self.shift <= 0 or not 0 < self.smoothing <= 1:
-            raise InputError(
-                f"dimension {self.dimension}, window {self.window}, shift {self.shift}, smoothing {self.smoothing}: "
-                "expected a dimension and a window of at least 1, a positive shift and a smoothing in (0, 1]"
-            )
+        check_arguments(BehaviourEmbeddings, vars(self))
 
     def embed(self) -> ItemEmbeddings:
         """See `EmbeddingSource`."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, PositiveFloat, PositiveInt, check_arguments
 from padrec.catalog.tensor_file import read_tensors, write_tensors
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 
@@ -27,12 +27,12 @@ class ConcatenatedEmbeddings(EmbeddingSource):
     """
 
     parts: list[EmbeddingSource]
-    weights: list[float] | None = None
+    weights: list[PositiveFloat] | None = None
 
     def __post_init__(self) -> None:
-        weights = self.weights
-        if not self.parts or (weights is not None and (len(weights) != len(self.parts) or min(weights) <= 0)):
-            raise InputError(f"{len(self.parts)} parts, weights {weights}: expected parts, a positive weight each")
+        check_arguments(ConcatenatedEmbeddings, vars(self))
+        if not self.parts or (self.weights is not None and len(self.weights) != len(self.parts)):
+            raise InputError(f"{len(self.parts)} parts, weights {self.weights}: expected parts, one weight each")
 
     def embed(self) -> ItemEmbeddings:
         """See `EmbeddingSource`."""
@@ -63,12 +63,11 @@ class PrincipalComponents(EmbeddingSource):
     """
 
     embeddings: EmbeddingSource
-    dimension: int
+    dimension: PositiveInt
     file: str | None = None
 
     def __post_init__(self) -> None:
-        if self.dimension < 1:
-            raise InputError(f"{self.dimension} principal components, expected at least 1")
+        check_arguments(PrincipalComponents, vars(self))
 
     def embed(self) -> ItemEmbeddings:
         """See `EmbeddingSource`."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.utils.data import DataLoader, TensorDataset
 
-from padrec.catalog import InputError
+from padrec.catalog import PositiveInt, Seed, check_arguments
 from padrec.data.training_loader import GlobalBatchSampler
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 
@@ -42,14 +42,14 @@ class ItemEmbeddingDataModule(LightningDataModule):
     """
 
     def __init__(
-        self, embeddings: EmbeddingSource, batch_size: int = 1024, eval_batch_size: int = 16384, seed: int = 0
+        self,
+        embeddings: EmbeddingSource,
+        batch_size: PositiveInt = 1024,
+        eval_batch_size: PositiveInt = 16384,
+        seed: Seed = 0,
     ) -> None:
+        check_arguments(ItemEmbeddingDataModule, locals())
         super().__init__()
-        if min(batch_size, eval_batch_size) < 1 or seed < 0:
-            raise InputError(
-                f"batch_size {batch_size}, eval_batch_size {eval_batch_size}, seed {seed}: "
-                "expected batches of at least one item and no negative seed"
-            )
         self._embeddings = embeddings.embed()
         self._rows = _Rows(torch.arange(len(self._embeddings)), self._embeddings.vectors)
         self._batch_size = batch_size

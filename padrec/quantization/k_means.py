@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import NonNegativeInt, PositiveInt, check_arguments
 
 # Points per cluster that k-means++ samples: each of its draws is a pass over the whole sample.
 _SEEDING_POINTS = 64
@@ -30,19 +30,13 @@ class KMeans:
         InputError: an argument out of range.
     """
 
-    n_clusters: int
-    iterations: int = 20
+    n_clusters: PositiveInt
+    iterations: NonNegativeInt = 20
     init: Literal["k-means++", "random"] = "random"
-    batch_size: int = 16384
+    batch_size: PositiveInt = 16384
 
     def __post_init__(self) -> None:
-        if self.n_clusters < 1 or self.iterations < 0 or self.batch_size < 1:
-            raise InputError(
-                f"{self.n_clusters} clusters, {self.iterations} iterations, batches of {self.batch_size}: "
-                "expected at least one cluster, zero iterations and one point per batch"
-            )
-        if self.init not in ("k-means++", "random"):
-            raise InputError(f"init is {self.init!r}, expected 'k-means++' or 'random'")
+        check_arguments(KMeans, vars(self))
 
     def fit(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Find the centroids.

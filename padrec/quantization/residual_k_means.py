@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, NonNegativeInt, PositiveInt, Seed, check_arguments
 from padrec.quantization.codebooks import nearest_codes, prefix_distances, sum_of_codes
 from padrec.quantization.k_means import KMeans
 
@@ -32,18 +32,17 @@ class ResidualKMeans:
 
     def __init__(
         self,
-        codebook_sizes: Sequence[int] = (256, 256, 256, 256),
-        iterations: int = 20,
+        codebook_sizes: Sequence[PositiveInt] = (256, 256, 256, 256),
+        iterations: NonNegativeInt = 20,
         init: Literal["k-means++", "random"] = "random",
-        fit_items: int | None = 262144,
-        batch_size: int = 16384,
-        seed: int = 0,
+        fit_items: PositiveInt | None = 262144,
+        batch_size: PositiveInt = 16384,
+        seed: Seed = 0,
         device: str | torch.device = "cpu",
     ) -> None:
+        check_arguments(ResidualKMeans, locals())
         if not codebook_sizes:
             raise InputError("no codebook sizes, expected one for each slot")
-        if fit_items is not None and fit_items < 1:
-            raise InputError(f"fit_items is {fit_items}, expected at least 1, or null for all items")
         self._slots = [KMeans(size, iterations, init, batch_size) for size in codebook_sizes]
         self._fit_items = fit_items
         self._batch_size = batch_size

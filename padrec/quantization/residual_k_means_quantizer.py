@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, NonNegativeInt, PositiveInt, Seed, check_arguments
 from padrec.quantization.codebooks import read_codebooks
 from padrec.quantization.quantizer_module import QuantizerModule
 from padrec.quantization.residual_k_means import ResidualKMeans
@@ -31,14 +31,15 @@ class ResidualKMeansQuantizer(QuantizerModule):
 
     def __init__(
         self,
-        codebook_sizes: Sequence[int] = (256, 256, 256, 256),
-        iterations: int = 20,
+        codebook_sizes: Sequence[PositiveInt] = (256, 256, 256, 256),
+        iterations: NonNegativeInt = 20,
         init: Literal["k-means++", "random"] = "random",
-        fit_items: int | None = 262144,
-        batch_size: int = 16384,
-        seed: int = 0,
+        fit_items: PositiveInt | None = 262144,
+        batch_size: PositiveInt = 16384,
+        seed: Seed = 0,
         codebooks: str | None = None,
     ) -> None:
+        check_arguments(ResidualKMeansQuantizer, locals())
         super().__init__()
         self._settings = (tuple(codebook_sizes), iterations, init, fit_items, batch_size, seed)
         self._quantizer = ResidualKMeans(*self._settings)

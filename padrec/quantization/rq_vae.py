@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, NonNegativeFloat, PositiveInt, check_arguments
 from padrec.quantization.codebooks import nearest_codes, prefix_distances, sum_of_codes
 from padrec.quantization.k_means import squared_distances
 from padrec.quantization.residual_k_means import ResidualKMeans
@@ -62,21 +62,19 @@ class RQVAE(nn.Module):
 
     def __init__(
         self,
-        dimension: int,
-        codebook_sizes: Sequence[int] = (256, 256, 256, 256),
-        hidden_sizes: Sequence[int] = (512, 256, 128),
-        latent_size: int = 32,
-        sinkhorn_epsilon: float = 0.003,
-        sinkhorn_iterations: int = 50,
-        batch_size: int = 16384,
+        dimension: PositiveInt,
+        codebook_sizes: Sequence[PositiveInt] = (256, 256, 256, 256),
+        hidden_sizes: Sequence[PositiveInt] = (512, 256, 128),
+        latent_size: PositiveInt = 32,
+        sinkhorn_epsilon: NonNegativeFloat = 0.003,
+        sinkhorn_iterations: PositiveInt = 50,
+        batch_size: PositiveInt = 16384,
     ) -> None:
+        check_arguments(RQVAE, locals())
         super().__init__()
         sizes = [dimension, *hidden_sizes, latent_size]
-        if not codebook_sizes or min(*sizes, *codebook_sizes, batch_size) < 1 or sinkhorn_epsilon < 0:
-            raise InputError(
-                f"codebook_sizes {list(codebook_sizes)}, layers {sizes}, batch_size {batch_size}, sinkhorn_epsilon "
-                f"{sinkhorn_epsilon}: expected at least one slot, sizes of at least 1, and no negative epsilon"
-            )
+        if not codebook_sizes:
+            raise InputError("codebook_sizes is [], expected at least one slot")
         self.encoder = _perceptron(sizes)
         self.decoder = _perceptron(sizes[::-1])
         last = len(codebook_sizes) - 1

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from padrec.catalog import InputError
+from padrec.catalog import (
+    InputError,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    check_arguments,
+)
 from padrec.quantization.embedding_datamodule import ItemVectors
 from padrec.quantization.quantizer_module import QuantizerModule
 from padrec.quantization.rq_vae import RQVAE, separation_loss
@@ -45,26 +53,22 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
 
     def __init__(
         self,
-        dimension: int,
-        codebook_sizes: Sequence[int] = (256, 256, 256, 256),
-        hidden_sizes: Sequence[int] = (512, 256, 128),
-        latent_size: int = 32,
-        commitment: float = 0.25,
-        separation: float = 0.0,
-        separation_margin: float = 2.0,
-        sinkhorn_epsilon: float = 0.003,
-        initial_items: int = 65536,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-4,
-        warmup_steps: int = 100,
-        seed: int = 0,
+        dimension: PositiveInt,
+        codebook_sizes: Sequence[PositiveInt] = (256, 256, 256, 256),
+        hidden_sizes: Sequence[PositiveInt] = (512, 256, 128),
+        latent_size: PositiveInt = 32,
+        commitment: NonNegativeFloat = 0.25,
+        separation: NonNegativeFloat = 0.0,
+        separation_margin: PositiveFloat = 2.0,
+        sinkhorn_epsilon: NonNegativeFloat = 0.003,
+        initial_items: PositiveInt = 65536,
+        learning_rate: PositiveFloat = 1e-3,
+        weight_decay: NonNegativeFloat = 1e-4,
+        warmup_steps: NonNegativeInt = 100,
+        seed: Seed = 0,
     ) -> None:
+        check_arguments(RQVAEQuantizer, locals())
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
-        if min(commitment, separation) < 0 or separation_margin <= 0 or initial_items < 1:
-            raise InputError(
-                f"commitment {commitment}, separation {separation}, separation_margin {separation_margin}, "
-                f"initial_items {initial_items}: expected no negative weight, a positive margin and at least one item"
-            )
         self.save_hyperparameters(ignore=["dimension"])
         self._dimension = dimension
         self._commitment = commitment
@@ -95,6 +99,15 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
     def codebooks(self) -> list[Tensor]:
         """See `QuantizerModule`."""
         return self.network.code_vectors
+
+    def metric_names(self) -> set[str]:
+        """See `TrainableModule`."""
+        losses = {f"train/{name}" for name in ("reconstruction", "commitment")}
+        if self._separation > 0:
+            losses.add("train/separation")
+        names = ("train/restarted_codes", "val/codes_used", "val/perplexity", "val/reconstruction")
+        by_slot = {f"{name}/slot_{slot}" for name in names for slot in range(len(self._uses))}
+        return super().metric_names() | losses | by_slot | {"val/collisions"}
 
     def trainable_module(self) -> nn.Module:
         """See `TrainableModule`."""

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from padrec.catalog import Catalog, InputError
+from padrec.catalog import Catalog, InputError, check_arguments
 from padrec.catalog.whole_output import check_place, written_whole
 from padrec.data.readers.semantic_id_index import write_index
 from padrec.metrics import CodebookQuality
@@ -37,6 +37,7 @@ class SemanticIDWriter(Callback):
     def __init__(
         self, folder: str, collisions: Literal["reassign", "slot", "keep"] = "reassign", extends: str | None = None
     ) -> None:
+        check_arguments(SemanticIDWriter, locals())
         self.folder = Path(folder)
         self.collisions = collisions
         self.extends = None if extends is None else Path(extends)
@@ -52,8 +53,6 @@ class SemanticIDWriter(Callback):
         """
         if stage != "predict":
             return
-        if self.collisions not in ("reassign", "slot", "keep"):
-            raise InputError(f"collisions is {self.collisions!r}, expected 'reassign', 'slot' or 'keep'")
         if not isinstance(pl_module, QuantizerModule):
             raise InputError(f"semantic IDs for {self.folder} from a {type(pl_module).__name__}, expected a quantizer")
         check_place(self.folder)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, PositiveInt, check_arguments
 from padrec.data.tokenizer import as_text, load_tokenizer
 from padrec.quantization.embedding_cache import EmbeddingCache
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
@@ -48,15 +48,13 @@ class TextEmbeddings(EmbeddingSource):
     cache: str
     revision: str = "main"
     prompt: str = ""
-    max_tokens: int = 256
-    batch_size: int = 64
-    part_size: int = 4096
+    max_tokens: PositiveInt = 256
+    batch_size: PositiveInt = 64
+    part_size: PositiveInt = 4096
     device: str | None = None
 
     def __post_init__(self) -> None:
-        sizes = {"max_tokens": self.max_tokens, "batch_size": self.batch_size, "part_size": self.part_size}
-        if min(sizes.values()) < 1:
-            raise InputError(f"{sizes}: expected at least 1 each")
+        check_arguments(TextEmbeddings, vars(self))
 
     def embed(self) -> ItemEmbeddings:
         """See `EmbeddingSource`."""

@@ -58,10 +58,8 @@ def add_residual_dropout(model: PreTrainedModel, probability: float) -> None:
         probability: of dropping a value, in [0, 1); 0 does nothing.
 
     Raises:
-        InputError: the probability is out of range, or the model has other layers.
+        InputError: the model has other layers.
     """
-    if not 0 <= probability < 1:
-        raise InputError(f"dropout {probability}: expected at least 0 and less than 1")
     if probability == 0:
         return
     layers = getattr(model.base_model, "layers", None)

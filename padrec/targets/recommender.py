@@ -11,7 +11,18 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from transformers import PreTrainedModel
 
-from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog import (
+    Catalog,
+    InputError,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ProperShare,
+    Seed,
+    SemanticIDVocabulary,
+    check_arguments,
+)
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.data.prompt_format import PromptFormat
 from padrec.decoding import (
@@ -88,21 +99,20 @@ class TargetRecommender(TrainableModule):
         initial_weights: InitialWeights | None = None,
         catalog: Catalog | None = None,
         prompt_format: PromptFormat | None = None,
-        list_length: int = 10,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.1,
-        warmup_steps: int = 100,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
+        list_length: PositiveInt = 10,
+        learning_rate: PositiveFloat = 1e-3,
+        weight_decay: NonNegativeFloat = 0.1,
+        warmup_steps: NonNegativeInt = 100,
+        dropout: ProperShare = 0.0,
+        label_smoothing: ProperShare = 0.0,
         compile: bool = False,
         decoder: Decoder | None = None,
-        temperature: float = 0.0,
+        temperature: NonNegativeFloat = 0.0,
         exclude: Literal["history"] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
+        check_arguments(TargetRecommender, locals())
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing {label_smoothing}: expected at least 0 and less than 1")
         # Not what only affects decoding: a checkpoint's value would silently override the config's.
         decoding = ["list_length", "decoder", "temperature", "exclude"]
         ignored = ["vocabulary", "catalog", "prompt_format", "initial_weights", *decoding]
@@ -138,7 +148,7 @@ class TargetRecommender(TrainableModule):
         start = initial_weights.build(self.vocabulary, backbone, self._seed)
         if start.adapters is None:
             # Checkpoints hold all weights: `load` does not need the initial ones.
-            self.hparams.update(backbone=settings_of(start.model))
+            self.hparams.update(backbone={**(backbone or {}), **settings_of(start.model)})
         else:
             self._adapters = start.adapters
             self.hparams.update(pretrained=start.adapters.path, lora=start.adapters.settings)
@@ -225,6 +235,10 @@ class TargetRecommender(TrainableModule):
         """See `check_positions` and `TrainableModule.setup`."""
         super().setup(stage)
         check_positions(self.backbone.config, self.vocabulary, getattr(self.trainer, "datamodule", None))
+
+    def metric_names(self) -> set[str]:
+        """See `TrainableModule`."""
+        return super().metric_names() | {str(name) for name in self.validation_metrics}
 
     def undecayed_modules(self) -> list[nn.Module]:
         """Embeddings and the rows of new tokens."""

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, NonNegativeFloat, NonNegativeInt, PositiveFloat, Seed, check_arguments
 from padrec.catalog.whole_output import check_place
 from padrec.training.hyperparameter_row import add_hyperparameter_row
 from padrec.training.whole_checkpoint_io import WholeCheckpointIO
@@ -33,13 +33,11 @@ class TrainableModule(L.LightningModule):
         InputError: a value is out of range.
     """
 
-    def __init__(self, *, learning_rate: float, weight_decay: float, warmup_steps: int, seed: int) -> None:
+    def __init__(
+        self, *, learning_rate: PositiveFloat, weight_decay: NonNegativeFloat, warmup_steps: NonNegativeInt, seed: Seed
+    ) -> None:
+        check_arguments(TrainableModule, locals())
         super().__init__()
-        if learning_rate <= 0 or weight_decay < 0 or warmup_steps < 0:
-            raise InputError(
-                f"learning_rate {learning_rate}, weight_decay {weight_decay}, warmup_steps {warmup_steps}: "
-                "expected a positive rate and nothing negative"
-            )
         self._learning_rate = learning_rate
         self._weight_decay = weight_decay
         self._warmup_steps = warmup_steps
@@ -47,6 +45,10 @@ class TrainableModule(L.LightningModule):
         self._finite: Tensor | None = None  # whether all losses were, on the device: reading it waits for the device
         self._batch_tokens: Tensor | None = None
         self._step_tokens: list[Tensor] = []  # of each batch of an optimiser step that accumulates several
+
+    def metric_names(self) -> set[str]:
+        """Names of what a fit logs, training and validation, for callbacks to monitor."""
+        return {"train/loss"}
 
     def setup(self, stage: str) -> None:
         """Write checkpoints as a whole, unless the trainer was given another way to write them.

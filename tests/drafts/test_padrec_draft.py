@@ -265,14 +265,10 @@ def test_a_target_of_another_vocabulary_is_refused(target_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"unrolled_steps": 0}, "unrolled_steps 0"),
-        ({"unrolled_steps": 300}, "unrolled_steps 300, .*: expected 1 to 32 steps"),
-        ({"step_weight": 0.0}, "step_weight 0.0"),
-        ({"step_weight": 1.5}, "step_weight 1.5"),
-        ({"feature_noise": -0.1}, "feature_noise -0.1"),
+        ({"unrolled_steps": 300}, "unrolled_steps is 300, expected 1 … 32"),
+        ({"step_weight": 0.0}, "step_weight is 0.0"),
+        ({"step_weight": 1.5}, "step_weight is 1.5"),
         ({"unrolled_steps": 1}, "expected at least 2 unrolled steps"),
-        ({"soft_weight": -1.0}, "expected weights of at least 0"),
-        ({"learning_rate": 0.0}, "expected a positive rate"),
     ],
 )
 def test_training_that_cannot_work_is_refused(

@@ -87,9 +87,3 @@ def test_items_without_training_interactions_are_counted(caplog: pytest.LogCaptu
 def test_too_many_dimensions_are_refused() -> None:
     with pytest.raises(InputError, match=r"8 dimensions from 8 items .* expected more items than dimensions"):
         BehaviourEmbeddings(ToyReader(), dimension=8).embed()
-
-
-@pytest.mark.parametrize("arguments", [{"dimension": 0}, {"window": 0}, {"shift": 0.0}, {"smoothing": 0.0}])
-def test_arguments_out_of_range_are_refused(arguments: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="expected a dimension and a window of at least 1"):
-        BehaviourEmbeddings(ToyReader(), **arguments)  # type: ignore[arg-type]  # wrong on purpose

@@ -43,8 +43,6 @@ def test_all_components_keep_all_distances() -> None:
 
 
 def test_a_number_of_components_that_cannot_be_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^0 principal components, expected at least 1$"):
-        PrincipalComponents(Given(vectors()), 0)
     with pytest.raises(InputError, match=r"^given: 5 dimensions, expected at least 6$"):
         PrincipalComponents(Given(vectors()), 6).embed()
 
@@ -86,7 +84,6 @@ def test_parts_of_different_items_are_refused(tmp_path: Path) -> None:
         ConcatenatedEmbeddings(list(parts)).embed()
 
 
-@pytest.mark.parametrize("weights", [[1.0, 1.0], [0.0]])
-def test_weights_that_do_not_fit_are_refused(weights: list[float]) -> None:
-    with pytest.raises(InputError, match=r"expected parts, a positive weight each$"):
-        ConcatenatedEmbeddings([EmbeddingFile("a.npy")], weights)
+def test_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InputError, match=r"expected parts, one weight each$"):
+        ConcatenatedEmbeddings([EmbeddingFile("a.npy")], [1.0, 1.0])

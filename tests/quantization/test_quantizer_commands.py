@@ -56,6 +56,8 @@ def test_a_fit_logs_losses_codebook_use_and_collisions(runs: Path) -> None:
         assert len(logged(runs, f"val/reconstruction/slot_{slot}")) == 15
     # Equal items have equal IDs.
     assert min(logged(runs, "val/collisions")) >= _N_ITEMS * 2 / 3
+    header = (runs / "quantizer" / "metrics.csv").read_text().splitlines()[0]
+    assert RQVAEQuantizer.load(checkpoint(runs)).metric_names() == set(header.split(",")) - {"epoch", "step"}
 
 
 def test_the_separation_loss_is_part_of_the_loss_by_its_weight(runs: Path) -> None:

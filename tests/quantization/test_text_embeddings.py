@@ -173,9 +173,3 @@ def test_a_missing_encoder_is_named(items: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: no tokenizer, expected a folder with one of"):
         source(items, tmp_path / "empty").embed()
-
-
-@pytest.mark.parametrize("name", ["max_tokens", "batch_size", "part_size"])
-def test_sizes_below_one_are_refused(name: str, items: Path, encoder: Path) -> None:
-    with pytest.raises(InputError, match=r"expected at least 1 each$"):
-        source(items, encoder, **{name: 0})

@@ -44,6 +44,11 @@ def test_any_causal_language_model_gets_the_vocabularys_tokens(model_type: str) 
         ({"hidden_size": 16}, "model_type None, expected one that transformers knows"),
         ({"model_type": "llama", "hiden_size": 16, "n_head": 3}, "llama has no setting hiden_size, n_head"),
         (tiny_backbone(hidden_size="wide"), "cannot build a llama of these settings .*hidden_size"),
+        (tiny_backbone(num_hidden_layers=0), "num_hidden_layers is 0, expected at least 1"),
+        ({"model_type": "gpt2", "n_head": 0}, "is 0, expected at least 1"),
+        (tiny_backbone(num_attention_heads=4, num_key_value_heads=3), "num_key_value_heads is 3, .* divisor of the 4"),
+        (tiny_backbone(attention_dropout=2.0), "attention_dropout is 2.0, expected at least 0 and less than 1"),
+        (tiny_backbone(rms_norm_eps=float("nan")), "rms_norm_eps is nan, expected a finite number"),
         (tiny_backbone(hidden_act="nonsense"), "cannot build a llama of these settings .*nonsense"),
     ],
 )
@@ -83,13 +88,16 @@ def test_fingerprint_belongs_to_the_weights_alone() -> None:
     assert fingerprint(twin) == before
 
 
-def test_fingerprint_of_large_weights_is_taken_from_some_values_of_all_regions() -> None:
+def test_fingerprint_notices_every_changed_value_of_a_large_weight() -> None:
     model = build_backbone(tiny_backbone(hidden_size=64, intermediate_size=512), VOCABULARY)
     before = fingerprint(model)
-    weight = model.get_parameter("model.layers.0.mlp.up_proj.weight")
-    with torch.no_grad():
-        weight[300:310] += 1
-    assert fingerprint(model) != before
+    weight = model.get_parameter("model.layers.0.mlp.up_proj.weight").data.view(-1)
+    for index in torch.randperm(len(weight), generator=torch.Generator().manual_seed(0))[:50]:
+        value = weight[index].clone()
+        weight[index] += 1e-3
+        assert fingerprint(model) != before
+        weight[index] = value
+    assert fingerprint(model) == before
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

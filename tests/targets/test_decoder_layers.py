@@ -114,12 +114,6 @@ def test_dropout_is_in_the_embeddings_and_in_what_each_layer_adds() -> None:
         assert 0.35 < float((output == 0).float().mean()) < 0.65
 
 
-@pytest.mark.parametrize("probability", [-0.1, 1.0])
-def test_a_wrong_probability_is_refused(probability: float) -> None:
-    with pytest.raises(InputError, match=f"dropout {probability}: expected at least 0 and less than 1"):
-        target(probability)
-
-
 def test_layers_of_another_build_are_refused() -> None:
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = build_backbone({"model_type": "gpt_neox", **sizes}, SemanticIDVocabulary((5, 6, 7)))

@@ -109,7 +109,7 @@ def test_label_smoothing_gives_every_token_a_share_of_the_truth(data: SemanticID
     trainer.fit(target, same_batches([batch]))
     expected = float(losses[batch.supervised[:, 1:]].mean())
     assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(InputError, match="label_smoothing 1: expected at least 0 and less than 1"):
+    with pytest.raises(InputError, match="label_smoothing is 1, expected at least 0 and less than 1"):
         tiny_recommender(data, label_smoothing=1)
 
 

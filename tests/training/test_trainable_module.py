@@ -72,13 +72,6 @@ def test_only_matrices_are_decayed(tied: bool, tmp_path: Path) -> None:
     assert not decay
 
 
-@pytest.mark.parametrize("arguments", [{"learning_rate": 0.0}, {"weight_decay": -0.1}, {"warmup_steps": -1}])
-def test_training_that_cannot_work_is_refused(arguments: dict[str, Any]) -> None:
-    settings = {"learning_rate": 0.1, "weight_decay": 0.0, "warmup_steps": 0, "seed": 0, **arguments}
-    with pytest.raises(InputError, match="expected a positive rate and nothing negative"):
-        TrainableModule(**settings)
-
-
 class Noise(TrainableModule):
     """Writes down the noise of its training steps."""
 

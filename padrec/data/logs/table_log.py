@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, check_arguments
 from padrec.data.logs.item_metadata import names, text
 from padrec.data.logs.source import ItemText, LogSource, LogTable
 from padrec.data.logs.table_file import CSVFormat, explain, explained, read_table
@@ -58,6 +58,7 @@ class TableLog(LogSource):
         brand: str | None = None,
         categories: str | None = None,
     ) -> None:
+        check_arguments(TableLog, locals())
         paths = [interactions] if isinstance(interactions, str) else interactions
         if not paths:
             raise InputError("interactions names no file, expected at least one")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, PositiveInt, check_arguments
 
 if TYPE_CHECKING:
     import ibis
@@ -65,9 +65,8 @@ class DuckDBEngine(Engine):
         InputError: no thread.
     """
 
-    def __init__(self, memory: str = "2GB", threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}, expected at least 1")
+    def __init__(self, memory: str = "2GB", threads: PositiveInt | None = None) -> None:
+        check_arguments(DuckDBEngine, locals())
         self.memory = memory
         self.threads = min(4, os.cpu_count() or 1) if threads is None else threads
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from padrec.catalog import InputError
+from padrec.catalog import PositiveInt, check_arguments
 from padrec.data.preparation.split_rule import SplitRule
 
 if TYPE_CHECKING:
@@ -21,9 +21,8 @@ class LeaveLastOut(SplitRule):
         InputError: a count below 1.
     """
 
-    def __init__(self, count: int = 1) -> None:
-        if count < 1:
-            raise InputError(f"count is {count}, expected at least 1 interaction to leave out")
+    def __init__(self, count: PositiveInt = 1) -> None:
+        check_arguments(LeaveLastOut, locals())
         self.count = count
 
     @property

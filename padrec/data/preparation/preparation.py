@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, PositiveInt, check_arguments
 from padrec.catalog.whole_output import PARTIAL, check_place, write_digests
 from padrec.data.logs import LogSource
 from padrec.data.preparation.engine import DuckDBEngine, Engine, connected
@@ -52,11 +52,12 @@ class Preparation:
         output: str,
         min_rating: float | None = None,
         deduplicate: bool = True,
-        user_core: int = 5,
-        item_core: int = 5,
+        user_core: PositiveInt = 5,
+        item_core: PositiveInt = 5,
         split: SplitRule | None = None,
         engine: Engine | None = None,
     ) -> None:
+        check_arguments(Preparation, locals())
         self.source = source
         self.output = PreparedFolder(Path(output))
         self.min_rating = min_rating
@@ -65,9 +66,6 @@ class Preparation:
         self.item_core = item_core
         self.split = LeaveLastOut() if split is None else split
         self.engine = DuckDBEngine() if engine is None else engine
-        for name in ("user_core", "item_core"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1, which keeps all")
         if user_core < self.split.least_interactions:
             raise InputError(
                 f"user_core is {user_core}, expected at least {self.split.least_interactions}: "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, PositiveFloat, check_arguments
 from padrec.data.preparation.engine import rows
 from padrec.data.preparation.split_rule import PARTS, SplitRule
 
@@ -27,9 +27,10 @@ class TimeSplit(SplitRule):
         InputError: not three ratios, one of them not above 0, or another sum.
     """
 
-    def __init__(self, ratios: Sequence[float] = (0.8, 0.1, 0.1)) -> None:
-        if len(ratios) != len(PARTS) or min(ratios) <= 0 or not math.isclose(sum(ratios), 1.0):
-            raise InputError(f"ratios are {list(ratios)}, expected three above 0 with the sum 1: {', '.join(PARTS)}")
+    def __init__(self, ratios: Sequence[PositiveFloat] = (0.8, 0.1, 0.1)) -> None:
+        check_arguments(TimeSplit, locals())
+        if len(ratios) != len(PARTS) or not math.isclose(sum(ratios), 1.0):
+            raise InputError(f"ratios are {list(ratios)}, expected three with the sum 1: {', '.join(PARTS)}")
         self.ratios = tuple(float(ratio) for ratio in ratios)
 
     @property

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, PositiveInt, SemanticIDVocabulary, check_arguments
 from padrec.decoding.baselines.transformers_decoder import padded_left
 from padrec.decoding.beam.beam_decoder import beam_search_name, beam_trace, searched_constraint
 from padrec.decoding.decoders.decoder import Decoder
@@ -34,7 +34,8 @@ class TransformersBeamDecoder(Decoder):
 
     lossless = True
 
-    def __init__(self, beam_width: int | None = None) -> None:
+    def __init__(self, beam_width: PositiveInt | None = None) -> None:
+        check_arguments(TransformersBeamDecoder, locals())
         self.search = beam_search_name(beam_width, renormalise=False)
         self.beam_width = beam_width
 

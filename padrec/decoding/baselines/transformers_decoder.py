@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.catalog import InputError, PositiveInt, SemanticIDVocabulary, check_arguments
 from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
@@ -54,15 +54,13 @@ class TransformersDecoder(Decoder):
 
     def __init__(
         self,
-        prompt_lookup_tokens: int | None = None,
+        prompt_lookup_tokens: PositiveInt | None = None,
         assistant: Assistant | None = None,
-        assistant_tokens: int = 20,
+        assistant_tokens: PositiveInt = 20,
     ) -> None:
+        check_arguments(TransformersDecoder, locals())
         if prompt_lookup_tokens is not None and assistant is not None:
             raise InputError("prompt_lookup_tokens beside an assistant: expected one of the two")
-        for name, value in (("prompt_lookup_tokens", prompt_lookup_tokens), ("assistant_tokens", assistant_tokens)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} {value}: expected at least 1 candidate")
         self.prompt_lookup_tokens = prompt_lookup_tokens
         self._assistant, self._assistant_tokens = assistant, assistant_tokens
 

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, NonNegativeInt, PositiveInt, check_arguments
 from padrec.decoding.beam.beam_plan import plan_passes, tokens_after_prompt
 from padrec.decoding.beam.beam_rule import Draw
 from padrec.decoding.beam.beam_search import BeamSearch
@@ -51,10 +51,14 @@ class BeamDecoder(Decoder):
 
     lossless = True
 
-    def __init__(self, beam_width: int | None = None, look_ahead: int | None = None, renormalise: bool = False) -> None:
+    def __init__(
+        self,
+        beam_width: PositiveInt | None = None,
+        look_ahead: NonNegativeInt | None = None,
+        renormalise: bool = False,
+    ) -> None:
+        check_arguments(BeamDecoder, locals())
         self.search = beam_search_name(beam_width, renormalise)
-        if look_ahead is not None and look_ahead < 0:
-            raise InputError(f"look_ahead {look_ahead}: expected 0 or more tokens")
         self.beam_width, self.look_ahead, self.renormalise = beam_width, look_ahead, renormalise
 
     def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
@@ -95,13 +99,7 @@ class _BeamSession(DecodingSession[Recommendations]):
 
 
 def beam_search_name(beam_width: int | None, renormalise: bool) -> str:
-    """The `Decoder.search` of beam searches, the same for those with the same result.
-
-    Raises:
-        InputError: `beam_width` is below 1.
-    """
-    if beam_width is not None and beam_width < 1:
-        raise InputError(f"beam_width {beam_width}: expected at least 1, or null for as many as there are items")
+    """The `Decoder.search` of beam searches, the same for those with the same result."""
     scores = "renormalised" if renormalise else "full-vocabulary"
     return f"beam search, width {beam_width or 'K'}, {scores} scores"
 

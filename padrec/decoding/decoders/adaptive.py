@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, PositiveFloat, check_arguments
 from padrec.decoding.decoders.fastest import FastestDecoder
 from padrec.decoding.decoders.speculative import AutoregressiveDecoder, SpeculativeDecoder
 from padrec.decoding.lists.request import ListRequest
@@ -45,8 +45,9 @@ class AdaptiveDecoder(FastestDecoder):
         self,
         draft: Draft,
         expansions: Sequence[TreeExpansion] | None = None,
-        greedy_temperature: float | None = None,
+        greedy_temperature: PositiveFloat | None = None,
     ) -> None:
+        check_arguments(AdaptiveDecoder, locals())
         if expansions is not None and greedy_temperature is not None:
             raise InputError(f"greedy_temperature {greedy_temperature} beside expansions: expected one of the two")
         if expansions is None:

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any, TypeVar
 
+from padrec.catalog import check_arguments
 from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import Request
@@ -40,6 +41,7 @@ class SpeculativeDecoder(Decoder):
         forced_tokens: bool = True,
         verification: VerificationRule | None = None,
     ) -> None:
+        check_arguments(SpeculativeDecoder, locals())
         self.draft = draft
         self.expansion = expansion or DynamicTree()
         self.forced_tokens = forced_tokens

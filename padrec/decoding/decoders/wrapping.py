@@ -2,10 +2,11 @@
 
 from abc import abstractmethod
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 
-from padrec.catalog import InputError
+from padrec.catalog import PositiveInt, Range, check_arguments
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompts import Prompts
@@ -68,9 +69,8 @@ class BatchwiseDecoder(WrappingDecoder):
         InputError: `batch_size` is below 1.
     """
 
-    def __init__(self, decoder: Decoder, batch_size: int) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size {batch_size}: expected at least 1")
+    def __init__(self, decoder: Decoder, batch_size: PositiveInt) -> None:
+        check_arguments(BatchwiseDecoder, locals())
         super().__init__(decoder)
         self._batch_size = batch_size
 
@@ -104,9 +104,12 @@ class RepeatedDecoder(WrappingDecoder):
         InputError: `copies` is out of range.
     """
 
-    def __init__(self, decoder: Decoder, copies: int = 2) -> None:
-        if not 2 <= copies <= _MOST_COPIES:
-            raise InputError(f"copies {copies}: expected from 2 to {_MOST_COPIES}")
+    def __init__(
+        self,
+        decoder: Decoder,
+        copies: Annotated[int, Range(f"2 … {_MOST_COPIES}", lambda copies: 2 <= copies <= _MOST_COPIES)] = 2,
+    ) -> None:
+        check_arguments(RepeatedDecoder, locals())
         super().__init__(decoder)
         self._copies = copies
 

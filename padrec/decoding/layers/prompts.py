@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from padrec.catalog import PositiveInt, check_arguments
 from padrec.decoding.layers.placement import Placement, VariableLengthLayout
 
 
@@ -25,8 +26,11 @@ class Prompts:
     tokens: Tensor
     slots: Tensor
     lengths: Tensor
-    packed: int | None = None
+    packed: PositiveInt | None = None
     excluded: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        check_arguments(Prompts, vars(self))
 
     def layout(self, extra: int = 0) -> VariableLengthLayout | None:
         """The packed layout of the rows, each with `extra` tokens after its prompt."""

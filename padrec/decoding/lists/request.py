@@ -7,7 +7,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, CatalogTrie, InputError, PositiveInt, SemanticIDVocabulary, check_arguments
 from padrec.data.item_sequences import ItemSequences
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.constraint import Constraint, FreeDecoding, Unconstrained
@@ -137,10 +137,13 @@ class ListRequest:
 
     catalog: Catalog
     vocabulary: SemanticIDVocabulary
-    list_length: int
+    list_length: PositiveInt
     constraint: Constraint[ListState]
     sampling: Sampling = field(default_factory=Sampling)
     training: ItemSequences | None = None
+
+    def __post_init__(self) -> None:
+        check_arguments(ListRequest, vars(self))
 
     @classmethod
     def build(

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import NonNegativeFloat, NonZeroShare, PositiveInt, check_arguments
 from padrec.decoding.device.compiled import compiled
 
 # Constants of the splitmix64 generator, as signed 64-bit integers.
@@ -53,17 +53,12 @@ class Sampling:
         InputError: a value outside its range.
     """
 
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float = 1.0
+    temperature: NonNegativeFloat = 0.0
+    top_k: PositiveInt | None = None
+    top_p: NonZeroShare = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise InputError(f"temperature {self.temperature}: expected 0 (greedy) or more")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"top_k {self.top_k}: expected at least 1, or null")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p {self.top_p}: expected more than 0 and at most 1")
+        check_arguments(Sampling, vars(self))
 
     def keys(self, batch: int, generator: torch.Generator, device: torch.device) -> Tensor:
         """Draw a random key for each request from a CPU generator, int64 `[batch]`."""

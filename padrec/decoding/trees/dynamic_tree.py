@@ -1,10 +1,10 @@
 """The dynamic tree of EAGLE-2, and the chain, its special case."""
 
-import math
+from typing import Annotated
 
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import PositiveFloat, PositiveInt, Range, check_arguments
 from padrec.decoding.lists.constraint import Constraint
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice, Guess
@@ -34,13 +34,14 @@ class DynamicTree(TreeExpansion):
         InputError: a value below its minimum, or a tree that is too large.
     """
 
-    def __init__(self, depth: int = 6, width: int = 10, nodes: int = 60, greedy_temperature: float = 1.0) -> None:
-        if depth < 1 or width < 1 or nodes < 2:
-            raise InputError(
-                f"dynamic tree of depth {depth}, width {width}, nodes {nodes}: expected at least 1, 1 and 2"
-            )
-        if not 0 < greedy_temperature < math.inf:
-            raise InputError(f"dynamic tree of greedy_temperature {greedy_temperature}: expected a number above 0")
+    def __init__(
+        self,
+        depth: PositiveInt = 6,
+        width: PositiveInt = 10,
+        nodes: Annotated[int, Range("at least 2", lambda nodes: nodes >= 2)] = 60,
+        greedy_temperature: PositiveFloat = 1.0,
+    ) -> None:
+        check_arguments(DynamicTree, locals())
         self.depth = depth
         self.greedy_temperature = greedy_temperature
         self.width = width
@@ -81,7 +82,6 @@ class Chain(DynamicTree):
         InputError: a depth below 1, or a chain that is too long.
     """
 
-    def __init__(self, depth: int = 5) -> None:
-        if depth < 1:
-            raise InputError(f"chain of depth {depth}: expected at least 1")
+    def __init__(self, depth: PositiveInt = 5) -> None:
+        check_arguments(Chain, locals())
         super().__init__(depth, width=1, nodes=depth + 1)

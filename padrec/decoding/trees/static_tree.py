@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, NonNegativeInt, check_arguments
 from padrec.decoding.lists.constraint import Constraint
 from padrec.decoding.lists.list_state import ListState, concatenate
 from padrec.decoding.lists.sampling import Choice
@@ -26,10 +26,11 @@ class StaticTree(TreeExpansion):
         InputError: no node, a node twice, a negative rank, a node without its parent, or a tree that is too large.
     """
 
-    def __init__(self, choices: Sequence[Sequence[int]]) -> None:
+    def __init__(self, choices: Sequence[Sequence[NonNegativeInt]]) -> None:
+        check_arguments(StaticTree, locals())
         paths = sorted((tuple(choice) for choice in choices), key=lambda path: (len(path), path))
         known = {(), *paths}
-        orphans = [path for path in paths if not path or path[:-1] not in known or min(path) < 0]
+        orphans = [path for path in paths if not path or path[:-1] not in known]
         if not paths or orphans or len(known) != len(paths) + 1:
             what = (
                 f"node {list(orphans[0])} without its parent" if orphans else f"{len(paths)} nodes, some of them twice"

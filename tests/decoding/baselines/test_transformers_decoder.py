@@ -116,7 +116,3 @@ def test_transformers_speculates_for_one_list_at_a_time(name: str) -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(InputError, match="expected one of the two"):
         TransformersDecoder(prompt_lookup_tokens=3, assistant=TinyAssistant(0))
-    with pytest.raises(InputError, match="prompt_lookup_tokens 0: expected at least 1"):
-        TransformersDecoder(prompt_lookup_tokens=0)
-    with pytest.raises(InputError, match="assistant_tokens 0: expected at least 1"):
-        TransformersDecoder(assistant=TinyAssistant(0), assistant_tokens=0)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, CatalogTrie, SemanticIDVocabulary
 from padrec.decoding import (
     CatalogConstraint,
     Chain,
@@ -209,18 +209,6 @@ def test_no_more_nodes_are_promised_than_can_grow() -> None:
     assert (DynamicTree().draft_rows, DynamicTree().draft_passes) == (50, 6)
 
 
-@pytest.mark.parametrize("arguments", [{"depth": 0}, {"width": 0}, {"nodes": 1}])
-def test_a_tree_too_small_is_refused(arguments: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=r"^dynamic tree of depth .*: expected at least 1, 1 and 2$"):
-        DynamicTree(**arguments)
-
-
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_temperature_that_cannot_divide_is_refused(temperature: float) -> None:
-    with pytest.raises(InputError, match=r"^dynamic tree of greedy_temperature .*: expected a number above 0$"):
-        DynamicTree(greedy_temperature=temperature)
-
-
 def test_sharper_guesses_make_deeper_trees() -> None:
     """Tokens of 0.6 and 0.4 after every node: the best two nodes are siblings, or a chain where 0.6 counts more."""
     vocabulary = SemanticIDVocabulary((2,), separator=False)
@@ -275,9 +263,3 @@ def test_every_node_is_the_most_probable_token_after_the_one_before(name: str, t
     assert [(read, n_nodes) for read, n_nodes, _ in steps.calls] == [(at, 1) for at in range(1, depth)]
     for at, (_, _, slots) in enumerate(steps.calls, start=1):
         assert torch.equal(slots, tree.states.slot[:, at : at + 1])
-
-
-@pytest.mark.parametrize("depth", [0, -1])
-def test_a_chain_without_nodes_is_refused(depth: int) -> None:
-    with pytest.raises(InputError, match=rf"^chain of depth {depth}: expected at least 1$"):
-        Chain(depth)
