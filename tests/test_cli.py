@@ -2,20 +2,24 @@
 
 import json
 import os
+import runpy
 import shlex
 import signal
-from importlib.metadata import entry_points
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 import padrec
 from padrec.catalog import SemanticIDVocabulary
 from padrec.cli import main
+from padrec.drafts import PADRecDraft
 from padrec.targets import TargetRecommender
 from tests.data.toy_data import INDEX, write_lcrec
 from tests.tiny_training import tiny_backbone
@@ -70,10 +74,16 @@ def logged(folder: Path, name: str) -> list[float]:
     return [float(row[column]) for row in rows if row[column]]
 
 
-def test_the_program_has_two_names() -> None:
-    scripts = {script.name: script for script in entry_points(group="console_scripts")}
-    assert scripts["padrec"].load() is main
-    assert scripts["lightning"].load() is main
+def test_the_program_has_one_name_which_no_other_package_installs() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"padrec": "padrec.cli:main"}
+
+
+def test_the_program_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["padrec", "--version"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("padrec", run_name="__main__")
+    assert (end.value.code, capsys.readouterr().out) == (0, f"padrec {padrec.__version__}\n")
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +118,27 @@ def test_training_a_draft_logs_losses_and_acceptance(name: str, runs: Path) -> N
     settings = torch.load(checkpoint(runs, name), weights_only=True)["settings"]
     assert settings["n_steps"] == (1 if name == "eagle" else 3)
     assert settings["slot_embeddings"] == settings["step_embeddings"] == (name == "padrec")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("target", TargetRecommender), ("padrec", PADRecDraft)])
+def test_callbacks_may_monitor_what_a_fit_logs(
+    name: str, kind: type[TargetRecommender] | type[PADRecDraft], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[LightningModule] = []
+    monkeypatch.setattr(Trainer, "fit", lambda self, model, **_: models.append(model))
+    run("fit", "target" if name == "target" else "draft", "--trainer.logger=false")
+    (model,) = models
+    assert isinstance(model, kind)
+    header = (runs / name / "metrics.csv").read_text().splitlines()[0]
+    assert model.metric_names() == set(header.split(",")) - {"epoch", "step"}
+
+
+def test_a_fit_that_ends_before_its_monitored_metric_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    monitor = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint --trainer.callbacks.init_args.monitor"
+    with pytest.raises(SystemExit) as end:
+        run("fit", "target", f"{named('short')} {monitor}=val/ndcg@10 --trainer.max_steps=1")
+    assert end.value.code == 2
+    assert "ModelCheckpoint saved nothing: 'val/ndcg@10', which it monitors" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("stage", "config"), [("fit", "target"), ("fit", "draft"), ("test", "evaluate")])
@@ -152,14 +183,52 @@ def test_lists_of_the_target_can_be_predicted_and_trained_on(runs: Path, tmp_pat
     assert len(logged(runs / "on-lists", "train/loss")) > len(logged(runs / "padrec", "train/loss"))
 
 
-def test_a_fit_that_is_told_to_end_does_not_look_finished(monkeypatch: pytest.MonkeyPatch) -> None:
-    def terminate(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("stage", "hook"),
+    [("fit", "training_step"), ("validate", "validation_step"), ("test", "test_step"), ("predict", "predict_step")],
+)
+def test_a_command_that_is_told_to_end_does_so_at_once(
+    stage: str, hook: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
 
-    monkeypatch.setattr(TargetRecommender, "on_train_batch_start", terminate)
+    def terminate(*_: object) -> None:
+        calls.append(stage)
+        os.kill(os.getpid(), signal.SIGTERM)
+        calls.append("went on")
+
+    monkeypatch.setattr(TargetRecommender, hook, terminate)
+    lists = tmp_path / "lists.jsonl"
+    writer = f"--trainer.callbacks+=padrec.RecommendationWriter --trainer.callbacks.init_args.path={lists}"
+    trained = "" if stage == "fit" else f"--ckpt_path={checkpoint(runs, 'target')}"
     with pytest.raises(SystemExit) as end:
-        run("fit", "target", named("terminated"))
+        run(stage, "target", f"{named(f'terminated-{stage}')} {trained} {writer if stage == 'predict' else ''}")
     assert end.value.code == 143
+    assert calls == [stage]
+    assert not lists.exists()
+
+
+def test_the_end_of_one_process_ends_the_other(tmp_path: Path) -> None:
+    """A fit on two processes, of which the second alone gets a SIGTERM in its second step."""
+    program = (
+        "import os, signal, sys\n"
+        "from padrec.cli import main\n"
+        "from padrec.targets import TargetRecommender\n"
+        "original = TargetRecommender.training_step\n"
+        "def step(self, batch, batch_idx):\n"
+        "    if batch_idx == 1 and self.global_rank == 1:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return original(self, batch, batch_idx)\n"
+        "TargetRecommender.training_step = step\n"
+        "main()\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    devices = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=1000"]
+    command = [sys.executable, str(tmp_path / "program.py"), "fit", f"--config={_CONF / 'target.yaml'}", *devices]
+    environment = {**os.environ, "PADREC_TEST_RUNS": str(tmp_path), "PYTHONPATH": str(_CONF.parents[1])}
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False)
+    assert ended.returncode != 0
+    assert not (tmp_path / "target" / "checkpoints" / "last.ckpt").exists()
 
 
 def test_without_a_logger_no_config_is_left_in_the_folder(
@@ -171,6 +240,28 @@ def test_without_a_logger_no_config_is_left_in_the_folder(
     writer = "--trainer.callbacks+=padrec.RecommendationWriter --trainer.callbacks.init_args.path=lists.jsonl"
     run("predict", "target", f"{writer} --trainer.logger=false --ckpt_path={checkpoint(runs, 'target')}")
     assert (tmp_path / "config.yaml").read_text() == "mine: true\n"
+
+
+def test_a_run_replaces_neither_checkpoints_nor_configs(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = runs / "repeated"
+    first = f"{named('repeated')} --trainer.max_epochs=1"
+    run("fit", "target", first)
+    before = {path: path.read_bytes() for path in (folder / "config.yaml", checkpoint(runs, "repeated"))}
+    with pytest.raises(SystemExit) as end:
+        run("fit", "target", first)
+    assert end.value.code == 2
+    assert f"{folder}/checkpoints: checkpoints of another fit" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    run("validate", "target", f"{first} --ckpt_path={checkpoint(runs, 'repeated')}")
+    run("fit", "target", f"{named('repeated')} --trainer.max_epochs=2 --ckpt_path={checkpoint(runs, 'repeated')}")
+    assert (folder / "config.yaml").read_bytes() == before[folder / "config.yaml"]
+    assert [yaml.safe_load((folder / f"config-{n}.yaml").read_text())["ckpt_path"] for n in (2, 3)] == [
+        str(checkpoint(runs, "repeated"))
+    ] * 2
+    # The first config alone repeats the first fit.
+    main(["fit", f"--config={folder / 'config.yaml'}", named("again")])
+    again, whole = (torch.load(checkpoint(runs, name), weights_only=True) for name in ("again", "repeated"))
+    assert (again["epoch"], whole["epoch"]) == (0, 1)
 
 
 def test_evaluation_compares_all_arms(runs: Path) -> None:
@@ -332,9 +423,20 @@ WRONG_INPUT = {
         ["llama has no setting nonsense"],
     ),
     "wrong type": ("fit", "target", "--model.init_args.learning_rate=fast", ["learning_rate", "fast"]),
-    "impossible rate": ("fit", "target", "--model.init_args.learning_rate=-1", ["learning_rate -1.0", "expected"]),
-    "no data folder": ("fit", "target", _READ + "{tmp}/absent", ["{tmp}/absent: no such folder"]),
-    "no data file": ("fit", "target", _READ + "{tmp}/no-interactions", ["Toy.inter.json: no such file"]),
+    "impossible rate": (
+        "fit",
+        "target",
+        "--model.init_args.learning_rate=-1",
+        ["learning_rate is -1.0", "expected more"],
+    ),
+    "rate that is no number": (
+        "fit",
+        "target",
+        "--model.init_args.learning_rate=.nan",
+        ["learning_rate is nan", "finite"],
+    ),
+    "no data folder": ("fit", "target", _READ + "{tmp}/absent", ["{tmp}/absent: no such folder", "PADREC_DATA"]),
+    "no data file": ("fit", "target", _READ + "{tmp}/no-interactions", ["no *.inter.json, expected *.index.json"]),
     "malformed JSON": ("fit", "target", _READ + "{tmp}/malformed", ["Toy.index.json: no valid JSON at line 1"]),
     "ragged IDs": ("fit", "target", _READ + "{tmp}/ragged", ["Toy.index.json", "'3'", "expected"]),
     "item without ID": ("fit", "target", _READ + "{tmp}/no-id", ["Toy.inter.json: user 'u'", "'2'"]),
@@ -348,6 +450,37 @@ WRONG_INPUT = {
         ["unknown-item.jsonl, line 1", "'item-777' is not among the 30 items"],
     ),
     "long list": ("fit", "target", "--data.init_args.list_length=28", ["list_length is 28", "at most the 27"]),
+    "no such accelerator": ("fit", "target", "--trainer.accelerator=tpu", ["trainer (accelerator: tpu, devices: auto"]),
+    "no devices": ("fit", "target", "--trainer.devices=0", ["trainer (accelerator: cpu, devices: 0"]),
+    "devices of a wrong type": ("fit", "target", "--trainer.devices=-5", ["devices: -5", "should be an int > 0"]),
+    "strategy of a GPU": ("fit", "target", "--trainer.strategy=fsdp", ["fsdp", "requires a GPU"]),
+    "endless epochs": ("fit", "target", "--trainer.max_epochs=-3", ["max_epochs", "-3"]),
+    "no finite clipping": ("fit", "target", "--trainer.gradient_clip_val=.nan", ["clip_val is nan, expected a finite"]),
+    "large seed": ("fit", "target", "--seed_everything=4294967296", ["seed_everything is 4294967296, expected 0 … "]),
+    "no accumulation": ("fit", "target", "--trainer.accumulate_grad_batches=0", ["is 0, expected at least 1"]),
+    "no best checkpoint": ("fit", "target", "--ckpt_path=best", ["--ckpt_path best: expected a file"]),
+    "rare validation": ("fit", "target", "--trainer.val_check_interval=99", ["val_check_interval` (99) must be less"]),
+    "package of a logger": (
+        "fit",
+        "target",
+        "--trainer.logger=lightning.pytorch.loggers.CometLogger",
+        ["Requirement 'comet-ml", "not met"],
+    ),
+    "fit of an evaluation": ("fit", "evaluate", "", ["fit of a SpeculativeEvaluator", "expected `padrec test`"]),
+    "test of a draft": ("test", "draft", "", ["test of a PADRecDraft", "expected `padrec fit`, `padrec validate`"]),
+    "unknown metric": (
+        "fit",
+        "target",
+        "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping --trainer.callbacks.init_args.monitor=ndcg",
+        ["EarlyStopping monitors 'ndcg': this fit logs only train/loss, val/ndcg@10"],
+    ),
+    "metric of no validation": (
+        "fit",
+        "target",
+        "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint "
+        "--trainer.callbacks.init_args.monitor=val/ndcg@10 --trainer.check_val_every_n_epoch=9",
+        ["ModelCheckpoint monitors 'val/ndcg@10': this fit, which never validates, logs only train/loss"],
+    ),
     "no checkpoint": ("fit", "target", "--ckpt_path={tmp}/absent.ckpt", ["absent.ckpt: no such file"]),
     "checkpoint of an address": ("fit", "target", "--ckpt_path=http://a.b/c.ckpt", ["expected a file on this machine"]),
     "random target": ("validate", "target", "", ["validate of a TargetRecommender with random weights", "--ckpt_path"]),
@@ -365,6 +498,30 @@ WRONG_INPUT = {
         "evaluate",
         f"--ckpt_path={_TARGET}",
         ["a checkpoint of padrec.TargetRecommender, expected one of the config's model padrec.SpeculativeEvaluator"],
+    ),
+    "other rate than the checkpoint's": (
+        "fit",
+        "target",
+        f"--ckpt_path={_TARGET} --model.init_args.learning_rate=0.5",
+        ["last.ckpt: learning_rate is 0.5 in the config and 0.01 in the checkpoint", "initial_weights"],
+    ),
+    "other layers than the checkpoint's": (
+        "validate",
+        "target",
+        f"--ckpt_path={_TARGET} --model.init_args.backbone.num_hidden_layers=3",
+        ["backbone.num_hidden_layers is 3 in the config and 2 in the checkpoint"],
+    ),
+    "setting that the checkpoint lacks": (
+        "fit",
+        "target",
+        f"--ckpt_path={_TARGET} --model.init_args.backbone.mlp_bias=true",
+        ["backbone.mlp_bias is True in the config and not in the checkpoint"],
+    ),
+    "other embeddings than the checkpoint's": (
+        "validate",
+        "draft",
+        f"--ckpt_path={_DRAFT} --model.init_args.slot_embeddings=false",
+        ["slot_embeddings is False in the config and True in the checkpoint"],
     ),
     "checkpoint of another vocabulary": (
         "fit",

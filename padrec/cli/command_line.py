@@ -107,7 +107,7 @@ def _unresolved(error: OmegaConfBaseException) -> str:
     place = f"{error.full_key}: " if error.full_key else ""
     return (
         f"{place}{problem}, expected an interpolation that can be resolved, as ${{oc.env:NAME}}, "
-        "${oc.env:NAME,default} or ${key.of.this.config}"
+        "${oc.env:NAME,default} or ${key.of.this.file}"
     )
 
 

@@ -1,21 +1,30 @@
 """The commands that need a trainer, a model and data: `padrec fit|validate|test|predict`."""
 
+import math
 import signal
-from pathlib import Path
 from pydoc import locate
+from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from padrec.catalog import InputError
+from padrec.cli.given_checkpoint import check_checkpoint
+from padrec.cli.lightning_errors import refused_by_lightning
+from padrec.cli.monitored_metrics import check_monitored, check_saved
 from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
+from padrec.cli.run_folder import RunFolder
+from padrec.cli.termination import Termination
 from padrec.cli.unwanted_messages import hide_unwanted_messages
-from padrec.training import last_metrics, read_checkpoint
+from padrec.training import last_metrics
 
 _LINKS = ("vocabulary", "catalog", "list_length", "prompt_format", "dimension")
+# What a model defines for each command. Prediction has a default of Lightning's, which calls the model.
+_STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
 
 
 class PadrecCLI(LightningCLI):
@@ -25,12 +34,22 @@ class PadrecCLI(LightningCLI):
         """Parse, and look at the checkpoint before its class and hyperparameters win over the config's."""
         super().parse_arguments(parser, args)
         chosen = self.config[self.config.subcommand]
-        if chosen.get("ckpt_path"):
-            if (
-                chosen.ckpt_path == "last" and self.config.subcommand == "fit"
-            ):  # Lightning looks for it in the fit's own folder
-                return
-            _check_checkpoint(chosen.ckpt_path, chosen.model.class_path)
+        _check_command(self.config.subcommand, chosen.model.class_path)
+        _check_numbers(chosen)
+        found_by_lightning = (
+            chosen.get("ckpt_path") == "last" and self.config.subcommand == "fit"
+        )  # in the fit's folder
+        if chosen.get("ckpt_path") and not found_by_lightning:
+            check_checkpoint(chosen.ckpt_path, chosen.model.class_path, self._given_settings(parser, args))
+
+    def _given_settings(self, parser: LightningArgumentParser, args: ArgsType) -> dict[str, Any]:
+        """The model's arguments as the user gives them, without defaults."""
+        if isinstance(args, dict | Namespace):
+            given = parser.parse_object(args, defaults=False)
+        else:
+            given = parser.parse_args(args, defaults=False)
+        settings: Namespace | None = given[self.config.subcommand].model.get("init_args")
+        return {} if settings is None else settings.as_dict()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the datamodule knows to the models that ask for it; others are left alone."""
@@ -51,8 +70,26 @@ class PadrecCLI(LightningCLI):
             chosen = {"class_path": model.class_path, "init_args": {"initial_weights": start}}
             self.config = self.parser.parse_object({subcommand: {"model": chosen}}, self.config)
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer.
+
+        Raises:
+            InputError: whatever Lightning refuses, in errors of many classes.
+        """
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except Exception as error:
+            settings = self.config[self.config.subcommand].trainer
+            named = ", ".join(f"{name}: {settings[name]}" for name in ("accelerator", "devices", "strategy"))
+            raise InputError(f"trainer ({named}): {error}") from error
+
+    def before_fit(self) -> None:
+        """Refuse callbacks that would wait in vain."""
+        check_monitored(self.trainer, self.model)
+
     def after_fit(self) -> None:
-        """Print the last metrics, of which a progress bar in a narrow terminal shows a part."""
+        """Report a checkpoint that is missing; print the metrics, of which a narrow progress bar shows a part."""
+        check_saved(self.trainer)
         if self.trainer.is_global_zero:
             print(", ".join(f"{name} {value:.4g}" for name, value in last_metrics(self.trainer).items()))
 
@@ -88,7 +125,7 @@ def train_or_evaluate(args: ArgsType) -> None:
     """Run one of these commands.
 
     Raises:
-        InputError: another process of the same run has failed.
+        InputError: wrong input, also where Lightning notices it, or another process of the same run has failed.
         SystemExit: status 143 after a SIGTERM.
     """
     hide_unwanted_messages()
@@ -97,32 +134,26 @@ def train_or_evaluate(args: ArgsType) -> None:
             parser_class=_Parser,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=_SaveConfig,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": _EndTogether(), "enable_model_summary": False},
+            save_config_callback=RunFolder,
+            trainer_defaults={"callbacks": [Termination(), _EndTogether()], "enable_model_summary": False},
             auto_configure_optimizers=False,
             parser_kwargs={"parser_mode": PARSER_MODE},
             args=args,
         )
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "Connection closed by peer" in str(error):  # gloo's words
+            # A traceback of this process would bury the message that says why.
+            raise InputError("another process of this run has failed, see its own message") from None
+        refusal = refused_by_lightning(error)
+        if refusal is None:
+            raise
+        raise InputError(refusal) from error
     except SIGTERMException:  # a SystemExit of status 0: a script would go on as if the work were done
         raise SystemExit(128 + signal.SIGTERM) from None
-    except RuntimeError as error:
-        if "Connection closed by peer" not in str(error):  # gloo's words
-            raise
-        # A traceback of this process would bury the message that says why.
-        raise InputError("another process of this run has failed, see its own message") from None
 
 
 class _Parser(OneMessageParser, LightningArgumentParser):
     """Lightning's parser with `OneMessageParser`'s messages."""
-
-
-class _SaveConfig(SaveConfigCallback):
-    """Puts the resolved config beside what the logger writes; without a logger it would replace one in this folder."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.loggers:
-            super().setup(trainer, pl_module, stage)
 
 
 class _EndTogether(Callback):
@@ -143,26 +174,23 @@ def _writes(callback: Callback) -> bool:
     return own and not type(callback).__module__.startswith("lightning.")
 
 
-def _check_checkpoint(path: str, model: str) -> None:
-    """Refuse a checkpoint that the model of the config cannot go on from.
+def _check_command(command: str, model: str) -> None:
+    """Refuse a command that the model, a class path, does not take part in."""
+    found = locate(model)
+    takes_part = [
+        name for name, step in _STEPS.items() if getattr(found, step, None) is not getattr(LightningModule, step)
+    ]
+    if isinstance(found, type) and command not in takes_part:
+        commands = ", ".join(f"`padrec {name}`" for name in takes_part) or "a model with steps"
+        raise InputError(f"{command} of a {found.__name__}, which has no {_STEPS[command]}: expected {commands}")
 
-    Args:
-        path: of `--ckpt_path`.
-        model: class path of the config's model.
 
-    Raises:
-        InputError: nothing is there, or it is no checkpoint of this class that the command line has saved.
-    """
-    if path in ("best", "last", "hpc"):  # where Lightning finds none, it would go on without
-        raise InputError(f"--ckpt_path {path}: expected a file, such as runs/target/checkpoints/{path}.ckpt")
-    if ":" in path:  # what Lightning would load with pickle
-        raise InputError(f"--ckpt_path {path}: expected a file on this machine; others may hold code")
-    if (Path(path) / "config.json").is_file():
-        raise InputError(f"{path}: a folder written by save_pretrained, expected a Lightning checkpoint")
-    if Path(path).is_dir():  # the shards of a strategy
-        return
-    found = read_checkpoint(Path(path)).get("hyper_parameters", {}).get("_class_path")
-    if found is None:
-        raise InputError(f"{path}: expected a checkpoint saved by `padrec fit`, which names its class")
-    if locate(found) is not locate(model):
-        raise InputError(f"{path}: a checkpoint of {found}, expected one of the config's model {model}")
+def _check_numbers(chosen: Namespace) -> None:
+    """Refuse numbers that Lightning divides by or trains with unchecked."""
+    for name, value in chosen.trainer.as_dict().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"trainer.{name} is {value}, expected a finite number")
+        if name in ("accumulate_grad_batches", "check_val_every_n_epoch") and value is not None and value < 1:
+            raise InputError(f"trainer.{name} is {value}, expected at least 1")
+    if not 0 <= chosen.seed_everything < 2**32:  # a bool, too
+        raise InputError(f"seed_everything is {chosen.seed_everything}, expected 0 … {2**32 - 1}")

@@ -1,0 +1,62 @@
+"""The checkpoint of `--ckpt_path`, which a command goes on from."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+from padrec.catalog import InputError
+from padrec.training import read_checkpoint
+
+
+def check_checkpoint(path: str, model: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that the model of the config cannot go on from.
+
+    Args:
+        path: of `--ckpt_path`.
+        model: class path of the config's model.
+        settings: the arguments of the model that the user gave, without defaults. Those of the checkpoint would win.
+
+    Raises:
+        InputError: nothing is there, it is no checkpoint of this class that the command line has saved, or its
+            hyperparameters are not the settings.
+    """
+    if path in ("best", "last", "hpc"):  # where Lightning finds none, it would go on without
+        raise InputError(f"--ckpt_path {path}: expected a file, such as runs/target/checkpoints/{path}.ckpt")
+    if ":" in path:  # what Lightning would load with pickle
+        raise InputError(f"--ckpt_path {path}: expected a file on this machine; others may hold code")
+    if (Path(path) / "config.json").is_file():
+        raise InputError(f"{path}: a folder written by save_pretrained, expected a Lightning checkpoint")
+    if Path(path).is_dir():  # the shards of a strategy
+        return
+    stored = read_checkpoint(Path(path)).get("hyper_parameters", {})
+    found = stored.get("_class_path")
+    if found is None:
+        raise InputError(f"{path}: expected a checkpoint saved by `padrec fit`, which names its class")
+    if locate(found) is not locate(model):
+        raise InputError(f"{path}: a checkpoint of {found}, expected one of the config's model {model}")
+    settings = {name: value for name, value in settings.items() if value is not None}  # null leaves it to the model
+    if stored.get("pretrained") is not None:  # the arguments of `PretrainedModel` by the names of a checkpoint
+        weights = (settings.get("initial_weights") or {}).get("init_args", {})
+        renamed = {"path": "pretrained", "lora": "lora"}
+        settings = {**settings, **{renamed[name]: value for name, value in weights.items() if name in renamed}}
+    differences = list(_differences(settings, stored))
+    if differences:
+        raise InputError(
+            f"{path}: {'; '.join(differences)}. Expected the checkpoint's settings; for others, train a new model, "
+            "from these weights by initial_weights"
+        )
+
+
+def _differences(given: Mapping[str, Any], stored: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    for name, value in given.items():
+        if place and name not in stored:
+            yield f"{place}{name} is {value} in the config and not in the checkpoint"
+        elif name in stored and isinstance(value, Mapping) and isinstance(stored[name], Mapping):
+            yield from _differences(value, stored[name], f"{place}{name}.")
+        elif name in stored and _as_lists(value) != _as_lists(stored[name]):
+            yield f"{place}{name} is {value} in the config and {stored[name]} in the checkpoint"
+
+
+def _as_lists(value: object) -> object:
+    return [_as_lists(part) for part in value] if isinstance(value, (list, tuple)) else value
