@@ -153,7 +153,6 @@ def test_titles_go_in_and_come_out(saved: Path, tmp_path: Path) -> None:
         ([["item-1"]], {"k": 28}, "lists of 28 distinct items: the catalog has 27 distinct semantic IDs"),
         ([["item-1"]], {"k": 0}, "lists of 0 distinct items"),
         ([["item-1"]], {"search": "best"}, "search 'best': expected 'list' or 'beam'"),
-        ([["item-1"]], {"search": "beam", "temperature": 1.0}, "beam search at temperature 1.0: expected 0"),
     ],
 )
 def test_wrong_input_gets_one_message(
