@@ -140,7 +140,7 @@ class RelaxedBeamRule(BeamRule):
         accepted = drafted.proposed & (log_uniform <= law - drafted.law) & (law > -torch.inf)
         residual = (law.exp() - drafted.law.exp()).clamp(min=0).log()
         # In turn: what is accepted, in random order; what is drawn from the residual; where it is empty, from p.
-        tiers = accepted.long() * 2 + (residual > -torch.inf)
+        tiers = torch.where(accepted, 2, (residual > -torch.inf).long())
         value = torch.where(residual > -torch.inf, residual, law) + draw.noise(children)
         value = torch.where(accepted, draw.noise(children, _ORDER), value).double() + _TIER * tiers
         kept = _best(value.masked_fill(law == -torch.inf, -torch.inf), width)
