@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from padrec.decoding import AutoregressiveDecoder as AutoregressiveDecoder
     from padrec.decoding import BatchwiseDecoder as BatchwiseDecoder
     from padrec.decoding import BeamDecoder as BeamDecoder
+    from padrec.decoding import CatalogBeamDraft as CatalogBeamDraft
     from padrec.decoding import CatalogDraft as CatalogDraft
     from padrec.decoding import Chain as Chain
     from padrec.decoding import DynamicTree as DynamicTree
@@ -41,11 +42,14 @@ if TYPE_CHECKING:
     from padrec.decoding import ListRequest as ListRequest
     from padrec.decoding import Prompts as Prompts
     from padrec.decoding import Recommendations as Recommendations
+    from padrec.decoding import RelaxedBeamRule as RelaxedBeamRule
     from padrec.decoding import RepeatedDecoder as RepeatedDecoder
     from padrec.decoding import RootOnly as RootOnly
     from padrec.decoding import Sampling as Sampling
+    from padrec.decoding import SpeculativeBeamDecoder as SpeculativeBeamDecoder
     from padrec.decoding import SpeculativeDecoder as SpeculativeDecoder
     from padrec.decoding import StaticTree as StaticTree
+    from padrec.decoding import StrictBeamRule as StrictBeamRule
     from padrec.decoding import TransformersBeamDecoder as TransformersBeamDecoder
     from padrec.decoding import TransformersDecoder as TransformersDecoder
     from padrec.decoding import TransformersRunner as TransformersRunner
