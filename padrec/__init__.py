@@ -53,10 +53,17 @@ if TYPE_CHECKING:
     from padrec.decoding import TransformersBeamDecoder as TransformersBeamDecoder
     from padrec.decoding import TransformersDecoder as TransformersDecoder
     from padrec.decoding import TransformersRunner as TransformersRunner
+    from padrec.drafts import TVDKD as TVDKD
     from padrec.drafts import AssistantModel as AssistantModel
+    from padrec.drafts import AtSpeedBeamDraft as AtSpeedBeamDraft
+    from padrec.drafts import AtSpeedDraft as AtSpeedDraft
     from padrec.drafts import DraftWeights as DraftWeights
     from padrec.drafts import FeatureDraft as FeatureDraft
     from padrec.drafts import PADRecDraft as PADRecDraft
+    from padrec.drafts import SeqKD as SeqKD
+    from padrec.drafts import TopKAlignment as TopKAlignment
+    from padrec.drafts import TotalVariation as TotalVariation
+    from padrec.drafts import WordKD as WordKD
     from padrec.evaluation import RecommendationWriter as RecommendationWriter
     from padrec.evaluation import SpeculativeEvaluator as SpeculativeEvaluator
     from padrec.quantization import BehaviourEmbeddings as BehaviourEmbeddings

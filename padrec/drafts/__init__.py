@@ -6,6 +6,14 @@ from padrec.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from padrec.drafts.assistant_model import AssistantModel as AssistantModel
+    from padrec.drafts.atspeed import TVDKD as TVDKD
+    from padrec.drafts.atspeed import AtSpeedBeamDraft as AtSpeedBeamDraft
+    from padrec.drafts.atspeed import AtSpeedDraft as AtSpeedDraft
+    from padrec.drafts.atspeed import DistillationObjective as DistillationObjective
+    from padrec.drafts.atspeed import SeqKD as SeqKD
+    from padrec.drafts.atspeed import TopKAlignment as TopKAlignment
+    from padrec.drafts.atspeed import TotalVariation as TotalVariation
+    from padrec.drafts.atspeed import WordKD as WordKD
     from padrec.drafts.context_alignment import StepCache as StepCache
     from padrec.drafts.context_alignment import Window as Window
     from padrec.drafts.context_alignment import step_mask as step_mask

@@ -24,11 +24,13 @@ class DraftCheckpoint:
     """A draft's weights and what they were trained for.
 
     Attributes:
-        settings: keyword arguments of `FeatureDraftNetwork`, without the target's configuration.
+        settings: what the network is built from: keyword arguments of `FeatureDraftNetwork`, without the target's
+            configuration.
         weights: the network's state dict.
         target_fingerprint: fingerprint of the target that the draft was trained for.
         vocabulary: that target's vocabulary.
         catalog: the items it was trained with; None where it was trained without.
+        kind: `draft` for a feature draft; drafts of other networks name their own.
     """
 
     settings: dict[str, Any]
@@ -36,25 +38,26 @@ class DraftCheckpoint:
     target_fingerprint: str
     vocabulary: SemanticIDVocabulary
     catalog: Catalog | None = None
+    kind: str = "draft"
 
     @classmethod
-    def read(cls, path: Path) -> "DraftCheckpoint":
+    def read(cls, path: Path, kind: str = "draft") -> "DraftCheckpoint":
         """Read a Lightning checkpoint or a folder written by `write`.
 
         Raises:
-            InputError: the file is missing, damaged, or not a draft, or a weight is not finite.
+            InputError: the file is missing, damaged, or not a draft of this kind, or a weight is not finite.
         """
         if path.is_dir():
             if not (path / _CONFIG_FILE).is_file() or not (path / _WEIGHTS_FILE).is_file():
                 raise InputError(f"{path}: expected the files {_CONFIG_FILE} and {_WEIGHTS_FILE} of a draft")
             check_digests(path)
             stored: dict[str, Any] = read_json_object(path / _CONFIG_FILE, "of a draft")
-            if stored.get("kind") != "draft":
-                raise InputError(f"{path / _CONFIG_FILE}: kind {stored.get('kind')!r}, expected 'draft'")
+            if stored.get("kind") != kind:
+                raise InputError(f"{path / _CONFIG_FILE}: kind {stored.get('kind')!r}, expected {kind!r}")
             weights = read_tensors(path / _WEIGHTS_FILE).tensors
             catalog = Catalog.load(path / _CATALOG_FOLDER) if (path / _CATALOG_FOLDER).is_dir() else None
         else:
-            stored = read_checkpoint(path, "draft")
+            stored = read_checkpoint(path, kind)
             state, catalog = stored["state_dict"], stored_catalog(stored)
             weights = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
         for name, weight in weights.items():
@@ -65,13 +68,13 @@ class DraftCheckpoint:
         if missing := [name for name in ("settings", "target_fingerprint", "vocabulary") if name not in stored]:
             raise InputError(f"{path}: a draft without {', '.join(missing)}, expected it as it was written")
         vocabulary = SemanticIDVocabulary.of_dict(stored["vocabulary"], str(path))
-        return cls(stored["settings"], weights, stored["target_fingerprint"], vocabulary, catalog)
+        return cls(stored["settings"], weights, stored["target_fingerprint"], vocabulary, catalog, kind)
 
     @property
     def description(self) -> dict[str, Any]:
         """Everything but weights and catalog, as JSON can hold it."""
         return {
-            "kind": "draft",
+            "kind": self.kind,
             "settings": self.settings,
             "target_fingerprint": self.target_fingerprint,
             "vocabulary": self.vocabulary.to_dict(),

@@ -35,10 +35,18 @@ class FrozenTarget(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Features after the final norm, `[B, T, d]`, of right-padded tokens `[B, T]`."""
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+        """Features after the final norm, `[B, T, d]`.
+
+        Args:
+            tokens: right-padded, int64 `[B, T]`.
+            positions: their places in the text, int64 `[B, T]`; None for 0 … T-1.
+            visible: which tokens each one attends to, bool `[B, 1, T, T]`; None for itself and all before it.
+        """
         with self._compiled:
-            features: Tensor = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+            features: Tensor = self.model.base_model(
+                input_ids=tokens, position_ids=positions, attention_mask=visible, use_cache=False
+            ).last_hidden_state
         return features
 
     def embed(self, tokens: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
 
     Args:
         path: the file.
-        kind: expected module, `target`, `draft` or `quantizer`; None for any.
+        kind: expected module, such as `target` or `draft`; None for any.
 
     Raises:
         InputError: the file is missing, damaged, or not a checkpoint, or holds another kind of module.
@@ -58,7 +58,7 @@ def stored_hyperparameters(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def stored_vocabulary(checkpoint: dict[str, Any], kind: str) -> SemanticIDVocabulary:
-    """The vocabulary of a `target` or a `draft` checkpoint.
+    """The vocabulary of a checkpoint of a target or a draft.
 
     Raises:
         InputError: the checkpoint is of another kind.

@@ -1,0 +1,224 @@
+"""Training AtSpeed: a small language model whose beam search runs ahead of the target's."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.data.batches import PromptBatch, SequenceBatch
+from padrec.decoding import Prompts, TransformersRunner
+from padrec.decoding.beam.beam_draft import LanguageModelBeamDraft
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.drafts.atspeed.branched_rows import BranchedRows
+from padrec.drafts.atspeed.code_choices import CodeChoices, prefix_nodes
+from padrec.drafts.atspeed.objectives import DistillationObjective
+from padrec.drafts.atspeed.prefix_search import PrefixSearch, contained
+from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
+from padrec.metrics import Mean
+from padrec.targets import FrozenTarget, TargetRecommender, build_backbone, in_step_precision
+from padrec.targets.backbone import settings_of
+from padrec.training import TrainableModule, picked, rows_of, stored_vocabulary
+
+KIND = "language model draft"
+
+
+class AtSpeedDraft(TrainableModule):
+    """Trains a language model to search beams as a frozen target does (Lin et al., arXiv 2410.05165).
+
+    The loss is (1 - α) CE + α L: CE is the cross-entropy of the logged items' codes, L the objective's mean over
+    prefixes. A prompt of each row ends before a logged item drawn at random. The target's K best items after it are
+    found by its own beam search, and both models read all of them beside the row, in one pass. L then covers their
+    prefixes, or for `on_beams: false` those of the logged items; prefixes that the catalog continues with only one code
+    teach nothing and are left out. Validation searches with both models and reports how many steps strict
+    verification accepts.
+
+    Args:
+        target: checkpoint or folder of the target.
+        vocabulary: the tokens; linked from the datamodule.
+        catalog: the items; linked from the datamodule.
+        backbone: the draft's transformers configuration, as that of `TargetRecommender`.
+        objective: L, such as `TopKAlignment`.
+        list_length: beams of the target in validation; linked from the datamodule.
+        n_beams: K, beams of the target in training, at most the catalog's distinct semantic IDs.
+        draft_width: N, prefixes of each length that the draft keeps in validation, at least `list_length`.
+        objective_weight: α, in [0, 1].
+        renormalise: see `BeamDecoder`; as the decoder that the draft is for.
+        learning_rate: peak learning rate.
+        weight_decay: for matrices other than embeddings.
+        warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
+        compile: compile the target's layers, except for its searches; see `CompiledLayers`.
+        seed: for the ends of prompts and for dropout.
+
+    Raises:
+        InputError: the target cannot be read or does not fit, or a value is out of range.
+    """
+
+    starts_random = True
+
+    def __init__(
+        self,
+        target: str,
+        vocabulary: SemanticIDVocabulary,
+        catalog: Catalog,
+        backbone: dict[str, Any],
+        objective: DistillationObjective,
+        list_length: int = 10,
+        n_beams: int = 20,
+        draft_width: int = 40,
+        objective_weight: float = 0.7,
+        renormalise: bool = False,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.1,
+        warmup_steps: int = 100,
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
+        if not 1 <= n_beams <= catalog.n_leaves or draft_width < list_length or not 0 <= objective_weight <= 1:
+            raise InputError(
+                f"n_beams {n_beams}, draft_width {draft_width}, objective_weight {objective_weight}: expected 1 … "
+                f"{catalog.n_leaves} beams, a width of at least the {list_length} of list_length, a weight in [0, 1]"
+            )
+        # Not the target and the objective: a checkpoint's would silently override the config's.
+        linked = ["vocabulary", "catalog", "list_length", "prompt_format"]
+        self.save_hyperparameters(ignore=["target", "objective", *linked])
+        self.vocabulary, self.catalog, self.list_length = vocabulary, catalog, list_length
+        self.objective = objective
+        recommender = TargetRecommender.load(target)
+        vocabulary.check_same(recommender.vocabulary, f"the target {target}")
+        self.target = FrozenTarget(recommender.backbone, recommender.fingerprint(), compile)
+        self.network = build_backbone(backbone, vocabulary)
+        self._n_beams, self._draft_width, self._renormalise = n_beams, draft_width, renormalise
+        self._objective_weight = objective_weight
+        self._trie = CatalogTrie(catalog, vocabulary)
+        self.leaf_tokens: Tensor  # the code tokens of each leaf, [n_leaves, L]
+        self.register_buffer("leaf_tokens", vocabulary.encode(catalog.leaf_codes)[:, : catalog.n_slots], False)
+        self._runner: TransformersRunner | None = None  # the target's, for searches
+        self._drafted: PrefixSearch | None = None  # the draft's, during a validation
+        self.accepted_steps = Mean()
+        self.contained_shares = nn.ModuleList(Mean() for _ in range(catalog.n_slots))
+
+    def trainable_module(self) -> nn.Module:
+        """The draft; the target is frozen."""
+        return self.network
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder for `AtSpeedBeamDraft`; see `DraftCheckpoint.write`."""
+        self.checkpoint().write(Path(folder))
+
+    def checkpoint(self) -> DraftCheckpoint:
+        """The draft with its current weights."""
+        settings, weights = {"backbone": settings_of(self.network)}, self.network.state_dict()
+        return DraftCheckpoint(settings, weights, self.target.fingerprint, self.vocabulary.to_dict(), KIND)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what the draft was trained for."""
+        checkpoint.update(self.checkpoint().description)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the checkpoint's target and vocabulary.
+
+        Raises:
+            InputError: they differ from this draft's.
+        """
+        self.vocabulary.check_same(stored_vocabulary(checkpoint, KIND), "the checkpoint")
+        check_target(checkpoint["target_fingerprint"], self.target.fingerprint)
+
+    def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+        """The weighted sum of the logged items' cross-entropy and the objective."""
+        beams, present, prompt_lengths = self._target_beams(batch)
+        rows = BranchedRows.of(batch.tokens, prompt_lengths, beams)
+        with torch.no_grad():
+            target_features = self.target(rows.tokens, rows.positions, rows.visible)  # [B, S, d]
+        features: Tensor = self.network.base_model(
+            input_ids=rows.tokens, position_ids=rows.positions, attention_mask=rows.visible, use_cache=False
+        ).last_hidden_state
+        codes, predictors = self._logged_items(batch, rows)
+        logits = self._logits(features, predictors)
+        total = nn.functional.cross_entropy(logits, codes.flatten(), reduction="sum")
+        cross_entropy = self.mean_over_tokens(total, torch.tensor(codes.numel(), device=self.device))
+        counted = torch.ones_like(codes[:, 0], dtype=torch.bool)
+        if self.objective.on_beams:
+            codes, predictors, counted = beams.flatten(0, 1), rows.predictors.flatten(0, 1), present.flatten()
+            logits = self._logits(features, predictors)
+        with torch.no_grad():
+            target_logits = self.target.logits(picked(target_features, predictors.flatten())).float()
+        distillation = self._distillation(logits, target_logits, codes, counted)
+        loss = (1 - self._objective_weight) * cross_entropy + self._objective_weight * distillation
+        parts = {"train/cross_entropy": cross_entropy, "train/distillation": distillation}
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.tokens))
+        self.log_dict(parts, sync_dist=True, batch_size=len(batch.tokens))
+        return loss
+
+    def _target_beams(self, batch: SequenceBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The codes of the target's beams, int64 `[B, K, L]`, which exist, bool `[B, K]`, and the prompts' lengths."""
+        first_codes = batch.slots == 0
+        column = torch.arange(batch.tokens.shape[1], device=self.device)
+        after_an_item = column > first_codes.int().argmax(1)[:, None]
+        ends = batch.supervised & first_codes & after_an_item  # [B, T]
+        lengths = torch.where(ends, 1 + torch.rand(ends.shape, device=self.device), 0).argmax(1).clamp(min=1)
+        if not self.objective.on_beams:
+            nodes = lengths.new_zeros(len(lengths), 0)
+        else:
+            longest = int(lengths.max())
+            prompts = Prompts(batch.tokens[:, :longest], batch.slots[:, :longest], lengths)
+            nodes = self._search(self._target_runner(), self._n_beams)(prompts)[-1]
+        found = nodes != self._trie.sink
+        leaves = self._trie.leaf(nodes).where(found, 0)
+        return self.leaf_tokens[leaves], found & ends.any(1, keepdim=True), lengths
+
+    def _logged_items(self, batch: SequenceBatch, rows: BranchedRows) -> tuple[Tensor, Tensor]:
+        """The supervised items' codes, and the flat places in `rows` that predict them; both int64 `[M, L]`."""
+        starts = rows_of(batch.supervised & (batch.slots == 0))[:, None]
+        places = starts + torch.arange(self.catalog.n_slots, device=self.device)
+        added = rows.tokens.shape[1] - batch.tokens.shape[1]
+        shift = starts.div(batch.tokens.shape[1], rounding_mode="floor") * added
+        return batch.tokens.flatten()[places], places + shift - 1
+
+    def _logits(self, features: Tensor, predictors: Tensor) -> Tensor:
+        """The draft's logits at flat places `[N, L]`, float32 `[N L, V]`."""
+        logits: Tensor = self.network.get_output_embeddings()(picked(features, predictors.flatten()))
+        return logits.float()
+
+    def _distillation(self, logits: Tensor, target_logits: Tensor, codes: Tensor, counted: Tensor) -> Tensor:
+        """The objective's mean over the prefixes of items with codes `[N, L]`, where counted `[N]`."""
+        trie = self._trie.to(self.device)
+        nodes = prefix_nodes(trie, codes).flatten()
+        choices = CodeChoices.of(logits, target_logits, nodes, codes.flatten(), trie, self._renormalise)
+        weights = counted[:, None].expand_as(codes).flatten() & (trie.n_children(nodes) > 1)
+        return self.mean_over_tokens((self.objective(choices) * weights).sum(), weights.sum())
+
+    def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Search with target and draft, and log how much of the target's beams the draft's contain."""
+        rows = batch.counted
+        if bool(rows.any()):
+            prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
+            beams = self._search(self._target_runner(), self.list_length)(prompts)
+            self._drafted = self._drafted or self._search(self._draft_runner(), self._draft_width)
+            shares, accepted = contained(beams, self._drafted(prompts), self._trie.sink)
+            self.accepted_steps.update(accepted)
+            for metric, share in zip(self.contained_shares, shares.unbind(1), strict=True):
+                metric.update(share)
+        # Every process logs, even without users: all take part in the reduction.
+        self.log("val/accepted_steps", self.accepted_steps, prog_bar=True, on_step=False, on_epoch=True)
+        for slot, metric in enumerate(self.contained_shares):
+            self.log(f"val/contained_slot_{slot}", cast(Mean, metric), on_step=False, on_epoch=True)
+
+    def on_validation_end(self) -> None:
+        """Drop the draft's search: it holds joined weights, which training changes."""
+        self._drafted = None
+
+    def _target_runner(self) -> TransformersRunner:
+        if self._runner is None:
+            model = in_step_precision(self.target.model, self.device.type)
+            self._runner = TransformersRunner(model, self.target.fingerprint)
+        return self._runner
+
+    def _draft_runner(self) -> TransformersRunner:
+        return TransformersRunner(in_step_precision(self.network, self.device.type))
+
+    def _search(self, runner: TransformersRunner, width: int) -> PrefixSearch:
+        constraint = CatalogConstraint(self._trie.to(self.device), self.vocabulary, self.list_length)
+        return PrefixSearch(LanguageModelBeamDraft(runner), runner, constraint, width, self._renormalise)

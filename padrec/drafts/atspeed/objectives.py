@@ -1,0 +1,142 @@
+"""What AtSpeed and its rivals teach a draft: AtSpeed-S, AtSpeed-R, WordKD, TVDKD and SeqKD."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import InputError
+from padrec.drafts.atspeed.code_choices import CodeChoices
+
+
+class DistillationObjective(ABC):
+    """The loss of a draft's distribution q over the codes after a prefix, given the target's distribution p.
+
+    An objective is a class of its own, with primitives as constructor arguments; a config names it by `class_path`.
+
+    Attributes:
+        on_beams: whether the prefixes are those of the target's own beams; False for those of the logged items.
+    """
+
+    on_beams: bool
+
+    @abstractmethod
+    def __call__(self, choices: CodeChoices) -> Tensor:
+        """The loss after each of M prefixes, `[M]`, in the precision of the distributions."""
+
+
+@dataclass(frozen=True)
+class TopKAlignment(DistillationObjective):
+    """AtSpeed-S, for strict verification (Lin et al., arXiv 2410.05165): the K codes that the draft finds best.
+
+        L = Σ_{x in T} q(x) log(q(x) / p(x)) + p(x_K) H(q)
+
+    with T the K best codes of q and x_K the K-th of them, H(q) = -Σ_{x in T} q(x) log q(x), and p(x_K) without
+    gradient. The reverse Kullback-Leibler divergence keeps the draft's beam inside the target's; the second term
+    sharpens the draft where the target finds even its K-th code likely.
+
+    All outcomes outside T count as one, which makes the first term a divergence: at least 0, and 0 exactly where
+    q = p on T. The released code normalises p and q over T instead, and so cannot see what the target finds outside
+    it. The temperature divides logits; one version of the released code divides probabilities, which makes both
+    distributions nearly uniform, or at its τ of 0.001 takes the largest alone.
+
+    Args:
+        top_k: K, at least 1.
+        temperature: τ, above 0.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    top_k: int = 20
+    temperature: float = 1.0
+
+    on_beams = True
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise InputError(f"top_k {self.top_k}: expected at least 1")
+        _check_temperature(self.temperature)
+
+    def __call__(self, choices: CodeChoices) -> Tensor:
+        """See `DistillationObjective`."""
+        choices = choices.at_temperature(self.temperature)
+        log_q, best = choices.codes(choices.draft).topk(min(self.top_k, choices.n_codes), dim=-1)  # [M, K]
+        log_p = choices.codes(choices.target).gather(-1, best)
+        entropy = -(log_q.exp() * log_q).sum(-1)
+        rest_q, rest_p = _log_rest(log_q), _log_rest(log_p)
+        divergence = (log_q.exp() * (log_q - log_p)).sum(-1) + rest_q.exp() * (rest_q - rest_p)
+        return divergence + log_p[..., -1].exp().detach() * entropy
+
+
+@dataclass(frozen=True)
+class TotalVariation(DistillationObjective):
+    """AtSpeed-R, for sampled verification (arXiv 2410.05165): the chance that a sample of the draft is rejected.
+
+        L = ½ Σ_x |q(x) - p(x)|
+
+    Both are softmaxes of logits / τ. At the released τ of 0.001 they are nearly one-hot and have hardly a gradient:
+    use the temperature at which items will be sampled.
+
+    Args:
+        temperature: τ, above 0.
+
+    Raises:
+        InputError: the temperature is not above 0.
+    """
+
+    temperature: float = 1.0
+
+    on_beams = True
+
+    def __post_init__(self) -> None:
+        _check_temperature(self.temperature)
+
+    def __call__(self, choices: CodeChoices) -> Tensor:
+        """See `DistillationObjective`."""
+        choices = choices.at_temperature(self.temperature)
+        return 0.5 * (choices.draft.exp() - choices.target.exp()).abs().sum(-1)
+
+
+class TVDKD(TotalVariation):
+    """Distillation by total variation (Wen et al., arXiv 2307.15190): that of `TotalVariation`, on the logged items."""
+
+    on_beams = False
+
+
+class WordKD(DistillationObjective):
+    """Word-level distillation (Kim and Rush, arXiv 1606.07947): forward divergence on the logged items.
+
+    L = Σ_x p(x) log(p(x) / q(x))
+    """
+
+    on_beams = False
+
+    def __call__(self, choices: CodeChoices) -> Tensor:
+        """See `DistillationObjective`."""
+        return (choices.target.exp() * (choices.target - choices.draft)).sum(-1)
+
+
+class SeqKD(DistillationObjective):
+    """Sequence-level distillation (Kim and Rush, arXiv 1606.07947): cross-entropy of the target's beams.
+
+    L = -log q(y), with y the beam's next code
+    """
+
+    on_beams = True
+
+    def __call__(self, choices: CodeChoices) -> Tensor:
+        """See `DistillationObjective`."""
+        return -choices.draft.gather(-1, choices.following[..., None])[..., 0]
+
+
+def _log_rest(log_probs: Tensor) -> Tensor:
+    """Log of what these probabilities `[M, K]` leave, `[M]`; of at least the smallest positive number."""
+    least = torch.finfo(log_probs.dtype).tiny
+    return (-log_probs.logsumexp(-1).clamp(max=0).expm1()).clamp(min=least).log()
+
+
+def _check_temperature(temperature: float) -> None:
+    if temperature <= 0:
+        raise InputError(f"temperature {temperature}: expected above 0, since it divides logits")
