@@ -1,0 +1,122 @@
+"""The objectives against sums written out, and where they have to be zero."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.drafts import TVDKD, DistillationObjective, SeqKD, TopKAlignment, TotalVariation, WordKD
+from padrec.drafts.atspeed import CodeChoices, prefix_nodes
+from tests.stubs import random_catalog
+
+_CATALOG, _VOCABULARY = random_catalog((4, 5, 6), 12), SemanticIDVocabulary((4, 5, 6))
+_TRIE = CatalogTrie(_CATALOG, _VOCABULARY)
+_ITEMS = _VOCABULARY.encode(_CATALOG.leaf_codes)[:, :3]  # [n_leaves, L]
+_NODES = prefix_nodes(_TRIE, _ITEMS).flatten()
+
+
+def logits(seed: int) -> Tensor:
+    """After every prefix of every item, float64 `[M, V]`."""
+    generator = torch.Generator().manual_seed(seed)
+    return 2 * torch.randn(_ITEMS.numel(), _VOCABULARY.size, generator=generator, dtype=torch.float64)
+
+
+def choices(draft: Tensor, target: Tensor, renormalise: bool = False) -> CodeChoices:
+    return CodeChoices.of(draft, target, _NODES, _ITEMS.flatten(), _TRIE, renormalise)
+
+
+def allowed(row: int) -> list[int]:
+    """The codes with which some item continues the row's prefix."""
+    item, slot = divmod(row, 3)
+    same = (_ITEMS[:, :slot] == _ITEMS[item, :slot]).all(1)
+    return sorted(set(_ITEMS[same, slot].tolist()))
+
+
+def outcomes(logits: Tensor, row: int, renormalise: bool, temperature: float) -> list[float]:
+    """Chances of the codes that may follow, then of anything else."""
+    chances = logits[row].softmax(-1)[allowed(row)].tolist()
+    chances.append(0.0 if renormalise else 1 - sum(chances))
+    powers = [chance ** (1 / temperature) for chance in chances]
+    return [power / sum(powers) for power in powers]
+
+
+def top_k_alignment(q: list[float], p: list[float], top_k: int) -> float:
+    best = sorted(range(len(q) - 1), key=lambda x: -q[x])[:top_k]
+    rest_q, rest_p = 1 - sum(q[x] for x in best), 1 - sum(p[x] for x in best)
+    divergence = sum(q[x] * math.log(q[x] / p[x]) for x in best)
+    divergence += rest_q * math.log(rest_q / rest_p) if rest_q > 1e-12 else 0.0
+    kth = p[best[-1]] if len(best) == top_k else 0.0  # none of K-th rank
+    return divergence - kth * sum(q[x] * math.log(q[x]) for x in best)
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_objectives_equal_the_sums_of_their_docstrings(renormalise: bool, temperature: float) -> None:
+    draft, target = logits(0), logits(1)
+    found = choices(draft, target, renormalise)
+    strict = TopKAlignment(top_k=2, temperature=temperature)(found)
+    relaxed, word, sequence = TotalVariation(temperature)(found), WordKD()(found), SeqKD()(found)
+    for row in range(len(draft)):
+        q, p = (outcomes(values, row, renormalise, temperature) for values in (draft, target))
+        assert float(strict[row]) == pytest.approx(top_k_alignment(q, p, 2), abs=1e-9)
+        variation = sum(abs(a - b) for a, b in zip(q, p, strict=True)) / 2
+        assert float(relaxed[row]) == pytest.approx(variation, abs=1e-9)
+        if temperature == 1:
+            divergence = sum(b * math.log(b / a) for a, b in zip(q, p, strict=True) if b > 0)
+            assert float(word[row]) == pytest.approx(divergence, abs=1e-9)
+            followed = q[allowed(row).index(int(_ITEMS.flatten()[row]))]
+            assert float(sequence[row]) == pytest.approx(-math.log(followed), abs=1e-9)
+    torch.testing.assert_close(TVDKD(temperature)(found), relaxed, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("objective", [WordKD(), TVDKD(), TotalVariation(0.7)])
+def test_a_draft_equal_to_the_target_has_no_loss(objective: DistillationObjective, renormalise: bool) -> None:
+    loss = objective(choices(logits(0), logits(0), renormalise))
+    torch.testing.assert_close(loss, torch.zeros_like(loss), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+def test_the_gradients_vanish_where_draft_and_target_agree(renormalise: bool) -> None:
+    draft = logits(0).requires_grad_()
+    WordKD()(choices(draft, logits(0), renormalise)).sum().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(draft.grad, torch.zeros_like(draft), rtol=0, atol=1e-12)
+
+
+def test_top_k_alignment_alone_is_the_entropy_that_it_adds() -> None:
+    found = choices(logits(0), logits(0))
+    log_q, _ = found.codes(found.draft).topk(2)
+    entropy = -(log_q.exp() * log_q).sum(-1)
+    torch.testing.assert_close(TopKAlignment(top_k=2)(found), log_q[:, -1].exp() * entropy, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize(
+    "objective", [TopKAlignment(), TopKAlignment(2, 0.01), TotalVariation(0.01), WordKD(), SeqKD()]
+)
+def test_gradients_are_finite_for_certain_and_impossible_codes(
+    objective: DistillationObjective, renormalise: bool
+) -> None:
+    draft = (1e3 * logits(0)).float().requires_grad_()
+    loss = objective(choices(draft, (1e3 * logits(1)).float(), renormalise))
+    loss.sum().backward()  # type: ignore[no-untyped-call]
+    assert draft.grad is not None
+    assert bool(loss.isfinite().all() and draft.grad.isfinite().all())
+
+
+def test_only_what_the_catalog_allows_has_a_gradient_of_its_own() -> None:
+    draft = logits(0).requires_grad_()
+    TopKAlignment()(choices(draft, logits(1), renormalise=True)).sum().backward()  # type: ignore[no-untyped-call]
+    assert draft.grad is not None
+    for row, gradient in enumerate(draft.grad):
+        assert set(gradient.nonzero().flatten().tolist()) <= set(allowed(row))
+
+
+def test_arguments_out_of_range_are_refused() -> None:
+    with pytest.raises(InputError, match="top_k 0: expected at least 1"):
+        TopKAlignment(top_k=0)
+    for objective in (TopKAlignment, TotalVariation, TVDKD):
+        with pytest.raises(InputError, match="temperature 0: expected above 0"):
+            objective(temperature=0)
