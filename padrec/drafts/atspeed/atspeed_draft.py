@@ -192,19 +192,19 @@ class AtSpeedDraft(TrainableModule):
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Search with target and draft, and log how much of the target's beams the draft's contain."""
-        rows = batch.counted
+        rows, means = batch.counted, cast(list[Mean], list(self.contained_shares))
         if bool(rows.any()):
             prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
             beams = self._search(self._target_runner(), self.list_length)(prompts)
             self._drafted = self._drafted or self._search(self._draft_runner(), self._draft_width)
             shares, accepted = contained(beams, self._drafted(prompts), self._trie.sink)
             self.accepted_steps.update(accepted)
-            for metric, share in zip(self.contained_shares, shares.unbind(1), strict=True):
-                metric.update(share)
+            for mean, share in zip(means, shares.unbind(1), strict=True):
+                mean.update(share)
         # Every process logs, even without users: all take part in the reduction.
         self.log("val/accepted_steps", self.accepted_steps, prog_bar=True, on_step=False, on_epoch=True)
-        for slot, metric in enumerate(self.contained_shares):
-            self.log(f"val/contained_slot_{slot}", cast(Mean, metric), on_step=False, on_epoch=True)
+        for slot, mean in enumerate(means):
+            self.log(f"val/contained_slot_{slot}", mean, on_step=False, on_epoch=True)
 
     def on_validation_end(self) -> None:
         """Drop the draft's search: it holds joined weights, which training changes."""

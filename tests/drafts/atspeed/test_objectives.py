@@ -81,7 +81,7 @@ def test_a_draft_equal_to_the_target_has_no_loss(objective: DistillationObjectiv
 @pytest.mark.parametrize("renormalise", [False, True])
 def test_the_gradients_vanish_where_draft_and_target_agree(renormalise: bool) -> None:
     draft = logits(0).requires_grad_()
-    WordKD()(choices(draft, logits(0), renormalise)).sum().backward()  # type: ignore[no-untyped-call]
+    WordKD()(choices(draft, logits(0), renormalise)).sum().backward()
     torch.testing.assert_close(draft.grad, torch.zeros_like(draft), rtol=0, atol=1e-12)
 
 
@@ -101,14 +101,14 @@ def test_gradients_are_finite_for_certain_and_impossible_codes(
 ) -> None:
     draft = (1e3 * logits(0)).float().requires_grad_()
     loss = objective(choices(draft, (1e3 * logits(1)).float(), renormalise))
-    loss.sum().backward()  # type: ignore[no-untyped-call]
+    loss.sum().backward()
     assert draft.grad is not None
     assert bool(loss.isfinite().all() and draft.grad.isfinite().all())
 
 
 def test_only_what_the_catalog_allows_has_a_gradient_of_its_own() -> None:
     draft = logits(0).requires_grad_()
-    TopKAlignment()(choices(draft, logits(1), renormalise=True)).sum().backward()  # type: ignore[no-untyped-call]
+    TopKAlignment()(choices(draft, logits(1), renormalise=True)).sum().backward()
     assert draft.grad is not None
     for row, gradient in enumerate(draft.grad):
         assert set(gradient.nonzero().flatten().tolist()) <= set(allowed(row))
