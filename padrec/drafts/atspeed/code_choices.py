@@ -47,8 +47,8 @@ class CodeChoices:
         """
         children, _, present = trie.children(nodes)  # [M, C]
         return cls(
-            choice_log_probs(draft_logits, children, present, renormalise),
-            choice_log_probs(target_logits, children, present, renormalise),
+            _log_probs(draft_logits, children, present, renormalise),
+            _log_probs(target_logits, children, present, renormalise),
             (present & (children == tokens[:, None])).int().argmax(-1),
         )
 
@@ -69,7 +69,7 @@ class CodeChoices:
         return CodeChoices(draft, target, self.following)
 
 
-def choice_log_probs(logits: Tensor, children: Tensor, present: Tensor, renormalise: bool) -> Tensor:
+def _log_probs(logits: Tensor, children: Tensor, present: Tensor, renormalise: bool) -> Tensor:
     """Log-probabilities of the allowed codes and of all other tokens, `[*, C + 1]`.
 
     Args:

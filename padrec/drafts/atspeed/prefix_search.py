@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_draft import BeamDraft
+from padrec.decoding.beam.beam_plan import level_size
+from padrec.decoding.beam.children import Children, best_in_order, pick
 from padrec.decoding.layers.prompt_shape import cache_capacity
 from padrec.decoding.layers.prompts import Branches, Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
-from padrec.drafts.atspeed.code_choices import choice_log_probs
 
 
 class PrefixSearch:
@@ -44,8 +45,7 @@ class PrefixSearch:
     @torch.inference_mode()
     def _search(self, prompts: Prompts) -> list[Tensor]:
         constraint, trie = self._constraint, self._constraint.trie
-        sizes = [end - start for start, end in zip(trie.level_starts[1:], trie.level_starts[2:], strict=False)]
-        widths = [min(self._width, size) for size in sizes]
+        widths = [min(self._width, level_size(trie, level)) for level in range(1, trie.n_slots + 1)]
         batch, device = len(prompts.tokens), prompts.tokens.device
         session = self._open(batch, cache_capacity(prompts, sum(widths[:-1])), constraint)
         nodes = torch.zeros(batch, 1, dtype=torch.long, device=device)
@@ -58,23 +58,12 @@ class PrefixSearch:
                 first, seen = seen.shape[-1], torch.cat([seen, own], -1)
                 depths = torch.full((nodes.shape[1],), level - 1, device=device)
                 logits = session.extend(Branches(trie.token(nodes), depths, seen, first), nodes)
-            scores, nodes, parents = self._best_children(logits, scores, nodes, width)
-            seen = seen.gather(1, parents[..., None].expand(-1, -1, seen.shape[-1]))
+            children = Children.of(constraint, nodes, scores, logits, trie.max_children, self._renormalise)
+            best = best_in_order(children.scores, width)
+            nodes, scores = children.nodes.gather(1, best), children.scores.gather(1, best)
+            seen = pick(seen, best // trie.max_children)
             beams.append(nodes)
         return beams
-
-    def _best_children(
-        self, logits: Tensor, scores: Tensor, nodes: Tensor, width: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores, nodes and parents' indices of the best children; ties go to the first in catalog order."""
-        trie = self._constraint.trie
-        tokens, children, present = trie.children(nodes)  # [B, W, C]
-        log_probs = choice_log_probs(logits, tokens, present, self._renormalise)[..., :-1]
-        total = (scores[..., None] + log_probs).masked_fill(~present, -torch.inf).flatten(1)
-        best = total.sort(dim=1, descending=True, stable=True).indices[:, :width].sort(1).values
-        scores = total.gather(1, best)
-        nodes = children.flatten(1).gather(1, best).where(scores > -torch.inf, trie.sink)
-        return scores, nodes, best // tokens.shape[-1]
 
 
 def contained(beams: list[Tensor], drafted: list[Tensor], sink: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.cli import main
 from padrec.data import SemanticIDDataModule
-from padrec.decoding import Prompts, TransformersRunner
+from padrec.decoding import BeamDecoder, ListRequest, Prompts, SpeculativeBeamDecoder, TransformersRunner
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.drafts import (
     TVDKD,
@@ -127,9 +127,26 @@ def test_a_trained_draft_proposes_as_it_was_trained(
         logits = draft.network.eval()(input_ids=batch.tokens).logits
     last = logits[torch.arange(len(logits)), batch.lengths - 1]
     torch.testing.assert_close(found, last, rtol=1e-5, atol=1e-5)
-    other = random_catalog((9, 9, 9), 20), SemanticIDVocabulary((9, 9, 9))
-    with pytest.raises(InputError, match="the draft"):
-        opened(4, 8, CatalogConstraint(CatalogTrie(*other), other[1], 2))
+
+
+def test_a_trained_draft_runs_ahead_of_its_target_alone(
+    draft: AtSpeedDraft, data: SemanticIDDataModule, target_folder: Path
+) -> None:
+    runner = TransformersRunner(draft.target.model, draft.target.fingerprint)
+    decoder = SpeculativeBeamDecoder(AtSpeedBeamDraft(str(target_folder.parent / "atspeed")), draft_width=6)
+    batch = first_prompts(data)
+    prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
+    request = ListRequest.build(data.catalog, data.vocabulary, data.list_length)
+    found, expected = (
+        one.bind(runner, request).decode(prompts, torch.Generator())[0] for one in (decoder, BeamDecoder())
+    )
+    assert torch.equal(found.leaves, expected.leaves)
+    other = SemanticIDVocabulary((9, 9, 9))
+    another = ListRequest.build(random_catalog((9, 9, 9), 20), other, 2)
+    with pytest.raises(InputError) as caught:
+        decoder.bind(runner, another).decode(prompts, torch.Generator())
+    assert str(data.vocabulary) in str(caught.value)
+    assert str(other) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["atspeed.ckpt", "atspeed"])
