@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from padrec.catalog import SemanticIDVocabulary
-from padrec.decoding import TransformersRunner
-from padrec.decoding.beam.beam_draft import BeamDraft, BeamDraftOpener, BeamDraftSession, LanguageModelBeamDraft
+from transformers import PreTrainedModel
+
+from padrec.catalog import InputError
+from padrec.decoding import BeamDraft, BeamDraftSession, LanguageModelBeamDraft, TransformersRunner
+from padrec.decoding.beam.beam_draft import BeamDraftOpener
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.drafts.atspeed.atspeed_draft import KIND
 from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
@@ -30,9 +32,7 @@ class AtSpeedBeamDraft(BeamDraft):
         The opener refuses a constraint of another vocabulary.
         """
         check_target(self._checkpoint.target_fingerprint, runner.fingerprint)
-        vocabulary = SemanticIDVocabulary(**self._checkpoint.vocabulary)
-        network = build_backbone(self._checkpoint.settings["backbone"], vocabulary)
-        network.load_state_dict(self._checkpoint.weights)
+        network = self._network()
         to_precision(network, runner.model.dtype)
         network.to(runner.model.device).eval().requires_grad_(False)  # type: ignore[arg-type]
         open_session = LanguageModelBeamDraft(TransformersRunner(network)).bind(runner)
@@ -42,3 +42,13 @@ class AtSpeedBeamDraft(BeamDraft):
             return open_session(batch, capacity, constraint)
 
         return opened
+
+    def _network(self) -> PreTrainedModel:
+        settings = self._checkpoint.settings
+        try:
+            network = build_backbone(settings["backbone"], self._checkpoint.vocabulary)
+            network.load_state_dict(self._checkpoint.weights)
+        except (KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"the draft with settings {settings}: no draft of this target ({reason})") from error
+        return network

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.data.batches import PromptBatch, SequenceBatch
-from padrec.decoding import Prompts, TransformersRunner
-from padrec.decoding.beam.beam_draft import LanguageModelBeamDraft
+from padrec.decoding import LanguageModelBeamDraft, Prompts, TransformersRunner, check_length
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.drafts.atspeed.branched_rows import BranchedRows
 from padrec.drafts.atspeed.code_choices import CodeChoices, prefix_nodes
@@ -18,8 +17,8 @@ from padrec.drafts.atspeed.prefix_search import PrefixSearch, contained
 from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
 from padrec.metrics import Mean
 from padrec.targets import FrozenTarget, TargetRecommender, build_backbone, in_step_precision
-from padrec.targets.backbone import settings_of
-from padrec.training import TrainableModule, picked, rows_of, stored_vocabulary
+from padrec.targets.backbone import check_positions, settings_of
+from padrec.training import TrainableModule, check_ids, picked, rows_of, stored_catalog, stored_vocabulary
 
 KIND = "language model draft"
 
@@ -88,6 +87,7 @@ class AtSpeedDraft(TrainableModule):
         self.objective = objective
         recommender = TargetRecommender.load(target)
         vocabulary.check_same(recommender.vocabulary, f"the target {target}")
+        check_ids(catalog, recommender.catalog, f"the target {target}")
         self.target = FrozenTarget(recommender.backbone, recommender.fingerprint(), compile)
         self.network = build_backbone(backbone, vocabulary)
         self._n_beams, self._draft_width, self._renormalise = n_beams, draft_width, renormalise
@@ -104,6 +104,12 @@ class AtSpeedDraft(TrainableModule):
         """The draft; the target is frozen."""
         return self.network
 
+    def setup(self, stage: str) -> None:
+        """See `check_positions` and `TrainableModule.setup`."""
+        super().setup(stage)
+        for model in (self.target.model, self.network):
+            check_positions(model.config, self.vocabulary, getattr(self.trainer, "datamodule", None))
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder for `AtSpeedBeamDraft`; see `DraftCheckpoint.write`."""
         self.checkpoint().write(Path(folder))
@@ -111,23 +117,28 @@ class AtSpeedDraft(TrainableModule):
     def checkpoint(self) -> DraftCheckpoint:
         """The draft with its current weights."""
         settings, weights = {"backbone": settings_of(self.network)}, self.network.state_dict()
-        return DraftCheckpoint(settings, weights, self.target.fingerprint, self.vocabulary.to_dict(), KIND)
+        return DraftCheckpoint(settings, weights, self.target.fingerprint, self.vocabulary, self.catalog, KIND)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what the draft was trained for."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint.update(self.checkpoint().description)
+        checkpoint["catalog"] = self.catalog.to_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint's target and vocabulary.
+        """Check the checkpoint's target, vocabulary and semantic IDs.
 
         Raises:
             InputError: they differ from this draft's.
         """
         self.vocabulary.check_same(stored_vocabulary(checkpoint, KIND), "the checkpoint")
+        check_ids(self.catalog, stored_catalog(checkpoint), "the checkpoint")
         check_target(checkpoint["target_fingerprint"], self.target.fingerprint)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The weighted sum of the logged items' cross-entropy and the objective."""
+        for model in (self.target.model, self.network):
+            check_length(model.config, batch.tokens.shape[1] + self.catalog.n_slots - 1)
         beams, present, prompt_lengths = self._target_beams(batch)
         rows = BranchedRows.of(batch.tokens, prompt_lengths, beams)
         with torch.no_grad():
