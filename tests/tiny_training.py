@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.data import PromptBatch, SemanticIDDataModule, SequenceBatch, SyntheticReader
-from padrec.drafts import PADRecDraft
+from padrec.drafts import AtSpeedDraft, PADRecDraft, TopKAlignment
 from padrec.targets import TargetRecommender
 
 
@@ -67,6 +67,26 @@ def tiny_draft(data: SemanticIDDataModule, target: str | Path, init_seed: int = 
                 "catalog": data.catalog,
                 "list_length": data.list_length,
                 "unrolled_steps": 3,
+                "warmup_steps": 2,
+                **arguments,
+            }
+        )
+
+
+def tiny_atspeed(data: SemanticIDDataModule, target: str | Path, **arguments: Any) -> AtSpeedDraft:
+    """An untrained AtSpeed draft for a target that was saved before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AtSpeedDraft(
+            **{
+                "target": str(target),
+                "vocabulary": data.vocabulary,
+                "catalog": data.catalog,
+                "backbone": tiny_backbone(hidden_size=8, num_hidden_layers=1),
+                "objective": TopKAlignment(top_k=3),
+                "list_length": data.list_length,
+                "n_beams": 5,
+                "draft_width": 4,
                 "warmup_steps": 2,
                 **arguments,
             }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from padrec.data import SemanticIDDataModule
 from padrec.training import TrainableModule
-from tests.tiny_training import quiet_trainer, tiny_data, tiny_draft, tiny_recommender
+from tests.tiny_training import quiet_trainer, tiny_atspeed, tiny_data, tiny_draft, tiny_recommender
 from tests.two_processes import on_two_processes
 
 Results = dict[str, dict[str, Tensor]]
@@ -24,6 +24,7 @@ def data_and_modules(target: Path) -> dict[str, tuple[SemanticIDDataModule, Trai
         "target": (data, tiny_recommender(data)),
         "draft": (data, tiny_draft(data, target)),
         "draft for one user": (lone_user, tiny_draft(lone_user, target)),
+        "AtSpeed draft": (data, tiny_atspeed(data, target)),
     }
 
 
@@ -52,11 +53,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, list[Res
     return fit_all(folder, folder / "target"), of_two
 
 
-@pytest.mark.parametrize("name", ["target", "draft", "draft for one user"])
-def test_two_processes_train_and_validate_as_one(name: str, results: tuple[Results, list[Results]]) -> None:
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("target", "val/ndcg@5"),
+        ("draft", "val/acceptance_length"),
+        ("draft for one user", "val/acceptance_length"),
+        ("AtSpeed draft", "val/accepted_steps"),
+    ],
+)
+def test_two_processes_train_and_validate_as_one(
+    name: str, metric: str, results: tuple[Results, list[Results]]
+) -> None:
     of_one, of_two = results
     expected = of_one[name]
-    assert ("val/ndcg@5" if name == "target" else "val/acceptance_length") in expected
+    assert metric in expected
     assert not any(value.isnan().any() for value in expected.values())
     for of_process in of_two:
         torch.testing.assert_close(of_process[name], expected, rtol=0, atol=1e-5)

@@ -21,6 +21,8 @@ from padrec.targets.backbone import check_positions, settings_of
 from padrec.training import TrainableModule, check_ids, picked, rows_of, stored_catalog, stored_vocabulary
 
 KIND = "language model draft"
+# Its multiples are evenly spread between whole numbers.
+_GOLDEN_RATIO = 0.6180339887498949
 
 
 class AtSpeedDraft(TrainableModule):
@@ -48,7 +50,7 @@ class AtSpeedDraft(TrainableModule):
         weight_decay: for matrices other than embeddings.
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
         compile: compile the target's layers, except for its searches; see `CompiledLayers`.
-        seed: for the ends of prompts and for dropout.
+        seed: for the ends of prompts, and dropout.
 
     Raises:
         InputError: the target cannot be read or does not fit, or a value is out of range.
@@ -165,20 +167,27 @@ class AtSpeedDraft(TrainableModule):
 
     def _target_beams(self, batch: SequenceBatch) -> tuple[Tensor, Tensor, Tensor]:
         """The codes of the target's beams, int64 `[B, K, L]`, which exist, bool `[B, K]`, and the prompts' lengths."""
-        first_codes = batch.slots == 0
-        column = torch.arange(batch.tokens.shape[1], device=self.device)
-        after_an_item = column > first_codes.int().argmax(1)[:, None]
-        ends = batch.supervised & first_codes & after_an_item  # [B, T]
-        lengths = torch.where(ends, 1 + torch.rand(ends.shape, device=self.device), 0).argmax(1).clamp(min=1)
+        lengths = self._prompt_lengths(batch)
         if not self.objective.on_beams:
             nodes = lengths.new_zeros(len(lengths), 0)
         else:
-            longest = int(lengths.max())
-            prompts = Prompts(batch.tokens[:, :longest], batch.slots[:, :longest], lengths)
+            longest = int(lengths.max().clamp(min=1))
+            prompts = Prompts(batch.tokens[:, :longest], batch.slots[:, :longest], lengths.clamp(min=1))
             nodes = self._search(self._target_runner(), self._n_beams)(prompts)[-1]
         found = nodes != self._trie.sink
         leaves = self._trie.leaf(nodes).where(found, 0)
-        return self.leaf_tokens[leaves], found & ends.any(1, keepdim=True), lengths
+        return self.leaf_tokens[leaves], found & (lengths > 0)[:, None], lengths.clamp(min=1)
+
+    def _prompt_lengths(self, batch: SequenceBatch) -> Tensor:
+        """Tokens of each row before a logged item after the first one, drawn evenly; 0 without such an item."""
+        first_codes = batch.slots == 0
+        column = torch.arange(batch.tokens.shape[1], device=self.device)
+        ends = batch.supervised & first_codes & (column > first_codes.int().argmax(1)[:, None])  # [B, T]
+        # By the batch's number and the row's tokens: the same on any number of processes.
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx)
+        drawn = float(torch.rand((), generator=generator))
+        place = (drawn + _GOLDEN_RATIO * batch.tokens.sum(1).double()) % 1 * ends.sum(1)  # [B]
+        return (ends & (ends.cumsum(1) == 1 + place.long()[:, None])).int().argmax(1)
 
     def _logged_items(self, batch: SequenceBatch, rows: BranchedRows) -> tuple[Tensor, Tensor]:
         """The supervised items' codes, and the flat places in `rows` that predict them; both int64 `[M, L]`."""
@@ -207,7 +216,9 @@ class AtSpeedDraft(TrainableModule):
         if bool(rows.any()):
             prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
             beams = self._search(self._target_runner(), self.list_length)(prompts)
-            self._drafted = self._drafted or self._search(self._draft_runner(), self._draft_width)
+            if self._drafted is None:
+                network = in_step_precision(self.network, self.device.type)
+                self._drafted = self._search(TransformersRunner(network), self._draft_width)
             shares, accepted = contained(beams, self._drafted(prompts), self._trie.sink)
             self.accepted_steps.update(accepted)
             for mean, share in zip(means, shares.unbind(1), strict=True):
@@ -226,9 +237,6 @@ class AtSpeedDraft(TrainableModule):
             model = in_step_precision(self.target.model, self.device.type)
             self._runner = TransformersRunner(model, self.target.fingerprint)
         return self._runner
-
-    def _draft_runner(self) -> TransformersRunner:
-        return TransformersRunner(in_step_precision(self.network, self.device.type))
 
     def _search(self, runner: TransformersRunner, width: int) -> PrefixSearch:
         constraint = CatalogConstraint(self._trie.to(self.device), self.vocabulary, self.list_length)

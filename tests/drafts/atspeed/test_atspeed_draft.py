@@ -1,7 +1,6 @@
 """Training AtSpeed drafts: the program, what it saves, and what it refuses."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,28 +23,9 @@ from padrec.drafts import (
 )
 from padrec.targets import TargetRecommender
 from tests.stubs import random_catalog
-from tests.tiny_training import first_prompts, fitted, quiet_trainer, tiny_backbone, tiny_recommender
+from tests.tiny_training import first_prompts, fitted, quiet_trainer, tiny_atspeed, tiny_backbone, tiny_recommender
 
 _CONF = Path(__file__).parents[2] / "conf"
-
-
-def tiny_atspeed(data: SemanticIDDataModule, target: Path, **arguments: Any) -> AtSpeedDraft:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return AtSpeedDraft(
-            **{
-                "target": str(target),
-                "vocabulary": data.vocabulary,
-                "catalog": data.catalog,
-                "backbone": tiny_backbone(hidden_size=8, num_hidden_layers=1),
-                "objective": TopKAlignment(top_k=3),
-                "list_length": data.list_length,
-                "n_beams": 5,
-                "draft_width": 4,
-                "warmup_steps": 2,
-                **arguments,
-            }
-        )
 
 
 @pytest.fixture(scope="module")
