@@ -6,7 +6,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.catalog import (
+    Catalog,
+    CatalogTrie,
+    ClosedUnitInterval,
+    InputError,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    SemanticIDVocabulary,
+    check_arguments,
+)
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.decoding import LanguageModelBeamDraft, Prompts, TransformersRunner, check_length
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
@@ -65,22 +77,23 @@ class AtSpeedDraft(TrainableModule):
         catalog: Catalog,
         backbone: dict[str, Any],
         objective: DistillationObjective,
-        list_length: int = 10,
-        n_beams: int = 20,
-        draft_width: int = 40,
-        objective_weight: float = 0.7,
+        list_length: PositiveInt = 10,
+        n_beams: PositiveInt = 20,
+        draft_width: PositiveInt = 40,
+        objective_weight: ClosedUnitInterval = 0.7,
         renormalise: bool = False,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.1,
-        warmup_steps: int = 100,
+        learning_rate: PositiveFloat = 1e-3,
+        weight_decay: NonNegativeFloat = 0.1,
+        warmup_steps: NonNegativeInt = 100,
         compile: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
+        check_arguments(AtSpeedDraft, locals())
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
-        if not 1 <= n_beams <= catalog.n_leaves or draft_width < list_length or not 0 <= objective_weight <= 1:
+        if n_beams > catalog.n_leaves or draft_width < list_length:
             raise InputError(
-                f"n_beams {n_beams}, draft_width {draft_width}, objective_weight {objective_weight}: expected 1 … "
-                f"{catalog.n_leaves} beams, a width of at least the {list_length} of list_length, a weight in [0, 1]"
+                f"n_beams {n_beams} and draft_width {draft_width}: expected at most the catalog's {catalog.n_leaves} "
+                f"different semantic IDs, and at least list_length {list_length}"
             )
         # Not the target and the objective: a checkpoint's would silently override the config's.
         linked = ["vocabulary", "catalog", "list_length", "prompt_format"]
@@ -101,6 +114,12 @@ class AtSpeedDraft(TrainableModule):
         self._drafted: PrefixSearch | None = None  # the draft's, during a validation
         self.accepted_steps = Mean()
         self.contained_shares = nn.ModuleList(Mean() for _ in range(catalog.n_slots))
+
+    def metric_names(self) -> set[str]:
+        """See `TrainableModule`."""
+        contained_slots = {f"val/contained_slot_{slot}" for slot in range(self.catalog.n_slots)}
+        logged = {"train/cross_entropy", "train/distillation", "val/accepted_steps"}
+        return super().metric_names() | logged | contained_slots
 
     def trainable_module(self) -> nn.Module:
         """The draft; the target is frozen."""

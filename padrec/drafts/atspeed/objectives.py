@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from padrec.catalog import InputError
+from padrec.catalog import PositiveFloat, PositiveInt, check_arguments
 from padrec.drafts.atspeed.code_choices import CodeChoices
 
 
@@ -49,15 +49,13 @@ class TopKAlignment(DistillationObjective):
         InputError: an argument is out of range.
     """
 
-    top_k: int = 20
-    temperature: float = 1.0
+    top_k: PositiveInt = 20
+    temperature: PositiveFloat = 1.0
 
     on_beams = True
 
     def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise InputError(f"top_k {self.top_k}: expected at least 1")
-        _check_temperature(self.temperature)
+        check_arguments(TopKAlignment, vars(self))
 
     def __call__(self, choices: CodeChoices) -> Tensor:
         """See `DistillationObjective`."""
@@ -86,12 +84,12 @@ class TotalVariation(DistillationObjective):
         InputError: the temperature is not above 0.
     """
 
-    temperature: float = 1.0
+    temperature: PositiveFloat = 1.0
 
     on_beams = True
 
     def __post_init__(self) -> None:
-        _check_temperature(self.temperature)
+        check_arguments(TotalVariation, vars(self))
 
     def __call__(self, choices: CodeChoices) -> Tensor:
         """See `DistillationObjective`."""
@@ -135,8 +133,3 @@ def _log_rest(log_probs: Tensor) -> Tensor:
     """Log of what these probabilities `[M, K]` leave, `[M]`; of at least the smallest positive number."""
     least = torch.finfo(log_probs.dtype).tiny
     return (-log_probs.logsumexp(-1).clamp(max=0).expm1()).clamp(min=least).log()
-
-
-def _check_temperature(temperature: float) -> None:
-    if temperature <= 0:
-        raise InputError(f"temperature {temperature}: expected above 0, since it divides logits")
