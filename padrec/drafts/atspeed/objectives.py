@@ -30,16 +30,15 @@ class DistillationObjective(ABC):
 class TopKAlignment(DistillationObjective):
     """AtSpeed-S, for strict verification (Lin et al., arXiv 2410.05165): the K codes that the draft finds best.
 
-        L = Σ_{x in T} q(x) log(q(x) / p(x)) + p(x_K) H(q)
+        L = Σ_{x in T + rest} q(x) log(q(x) / p(x)) + p(x_K) H(q)
 
-    with T the K best codes of q and x_K the K-th of them, H(q) = -Σ_{x in T} q(x) log q(x), and p(x_K) without
-    gradient. The reverse Kullback-Leibler divergence keeps the draft's beam inside the target's; the second term
-    sharpens the draft where the target finds even its K-th code likely.
+    with T the K best codes of q, x_K the K-th of them, all outcomes outside T as one outcome, the rest,
+    H(q) = -Σ_{x in T} q(x) log q(x), and p(x_K) without gradient. The reverse Kullback-Leibler divergence keeps the
+    draft inside what the target finds likely; the second term sharpens it where even its K-th code is likely.
 
-    All outcomes outside T count as one, which makes the first term a divergence: at least 0, and 0 exactly where
-    q = p on T. The released code normalises p and q over T instead, and so cannot see what the target finds outside
-    it. The temperature divides logits; one version of the released code divides probabilities, which makes both
-    distributions nearly uniform, or at its τ of 0.001 takes the largest alone.
+    The released code normalises p and q over T instead of counting the rest, and so cannot see what the target finds
+    outside T. The temperature divides logits; one version of the released code divides probabilities, which at τ = 1
+    makes both distributions nearly uniform.
 
     Args:
         top_k: K, at least 1.
