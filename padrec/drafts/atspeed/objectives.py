@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from padrec.catalog import PositiveFloat, PositiveInt, check_arguments
@@ -30,15 +29,14 @@ class DistillationObjective(ABC):
 class TopKAlignment(DistillationObjective):
     """AtSpeed-S, for strict verification (Lin et al., arXiv 2410.05165): the K codes that the draft finds best.
 
-        L = Σ_{x in T + rest} q(x) log(q(x) / p(x)) + p(x_K) H(q)
+        L = Σ_{x in T} q(x) log(q(x) / p(x)) + p(x_K) H(q)
 
-    with T the K best codes of q, x_K the K-th of them, all outcomes outside T as one outcome, the rest,
-    H(q) = -Σ_{x in T} q(x) log q(x), and p(x_K) without gradient. The reverse Kullback-Leibler divergence keeps the
-    draft inside what the target finds likely; the second term sharpens it where even its K-th code is likely.
+    with T the K best codes of q and x_K the K-th of them, p and q normalised over T, H the entropy, and p(x_K) without
+    gradient. The reverse Kullback-Leibler divergence keeps the draft to what the target finds likely among T; the
+    second term sharpens it where the target finds even the K-th code likely.
 
-    The released code normalises p and q over T instead of counting the rest, and so cannot see what the target finds
-    outside T. The temperature divides logits; one version of the released code divides probabilities, which at τ = 1
-    makes both distributions nearly uniform.
+    The temperature divides logits. One version of the released code divides probabilities instead, which at τ = 1 makes
+    both distributions nearly uniform.
 
     Args:
         top_k: K, at least 1.
@@ -60,11 +58,10 @@ class TopKAlignment(DistillationObjective):
         """See `DistillationObjective`."""
         choices = choices.at_temperature(self.temperature)
         log_q, best = choices.codes(choices.draft).topk(min(self.top_k, choices.n_codes), dim=-1)  # [M, K]
-        log_p = choices.codes(choices.target).gather(-1, best)
-        entropy = -(log_q.exp() * log_q).sum(-1)
-        rest_q, rest_p = _log_rest(log_q), _log_rest(log_p)
-        divergence = (log_q.exp() * (log_q - log_p)).sum(-1) + rest_q.exp() * (rest_q - rest_p)
-        return divergence + log_p[..., -1].exp().detach() * entropy
+        log_p = choices.codes(choices.target).gather(-1, best).log_softmax(-1)
+        log_q = log_q.log_softmax(-1)
+        q = log_q.exp()
+        return (q * (log_q - log_p)).sum(-1) - log_p[..., -1].exp().detach() * (q * log_q).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -126,9 +123,3 @@ class SeqKD(DistillationObjective):
     def __call__(self, choices: CodeChoices) -> Tensor:
         """See `DistillationObjective`."""
         return -choices.draft.gather(-1, choices.following[..., None])[..., 0]
-
-
-def _log_rest(log_probs: Tensor) -> Tensor:
-    """Log of what these probabilities `[M, K]` leave, `[M]`; of at least the smallest positive number."""
-    least = torch.finfo(log_probs.dtype).tiny
-    return (-log_probs.logsumexp(-1).clamp(max=0).expm1()).clamp(min=least).log()
