@@ -225,7 +225,7 @@ class AtSpeedDraft(TrainableModule):
         """The objective's mean over the prefixes of items with codes `[N, L]`, where counted `[N]`."""
         trie = self._trie.to(self.device)
         nodes = prefix_nodes(trie, codes).flatten()
-        choices = CodeChoices.of(logits, target_logits, nodes, codes.flatten(), trie, self._renormalise)
+        choices = CodeChoices.of(logits, target_logits, nodes, codes.flatten(), trie)
         weights = counted[:, None].expand_as(codes).flatten() & (trie.n_children(nodes) > 1)
         return self.mean_over_tokens((self.objective(choices) * weights).sum(), weights.sum())
 

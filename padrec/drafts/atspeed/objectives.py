@@ -57,8 +57,8 @@ class TopKAlignment(DistillationObjective):
     def __call__(self, choices: CodeChoices) -> Tensor:
         """See `DistillationObjective`."""
         choices = choices.at_temperature(self.temperature)
-        log_q, best = choices.codes(choices.draft).topk(min(self.top_k, choices.n_codes), dim=-1)  # [M, K]
-        log_p = choices.codes(choices.target).gather(-1, best).log_softmax(-1)
+        log_q, best = choices.draft.topk(min(self.top_k, choices.draft.shape[-1]), dim=-1)  # [M, K]
+        log_p = choices.target.gather(-1, best).log_softmax(-1)
         log_q = log_q.log_softmax(-1)
         q = log_q.exp()
         return (q * (log_q - log_p)).sum(-1) - log_p[..., -1].exp().detach() * (q * log_q).sum(-1)

@@ -23,8 +23,8 @@ def logits(seed: int) -> Tensor:
     return 2 * torch.randn(_ITEMS.numel(), _VOCABULARY.size, generator=generator, dtype=torch.float64)
 
 
-def choices(draft: Tensor, target: Tensor, renormalise: bool = False) -> CodeChoices:
-    return CodeChoices.of(draft, target, _NODES, _ITEMS.flatten(), _TRIE, renormalise)
+def choices(draft: Tensor, target: Tensor) -> CodeChoices:
+    return CodeChoices.of(draft, target, _NODES, _ITEMS.flatten(), _TRIE)
 
 
 def allowed(row: int) -> list[int]:
@@ -34,31 +34,29 @@ def allowed(row: int) -> list[int]:
     return sorted(set(_ITEMS[same, slot].tolist()))
 
 
-def outcomes(logits: Tensor, row: int, renormalise: bool, temperature: float) -> list[float]:
-    """Chances of the codes that may follow, then of anything else."""
+def outcomes(logits: Tensor, row: int, temperature: float) -> list[float]:
+    """Chances of the codes that may follow."""
     chances = logits[row].softmax(-1)[allowed(row)].tolist()
-    chances.append(0.0 if renormalise else 1 - sum(chances))
     powers = [chance ** (1 / temperature) for chance in chances]
     return [power / sum(powers) for power in powers]
 
 
 def top_k_alignment(q: list[float], p: list[float], top_k: int) -> float:
-    best = sorted(range(len(q) - 1), key=lambda x: -q[x])[:top_k]
+    best = sorted(range(len(q)), key=lambda x: -q[x])[:top_k]
     q, p = ([values[x] / sum(values[x] for x in best) for x in best] for values in (q, p))
     kth = p[-1] if len(best) == top_k else 0.0  # none of K-th rank
     divergence = sum(a * math.log(a / b) for a, b in zip(q, p, strict=True))
     return divergence - kth * sum(a * math.log(a) for a in q)
 
 
-@pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_objectives_equal_the_sums_of_their_docstrings(renormalise: bool, temperature: float) -> None:
+def test_objectives_equal_the_sums_of_their_docstrings(temperature: float) -> None:
     draft, target = logits(0), logits(1)
-    found = choices(draft, target, renormalise)
+    found = choices(draft, target)
     strict = TopKAlignment(top_k=2, temperature=temperature)(found)
     relaxed, word, sequence = TotalVariation(temperature)(found), WordKD()(found), SeqKD()(found)
     for row in range(len(draft)):
-        q, p = (outcomes(values, row, renormalise, temperature) for values in (draft, target))
+        q, p = (outcomes(values, row, temperature) for values in (draft, target))
         assert float(strict[row]) == pytest.approx(top_k_alignment(q, p, 2), abs=1e-9)
         variation = sum(abs(a - b) for a, b in zip(q, p, strict=True)) / 2
         assert float(relaxed[row]) == pytest.approx(variation, abs=1e-9)
@@ -70,36 +68,31 @@ def test_objectives_equal_the_sums_of_their_docstrings(renormalise: bool, temper
     torch.testing.assert_close(TVDKD(temperature)(found), relaxed, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("objective", [WordKD(), TVDKD(), TotalVariation(0.7)])
-def test_a_draft_equal_to_the_target_has_no_loss(objective: DistillationObjective, renormalise: bool) -> None:
-    loss = objective(choices(logits(0), logits(0), renormalise))
+def test_a_draft_equal_to_the_target_has_no_loss(objective: DistillationObjective) -> None:
+    loss = objective(choices(logits(0), logits(0)))
     torch.testing.assert_close(loss, torch.zeros_like(loss), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("renormalise", [False, True])
-def test_the_gradients_vanish_where_draft_and_target_agree(renormalise: bool) -> None:
+def test_the_gradients_vanish_where_draft_and_target_agree() -> None:
     draft = logits(0).requires_grad_()
-    WordKD()(choices(draft, logits(0), renormalise)).sum().backward()
+    WordKD()(choices(draft, logits(0))).sum().backward()
     torch.testing.assert_close(draft.grad, torch.zeros_like(draft), rtol=0, atol=1e-12)
 
 
 def test_top_k_alignment_alone_is_the_entropy_that_it_adds() -> None:
     found = choices(logits(0), logits(0))
-    log_q = found.codes(found.draft).topk(2).values.log_softmax(-1)
+    log_q = found.draft.topk(2).values.log_softmax(-1)
     entropy = -(log_q.exp() * log_q).sum(-1)
     torch.testing.assert_close(TopKAlignment(top_k=2)(found), log_q[:, -1].exp() * entropy, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize(
     "objective", [TopKAlignment(), TopKAlignment(2, 0.01), TotalVariation(0.01), WordKD(), SeqKD()]
 )
-def test_gradients_are_finite_for_certain_and_impossible_codes(
-    objective: DistillationObjective, renormalise: bool
-) -> None:
+def test_gradients_are_finite_for_certain_and_impossible_codes(objective: DistillationObjective) -> None:
     draft = (1e3 * logits(0)).float().requires_grad_()
-    loss = objective(choices(draft, (1e3 * logits(1)).float(), renormalise))
+    loss = objective(choices(draft, (1e3 * logits(1)).float()))
     loss.sum().backward()
     assert draft.grad is not None
     assert bool(loss.isfinite().all() and draft.grad.isfinite().all())
@@ -107,7 +100,7 @@ def test_gradients_are_finite_for_certain_and_impossible_codes(
 
 def test_only_what_the_catalog_allows_has_a_gradient_of_its_own() -> None:
     draft = logits(0).requires_grad_()
-    TopKAlignment()(choices(draft, logits(1), renormalise=True)).sum().backward()
+    TopKAlignment()(choices(draft, logits(1))).sum().backward()
     assert draft.grad is not None
     for row, gradient in enumerate(draft.grad):
         assert set(gradient.nonzero().flatten().tolist()) <= set(allowed(row))
