@@ -1,7 +1,6 @@
 import itertools
 import math
 from collections import Counter
-from typing import Any
 
 import pytest
 import torch
@@ -27,8 +26,6 @@ from padrec.decoding import (
     SpeculativeBeamDecoder,
     TransformersRunner,
 )
-from padrec.decoding.beam import beam_search as beam_search_steps
-from padrec.decoding.beam import speculative_beam_search
 from padrec.decoding.beam.beam_draft import BeamDraftOpener
 from tests.reference import beam_search, leaf_tokens, prompt_tokens
 from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
@@ -218,22 +215,3 @@ def test_the_strict_rule_keeps_the_law_and_the_published_relaxed_one_does_not() 
     assert chi_square(counts, law) > _LIMIT
     assert not RelaxedBeamRule().lossless
     assert total_variation(counts, law) > 0.02
-
-
-@pytest.mark.parametrize("rule", [None, RelaxedBeamRule()])
-def test_every_step_is_one_graph(rule: BeamRule | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, where they are compiled."""
-    vocabulary, catalog = SemanticIDVocabulary((5, 4)), random_catalog((5, 4), 12)
-    runner, prompts = TransformersRunner(tiny_target(vocabulary)), random_prompts(catalog, vocabulary, [2, 0])
-    request = ListRequest.build(catalog, vocabulary, 3, sampling=Sampling(1.0))
-    speculating = SpeculativeBeamDecoder(language_model(vocabulary, 5), 4, rule=rule)
-    decoders: list[BeamDecoder | SpeculativeBeamDecoder] = [speculating, BeamDecoder()]
-    expected = [decode(decoder, runner, prompts, request)[0] for decoder in decoders]
-    torch.compiler.reset()
-    speculative, plain = speculative_beam_search, beam_search_steps
-    for module, name in ((speculative, "_draft_step"), (speculative, "_follow_step"), (plain, "_extended")):
-        step: Any = getattr(module, name)
-        as_graph = torch.compile(step.__wrapped__, fullgraph=True, dynamic=False, backend="eager")
-        monkeypatch.setattr(module, name, as_graph)
-    for decoder, lists in zip(decoders, expected, strict=True):
-        assert torch.equal(decode(decoder, runner, prompts, request)[0].leaves, lists.leaves)

@@ -68,4 +68,4 @@ def test_wrong_input_gets_one_message(
 def test_an_existing_report_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([f"--output={folder}", *_TINY.split()])
-    assert "report.json: already exists" in capsys.readouterr().err
+    assert "report.json: there already" in capsys.readouterr().err
