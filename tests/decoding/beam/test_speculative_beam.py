@@ -1,6 +1,7 @@
 import itertools
 import math
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.data import AtSpeedReader, LCRecReader
 from padrec.decoding import (
     BeamDecoder,
     BeamDraft,
@@ -215,3 +217,18 @@ def test_the_strict_rule_keeps_the_law_and_the_published_relaxed_one_does_not() 
     assert chi_square(counts, law) > _LIMIT
     assert not RelaxedBeamRule().lossless
     assert total_variation(counts, law) > 0.02
+
+
+@pytest.mark.parametrize("name", ["beauty", "atspeed/beauty", "atspeed/games"])
+def test_the_strict_rule_finds_the_same_items_of_real_catalogs(name: str, data_folder: Path) -> None:
+    """With random weights in float64."""
+    reader = AtSpeedReader if name.startswith("atspeed") else LCRecReader
+    catalog = reader(str(data_folder / name)).read().catalog
+    vocabulary = SemanticIDVocabulary(catalog.codebook_sizes)
+    runner = TransformersRunner(tiny_target(vocabulary, n_layers=1))
+    prompts, request = random_prompts(catalog, vocabulary, [2, 5]), ListRequest.build(catalog, vocabulary, 10)
+    expected, _ = decode(BeamDecoder(look_ahead=0), runner, prompts, request)
+    for draft in (CatalogBeamDraft(), language_model(vocabulary, 0), language_model(vocabulary, 5)):
+        found, _ = decode(SpeculativeBeamDecoder(draft), runner, prompts, request)
+        assert torch.equal(found.leaves, expected.leaves)
+        torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-9)
