@@ -6,6 +6,7 @@ from padrec.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from padrec.catalog.arguments import ClosedUnitInterval as ClosedUnitInterval
+    from padrec.catalog.arguments import CodebookSize as CodebookSize
     from padrec.catalog.arguments import NonNegativeFloat as NonNegativeFloat
     from padrec.catalog.arguments import NonNegativeInt as NonNegativeInt
     from padrec.catalog.arguments import NonZeroShare as NonZeroShare

@@ -25,6 +25,8 @@ class Range(NamedTuple):
 
 
 PositiveInt = Annotated[int, Range("at least 1", lambda value: value >= 1)]
+# Far above any codebook, and far below what no memory holds.
+CodebookSize = Annotated[int, Range("1 … 1048576", lambda value: 1 <= value <= 2**20)]
 NonNegativeInt = Annotated[int, Range("at least 0", lambda value: value >= 0)]
 # What `seed_everything` takes. Steps and batches multiply it by 10⁹, which stays below 2⁶³.
 Seed = Annotated[int, Range("0 … 4294967295", lambda value: 0 <= value < 2**32)]

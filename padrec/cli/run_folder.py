@@ -5,6 +5,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
 
 from padrec.catalog import InputError
 
@@ -19,11 +20,15 @@ class RunFolder(SaveConfigCallback):
         """Save the config; without a logger there is no folder for it.
 
         Raises:
-            InputError: a fit that does not resume would train over another one's checkpoints.
+            InputError: a fit that does not resume would train over another one's checkpoints, or a logger would delete
+                the metrics of an earlier run.
         """
         folder, number = Path(trainer.log_dir or ""), 1
         if stage == "fit" and self.config.get("ckpt_path") is None:
             _check_no_checkpoints(trainer, folder)
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger) and (metrics := Path(logger.log_dir) / "metrics.csv").exists():
+                raise InputError(f"{metrics}: of an earlier run, CSVLogger would delete it; name another version")
         if not trainer.loggers:
             return
         while (folder / self.config_filename).exists() and not self.already_saved:

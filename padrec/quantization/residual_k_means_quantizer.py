@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from padrec.catalog import InputError, NonNegativeInt, PositiveInt, Seed, check_arguments
+from padrec.catalog import CodebookSize, InputError, NonNegativeInt, PositiveInt, Seed, check_arguments
 from padrec.quantization.codebooks import read_codebooks
 from padrec.quantization.quantizer_module import QuantizerModule
 from padrec.quantization.residual_k_means import ResidualKMeans
@@ -31,7 +31,7 @@ class ResidualKMeansQuantizer(QuantizerModule):
 
     def __init__(
         self,
-        codebook_sizes: Sequence[PositiveInt] = (256, 256, 256, 256),
+        codebook_sizes: Sequence[CodebookSize] = (256, 256, 256, 256),
         iterations: NonNegativeInt = 20,
         init: Literal["k-means++", "random"] = "random",
         fit_items: PositiveInt | None = 262144,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import (
+    CodebookSize,
     InputError,
     NonNegativeFloat,
     NonNegativeInt,
@@ -54,7 +55,7 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
     def __init__(
         self,
         dimension: PositiveInt,
-        codebook_sizes: Sequence[PositiveInt] = (256, 256, 256, 256),
+        codebook_sizes: Sequence[CodebookSize] = (256, 256, 256, 256),
         hidden_sizes: Sequence[PositiveInt] = (512, 256, 128),
         latent_size: PositiveInt = 32,
         commitment: NonNegativeFloat = 0.25,
