@@ -106,6 +106,11 @@ class TrainableModule(L.LightningModule):
         number = self.trainer.fit_loop.total_batch_idx
         torch.manual_seed((self._seed * 1_000_003 + number) * 1009 + self.global_rank)
         self._batch_tokens = None
+        # Lightning does not count the epoch that follows a checkpoint of an epoch's last batch, so that checkpoints of
+        # the resumed fit would resume in the wrong place.
+        progress = self.trainer.fit_loop.epoch_progress
+        for count in (progress.current, progress.total):
+            count.ready = count.started = count.processed + 1  # type: ignore[attr-defined]  # of a subclass
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Weight a batch by its share of its optimiser step's tokens."""

@@ -71,3 +71,21 @@ def test_a_killed_fit_resumes_to_the_same_loss_curve(
     assert loss_curve(tmp_path / "killed") == {step: whole[step] for step in range(_KILLED_AT - 1)}
     assert loss_curve(tmp_path / "resumed") == {step: whole[step] for step in range(_KILLED_AT - 1, 9)}
     torch.testing.assert_close(weights(tmp_path / "resumed"), weights(tmp_path / "whole"), rtol=0, atol=0)
+
+
+def test_a_fit_resumed_after_an_epochs_last_batch_can_be_resumed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADREC_TEST_RUNS", str(tmp_path))
+
+    def fit(name: str, *arguments: str) -> Path:
+        every_step = "--trainer.callbacks.init_args.every_n_train_steps=1"
+        logger = f"--trainer.logger.init_args.name={name}"
+        main(["fit", "--config", str(_CONF / "target.yaml"), *_ARGUMENTS, every_step, logger, *arguments])
+        return tmp_path / name
+
+    whole = fit("whole")
+    once = fit("once", f"--ckpt_path={whole / 'checkpoints' / 'step=3.ckpt'}")
+    twice = fit("twice", f"--ckpt_path={once / 'checkpoints' / 'step=4.ckpt'}")
+    assert last_checkpoint(twice).name == last_checkpoint(whole).name == "step=9.ckpt"
+    torch.testing.assert_close(weights(twice), weights(whole), rtol=0, atol=0)
