@@ -18,7 +18,7 @@ def test_metrics_that_a_logger_would_delete_are_kept(tmp_path: Path) -> None:
     metrics.parent.mkdir()
     metrics.write_text("step,loss")
     trainer = Trainer(logger=logger, accelerator="cpu", enable_progress_bar=False)
-    folder = RunFolder(cast(LightningArgumentParser, None), Namespace())
+    folder = RunFolder(cast(LightningArgumentParser, None), Namespace())  # type: ignore[no-untyped-call]
     with pytest.raises(InputError, match=r"metrics\.csv: of an earlier run, CSVLogger would delete it"):
         folder.setup(trainer, cast(LightningModule, BoringModel()), "test")
     assert metrics.read_text() == "step,loss"

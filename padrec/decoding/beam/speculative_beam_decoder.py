@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from padrec.catalog import CatalogTrie, InputError
+from padrec.catalog import CatalogTrie, PositiveInt, check_arguments
 from padrec.decoding.beam.beam_decoder import beam_search_name, searched_constraint
 from padrec.decoding.beam.beam_draft import BeamDraft
 from padrec.decoding.beam.beam_plan import level_size
@@ -41,14 +41,13 @@ class SpeculativeBeamDecoder(Decoder):
     def __init__(
         self,
         draft: BeamDraft,
-        draft_width: int = 40,
-        beam_width: int | None = None,
+        draft_width: PositiveInt = 40,
+        beam_width: PositiveInt | None = None,
         renormalise: bool = False,
         rule: BeamRule | None = None,
     ) -> None:
+        check_arguments(SpeculativeBeamDecoder, locals())
         self.search = beam_search_name(beam_width, renormalise)
-        if draft_width < 1:
-            raise InputError(f"draft_width {draft_width}: expected at least 1 prefix")
         self.draft, self.draft_width, self.beam_width, self.renormalise = draft, draft_width, beam_width, renormalise
         self.rule = rule or StrictBeamRule()
         self.lossless = self.rule.lossless

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.data import AtSpeedReader, LCRecReader
 from padrec.decoding import (
     BeamDecoder,
@@ -156,11 +156,6 @@ def test_excluded_items_are_not_ranked() -> None:
     expected, _ = decode(BeamDecoder(), runner, without, request)
     found, _ = decode(SpeculativeBeamDecoder(language_model(_VOCABULARY, 5), 5), runner, without, request)
     assert torch.equal(found.leaves, expected.leaves)
-
-
-def test_a_draft_of_no_width_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^draft_width 0: expected at least 1 prefix$"):
-        SpeculativeBeamDecoder(CatalogBeamDraft(), draft_width=0)
 
 
 _DRAWS = 4000
