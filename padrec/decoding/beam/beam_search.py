@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_plan import BeamPass, level_size, tokens_after_prompt
-from padrec.decoding.beam.beam_rule import Draw
-from padrec.decoding.beam.children import Children, best_in_order, pick
+from padrec.decoding.beam.children import Children, best_in_order
+from padrec.decoding.beam.draw import Draw
 from padrec.decoding.beam.prefix_tree import PrefixTree
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner, TransformersSession
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.tensor_record import TensorRecord, pick
 
 
 @dataclass(frozen=True)
-class Beam:
+class Beam(TensorRecord):
     """The best prefixes of one length, in catalog order.
 
     Attributes:
@@ -47,9 +48,8 @@ class Beam:
     def kept_in(self, buffer: "Beam | None") -> "Beam":
         """Copy the values to the tensors of `buffer`, or to new ones if there is none; returns the buffer."""
         if buffer is None:
-            return Beam(**{name: value.clone() for name, value in vars(self).items()})
-        for name, value in vars(self).items():
-            getattr(buffer, name).copy_(value)
+            return self.clone()
+        buffer.copy_(self)
         return buffer
 
 

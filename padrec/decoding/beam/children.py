@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
-from padrec.decoding.lists.sampling import token_noise
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,6 @@ class Children:
         """Log-probabilities of drawing each child, `[B, M]`."""
         return (self.scores / temperature).log_softmax(-1)
 
-    def noise(self, keys: Tensor, steps: Tensor) -> Tensor:
-        """Gumbel noise as a function of request, prefix and code, `[B, M]`.
-
-        `keys` are the requests', int64 `[B]`, `steps` those of all tokens; see `token_steps`.
-        """
-        return token_noise(keys, self.prefixes, steps[self.tokens].view(*self.prefixes.shape, -1)).flatten(1)
-
 
 def best_in_order(values: Tensor, count: int) -> Tensor:
     """Places of the `count` highest values of each row `[B, M]`, in rising order, int64 `[B, count]`.
@@ -81,9 +73,3 @@ def best_in_order(values: Tensor, count: int) -> Tensor:
     # All that are higher than the last one, and of its equals the first; no two have the same key.
     key = torch.where(values > least, 2 * n - place, torch.where(values == least, n - place, 0))
     return (-key.topk(count).values % n).sort(1).values
-
-
-def pick(values: Tensor, places: Tensor) -> Tensor:
-    """Gather entries: values `[B, N, *]` at `places`, int64 `[B, M]`, give `[B, M, *]`."""
-    wide = places.view(*places.shape, *[1] * (values.ndim - 2)).expand(*places.shape, *values.shape[2:])
-    return values.gather(1, wide)

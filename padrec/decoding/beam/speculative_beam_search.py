@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_draft import BeamDraftSession
-from padrec.decoding.beam.beam_rule import BeamRule, DraftView, Draw
-from padrec.decoding.beam.children import Children, best_in_order, pick
+from padrec.decoding.beam.beam_rule import BeamRule, DraftView
+from padrec.decoding.beam.children import Children, best_in_order
+from padrec.decoding.beam.draw import Draw
 from padrec.decoding.beam.prefix_tree import with_itself
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Branches, Prompts
 from padrec.decoding.layers.runner import TransformersRunner, TransformersSession
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.decoding_trace import RoundStatistics
+from padrec.decoding.lists.tensor_record import TensorRecord, pick
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class SpeculativeBeamPlan:
 
 
 @dataclass(frozen=True)
-class SearchedBeam:
+class SearchedBeam(TensorRecord):
     """The prefixes that the target has chosen, in catalog order, rows at levels of their own.
 
     Attributes:
@@ -91,15 +93,6 @@ class SearchedBeam:
         pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
         return SearchedBeam(*(torch.where(rows.view(-1, *[1] * (own.ndim - 1)), own, new) for own, new in pairs))
 
-    def copy_(self, other: "SearchedBeam") -> None:
-        """Overwrite the values with those of another beam."""
-        for field in fields(self):
-            getattr(self, field.name).copy_(getattr(other, field.name))
-
-    def clone(self) -> "SearchedBeam":
-        """Copy all tensors."""
-        return SearchedBeam(*(getattr(self, field.name).clone() for field in fields(self)))
-
 
 @dataclass(frozen=True)
 class _Level:
@@ -120,6 +113,10 @@ class _Context:
     plan: SpeculativeBeamPlan
     rule: BeamRule
     draw: Draw
+
+    def children(self, nodes: Tensor, scores: Tensor, logits: Tensor, most: int) -> Children:
+        """See `Children.of`."""
+        return Children.of(self.constraint, nodes, scores, logits, most, self.plan.renormalise)
 
 
 class SpeculativeBeamSearch:
@@ -244,12 +241,12 @@ class SpeculativeBeamSearch:
 @compiled
 def _draft_step(logits: Tensor, above: _Level, context: _Context, most: int, first: int, width: int) -> _Level:
     """The draft's choice of `width` prefixes, to be read at columns `first`, by its logits after the level above."""
-    sink, constraint = context.constraint.trie.sink, context.constraint
-    children = Children.of(constraint, above.nodes, above.scores, logits, most, context.plan.renormalise)
+    trie = context.constraint.trie
+    children = context.children(above.nodes, above.scores, logits, most)
     index = best_in_order(context.rule.draft_ranks(children, context.draw), width)
     nodes, scores = children.nodes.gather(1, index), children.scores.gather(1, index)
     # Complete items are not read.
-    nodes = torch.where(constraint.trie.is_leaf(nodes) | scores.isneginf(), sink, nodes)
+    nodes = torch.where(trie.is_leaf(nodes) | scores.isneginf(), trie.sink, nodes)
     depths = above.depths[..., :1] + 1
     seen = with_itself(pick(above.seen, index // most), first)
     return _Level(nodes, scores, depths.expand(*depths.shape[:-1], width), seen)
@@ -282,8 +279,7 @@ def _follow_step(
         The beam, the places of its prefixes in the following level, and the rows that go on.
     """
     n, sink = places.shape[1], context.constraint.trie.sink
-    nodes, scores = beam.nodes[:, :n], beam.scores[:, :n]
-    children = Children.of(context.constraint, nodes, scores, logits, most, context.plan.renormalise)
+    children = context.children(beam.nodes[:, :n], beam.scores[:, :n], logits, most)
     view = _view(children, level, places, following, context, most)
     kept = context.rule.keep(children, view, context.draw, context.plan.width)
     beam = _extended(beam, children, kept.index, pick(level.seen, places), sink, most).where(going, beam)
@@ -314,14 +310,13 @@ def _view(
     children: Children, level: _Level, places: Tensor, following: _Level | None, context: _Context, most: int
 ) -> DraftView | None:
     """What the draft thinks of the children of the prefixes at `places` of its level."""
-    temperature, constraint = context.draw.temperature, context.constraint
+    temperature = context.draw.temperature
     if not context.rule.reads_draft or temperature == 0 or following is None:
         return None
     assert level.logits is not None
-    renormalise = context.plan.renormalise
-    own = Children.of(constraint, level.nodes, level.scores, level.logits, most, renormalise)
+    own = context.children(level.nodes, level.scores, level.logits, most)
     scores, logits = level.scores.gather(1, places), pick(level.logits, places)
-    shared = Children.of(constraint, children.prefixes, scores, logits, most, renormalise)
+    shared = context.children(children.prefixes, scores, logits, most)
     total = (own.scores / temperature).logsumexp(-1, keepdim=True)
     return DraftView(_find(following.nodes, children.nodes)[1], shared.scores / temperature - total)
 

@@ -159,7 +159,7 @@ def longest_text(config: PretrainedConfig) -> int | None:
 
 
 def check_length(config: PretrainedConfig, tokens: int) -> None:
-    """Check that a model can read texts of at most so many tokens, a prompt with its list.
+    """Check that a model can read texts of `tokens` tokens, a prompt with its list.
 
     Raises:
         InputError: it does not know that many positions, or computes those of longer texts otherwise.

@@ -1,40 +1,23 @@
 """The states of lists while they are written."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from padrec.decoding.lists.tensor_record import TensorRecord, pick
+
 
 @dataclass(frozen=True)
-class ListState:
+class ListState(TensorRecord):
     """States of unfinished lists; the leading dimensions `[*]` are rows, or rows × tree nodes."""
 
     slot: Tensor  # of the last token, int64 [*]
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """Apply a function to every tensor."""
-        return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(self)})
-
     def gather(self, index: Tensor) -> Self:
         """Pick states `[B, R]` from states `[B, M]` by `index`, int64 `[B, R]`."""
-
-        def pick(value: Tensor) -> Tensor:
-            wide = index.view(*index.shape, *[1] * (value.ndim - 2)).expand(*index.shape, *value.shape[2:])
-            return value.gather(1, wide)
-
-        return self.map(pick)
-
-    def clone(self) -> Self:
-        """Copy all tensors."""
-        return self.map(lambda value: value.clone())
-
-    def copy_(self, other: Self) -> None:
-        """Overwrite the values with those of states of the same shape."""
-        for field in fields(self):
-            getattr(self, field.name).copy_(getattr(other, field.name))
+        return self.map(lambda value: pick(value, index))
 
     def unsqueeze(self) -> Self:
         """Turn states `[B]` into `[B, 1]`."""

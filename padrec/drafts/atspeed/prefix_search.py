@@ -5,11 +5,12 @@ from torch import Tensor
 
 from padrec.decoding.beam.beam_draft import BeamDraft
 from padrec.decoding.beam.beam_plan import level_size
-from padrec.decoding.beam.children import Children, best_in_order, pick
+from padrec.decoding.beam.children import Children, best_in_order
 from padrec.decoding.layers.prompt_shape import cache_capacity
 from padrec.decoding.layers.prompts import Branches, Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.tensor_record import pick
 
 
 class PrefixSearch:

@@ -27,12 +27,13 @@ from padrec.decoding import (
 )
 from padrec.decoding.beam.beam_decoder import searched_constraint
 from padrec.decoding.beam.beam_plan import plan_passes
-from padrec.decoding.beam.beam_rule import Draw
 from padrec.decoding.beam.beam_search import BeamSearch
+from padrec.decoding.beam.draw import Draw
 from padrec.decoding.device.captured_graph import captures_graphs
 from padrec.decoding.layers.prompt_shape import spare_tokens
 from padrec.decoding.layers.runner import TransformersSession
 from padrec.decoding.rounds import captured_loop
+from tests.decoding.beam.random_searches import searches
 from tests.reference import beam_search, item_log_probs, leaf_tokens, prompt_tokens
 from tests.stubs import SlowGraph, random_catalog, random_prompts, select_rows, tiny_target
 
@@ -96,21 +97,8 @@ def test_every_form_equals_a_plain_beam_search(look_ahead: int, width: int | Non
         )
 
 
-@st.composite
-def searches(draw: st.DrawFn) -> tuple[Catalog, SemanticIDVocabulary, int, int, int]:
-    """Catalog, vocabulary, K, width and look-ahead; catalogs of one to four slots, thin and dense ones."""
-    sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
-    item = st.tuples(*(st.integers(0, size - 1) for size in sizes))
-    items = draw(st.lists(item, min_size=1, max_size=30))
-    catalog = Catalog(torch.tensor(items), [str(index) for index in range(len(items))])
-    vocabulary = SemanticIDVocabulary(sizes, separator=draw(st.booleans()), shared_codes=draw(st.booleans()))
-    list_length = draw(st.integers(1, catalog.n_leaves))
-    width = draw(st.integers(list_length, list_length + 5))
-    return catalog, vocabulary, list_length, width, draw(st.integers(0, 40))
-
-
 @settings(max_examples=40)
-@given(search=searches(), seed=st.integers(0, 5))
+@given(search=searches(st.integers(0, 40)), seed=st.integers(0, 5))
 def test_reading_ahead_changes_passes_and_nothing_else(
     search: tuple[Catalog, SemanticIDVocabulary, int, int, int], seed: int
 ) -> None:

@@ -29,6 +29,7 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.decoding.beam.beam_draft import BeamDraftOpener
+from tests.decoding.beam.random_searches import searches
 from tests.reference import beam_search, leaf_tokens, prompt_tokens
 from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
 
@@ -69,21 +70,12 @@ def decode(
     return decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(seed))
 
 
-@st.composite
-def searches(draw: st.DrawFn) -> tuple[Catalog, SemanticIDVocabulary, int, int, int]:
-    """Catalog, vocabulary, K, width and draft width."""
-    sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
-    item = st.tuples(*(st.integers(0, size - 1) for size in sizes))
-    items = draw(st.lists(item, min_size=1, max_size=30))
-    catalog = Catalog(torch.tensor(items), [str(index) for index in range(len(items))])
-    vocabulary = SemanticIDVocabulary(sizes, separator=draw(st.booleans()), shared_codes=draw(st.booleans()))
-    list_length = draw(st.integers(1, catalog.n_leaves))
-    return catalog, vocabulary, list_length, draw(st.integers(list_length, list_length + 5)), draw(st.integers(1, 12))
-
-
 @settings(max_examples=60)
 @given(
-    search=searches(), seed=st.integers(0, 5), temperature=st.sampled_from([0.0, 0.0, 1.0]), renormalise=st.booleans()
+    search=searches(st.integers(1, 12)),
+    seed=st.integers(0, 5),
+    temperature=st.sampled_from([0.0, 1.0]),
+    renormalise=st.booleans(),
 )
 def test_the_strict_rule_finds_what_the_search_without_a_draft_finds(
     search: tuple[Catalog, SemanticIDVocabulary, int, int, int], seed: int, temperature: float, renormalise: bool
