@@ -82,6 +82,7 @@ class ArmMetrics(nn.Module):
         sequential: whether each item depends on the ones before it, so that two lists have a first difference.
         further_references: arms beside the reference arm to compute speedups over.
         decoders: names of the decoders that the arm chooses among, if any; see `DecodingTrace.decoder`.
+        sources: names of what proposes, if acceptance is counted by source; see `DecodingTrace.accepted_by_source`.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class ArmMetrics(nn.Module):
         sequential: bool = True,
         further_references: Sequence[str] = (),
         decoders: Sequence[str] = (),
+        sources: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
@@ -115,6 +117,8 @@ class ArmMetrics(nn.Module):
         # Registered as lists, since a module's name cannot hold every character of an arm's or a decoder's name.
         self._speedups = [Speedup() for _ in ("reference", *further_references)]
         self._lists_by = {name: Total() for name in decoders}
+        self._accepted_by = {name: Total() for name in sources}
+        self.accepted_by = nn.ModuleList(self._accepted_by.values())
         self.speedups, self.lists_by = nn.ModuleList(self._speedups), nn.ModuleList(self._lists_by.values())
 
     def update(
@@ -152,6 +156,8 @@ class ArmMetrics(nn.Module):
         self.draft_passes.update(trace.draft_passes)
         for name, total in self._lists_by.items():
             total.update(len(lists.leaves) if name == trace.decoder else 0)
+        for name, total in self._accepted_by.items():
+            total.update(trace.accepted_by_source.get(name, 0))
         self.valid.update(lists.leaves >= 0)
         self.distinct.update((distinct(lists.leaves) >= 0).double().mean(1))
         # Empty updates leave the means NaN; without any update, torchmetrics would warn.
@@ -217,6 +223,8 @@ class ArmMetrics(nn.Module):
         }
         if lists_by:
             metrics["lists_by"] = {decoder: count for decoder, count in lists_by.items() if count > 0}
+        if self._accepted_by:
+            metrics["accepted_by"] = {name: int(total.compute()) for name, total in self._accepted_by.items()}
         acceptance = rates.get("slot_and_depth", torch.zeros(0, 0, dtype=torch.float64))
         return ArmResult(name, metrics, acceptance, self.accepted_lengths.compute().cpu(), latencies)
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -164,6 +164,7 @@ class SpeculativeEvaluator(L.LightningModule):
                 sequential=arm.search == LIST_SEARCH,
                 further_references=self._further_references,
                 decoders=tuple(arm.decoders) if isinstance(arm, FastestDecoder) else (),
+                sources=arm.sources,
             )
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
@@ -221,8 +222,11 @@ class SpeculativeEvaluator(L.LightningModule):
             seed=self._seed,
             command=" ".join(["padrec", *sys.argv[1:]]),
             reference=self._reference,
-            arms={result.name: result.metrics for result in results},
+            arms={result.name: self._facts(result.name) | result.metrics for result in results},
         )
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        return {"lossless": self._arms[name].lossless} | self._arms[name].facts
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Recommendations:
         """Return one list for each prompt, written by the chosen arm."""

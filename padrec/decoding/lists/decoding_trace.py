@@ -1,7 +1,8 @@
 """What a decode cost, and how many of its proposals were accepted."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class DecodingTrace:
         accepted_lengths: rounds of unfinished rows by the number of kept draft tokens, int64 `[D + 1]`.
         recording_seconds: wall-clock seconds for compiling and capturing, once per shape; not in the other seconds.
         decoder: name of the chosen decoder if there are several; see `FastestDecoder`.
+        accepted_by_source: accepted tokens by what proposed them, for drafts of several sources.
     """
 
     prefill_seconds: float
@@ -35,6 +37,7 @@ class DecodingTrace:
     accepted_lengths: Tensor
     recording_seconds: float = 0.0
     decoder: str | None = None
+    accepted_by_source: Mapping[str, int] = field(default_factory=dict)
 
     def widened(self, max_depth: int) -> "DecodingTrace":
         """Pad the counts with zeros to a greater depth D."""
@@ -57,6 +60,7 @@ class DecodingTrace:
             decode_seconds=sum(part.decode_seconds for part in parts),
             recording_seconds=sum(part.recording_seconds for part in parts),
             decoder=decoders.pop() if len(decoders) == 1 else None,
+            accepted_by_source=sum((Counter(part.accepted_by_source) for part in parts), Counter()),
         )
 
     @property

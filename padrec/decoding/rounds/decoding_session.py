@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -86,6 +87,7 @@ class ShapeSession(DecodingSession[R]):
         learning = watch.lap()
         prefill, rest, capture = self._loop.run(prompts, keys, lambda: self._finish(prompts))
         trace = rounds.statistics.trace(learning + prefill, rest, lists.lengths, capture)
+        trace = replace(trace, accepted_by_source=rounds.accepted_by_source())
         return self._request.result(*lists.written()), trace
 
     def _finish(self, prompts: Prompts) -> None:
