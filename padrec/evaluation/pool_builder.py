@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional
 
@@ -71,7 +70,7 @@ class PoolBuilder:
         self._generator = torch.Generator().manual_seed(seed)
 
     def run(self) -> TokenPool:
-        """Build the pool and write it.
+        """Build the pool, write it, and print what it holds.
 
         Raises:
             InputError: a file is missing or wrong, no list is left, or the pool is there already.
@@ -89,7 +88,7 @@ class PoolBuilder:
         pool.settings = {"vocabulary": data.vocabulary.fingerprint, **facts}
         pool.save(self._path)
         found = f"{len(pool.texts.lengths):,} distinct lists in {self._n_groups} groups"
-        rank_zero_info(f"{self._path}: {found}; left out: {facts['refused']:,} lists of tested users")
+        print(f"{self._path}: {found}; left out: {facts['refused']:,} lists of tested users")
         return pool
 
     def _filled(self, histories: ItemSequences, lists: ItemSequences) -> TokenPool:

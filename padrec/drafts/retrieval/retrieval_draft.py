@@ -145,7 +145,7 @@ class RetrievalSession(OnlineDraftSession):
         _append(self._seen, self._lengths, first[:, None], torch.ones_like(self._lengths))
 
     def retrieve(self) -> tuple[Tensor, Tensor]:
-        """Look the last tokens up: what follows C places, int32 `[B, C, D]`, `END` after its end, and votes, `[B, C]`."""
+        """Look up what follows C places, int32 `[B, C, D]`, `END` after a text's end, and their votes, `[B, C]`."""
         draft, index = self._draft, self._index
         with Phase.DRAFT_PASSES.named():
             context, known = _context(self._seen, self._lengths, draft.context)

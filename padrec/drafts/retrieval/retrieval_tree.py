@@ -106,7 +106,7 @@ def _grow(
         states.append(after)
         above, agree, first = after, same, leader
     every = torch.cat(scores, 1)  # [B, 1 + D * C]
-    # A stable sort prefers what comes first, and a child scores no more than its parent: parents of kept nodes are kept.
+    # A child scores no more than its parent and comes later, so a stable sort keeps the parents of what it keeps.
     kept = every.sort(dim=1, descending=True, stable=True).indices[:, :n_nodes].sort(1).values
     present = every.gather(1, kept) > -torch.inf
     above_kept = torch.cat([torch.zeros_like(root)[:, None], *parents], 1).gather(1, kept)
