@@ -1,4 +1,4 @@
-"""Arms side by side: metrics, figures, reports, and files of recommendations."""
+"""Arms side by side: metrics, figures, reports, and files of recommendations and of texts."""
 
 from typing import TYPE_CHECKING
 
@@ -10,5 +10,7 @@ if TYPE_CHECKING:
     from padrec.evaluation.evaluator import SpeculativeEvaluator as SpeculativeEvaluator
     from padrec.evaluation.recommendation_writer import RecommendationWriter as RecommendationWriter
     from padrec.evaluation.report import Report as Report
+    from padrec.evaluation.text_evaluator import TextEvaluator as TextEvaluator
+    from padrec.evaluation.text_writer import TextWriter as TextWriter
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

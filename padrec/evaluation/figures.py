@@ -52,17 +52,16 @@ def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
     """Return all figures of a comparison of at least one arm, by name.
 
     The names are `acceptance/<arm>` for each arm with a draft, `accepted_lengths` if there is one, `speedup`, `latency`
-    and `quality_against_speed`.
+    and, for lists, `quality_against_speed`.
     """
     drafting = [result for result in results if result.max_depth > 0]
     figures = {f"acceptance/{result.name}": acceptance_by_slot_and_depth(result) for result in drafting}
     if drafting:
         figures["accepted_lengths"] = accepted_lengths(results)
-    return figures | {
-        "speedup": speedup_with_interval(results),
-        "latency": latency_distribution(results),
-        "quality_against_speed": quality_against_speed(results),
-    }
+    figures |= {"speedup": speedup_with_interval(results), "latency": latency_distribution(results)}
+    if all("ndcg@10" in result.metrics for result in results):
+        figures["quality_against_speed"] = quality_against_speed(results)
+    return figures
 
 
 def write_figures(figures: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
@@ -223,5 +222,7 @@ def _logarithmic(axes: Axes, values: Tensor) -> None:
 
 
 def _slot_names(n_slot_states: int) -> list[str]:
-    """Slots as in the tokens' names (`<a_7>`), then the separator and other tokens."""
+    """Slots as in the tokens' names (`<a_7>`), then the separator and other tokens; a text's tokens have none."""
+    if n_slot_states == 1:
+        return ["–"]
     return [*(chr(ord("a") + slot) for slot in range(n_slot_states - 2)), "sep", "other"]

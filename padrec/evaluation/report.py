@@ -14,37 +14,31 @@ import torch
 from padrec.catalog.whole_output import check_place, written_whole
 from padrec.evaluation.arm_metrics import SPEEDUP_OVER
 
-MAIN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "identical_lists")
-"""What `trainer.test` returns and TensorBoard's HParams tab shows, which has five columns unless told otherwise."""
+MAIN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "identical_lists", "identical_texts")
+"""What `trainer.test` returns and TensorBoard's HParams tab shows, as far as an arm has it."""
 _JSON, _MARKDOWN = "report.json", "report.md"
 _MISSING = "–"
 _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*[]|"} | {"<": "&lt;", "&": "&amp;"})
 _HOW_TO_READ = (
     "Speedup: total seconds of the reference arm ÷ total seconds of the arm over the same users; median: that of the "
     "same ratio in each batch. τ: tokens per target pass, including the target's own token; accepted per pass leaves "
-    "it out. Identical: share of lists equal to the reference arm's. "
+    "it out. Identical: share of lists or texts equal to the reference arm's. "
     "Recording: seconds spent once on compiling and capturing for new shapes; part of no other number."
 )
 # How far ratio and median of a speedup may lie apart without a word.
 _PARTED = 0.1
 
 # A column's name, and how an arm's metrics fill it.
-_Column = tuple[str, Callable[[Mapping[str, Any]], str]]
+_Column = tuple[str, Callable[[Mapping[str, Any]], str | None]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Arms side by side on the same users.
+    """Arms side by side on the same users, or on the same prompts of text.
 
     Attributes:
         dataset: name of the data.
-        users: number of users.
-        list_length: K, items in a list.
-        batch_size: users decoded together.
-        temperature: 0 for greedy decoding.
-        constraint: `catalog` for lists of distinct, existing items, None for free decoding.
-        precision: precision of the target's weights.
-        device: name of the device, see `device_name`.
+        settings: number of `users`, `batch_size`, `precision`, `device`, and what was asked for, by name.
         versions: software versions by name, see `software_versions`.
         seed: seed of sampled lists.
         command: the command line.
@@ -53,13 +47,7 @@ class Report:
     """
 
     dataset: str
-    users: int
-    list_length: int
-    batch_size: int
-    temperature: float
-    constraint: str | None
-    precision: str
-    device: str
+    settings: dict[str, Any]
     versions: dict[str, str]
     seed: int
     command: str
@@ -68,7 +56,10 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON, with None for numbers that are not finite."""
-        return {name: _without_nan(value) for name, value in asdict(self).items()}
+        content = asdict(self)
+        settings = content.pop("settings")
+        content = {"dataset": content.pop("dataset"), **settings, **content}
+        return {name: _without_nan(value) for name, value in content.items()}
 
     def scalars(self) -> dict[str, float]:
         """Return every finite number as `test/<arm>/<metric>`, nested ones as `…/latency_ms/p50`."""
@@ -84,7 +75,7 @@ class Report:
             "## Further numbers",
             markdown_table(*self._table([*self._further_speedups(), *_FURTHER_COLUMNS])),
             "## Settings",
-            "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self._settings().items()),
+            "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self._shown_settings().items()),
             f"```\n{self.command}\n```",
         ]
         return "\n\n".join(parts) + "\n"
@@ -98,9 +89,15 @@ class Report:
         return "\n".join([*lines, *self._remarks()])
 
     def _table(self, columns: Sequence[_Column]) -> tuple[list[str], list[list[str]]]:
-        """The header and one row per arm."""
-        rows = [[escape_markdown(arm), *(cell(metrics) for _, cell in columns)] for arm, metrics in self.arms.items()]
-        return ["arm", *(name for name, _ in columns)], rows
+        """The header and one row per arm; columns that no arm has are left out."""
+        cells = [(name, [cell(metrics) for metrics in self.arms.values()]) for name, cell in columns]
+        known = [(name, column) for name, column in cells if any(cell is not None for cell in column)]
+        header, contents = ["arm", *(name for name, _ in known)], [column for _, column in known]
+        rows = [
+            [escape_markdown(arm), *(cell or _MISSING for cell in row)]
+            for arm, row in zip(self.arms, zip(*contents, strict=True), strict=True)
+        ]
+        return header, rows
 
     def _further_speedups(self) -> list[_Column]:
         """A column for each further reference."""
@@ -121,23 +118,18 @@ class Report:
         ]
         chosen = [
             f"{escape_markdown(arm)} wrote "
-            + ", ".join(f"{count:,} lists by {escape_markdown(name)}" for name, count in metrics["lists_by"].items())
+            + ", ".join(f"{count:,} {kind} by {escape_markdown(name)}" for name, count in metrics[f"{kind}_by"].items())
             + "."
             for arm, metrics in self.arms.items()
-            if "lists_by" in metrics
+            for kind in ("lists", "texts")
+            if f"{kind}_by" in metrics
         ]
         return parted + chosen
 
-    def _settings(self) -> dict[str, str]:
+    def _shown_settings(self) -> dict[str, str]:
         return {
-            "users": f"{self.users:,}",
-            "list length": str(self.list_length),
-            "batch size": str(self.batch_size),
-            "temperature": f"{self.temperature:g}",
+            **{name.replace("_", " "): _shown(value) for name, value in self.settings.items()},
             "reference arm": self.reference,
-            "constraint": self.constraint or "none",
-            "precision": self.precision,
-            "device": self.device,
             "seed": str(self.seed),
             "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
         }
@@ -197,21 +189,28 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], right_a
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
-def _number(key: str, form: str) -> Callable[[Mapping[str, Any]], str]:
-    """Format the metric of that name."""
-    return lambda metrics: _format(metrics[key], form)
+def _shown(value: object) -> str:
+    """Format a setting."""
+    if value is None:
+        return "none"
+    return format(value, "," if isinstance(value, int) else "g") if isinstance(value, int | float) else str(value)
+
+
+def _number(key: str, form: str) -> Callable[[Mapping[str, Any]], str | None]:
+    """Format the metric of that name, if the arm has it."""
+    return lambda metrics: _format(metrics[key], form) if key in metrics else None
 
 
 def _format(value: float | None, form: str) -> str:
     return format(value, form) if value is not None and math.isfinite(value) else _MISSING
 
 
-def _speedup(key: str) -> Callable[[Mapping[str, Any]], str]:
+def _speedup(key: str) -> Callable[[Mapping[str, Any]], str | None]:
     """Format the speedup of that name with its interval, if the arm has it."""
 
-    def cell(metrics: Mapping[str, Any]) -> str:
+    def cell(metrics: Mapping[str, Any]) -> str | None:
         if key not in metrics:
-            return _MISSING
+            return None
         low, high = (_format(value, ".2f") for value in metrics[f"{key}_ci95"])
         return f"{_format(metrics[key], '.2f')} ({low} – {high})"
 
@@ -219,7 +218,7 @@ def _speedup(key: str) -> Callable[[Mapping[str, Any]], str]:
 
 
 def _identical(metrics: Mapping[str, Any]) -> str:
-    share = metrics["identical_lists"]
+    share = metrics["identical_lists"] if "identical_lists" in metrics else metrics["identical_texts"]
     # A single list in 100,000 that differs must not be rounded away.
     return _format(share if share == 1 else min(share, 0.9999), ".0%" if share == 1 else ".2%")
 
@@ -240,6 +239,7 @@ _MAIN_COLUMNS: tuple[_Column, ...] = (
 _FURTHER_COLUMNS: tuple[_Column, ...] = (
     ("tokens/s", _number("tokens_per_second", ",.0f")),
     ("lists/s", _number("lists_per_second", ",.2f")),
+    ("texts/s", _number("texts_per_second", ",.2f")),
     ("accepted per pass", _number("accepted_per_pass", ".2f")),
     ("target passes", _number("target_passes", ",.0f")),
     ("recall@10", _number("recall@10", ".4f")),

@@ -1,6 +1,6 @@
 """What of a comparison goes to TensorBoard and other loggers: numbers, figures, texts, hyperparameters."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
@@ -35,6 +35,8 @@ LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
         "latency (ms) by percentile": ("Multiline", [r"test_curves/latency_ms$"]),
     },
 }
+# Of the report's settings.
+_HYPERPARAMETERS = ("batch_size", "list_length", "max_tokens", "precision")
 _SHOWN_HISTORY = 5
 _SHOWN_SIGNS = 80
 
@@ -56,10 +58,8 @@ def log_report(
     loggers: Iterable[Logger],
     report: Report,
     figures: Mapping[str, Path],
-    samples: Sequence[SampleLists],
-    catalog: Catalog,
+    samples: Mapping[str, str],
     settings: Mapping[str, Any] | None = None,
-    n_users: int = 8,
 ) -> None:
     """Log a comparison's numbers, figures, texts and hyperparameters.
 
@@ -70,20 +70,20 @@ def log_report(
         loggers: the trainer's loggers, if any.
         report: the comparison.
         figures: PNG files by name.
-        samples: lists to show.
-        catalog: the items.
+        samples: samples of the output as Markdown, by tag.
         settings: further hyperparameters beside the report's settings.
-        n_users: most users to show lists of.
     """
     # Few: TensorBoard shows the first five, and what all rows share says nothing.
-    shared = {name: getattr(report, name) for name in ("batch_size", "list_length", "precision")} | dict(settings or {})
+    shared = {name: report.settings[name] for name in _HYPERPARAMETERS if name in report.settings}
+    shared |= dict(settings or {})
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             writer = logger.experiment
             for name, path in figures.items():
                 writer.add_image(f"test/{name}", imread(path), dataformats="HWC")
             writer.add_text("test/report", report.markdown())
-            writer.add_text("test/sample_lists", sample_lists_markdown(samples, catalog, n_users))
+            for tag, text in samples.items():
+                writer.add_text(tag, text)
             writer.add_custom_scalars(LAYOUT)
             for arm, metrics in report.arms.items():
                 _log_arm(logger.log_dir, arm, metrics, {"arm": arm, **shared})
@@ -96,7 +96,7 @@ def log_report(
 def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
     """Write an arm's run below the evaluation's folder."""
     board = TensorBoardLogger(folder, name="", version=arm.replace("/", "-"), default_hp_metric=False)
-    curves = {f"test/{name}": {0: metrics[name]} for name in MAIN_METRICS} | {
+    curves = {f"test/{name}": {0: metrics[name]} for name in MAIN_METRICS if name in metrics} | {
         "test_curves/acceptance_by_depth": dict(enumerate(metrics["acceptance_by_depth"], start=1)),
         "test_curves/latency_ms": {int(name.removeprefix("p")): value for name, value in metrics["latency_ms"].items()},
     }

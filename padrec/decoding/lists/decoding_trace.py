@@ -23,6 +23,7 @@ class DecodingTrace:
         accepted_lengths: rounds of unfinished rows by the number of kept draft tokens, int64 `[D + 1]`.
         recording_seconds: wall-clock seconds for compiling and capturing, once per shape; not in the other seconds.
         decoder: name of the chosen decoder if there are several; see `FastestDecoder`.
+        drafted: whether each generated token is a kept proposal, bool `[B, T]`; None where it is not known.
     """
 
     prefill_seconds: float
@@ -35,6 +36,7 @@ class DecodingTrace:
     accepted_lengths: Tensor
     recording_seconds: float = 0.0
     decoder: str | None = None
+    drafted: Tensor | None = None
 
     def widened(self, max_depth: int) -> "DecodingTrace":
         """Pad the counts with zeros to a greater depth D."""
@@ -50,6 +52,7 @@ class DecodingTrace:
         """Join the traces of batches of one request and decoder, decoded one after another."""
         summed, rows = ("attempted", "accepted", "accepted_lengths"), ("target_passes", "draft_passes", "tokens")
         decoders = {part.decoder for part in parts}
+        drafted = [part.drafted for part in parts if part.drafted is not None]
         return cls(
             **{name: torch.stack([getattr(part, name) for part in parts]).sum(0) for name in summed},
             **{name: torch.cat([getattr(part, name) for part in parts]) for name in rows},
@@ -57,6 +60,7 @@ class DecodingTrace:
             decode_seconds=sum(part.decode_seconds for part in parts),
             recording_seconds=sum(part.recording_seconds for part in parts),
             decoder=decoders.pop() if len(decoders) == 1 else None,
+            drafted=torch.cat(drafted) if len(drafted) == len(parts) else None,
         )
 
     @property

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -82,7 +83,7 @@ class ShapeSession(DecodingSession[R]):
         keys = self._request.sampling.keys(len(prompts.tokens), generator, self._device)
         prefill, rest, capture = self._loop.run(prompts, keys, lambda: self._finish(prompts))
         trace = rounds.statistics.trace(prefill, rest, lists.lengths, capture)
-        return self._request.result(*lists.written()), trace
+        return self._request.result(*lists.written()), replace(trace, drafted=lists.drafted.to("cpu", copy=True))
 
     def _finish(self, prompts: Prompts) -> None:
         remaining = self._request.n_tokens - 1
