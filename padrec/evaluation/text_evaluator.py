@@ -121,16 +121,16 @@ class TextEvaluator(ArmComparison[TextPromptBatch, GeneratedText]):
         return {"max_tokens": self._max_tokens, "temperature": self._sampling.temperature}
 
     @property
-    def made_of(self) -> dict[str, str | int | float]:
+    def made_of(self) -> dict[str, str | int]:
         """What the texts of `predict` depend on, beside the prompts and the arm's own settings."""
-        arm: dict[str, str | int | float] = {
+        return {
             "arm": self.predict_arm,
             "fingerprint": self._fingerprint,
+            "max_tokens": self._max_tokens,
+            "stop": ", ".join(map(str, self._stop_tokens)),
+            "sampling": f"{self._sampling.temperature}, {self._sampling.top_k}, {self._sampling.top_p}",
             "seed": self._seed,
         }
-        stop = ",".join(map(str, self._stop_tokens))
-        sampling = f"{self._sampling.temperature}, {self._sampling.top_k}, {self._sampling.top_p}"
-        return {**arm, "max_tokens": self._max_tokens, "stop": stop, "sampling": sampling}
 
     def predict_step(self, batch: TextPromptBatch, batch_idx: int) -> GeneratedText:
         """Return a text for each prompt, written by the chosen arm."""
