@@ -39,15 +39,18 @@ if TYPE_CHECKING:
     from padrec.decoding import AutoregressiveDecoder as AutoregressiveDecoder
     from padrec.decoding import BatchwiseDecoder as BatchwiseDecoder
     from padrec.decoding import BeamDecoder as BeamDecoder
+    from padrec.decoding import BoundedVerification as BoundedVerification
     from padrec.decoding import CatalogBeamDraft as CatalogBeamDraft
     from padrec.decoding import CatalogDraft as CatalogDraft
     from padrec.decoding import Chain as Chain
     from padrec.decoding import DynamicTree as DynamicTree
+    from padrec.decoding import ExactVerification as ExactVerification
     from padrec.decoding import FastestDecoder as FastestDecoder
     from padrec.decoding import ListRequest as ListRequest
     from padrec.decoding import Prompts as Prompts
     from padrec.decoding import Recommendations as Recommendations
     from padrec.decoding import RelaxedBeamRule as RelaxedBeamRule
+    from padrec.decoding import RelaxedVerification as RelaxedVerification
     from padrec.decoding import RepeatedDecoder as RepeatedDecoder
     from padrec.decoding import RootOnly as RootOnly
     from padrec.decoding import Sampling as Sampling
@@ -65,7 +68,9 @@ if TYPE_CHECKING:
     from padrec.drafts import DraftWeights as DraftWeights
     from padrec.drafts import FeatureDraft as FeatureDraft
     from padrec.drafts import PADRecDraft as PADRecDraft
+    from padrec.drafts import RetrievalDraft as RetrievalDraft
     from padrec.drafts import SeqKD as SeqKD
+    from padrec.drafts import TokenPool as TokenPool
     from padrec.drafts import TopKAlignment as TopKAlignment
     from padrec.drafts import TotalVariation as TotalVariation
     from padrec.drafts import WordKD as WordKD

@@ -93,6 +93,18 @@ class HostDraftSession(DraftSession, Protocol):
         """Prepare the next round from each row's prompt and generated tokens, of which the last is the root."""
 
 
+@runtime_checkable
+class OnlineDraftSession(DraftSession, Protocol):
+    """A draft session that learns between batches, on the host."""
+
+    def next_batch(self, prompts: Prompts) -> None:
+        """Learn from the last batch, which is finished. Not captured; its time counts as the next batch's prefill.
+
+        Args:
+            prompts: those of the batch that comes next.
+        """
+
+
 # What `Draft.bind` returns.
 SessionOpener = Callable[[DraftPlan], DraftSession]
 
