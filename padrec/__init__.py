@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from padrec.evaluation import RecommendationWriter as RecommendationWriter
     from padrec.evaluation import SpeculativeEvaluator as SpeculativeEvaluator
     from padrec.evaluation import TextEvaluator as TextEvaluator
+    from padrec.evaluation import TextPoolBuilder as TextPoolBuilder
     from padrec.evaluation import TextWriter as TextWriter
     from padrec.quantization import BehaviourEmbeddings as BehaviourEmbeddings
     from padrec.quantization import ConcatenatedEmbeddings as ConcatenatedEmbeddings

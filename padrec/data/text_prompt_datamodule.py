@@ -1,7 +1,7 @@
 """The datamodule of texts: from prompts to batches of a language model's tokens."""
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -50,8 +50,9 @@ class TextPromptDataModule(LightningDataModule):
         self.language_model, self.batch_size = language_model, batch_size
         self.tokenizer = load_tokenizer(language_model)
         found = prompts.read(partial(as_text, tokenizer=self.tokenizer))
+        self._all_texts = dict(zip(found.keys, found.texts, strict=True))
         self._prompts = found.select(_chosen(len(found.keys), half, max_prompts, seed))
-        self._tokens: list[list[int]] = self.tokenizer(list(self._prompts.texts), add_special_tokens=False)["input_ids"]
+        self._tokens = self._tokenized(self._prompts.texts)
         if [] in self._tokens:
             key = self._prompts.keys[self._tokens.index([])]
             raise InputError(f"{found.name}: the prompt of {key!r} has no tokens, expected at least one")
@@ -77,6 +78,23 @@ class TextPromptDataModule(LightningDataModule):
         """A short hash of the prompts and their keys."""
         content = "\0".join((*self._prompts.keys, *self._prompts.texts))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def prompt_tokens(self, keys: Iterable[str]) -> list[list[int]]:
+        """The tokens of any prompts of the source, also of those that `half` and `max_prompts` leave out.
+
+        Raises:
+            InputError: there is no prompt of a key.
+        """
+        texts = []
+        for key in keys:
+            if key not in self._all_texts:
+                raise InputError(f"{self.dataset_name}: no prompt of {key!r}, expected the keys of its prompts")
+            texts.append(self._all_texts[key])
+        return self._tokenized(texts)
+
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return found
 
     def text(self, tokens: Tensor) -> str:
         """The text of tokens `[n]`, without special ones."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from padrec.evaluation.recommendation_writer import RecommendationWriter as RecommendationWriter
     from padrec.evaluation.report import Report as Report
     from padrec.evaluation.text_evaluator import TextEvaluator as TextEvaluator
+    from padrec.evaluation.text_pool_builder import TextPoolBuilder as TextPoolBuilder
     from padrec.evaluation.text_writer import TextWriter as TextWriter
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

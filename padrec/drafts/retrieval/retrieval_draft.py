@@ -228,6 +228,6 @@ def _log_shares(following: Tensor, votes: Tensor, agreed: Tensor, depth: int, si
     """Logarithms of the tokens' shares of the votes at each node, float32 `[B, k, V]`."""
     token = following[:, None, :, depth].expand(agreed.shape)
     cast = torch.where(agreed & (token != END), votes[:, None], 0)
-    counts = torch.full((*agreed.shape[:2], size), unseen / size, device=votes.device)
+    counts = torch.full((*agreed.shape[:2], size), unseen / size, dtype=votes.dtype, device=votes.device)
     counts = counts.scatter_add(2, token.clamp(min=0).long(), cast)
     return (counts / (cast.sum(2, keepdim=True) + unseen)).log()
