@@ -65,15 +65,18 @@ if TYPE_CHECKING:
     from padrec.drafts import AssistantModel as AssistantModel
     from padrec.drafts import AtSpeedBeamDraft as AtSpeedBeamDraft
     from padrec.drafts import AtSpeedDraft as AtSpeedDraft
+    from padrec.drafts import CombinedDraft as CombinedDraft
     from padrec.drafts import DraftWeights as DraftWeights
     from padrec.drafts import FeatureDraft as FeatureDraft
     from padrec.drafts import PADRecDraft as PADRecDraft
     from padrec.drafts import RetrievalDraft as RetrievalDraft
+    from padrec.drafts import RetrievalTree as RetrievalTree
     from padrec.drafts import SeqKD as SeqKD
     from padrec.drafts import TokenPool as TokenPool
     from padrec.drafts import TopKAlignment as TopKAlignment
     from padrec.drafts import TotalVariation as TotalVariation
     from padrec.drafts import WordKD as WordKD
+    from padrec.evaluation import PoolBuilder as PoolBuilder
     from padrec.evaluation import RecommendationWriter as RecommendationWriter
     from padrec.evaluation import SpeculativeEvaluator as SpeculativeEvaluator
     from padrec.evaluation import TextEvaluator as TextEvaluator

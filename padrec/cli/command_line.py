@@ -23,7 +23,9 @@ commands:
   fit        train a target, a draft or a quantizer
   validate   validate one
   test       compare decoders side by side, or test a target
-  predict    write recommendations, or semantic IDs, to a file
+  predict    write recommendations, texts or semantic IDs to a file
+  pool       make a pool of lists that a target wrote, for drafts that retrieve
+  text-pool  make a pool of texts that a language model wrote
 
 Help on a command: padrec prepare --help, padrec fit --help and so on. padrec --version prints the version.
 """
@@ -82,6 +84,10 @@ def _run(arguments: "ArgsType") -> None:
         from padrec.cli.prepare_command import prepare
 
         prepare(arguments[1:])
+    elif isinstance(arguments, list) and arguments[:1] in (["pool"], ["text-pool"]):
+        from padrec.cli.pool_command import pool
+
+        pool(arguments[0], arguments[1:])
     else:
         from padrec.cli.lightning_program import train_or_evaluate
 

@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from padrec.decoding.trees.draft import Observation as Observation
     from padrec.decoding.trees.draft import OnlineDraftSession as OnlineDraftSession
     from padrec.decoding.trees.draft import SessionOpener as SessionOpener
+    from padrec.decoding.trees.draft import SourcesDraftSession as SourcesDraftSession
     from padrec.decoding.trees.dynamic_tree import Chain as Chain
     from padrec.decoding.trees.dynamic_tree import DynamicTree as DynamicTree
     from padrec.decoding.trees.static_tree import StaticTree as StaticTree

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from padrec.evaluation.arm_metrics import ArmMetrics as ArmMetrics
     from padrec.evaluation.arm_metrics import ArmResult as ArmResult
     from padrec.evaluation.evaluator import SpeculativeEvaluator as SpeculativeEvaluator
+    from padrec.evaluation.pool_builder import PoolBuilder as PoolBuilder
     from padrec.evaluation.recommendation_writer import RecommendationWriter as RecommendationWriter
     from padrec.evaluation.report import Report as Report
     from padrec.evaluation.text_evaluator import TextEvaluator as TextEvaluator

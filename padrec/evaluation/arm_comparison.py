@@ -50,7 +50,13 @@ class Unregistered(Generic[M]):
 class Arm(Protocol):
     """What a comparison asks of a decoder; see `Decoder`."""
 
+    lossless: bool
     search: str
+    sources: Sequence[str]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `Decoder`."""
 
     def max_depth(self, request: Any) -> int:  # noqa: ANN401  # of the request that the comparison makes
         """See `Decoder.max_depth`."""
@@ -165,6 +171,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
                 sequential=arm.search == LIST_SEARCH,
                 further_references=self._further_references,
                 decoders=tuple(arm.decoders) if isinstance(arm, FastestDecoder) else (),
+                sources=arm.sources,
             )
 
     def test_step(self, batch: B, batch_idx: int) -> None:
@@ -220,8 +227,11 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
             seed=self._seed,
             command=" ".join(["padrec", *sys.argv[1:]]),
             reference=self._reference,
-            arms={result.name: result.metrics for result in results},
+            arms={result.name: self._facts(result.name) | result.metrics for result in results},
         )
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        return {"lossless": self._arms[name].lossless} | self._arms[name].facts
 
     def decode(self, name: str, batch: B, number: int, prompts: Prompts | None = None) -> tuple[R, DecodingTrace]:
         """Decode a batch with one arm.

@@ -77,6 +77,7 @@ class ArmMetrics(nn.Module):
         sequential: whether each token depends on the ones before it, so that two outputs have a first difference.
         further_references: arms beside the reference arm to compute speedups over.
         decoders: names of the decoders that the arm chooses among, if any; see `DecodingTrace.decoder`.
+        sources: names of what proposes, if acceptance is counted by source; see `DecodingTrace.accepted_by_source`.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class ArmMetrics(nn.Module):
         sequential: bool = True,
         further_references: Sequence[str] = (),
         decoders: Sequence[str] = (),
+        sources: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self._outputs, self.quality = outputs, quality
@@ -106,8 +108,9 @@ class ArmMetrics(nn.Module):
         self.identical, self.margins = Mean(), Mean()
         # Registered as lists, since a module's name cannot hold every character of an arm's or a decoder's name.
         self._speedups = [Speedup() for _ in ("reference", *further_references)]
-        self._written_by = {name: Total() for name in decoders}
+        self._written_by, self._accepted_by = ({name: Total() for name in names} for names in (decoders, sources))
         self.speedups, self.written_by = nn.ModuleList(self._speedups), nn.ModuleList(self._written_by.values())
+        self.accepted_by = nn.ModuleList(self._accepted_by.values())
 
     def update(
         self,
@@ -143,6 +146,8 @@ class ArmMetrics(nn.Module):
         self.draft_passes.update(trace.draft_passes)
         for name, total in self._written_by.items():
             total.update(len(output.tokens) if name == trace.decoder else 0)
+        for name, total in self._accepted_by.items():
+            total.update(trace.accepted_by_source.get(name, 0))
         # Empty updates leave the means NaN; without any update, torchmetrics would warn.
         same, margins = (torch.zeros(0), torch.zeros(0)) if expected is None else _compared(output, expected)
         self.identical.update(same)
@@ -185,6 +190,8 @@ class ArmMetrics(nn.Module):
         }
         if written_by:
             metrics[f"{self._outputs}_by"] = {decoder: count for decoder, count in written_by.items() if count > 0}
+        if self._accepted_by:
+            metrics["accepted_by"] = {name: int(total.compute()) for name, total in self._accepted_by.items()}
         acceptance = rates.get("slot_and_depth", torch.zeros(0, 0, dtype=torch.float64))
         return ArmResult(name, metrics, acceptance, self.accepted_lengths.compute().cpu(), latencies)
 

@@ -109,7 +109,12 @@ class Report:
         ]
 
     def _remarks(self) -> list[str]:
-        """Sentences on arms whose speedup is doubtful, and on arms that choose among decoders."""
+        """Sentences on arms that are not lossless or whose speedup is doubtful, and on what arms draw on."""
+        lossy = [
+            f"{escape_markdown(arm)} is not lossless: it may write other lists than the target."
+            for arm, metrics in self.arms.items()
+            if not metrics.get("lossless", True)
+        ]
         parted = [
             f"{escape_markdown(arm)}: the ratio of totals, {metrics['speedup']:.2f}, is far from the median, "
             f"{metrics['speedup_median']:.2f}: a few slow batches decide it. Evaluate again, without other load."
@@ -124,7 +129,21 @@ class Report:
             for kind in ("lists", "texts")
             if f"{kind}_by" in metrics
         ]
-        return parted + chosen
+        drawn = [
+            f"{escape_markdown(arm)} retrieves from {_pool(metrics['pool'])}."
+            for arm, metrics in self.arms.items()
+            if "pool" in metrics
+        ]
+        accepted = [
+            f"{escape_markdown(arm)} accepted "
+            + ", ".join(
+                f"{count:,} tokens of {escape_markdown(name)}" for name, count in metrics["accepted_by"].items()
+            )
+            + "."
+            for arm, metrics in self.arms.items()
+            if "accepted_by" in metrics
+        ]
+        return lossy + parted + chosen + drawn + accepted
 
     def _shown_settings(self) -> dict[str, str]:
         return {
@@ -187,6 +206,14 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], right_a
     """Return a Markdown table of escaped cells; `right_aligned` aligns all columns but the first to the right."""
     rule = ["---", *["---:" if right_aligned else "---"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+
+
+def _pool(pool: Mapping[str, Any]) -> str:
+    """What a pool holds, in words; see `RetrievalDraft.facts`."""
+    size = f"{pool['texts']:,} earlier texts ({pool['tokens']:,} tokens) in {pool['groups']:,} groups"
+    learned = ", finished ones among them" if pool["online"] else ""
+    own = {True: ", earlier answers to the tested users included", False: ", none of tested users", None: ""}
+    return size + learned + own[pool.get("own_answers")]
 
 
 def _shown(value: object) -> str:

@@ -100,6 +100,9 @@ def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters:
         "test_curves/acceptance_by_depth": dict(enumerate(metrics["acceptance_by_depth"], start=1)),
         "test_curves/latency_ms": {int(name.removeprefix("p")): value for name, value in metrics["latency_ms"].items()},
     }
+    for part in ("accepted_by", "pool"):
+        numbers = {name: value for name, value in metrics.get(part, {}).items() if isinstance(value, int)}
+        curves |= {f"test/{part}/{name}": {0: value} for name, value in numbers.items()}
     for tag, curve in curves.items():
         for step, value in curve.items():
             if isfinite(value):

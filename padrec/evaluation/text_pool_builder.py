@@ -1,6 +1,5 @@
 """Pools of the texts that a language model wrote before."""
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from padrec.drafts.retrieval.prompt_groups import prompt_vectors
 from padrec.quantization import KMeans
 from padrec.targets import read_language_model
 
-_LOG = logging.getLogger(__name__)
 _LINE = '{"key": key, "tokens": [token, …]}, as TextWriter writes it'
 # Values of a token's vector: enough to tell groups, and few to read for every prompt.
 _DIMENSIONS = 64
@@ -67,7 +65,7 @@ class TextPoolBuilder:
         self._generator = torch.Generator().manual_seed(seed)
 
     def run(self) -> TokenPool:
-        """Build the pool and write it.
+        """Build the pool, write it, and print what it holds.
 
         Raises:
             InputError: a file is missing or wrong, no text is left, or the pool is there already.
@@ -86,8 +84,8 @@ class TextPoolBuilder:
                 pool.add([prompts[row][-1], *answers[row]], group)
         pool.settings = {"own_answers": self._own_answers, "refused": n_refused}
         pool.save(self._path)
-        kept = f"{len(pool.texts.lengths):,} distinct texts in {self._n_groups} groups"
-        _LOG.info("%s: %s, %s answers of evaluated prompts left out", self._path, kept, f"{n_refused:,}")
+        found = f"{len(pool.texts.lengths):,} distinct texts in {self._n_groups} groups"
+        print(f"{self._path}: {found}; left out: {n_refused:,} answers of evaluated prompts")
         return pool
 
     def _answers(self) -> tuple[list[str], list[list[int]], int]:
@@ -114,10 +112,10 @@ class TextPoolBuilder:
         points = torch.cat(
             [_means(prompts[at : at + _AT_A_TIME], vectors) for at in range(0, len(prompts), _AT_A_TIME)]
         )
-        centroids = KMeans(self._n_groups, init="k-means++").fit(points, self._generator)
-        groups = PromptGroups(vectors, centroids)
-        groups.into_pool(pool)
-        return (points[:, None] - centroids).square().sum(-1).argmin(1)
+        means = KMeans(self._n_groups, init="k-means++")
+        centroids = means.fit(points, self._generator)
+        PromptGroups(vectors, centroids).into_pool(pool)
+        return means.assign(points, centroids)
 
     def _vectors(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """A vector of each token, float32 `[V, d]`; 0 for those in all prompts or in none."""

@@ -147,3 +147,12 @@ def test_lists_are_counted_by_the_decoder_that_was_chosen_for_them() -> None:
         lists = Recommendations(*(torch.zeros(users, 2, dtype=torch.long),) * 2, torch.zeros(users, 2))
         metrics.update(batch, lists, trace, None, trace)
     assert metrics.result("arm", is_reference=False).metrics["lists_by"] == {"tree 0.5": 4, "none": 2}
+
+
+def test_accepted_tokens_are_counted_by_source() -> None:
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=0, sources=["retrieval", "forced"])
+    for counts in ({"retrieval": 3, "forced": 1}, {"retrieval": 2}):
+        batch = users_with(torch.arange(2)[:, None])
+        trace = replace(trace_of(batch), accepted_by_source=counts)
+        metrics.update(batch, recommend([0, 1], [1, 2]), trace, None, trace)
+    assert metrics.result("arm", is_reference=False).metrics["accepted_by"] == {"retrieval": 5, "forced": 1}

@@ -1,7 +1,8 @@
 """What a decode cost, and how many of its proposals were accepted."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class DecodingTrace:
         recording_seconds: wall-clock seconds for compiling and capturing, once per shape; not in the other seconds.
         decoder: name of the chosen decoder if there are several; see `FastestDecoder`.
         drafted: whether each generated token is a kept proposal, bool `[B, T]`; None where it is not known.
+        accepted_by_source: accepted tokens by what proposed them, for drafts of several sources.
     """
 
     prefill_seconds: float
@@ -37,6 +39,7 @@ class DecodingTrace:
     recording_seconds: float = 0.0
     decoder: str | None = None
     drafted: Tensor | None = None
+    accepted_by_source: Mapping[str, int] = field(default_factory=dict)
 
     def widened(self, max_depth: int) -> "DecodingTrace":
         """Pad the counts with zeros to a greater depth D."""
@@ -61,6 +64,7 @@ class DecodingTrace:
             recording_seconds=sum(part.recording_seconds for part in parts),
             decoder=decoders.pop() if len(decoders) == 1 else None,
             drafted=torch.cat(drafted) if len(drafted) == len(parts) else None,
+            accepted_by_source=sum((Counter(part.accepted_by_source) for part in parts), Counter()),
         )
 
     @property

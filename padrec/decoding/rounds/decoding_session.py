@@ -87,7 +87,9 @@ class ShapeSession(DecodingSession[R]):
         learning = watch.lap()
         prefill, rest, capture = self._loop.run(prompts, keys, lambda: self._finish(prompts))
         trace = rounds.statistics.trace(learning + prefill, rest, lists.lengths, capture)
-        return self._request.result(*lists.written()), replace(trace, drafted=lists.drafted.to("cpu", copy=True))
+        drafted = lists.drafted.to("cpu", copy=True)
+        trace = replace(trace, accepted_by_source=rounds.accepted_by_source(), drafted=drafted)
+        return self._request.result(*lists.written()), trace
 
     def _finish(self, prompts: Prompts) -> None:
         remaining = self._request.n_tokens - 1

@@ -12,7 +12,13 @@ from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.verification import VerificationRule
 from padrec.decoding.rounds.acceptance import verify_round
 from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.trees.draft import DraftPlan, DraftSession, HostDraftSession, OnlineDraftSession
+from padrec.decoding.trees.draft import (
+    DraftPlan,
+    DraftSession,
+    HostDraftSession,
+    OnlineDraftSession,
+    SourcesDraftSession,
+)
 from padrec.decoding.trees.tree_expansion import TreeExpansion
 from padrec.decoding.trees.tree_operations import ForcedRuns, tree_operations_for
 
@@ -71,6 +77,10 @@ class Rounds:
         """Let the draft learn from the last batch before `start`, which may be captured."""
         if isinstance(self._draft, OnlineDraftSession):
             self._draft.next_batch(prompts)
+
+    def accepted_by_source(self) -> dict[str, int]:
+        """Accepted tokens of the batch by what proposed them, for drafts of several sources."""
+        return self._draft.accepted_by_source() if isinstance(self._draft, SourcesDraftSession) else {}
 
     def look_up(self, prompts: Prompts) -> None:
         """Let the draft prepare the next round on the host; waits for the device."""

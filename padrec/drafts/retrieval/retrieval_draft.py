@@ -72,6 +72,13 @@ class RetrievalDraft(Draft):
             self._index.load(self.pool.texts)
         return partial(RetrievalSession, self, self._index, PromptGroups.of_pool(self.pool, device))
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The pool; see `Draft.facts`."""
+        texts = self.pool.texts
+        sizes = {"texts": len(texts.lengths), "tokens": len(texts.tokens), "groups": self.pool.n_groups}
+        return {"pool": sizes | {"online": self.online} | self.pool.settings}
+
     def learn(self, texts: Sequence[Sequence[int]], groups: Sequence[int]) -> None:
         """Add texts, and index them as soon as they are many; call it between batches."""
         assert self._index is not None
@@ -92,10 +99,13 @@ class RetrievalSession(OnlineDraftSession):
         index: the pool on the device, shared with other sessions.
         groups: tell a prompt's group; None if there is only one.
         plan: the batch shape and the rounds.
+
+    Attributes:
+        unseen: see `RetrievalDraft`.
     """
 
     def __init__(self, draft: RetrievalDraft, index: SuffixIndex, groups: PromptGroups | None, plan: DraftPlan) -> None:
-        self._draft, self._index, self._groups = draft, index, groups
+        self._draft, self._index, self._groups, self.unseen = draft, index, groups, draft.unseen
         self._size, device = plan.request.vocabulary_size, plan.runner.model.device
         self._seen = torch.full((plan.batch, plan.capacity), END, dtype=torch.int32, device=device)
         self._lengths = torch.zeros(plan.batch, dtype=torch.long, device=device)
@@ -134,8 +144,8 @@ class RetrievalSession(OnlineDraftSession):
             self._group.copy_(self._groups.of(prompts.tokens, prompts.lengths))
         _append(self._seen, self._lengths, first[:, None], torch.ones_like(self._lengths))
 
-    def root_logits(self) -> Tensor:
-        """Look the last tokens up, and let the places vote; see `DraftSteps`."""
+    def retrieve(self) -> tuple[Tensor, Tensor]:
+        """Look up what follows C places, int32 `[B, C, D]`, `END` after a text's end, and their votes, `[B, C]`."""
         draft, index = self._draft, self._index
         with Phase.DRAFT_PASSES.named():
             context, known = _context(self._seen, self._lengths, draft.context)
@@ -144,14 +154,20 @@ class RetrievalSession(OnlineDraftSession):
             self._texts = found.texts
             self._following = _following(index.tokens, found.places, self._seen, own, self._lengths, self._reach)
             self._votes = _votes(found.lengths, found.counts, matched, draft.backoff)
-            self._agreed = torch.ones_like(self._votes, dtype=torch.bool)[:, None]
-            return _log_shares(self._following, self._votes, self._agreed, 0, self._size, draft.unseen)[:, 0]
+        return self._following, self._votes
+
+    def root_logits(self) -> Tensor:
+        """Look the last tokens up, and let the places vote; see `DraftSteps`."""
+        following, votes = self.retrieve()
+        with Phase.DRAFT_PASSES.named():
+            self._agreed = torch.ones_like(votes, dtype=torch.bool)[:, None]
+            return _log_shares(following, votes, self._agreed, 0, self._size, self.unseen)[:, 0]
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         """Follow the places that agree with each node; see `DraftSteps`."""
         with Phase.DRAFT_PASSES.named():
             self._agreed = _agreed(self._agreed, parents, self._following, tokens, depth)
-            return _log_shares(self._following, self._votes, self._agreed, depth, self._size, self._draft.unseen)
+            return _log_shares(self._following, self._votes, self._agreed, depth, self._size, self.unseen)
 
     def observe(self, observation: Observation) -> None:
         """Take the tokens that the round has emitted, and credit the texts that proposed the first of them."""
