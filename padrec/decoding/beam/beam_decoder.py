@@ -15,7 +15,7 @@ from padrec.decoding.layers.prompt_shape import spare_tokens
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
-from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
+from padrec.decoding.lists.decoding_trace import DecodingTrace
 from padrec.decoding.lists.request import ListRequest, Recommendations
 from padrec.decoding.rounds.captured_loop import CapturedLoop
 from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape
@@ -130,8 +130,16 @@ def beam_trace(
 ) -> DecodingTrace:
     """The trace of a beam search that ranked the leaves `[B, K]` in `n_passes` passes, the first being the prefill."""
     batch, list_length = leaves.shape
-    statistics = RoundStatistics(batch, request.vocabulary.n_slot_states, 0, leaves.device)
-    for _ in range(n_passes - 1):
-        statistics.add_round(torch.ones_like(leaves[:, 0], dtype=torch.bool), draft_passes=0)
-    tokens = torch.full_like(leaves[:, 0], list_length * request.vocabulary.n_slots)
-    return statistics.trace(prefill_seconds, decode_seconds, tokens, recording_seconds)
+    each, later = torch.ones(batch, dtype=torch.long), n_passes - 1
+    undrafted = each.new_zeros(request.vocabulary.n_slot_states, 0)
+    return DecodingTrace(
+        prefill_seconds,
+        decode_seconds,
+        target_passes=each * later,
+        draft_passes=each * 0,
+        tokens=each * list_length * request.vocabulary.n_slots,
+        attempted=undrafted,
+        accepted=undrafted,
+        accepted_lengths=each.new_tensor([batch * later]),
+        recording_seconds=recording_seconds,
+    )

@@ -9,6 +9,7 @@ from padrec.decoding.layers.tiles import (
     HeldTile,
     LinearTile,
     attention_tile,
+    column_parts,
     heads_together,
     linear_tile,
     streamed_tile,
@@ -90,9 +91,9 @@ def test_large_passes_are_left_to_the_vendor(n_out: int, n_in: int, gated: bool,
         assert choice(MOST_TOKENS + 1, n_out, n_in, gated, itemsize) is None
 
 
-@pytest.mark.parametrize("n_queries", [1, 2, 20, 256])
+@pytest.mark.parametrize("n_queries", [1, 2, 20, 256, 2000])
 @pytest.mark.parametrize("n_heads", [1, 8, 256])
-@pytest.mark.parametrize("size", [16, 64, 256])
+@pytest.mark.parametrize("size", [16, 64, 128, 256])
 @pytest.mark.parametrize("itemsize", [2, 4])
 def test_keys_and_values_that_are_under_way_fit_into_memory(
     n_queries: int, n_heads: int, size: int, itemsize: int
@@ -103,6 +104,13 @@ def test_keys_and_values_that_are_under_way_fit_into_memory(
     assert tile.queries >= 16
     assert tile.queries & (tile.queries - 1) == 0
     assert tile.columns & (tile.columns - 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("n_programs", "capacity", "parts"), [(64, 2048, 4), (1, 256, 1), (1, 8192, 8), (66, 1024, 2), (67, 8192, 1)]
+)
+def test_few_programs_share_the_columns_of_a_long_history(n_programs: int, capacity: int, parts: int) -> None:
+    assert column_parts(n_programs, capacity) == parts
 
 
 @pytest.mark.parametrize(("n_tokens", "together"), [(1, 1), (8, 1), (32, 2), (64, 4), (384, 32), (4096, 32)])
