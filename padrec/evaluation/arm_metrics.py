@@ -101,7 +101,9 @@ class ArmMetrics(nn.Module):
         self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
         self._sequential = sequential
         self._further_references = tuple(further_references)
-        rankings = {f"{name}@{k}": metric(k) for name, metric in _RANKING.items() for k in sorted(set(cutoffs))}
+        rankings: dict[str, Metric | MetricCollection] = {
+            f"{name}@{k}": metric(k) for name, metric in _RANKING.items() for k in sorted(set(cutoffs))
+        }
         self._rankings = tuple(rankings)  # in this order in the report
         self.ranking = MetricCollection(rankings, compute_groups=False)
         self._unranked: list[tuple[Tensor, Tensor, Tensor]] = []  # leaves, relevant leaves and relevant items
