@@ -199,7 +199,8 @@ class ArmMetrics(nn.Module):
         rates = {by: rate.cpu() for by, rate in self.rates.compute().items()}
         margin = float(self.margins.compute())
         accepted_lengths = self.accepted_lengths.compute().cpu()
-        lists_by = {decoder: int(total.compute()) for decoder, total in self._lists_by.items()}
+        counts = {decoder: int(total.compute()) for decoder, total in self._lists_by.items()}
+        lists_by = {decoder: count for decoder, count in counts.items() if count > 0}
         metrics: dict[str, Any] = {
             "seconds": speed["seconds"],
             "prefill_seconds": speed["prefill_seconds"],
@@ -223,7 +224,7 @@ class ArmMetrics(nn.Module):
             "first_difference_margin": None if isnan(margin) else margin,
         }
         if lists_by:
-            metrics["lists_by"] = {decoder: count for decoder, count in lists_by.items() if count > 0}
+            metrics["lists_by"] = lists_by
         acceptance = rates.get("slot_and_depth", torch.zeros(0, 0, dtype=torch.float64))
         return ArmResult(name, metrics, acceptance, accepted_lengths, latencies)
 

@@ -26,7 +26,6 @@ from padrec.decoding import (
     Decoder,
     DecodingSession,
     DecodingTrace,
-    FastestDecoder,
     ListRequest,
     Prompts,
     Recommendations,
@@ -167,7 +166,7 @@ class SpeculativeEvaluator(L.LightningModule):
                 arm.max_depth(self._request),
                 sequential=arm.search == LIST_SEARCH,
                 further_references=self._further_references,
-                decoders=tuple(arm.decoders) if isinstance(arm, FastestDecoder) else (),
+                decoders=arm.choices,
                 cutoffs=self._cutoffs,
             )
 
