@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from padrec.drafts import AtSpeedBeamDraft as AtSpeedBeamDraft
     from padrec.drafts import AtSpeedDraft as AtSpeedDraft
     from padrec.drafts import DraftWeights as DraftWeights
+    from padrec.drafts import FeatureBeamDraft as FeatureBeamDraft
     from padrec.drafts import FeatureDraft as FeatureDraft
     from padrec.drafts import PADRecDraft as PADRecDraft
     from padrec.drafts import SeqKD as SeqKD

@@ -161,7 +161,7 @@ class _WildBeamSession(BeamDraftSession):
     def __init__(self, size: int, *_: object) -> None:
         self._size = size
 
-    def begin(self, prompts: Prompts) -> Tensor:
+    def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
         return _wild((len(prompts.tokens), self._size))
 
     def extend(self, branches: Branches, nodes: Tensor) -> Tensor:

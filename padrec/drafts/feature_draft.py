@@ -35,13 +35,16 @@ class FeatureDraft(Draft):
     Args:
         checkpoint: a Lightning checkpoint of `PADRecDraft`, or a folder written by its `save_pretrained`.
 
+    Attributes:
+        checkpoint: what it holds.
+
     Raises:
         InputError: the file is missing or is not a draft.
     """
 
     def __init__(self, checkpoint: str) -> None:
-        self._checkpoint = DraftCheckpoint.read(Path(checkpoint))
-        self._vocabulary = self._checkpoint.vocabulary
+        self.checkpoint = DraftCheckpoint.read(Path(checkpoint))
+        self._vocabulary = self.checkpoint.vocabulary
         self._bound: tuple[TransformersRunner, SessionOpener] | None = None
 
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
@@ -54,7 +57,7 @@ class FeatureDraft(Draft):
 
     def network(self, runner: TransformersRunner) -> FeatureDraftNetwork:
         """A new network on the target's device and in its precision."""
-        network = self._checkpoint.network(runner.model.config)
+        network = self.checkpoint.network(runner.model.config)
         to_precision(network, runner.model.dtype)
         return network.to(runner.model.device).eval().requires_grad_(False)
 
@@ -65,9 +68,9 @@ class FeatureDraft(Draft):
         elif vocabulary.shared_codes:
             found = f"a {type(request).__name__} for a draft whose slots share their code tokens"
             raise InputError(f"{found}: expected a ListRequest, which tracks slots")
-        self._checkpoint.check(runner.fingerprint, vocabulary)
+        self.checkpoint.check(runner.fingerprint, vocabulary)
         if isinstance(request, ListRequest):
-            check_ids(request.catalog, self._checkpoint.catalog, "the draft")
+            check_ids(request.catalog, self.checkpoint.catalog, "the draft")
 
 
 class NetworkDraft(Draft):
@@ -83,6 +86,10 @@ class NetworkDraft(Draft):
 
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> Callable[[DraftPlan], "NetworkDraftSession"]:
         """Share the target's embedding and head; see `Draft.bind`."""
+        return partial(NetworkDraftSession, *self.parts(runner))
+
+    def parts(self, runner: TransformersRunner) -> tuple[FoldedFusion, CachedLayers]:
+        """The layer's inputs and the layer, for a target."""
         network, model = self.network, runner.model
         layers: CachedLayers
         if can_fuse(network.config):
@@ -91,7 +98,7 @@ class NetworkDraft(Draft):
         else:
             layers, maps = TransformersLayers(self._forward, 1, model.device), LayerOperations()
         fusion = FoldedFusion(network, model, self.vocabulary, maps, draft_operations_for(model.device, model.dtype))
-        return partial(NetworkDraftSession, fusion, layers)
+        return fusion, layers
 
     def _forward(
         self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool

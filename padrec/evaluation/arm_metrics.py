@@ -1,6 +1,6 @@
 """Everything that is measured about one arm, reduced over batches and processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any
@@ -27,13 +27,15 @@ from padrec.metrics import (
     Speed,
     Speedup,
     Total,
+    UsersByPasses,
     latency_percentiles,
 )
 from padrec.metrics.ranking import distinct
 
 SPEEDUP_OVER = "speedup_over_"
 """Prefix of the names of speedups over further references; the arm's name follows."""
-_CUTOFFS = (5, 10)
+CUTOFFS = (5, 10)
+"""Lengths at which lists are judged by default."""
 _RANKING: dict[str, Callable[[int], Metric]] = {
     "ndcg": NDCG,
     "recall": Recall,
@@ -82,6 +84,7 @@ class ArmMetrics(nn.Module):
         sequential: whether each item depends on the ones before it, so that two lists have a first difference.
         further_references: arms beside the reference arm to compute speedups over.
         decoders: names of the decoders that the arm chooses among, if any; see `DecodingTrace.decoder`.
+        cutoffs: lengths after which lists are cut for the ranking metrics.
     """
 
     def __init__(
@@ -92,14 +95,17 @@ class ArmMetrics(nn.Module):
         sequential: bool = True,
         further_references: Sequence[str] = (),
         decoders: Sequence[str] = (),
+        cutoffs: Sequence[int] = CUTOFFS,
     ) -> None:
         super().__init__()
         self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
         self._sequential = sequential
         self._further_references = tuple(further_references)
-        self.ranking = MetricCollection(
-            {f"{name}@{k}": metric(k) for name, metric in _RANKING.items() for k in _CUTOFFS}, compute_groups=False
-        )
+        rankings: dict[str, Metric | MetricCollection] = {
+            f"{name}@{k}": metric(k) for name, metric in _RANKING.items() for k in sorted(set(cutoffs))
+        }
+        self._rankings = tuple(rankings)  # in this order in the report
+        self.ranking = MetricCollection(rankings, compute_groups=False)
         self._unranked: list[tuple[Tensor, Tensor, Tensor]] = []  # leaves, relevant leaves and relevant items
         self.speed, self.latency, self.recording_seconds = Speed(), Latency(), Total()
         self.acceptance_length, self.accepted_per_pass = AcceptanceLength(), AcceptedPerPass()
@@ -110,7 +116,7 @@ class ArmMetrics(nn.Module):
             else {},
             compute_groups=False,
         )
-        self.target_passes, self.draft_passes = Total(), Total()
+        self.users_by_passes, self.draft_passes = UsersByPasses(), Total()
         self.valid, self.distinct, self.identical, self.margins = Mean(), Mean(), Mean(), Mean()
         # Registered as lists, since a module's name cannot hold every character of an arm's or a decoder's name.
         self._speedups = [Speedup() for _ in ("reference", *further_references)]
@@ -148,7 +154,7 @@ class ArmMetrics(nn.Module):
         self.accepted_per_pass.update(trace.accepted_lengths)
         self.accepted_lengths.update(trace.accepted_lengths)
         self.rates.update(trace.attempted, trace.accepted)
-        self.target_passes.update(trace.target_passes)
+        self.users_by_passes.update(trace.target_passes)
         self.draft_passes.update(trace.draft_passes)
         for name, total in self._lists_by.items():
             total.update(len(lists.leaves) if name == trace.decoder else 0)
@@ -192,7 +198,9 @@ class ArmMetrics(nn.Module):
             over |= _speedup(f"{SPEEDUP_OVER}{other}", found)
         rates = {by: rate.cpu() for by, rate in self.rates.compute().items()}
         margin = float(self.margins.compute())
-        lists_by = {decoder: int(total.compute()) for decoder, total in self._lists_by.items()}
+        accepted_lengths = self.accepted_lengths.compute().cpu()
+        counts = {decoder: int(total.compute()) for decoder, total in self._lists_by.items()}
+        lists_by = {decoder: count for decoder, count in counts.items() if count > 0}
         metrics: dict[str, Any] = {
             "seconds": speed["seconds"],
             "prefill_seconds": speed["prefill_seconds"],
@@ -201,13 +209,13 @@ class ArmMetrics(nn.Module):
             "tokens_per_second": speed["tokens_per_second"],
             "lists_per_second": speed["lists_per_second"],
             "latency_ms": latency_percentiles(latencies),
-            "target_passes": int(self.target_passes.compute()),
+            **_passes(accepted_lengths.tolist(), self.users_by_passes.compute().tolist()),
             "draft_passes": int(self.draft_passes.compute()),
             "acceptance_length": float(self.acceptance_length.compute()),
             "accepted_per_pass": float(self.accepted_per_pass.compute()),
             "acceptance_by_slot": rates["slot"].tolist() if rates else [],
             "acceptance_by_depth": rates["depth"].tolist() if rates else [],
-            **{key: ranking[key] for key in (f"{name}@{k}" for name in _RANKING for k in _CUTOFFS)},
+            **{key: ranking[key] for key in self._rankings},
             "valid_items": float(self.valid.compute()),
             "distinct_items": float(self.distinct.compute()),
             **_speedup("speedup", dict.fromkeys(speedup, 1.0) if is_reference else speedup),
@@ -216,9 +224,27 @@ class ArmMetrics(nn.Module):
             "first_difference_margin": None if isnan(margin) else margin,
         }
         if lists_by:
-            metrics["lists_by"] = {decoder: count for decoder, count in lists_by.items() if count > 0}
+            metrics["lists_by"] = lists_by
         acceptance = rates.get("slot_and_depth", torch.zeros(0, 0, dtype=torch.float64))
-        return ArmResult(name, metrics, acceptance, self.accepted_lengths.compute().cpu(), latencies)
+        return ArmResult(name, metrics, acceptance, accepted_lengths, latencies)
+
+
+def quality_metric(metrics: Iterable[str]) -> str:
+    """Which of an arm's metrics stands for the quality of its lists: NDCG at the largest cutoff."""
+    return max((name for name in metrics if name.startswith("ndcg@")), key=lambda name: int(name.partition("@")[2]))
+
+
+def _passes(accepted_lengths: list[int], users_by_passes: list[int]) -> dict[str, Any]:
+    """What the histograms of rounds by accepted steps, and of users by passes, say of each user."""
+    users, accepted = sum(users_by_passes), sum(length * rounds for length, rounds in enumerate(accepted_lengths))
+    passes = sum(passes * users for passes, users in enumerate(users_by_passes))
+    return {
+        "target_passes": passes,
+        "accepted_steps": accepted / users,
+        "accepted_share": accepted / max(1, accepted + passes),
+        "one_pass_users": users_by_passes[0] / users,
+        "users_by_target_passes": users_by_passes,
+    }
 
 
 def _floats(values: dict[str, Tensor]) -> dict[str, float]:

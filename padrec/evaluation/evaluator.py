@@ -1,7 +1,7 @@
 """Arms side by side on the same users: quality, speed and losslessness."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,6 @@ from padrec.decoding import (
     Decoder,
     DecodingSession,
     DecodingTrace,
-    FastestDecoder,
     ListRequest,
     Prompts,
     Recommendations,
@@ -35,9 +34,9 @@ from padrec.decoding import (
     history_leaves,
 )
 from padrec.decoding.device.device_name import device_name
-from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
+from padrec.evaluation.arm_metrics import CUTOFFS, ArmMetrics, ArmResult
 from padrec.evaluation.figures import comparison_figures, write_figures
-from padrec.evaluation.report import MAIN_METRICS, Report, check_writable, software_versions
+from padrec.evaluation.report import Report, check_writable, main_metrics, software_versions
 from padrec.evaluation.tensorboard import SampleLists, log_report
 from padrec.targets import TargetRecommender, to_precision
 from padrec.targets.backbone import check_positions
@@ -70,9 +69,10 @@ class SpeculativeEvaluator(L.LightningModule):
         predict_arm: the arm that `predict` uses; None takes the last one.
         exclude: what `predict` does not recommend: `history`, the items of a prompt; None recommends any item.
         seed: seed of sampled lists.
+        cutoffs: lengths K at which `test` judges the lists, by recall@K and NDCG@K.
 
     Raises:
-        InputError: no arm, or an unknown `predict_arm`.
+        InputError: no arm, an unknown `predict_arm`, or no cutoff.
     """
 
     prints_results = True  # in place of Lightning's table
@@ -93,11 +93,14 @@ class SpeculativeEvaluator(L.LightningModule):
         predict_arm: str | None = None,
         exclude: Literal["history"] | None = None,
         seed: Seed = 0,
+        cutoffs: Sequence[PositiveInt] = CUTOFFS,
     ) -> None:
         check_arguments(SpeculativeEvaluator, locals())
         super().__init__()
         if not arms or (predict_arm is not None and predict_arm not in arms):
             raise InputError(f"predict_arm {predict_arm!r} with the arms {list(arms)}: expected one of the arms")
+        if not cutoffs:
+            raise InputError("cutoffs []: expected at least one length of lists")
         self._target = target.copy() if isinstance(target, TargetRecommender) else TargetRecommender.load(target)
         self._arms = dict(arms)
         self._reference, self._further_references = reference, further_references or []
@@ -107,7 +110,7 @@ class SpeculativeEvaluator(L.LightningModule):
         self._list_length = list_length
         self._constraint = constraint
         self._sampling = Sampling(temperature, top_k, top_p)
-        self._seed = seed
+        self._seed, self._cutoffs = seed, tuple(cutoffs)
         source = target if isinstance(target, str) else type(target).__name__
         self._settings = {"target": source, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         vocabulary.check_same(self._target.vocabulary, f"the target {source}")
@@ -163,7 +166,8 @@ class SpeculativeEvaluator(L.LightningModule):
                 arm.max_depth(self._request),
                 sequential=arm.search == LIST_SEARCH,
                 further_references=self._further_references,
-                decoders=tuple(arm.decoders) if isinstance(arm, FastestDecoder) else (),
+                decoders=arm.choices,
+                cutoffs=self._cutoffs,
             )
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
@@ -197,7 +201,8 @@ class SpeculativeEvaluator(L.LightningModule):
         device = self.trainer.strategy.root_device
         results = [self._metrics[name].to(device).result(name, name == self._reference) for name in self._arms]
         report = self._report(results)
-        shown = {tag: value for tag, value in report.scalars().items() if tag.rpartition("/")[2] in MAIN_METRICS}
+        main = main_metrics(results[0].metrics)
+        shown = {tag: value for tag, value in report.scalars().items() if tag.rpartition("/")[2] in main}
         self.log_dict(shown, logger=False)
         if not self.trainer.is_global_zero:
             return

@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 from torch import Tensor
 
-from padrec.evaluation.arm_metrics import ArmResult
+from padrec.evaluation.arm_metrics import ArmResult, quality_metric
 
 # The colour-blind-safe palette of Okabe and Ito, with black for the first arm and without yellow, too pale for lines.
 _COLOURS = ("#333333", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
@@ -165,9 +165,10 @@ def latency_distribution(results: Sequence[ArmResult]) -> Figure:
 
 
 def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
-    """NDCG@10 of every arm over its lists per second, with both axes from 0."""
-    styles = arm_styles(results)
-    figure, axes = _axes("Quality against speed", "lists per second", "NDCG@10", 5.2 + _legend_width(results))
+    """NDCG of every arm over its lists per second, with both axes from 0."""
+    styles, quality = arm_styles(results), quality_metric(results[0].metrics)
+    name = quality.replace("ndcg", "NDCG")
+    figure, axes = _axes("Quality against speed", "lists per second", name, 5.2 + _legend_width(results))
     for result in results:
         style = styles[result.name]
         look: dict[str, Any] = {
@@ -177,8 +178,8 @@ def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
             "edgecolor": "white",
             "zorder": 3,
         }
-        axes.scatter(result.metrics["lists_per_second"], result.metrics["ndcg@10"], label=result.name, **look)
-    for limit, key in ((axes.set_xlim, "lists_per_second"), (axes.set_ylim, "ndcg@10")):
+        axes.scatter(result.metrics["lists_per_second"], result.metrics[quality], label=result.name, **look)
+    for limit, key in ((axes.set_xlim, "lists_per_second"), (axes.set_ylim, quality)):
         largest = max(result.metrics[key] for result in results)
         limit(0, 1.15 * largest if largest > 0 else 1)
     axes.grid(color=_GRID, linewidth=0.8)

@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,10 +12,8 @@ from typing import Any
 import torch
 
 from padrec.catalog.whole_output import check_place, written_whole
-from padrec.evaluation.arm_metrics import SPEEDUP_OVER
+from padrec.evaluation.arm_metrics import SPEEDUP_OVER, quality_metric
 
-MAIN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "identical_lists")
-"""What `trainer.test` returns and TensorBoard's HParams tab shows, which has five columns unless told otherwise."""
 _JSON, _MARKDOWN = "report.json", "report.md"
 _MISSING = "–"
 _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*[]|"} | {"<": "&lt;", "&": "&amp;"})
@@ -78,11 +76,12 @@ class Report:
         """Return the report as Markdown: the main numbers of each arm, further ones, and the settings."""
         parts = [
             f"# Evaluation on {escape_markdown(self.dataset)}",
-            markdown_table(*self._table(_MAIN_COLUMNS)),
+            markdown_table(*self._table(self._main_columns())),
             *self._remarks(),
             _HOW_TO_READ,
             "## Further numbers",
             markdown_table(*self._table([*self._further_speedups(), *_FURTHER_COLUMNS])),
+            markdown_table(*self._table([*_PASS_COLUMNS, *map(_ranking, self._rankings())])),
             "## Settings",
             "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self._settings().items()),
             f"```\n{self.command}\n```",
@@ -91,7 +90,7 @@ class Report:
 
     def summary(self) -> str:
         """Return the main numbers as a table for a terminal of 80 columns."""
-        header, rows = self._table(_MAIN_COLUMNS)
+        header, rows = self._table(self._main_columns())
         cells = [header, *([arm, *row[1:]] for arm, row in zip(self.arms, rows, strict=True))]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ("  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in cells)
@@ -101,6 +100,13 @@ class Report:
         """The header and one row per arm."""
         rows = [[escape_markdown(arm), *(cell(metrics) for _, cell in columns)] for arm, metrics in self.arms.items()]
         return ["arm", *(name for name, _ in columns)], rows
+
+    def _main_columns(self) -> list[_Column]:
+        return [*_SPEED_COLUMNS, _ranking(quality_metric(self._rankings())), *_COMPARISON_COLUMNS]
+
+    def _rankings(self) -> list[str]:
+        """Names of the ranking metrics by leaf."""
+        return [name for name in next(iter(self.arms.values())) if name.startswith(("ndcg@", "recall@"))]
 
     def _further_speedups(self) -> list[_Column]:
         """A column for each further reference."""
@@ -145,6 +151,14 @@ class Report:
     def write(self, folder: Path) -> None:
         """Write `report.json` and `report.md`, see `write_report`."""
         write_report(folder, self.to_dict(), self.markdown())
+
+
+def main_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
+    """Which of an arm's metrics `trainer.test` returns and TensorBoard's HParams tab shows.
+
+    Five: the tab has no more columns unless told otherwise.
+    """
+    return ("speedup", "tokens_per_second", "acceptance_length", quality_metric(metrics), "identical_lists")
 
 
 def write_report(folder: Path, content: Mapping[str, Any], markdown: str) -> None:
@@ -229,22 +243,32 @@ def _latency(percentile: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda metrics: _format(metrics["latency_ms"][percentile], ",.1f")
 
 
-_MAIN_COLUMNS: tuple[_Column, ...] = (
+def _ranking(name: str) -> _Column:
+    """The column of a ranking metric."""
+    return name.replace("ndcg", "NDCG"), _number(name, ".4f")
+
+
+_SPEED_COLUMNS: tuple[_Column, ...] = (
     ("speedup (95 %)", _speedup("speedup")),
     ("median", _number("speedup_median", ".2f")),
     ("τ", _number("acceptance_length", ".2f")),
-    ("NDCG@10", _number("ndcg@10", ".4f")),
+)
+_COMPARISON_COLUMNS: tuple[_Column, ...] = (
     ("identical", _identical),
     ("p50 ms", _latency("p50")),
 )
 _FURTHER_COLUMNS: tuple[_Column, ...] = (
     ("tokens/s", _number("tokens_per_second", ",.0f")),
     ("lists/s", _number("lists_per_second", ",.2f")),
-    ("accepted per pass", _number("accepted_per_pass", ".2f")),
-    ("target passes", _number("target_passes", ",.0f")),
-    ("recall@10", _number("recall@10", ".4f")),
     ("p95 ms", _latency("p95")),
     ("recording (s)", _number("recording_seconds", ",.1f")),
+)
+_PASS_COLUMNS: tuple[_Column, ...] = (
+    ("target passes", _number("target_passes", ",.0f")),
+    ("one pass", _number("one_pass_users", ".1%")),
+    ("accepted per pass", _number("accepted_per_pass", ".2f")),
+    ("accepted steps", _number("accepted_steps", ".2f")),
+    ("accepted share", _number("accepted_share", ".1%")),
 )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from padrec.catalog import Catalog
 from padrec.data import PromptBatch
-from padrec.evaluation.report import MAIN_METRICS, Report, escape_markdown, markdown_table
+from padrec.evaluation.report import Report, escape_markdown, main_metrics, markdown_table
 from padrec.training import add_hyperparameter_row
 
 # Charts by category and title. A chart shows the tags that match its patterns in all runs below TensorBoard's folder,
@@ -33,6 +33,8 @@ LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
     "Arms": {
         "acceptance by draft depth": ("Multiline", [r"test_curves/acceptance_by_depth$"]),
         "latency (ms) by percentile": ("Multiline", [r"test_curves/latency_ms$"]),
+        "quality by cutoff": ("Multiline", [r"test_curves/ndcg$", r"test_curves/recall$"]),
+        "share of users by target passes": ("Multiline", [r"test_curves/users_by_target_passes$"]),
     },
 }
 _SHOWN_HISTORY = 5
@@ -96,7 +98,14 @@ def log_report(
 def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
     """Write an arm's run below the evaluation's folder."""
     board = TensorBoardLogger(folder, name="", version=arm.replace("/", "-"), default_hp_metric=False)
-    curves = {f"test/{name}": {0: metrics[name]} for name in MAIN_METRICS} | {
+    cutoffs = {name: int(name.partition("@")[2]) for name in metrics if name.startswith(("ndcg@", "recall@"))}
+    users = metrics["users_by_target_passes"]
+    curves = {f"test/{name}": {0: metrics[name]} for name in main_metrics(metrics)} | {
+        **{
+            f"test_curves/{quality}": {k: metrics[name] for name, k in cutoffs.items() if name.startswith(quality)}
+            for quality in ("ndcg", "recall")
+        },
+        "test_curves/users_by_target_passes": {passes: n / sum(users) for passes, n in enumerate(users)},
         "test_curves/acceptance_by_depth": dict(enumerate(metrics["acceptance_by_depth"], start=1)),
         "test_curves/latency_ms": {int(name.removeprefix("p")): value for name, value in metrics["latency_ms"].items()},
     }

@@ -11,9 +11,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from padrec.catalog import Catalog
 from padrec.data import PromptBatch
 from padrec.evaluation.figures import comparison_figures, write_figures
-from padrec.evaluation.report import MAIN_METRICS
+from padrec.evaluation.report import main_metrics
 from padrec.evaluation.tensorboard import SampleLists, log_report, sample_lists_markdown
-from tests.evaluation.toy_comparison import toy_report, toy_results
+from tests.evaluation.toy_comparison import toy_metrics, toy_report, toy_results
 
 # Items 2 and 3 share a leaf; leaves are numbered 0, 1, 2, 3 in the order of the items.
 CODES = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 0], [2, 0]])
@@ -75,10 +75,17 @@ def test_figures_and_texts_are_logged(folder: Path) -> None:
 
 
 def test_every_arm_is_a_run_with_the_same_tags(folder: Path) -> None:
-    main = {f"test/{name}" for name in MAIN_METRICS}
+    main = {f"test/{name}" for name in main_metrics(toy_metrics(1.0, 0))}
+    curves = {f"test_curves/{name}" for name in ("latency_ms", "ndcg", "recall", "users_by_target_passes")}
     padrec, reference = logged(folder / "padrec"), logged(folder / "autoregressive")
-    assert set(reference.Tags()["scalars"]) == main | {"test_curves/latency_ms"}
-    assert set(padrec.Tags()["scalars"]) == main | {"test_curves/latency_ms", "test_curves/acceptance_by_depth"}
+    assert set(reference.Tags()["scalars"]) == main | curves
+    assert set(padrec.Tags()["scalars"]) == main | curves | {"test_curves/acceptance_by_depth"}
+    assert [(event.step, event.value) for event in padrec.Scalars("test_curves/users_by_target_passes")] == [
+        (0, 0.0),
+        (1, pytest.approx(0.25)),
+        (2, pytest.approx(0.75)),
+    ]
+    assert [event.step for event in padrec.Scalars("test_curves/ndcg")] == [5, 10]
     assert padrec.Scalars("test/speedup")[0].value == 2.5
     depths = [(event.step, event.value) for event in padrec.Scalars("test_curves/acceptance_by_depth")]
     assert depths == [(depth, pytest.approx(1 - 0.1 * depth)) for depth in range(1, 7)]

@@ -19,8 +19,16 @@ class BeamDraftSession(Protocol):
     place, and never read a tensor's values on the host.
     """
 
-    def begin(self, prompts: Prompts) -> Tensor:
-        """Read the prompts of a new batch; returns logits of the first code, `[B, V]`."""
+    def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
+        """Read the prompts of a new batch.
+
+        Args:
+            prompts: what the target reads first.
+            features: the target's of all their tokens, `[B, P, d]`, for a draft that reads them.
+
+        Returns:
+            Logits of the first code, `[B, V]`; those of a draft that reads features are not used.
+        """
 
     def extend(self, branches: Branches, nodes: Tensor) -> Tensor:
         """Read prefixes of items, each one code longer than one that was read before.
@@ -33,13 +41,29 @@ class BeamDraftSession(Protocol):
             Logits of the code after each prefix, `[B, N, V]`.
         """
 
+    def observe(self, features: Tensor, first: int) -> None:
+        """Use what the target has read of the prefixes, its own beam included, if the draft reads features.
+
+        Args:
+            features: the target's, `[B, N, d]`.
+            first: tokens between the prompts and theirs.
+        """
+        return None
+
 
 # Opens a session for a number of rows, tokens of prompt and branches, and the items that may be proposed.
 BeamDraftOpener = Callable[[int, int, CatalogConstraint], BeamDraftSession]
 
 
 class BeamDraft(ABC):
-    """Proposes prefixes of items to a `SpeculativeBeamDecoder`."""
+    """Proposes prefixes of items to a `SpeculativeBeamDecoder`.
+
+    Attributes:
+        reads_features: whether it waits for the target's features of the prompts. The first pass then reads the prompts
+            alone, and drafting begins with the second.
+    """
+
+    reads_features = False
 
     @abstractmethod
     def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
@@ -69,7 +93,7 @@ class _LanguageModelSession(BeamDraftSession):
     def __init__(self, model: TransformersRunner, batch: int, capacity: int) -> None:
         self._model, self._session = model, model.open(batch, capacity)
 
-    def begin(self, prompts: Prompts) -> Tensor:
+    def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
         return self._session.prefill(prompts)[0]
 
     def extend(self, branches: Branches, nodes: Tensor) -> Tensor:
@@ -92,7 +116,7 @@ class _CatalogSession(BeamDraftSession):
     def __init__(self, constraint: CatalogConstraint, vocabulary_size: int) -> None:
         self._constraint, self._size = constraint, vocabulary_size
 
-    def begin(self, prompts: Prompts) -> Tensor:
+    def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
         return self._logits(torch.zeros_like(prompts.lengths)[:, None])[:, 0]
 
     def extend(self, branches: Branches, nodes: Tensor) -> Tensor:

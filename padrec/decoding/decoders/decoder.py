@@ -16,10 +16,12 @@ class Decoder(ABC):
     Attributes:
         lossless: whether the lists are the target's own.
         search: what is searched for; lossless decoders with the same search return the same lists.
+        choices: what it chooses among by measuring, if anything; names that `DecodingTrace.decoder` takes.
     """
 
     lossless: bool
     search: str
+    choices: tuple[str, ...] = ()
 
     def max_depth(self, request: ListRequest) -> int:
         """D, the deepest proposal of a round, 0 if nothing is proposed; traces have counts up to that depth."""

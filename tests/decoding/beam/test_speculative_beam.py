@@ -49,7 +49,7 @@ class RandomSession(BeamDraftSession):
     def __init__(self, vocabulary_size: int) -> None:
         self._size = vocabulary_size
 
-    def begin(self, prompts: Prompts) -> Tensor:
+    def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
         return torch.randn(len(prompts.tokens), self._size)
 
     def extend(self, branches: Branches, nodes: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def test_a_trained_draft_proposes_as_it_was_trained(
     prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
     constraint = CatalogConstraint(CatalogTrie(data.catalog, data.vocabulary), data.vocabulary, data.list_length)
     with torch.inference_mode():
-        found = opened(len(batch.tokens), batch.tokens.shape[1], constraint).begin(prompts)
+        found = opened(len(batch.tokens), batch.tokens.shape[1], constraint).begin(prompts, None)
         logits = draft.network.eval()(input_ids=batch.tokens).logits
     last = logits[torch.arange(len(logits)), batch.lengths - 1]
     torch.testing.assert_close(found, last, rtol=1e-5, atol=1e-5)
