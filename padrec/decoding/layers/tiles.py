@@ -170,8 +170,6 @@ AttentionTileChoice = Callable[[int, int, int, int], AttentionTile]
 _MOST_PROGRAMS = 2 * _PROGRAMS
 # Queries of a key head from which tiles of heads of 128 have 64 columns.
 _MANY_QUERIES = 512
-_MOST_PARTS = 8
-_PART_COLUMNS = 512
 
 
 def attention_tile(n_queries: int, n_heads: int, size: int, itemsize: int) -> AttentionTile:
@@ -192,18 +190,6 @@ def attention_tile(n_queries: int, n_heads: int, size: int, itemsize: int) -> At
     if n_queries <= 32:
         return AttentionTile(32, min(128, max(32, 8192 // size)), 4, 2)
     return AttentionTile(64, max(32, 4096 // size), 4, 3, apart=True)
-
-
-def column_parts(n_programs: int, capacity: int) -> int:
-    """Parts, a power of two, into which columns are divided among programs.
-
-    Few programs over a long history leave multiprocessors idle. Joining the parts costs a launch, so each has at least
-    `_PART_COLUMNS` of the cache's `capacity`.
-    """
-    most = (
-        min(_MOST_PARTS, _MOST_PROGRAMS // n_programs, capacity // _PART_COLUMNS) if n_programs <= _PROGRAMS / 2 else 1
-    )
-    return 1 << (max(1, most).bit_length() - 1)
 
 
 def heads_together(n_tokens: int, n_heads: int) -> int:

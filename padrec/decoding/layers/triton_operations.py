@@ -9,15 +9,7 @@ from torch.nn import functional as F
 
 from padrec.decoding.device.early_launch import launch_options
 from padrec.decoding.layers import tiles
-from padrec.decoding.layers.kernels.attention import (
-    HeadNorms,
-    Parts,
-    Rows,
-    attention_kernel,
-    join_kernel,
-    keep_kernel,
-    rotate_kernel,
-)
+from padrec.decoding.layers.kernels.attention import HeadNorms, Rows, attention_kernel, keep_kernel, rotate_kernel
 from padrec.decoding.layers.kernels.elementwise import gate_kernel, norm_kernel
 from padrec.decoding.layers.kernels.held_linear import held_linear_kernel
 from padrec.decoding.layers.kernels.linear import Inputs, Outputs, linear_kernel, sum_kernel, vector_kernel
@@ -34,8 +26,6 @@ from padrec.decoding.layers.placement import Placement
 _SUM_OUTPUTS = 256
 # Units of heads that a warp rotates.
 _ROTATED_PER_WARP = 256
-# Heads of tokens whose parts a program joins.
-_JOINED_HEADS = 8
 # Outputs of a program that applies gates to the vendor's product.
 _GATE_OUTPUTS = 1024
 
@@ -198,24 +188,18 @@ class TritonOperations(LayerOperations):
         """See `LayerOperations.attention`."""
         (batch, width), heads, tree = placement.depths.shape, layer.heads, placement.ancestors
         n_tokens = batch * width if placement.layout is None else len(queries)
-        n_heads, group = n_tokens * heads.queries, heads.queries // heads.keys
+        group = heads.queries // heads.keys
         seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         tile = self._attention_tiles(width * group, batch * heads.keys, heads.size, queries.itemsize)
         grid = batch * heads.keys, triton.cdiv(width * group, tile.queries)
-        n_parts = tiles.column_parts(grid[0] * grid[1], layer.keys.shape[2])
-        parts = _parts(n_parts, n_heads, heads.size, queries.device)
         strides = (0, 0) if tree is None else (tree.stride(0), tree.stride(1))
-        tensors = {"queries": queries, "ancestors": None if tree is None else tree.view(torch.uint8)}
-        sizes = {"ancestor_row_stride": strides[0], "ancestor_token_stride": strides[1], "n_heads": n_heads}
+        flags = None if tree is None else tree.view(torch.uint8)
+        tensors = {"queries": queries, "ancestors": flags, "seen": seen}
+        sizes = {"ancestor_row_stride": strides[0], "ancestor_token_stride": strides[1]}
         sizes |= {"GROUP": group, "BLOCK_Q": tile.queries, "BLOCK_S": tile.columns, "APART": tile.apart}
         launch = {**_cache(layer), "num_warps": tile.warps, "num_stages": tile.stages, **self._launch}
         launch |= {"scale": heads.scale, "PRECISION": _precision(queries.dtype)}
-        attention_kernel[(*grid, n_parts)](rows=_rows(placement), parts=parts, seen=seen, **tensors, **sizes, **launch)
-        if parts is not None:
-            sizes = {"n_heads": n_heads, "PARTS": n_parts, "HEADS": _JOINED_HEADS, "SIZE": heads.size}
-            join_kernel[(triton.cdiv(n_heads, _JOINED_HEADS),)](
-                parts=parts, seen=seen, **sizes, num_warps=4, **self._launch
-            )
+        attention_kernel[grid](rows=_rows(placement), **tensors, **sizes, **launch)
         return seen
 
     def keep(self, keys: Tensor, values: Tensor, lengths: Tensor, path: Tensor) -> None:
@@ -232,13 +216,6 @@ def _rows(placement: Placement) -> Rows:
     starts, places = (None, None) if layout is None else (layout.starts, layout.places)
     branches = 0 if chain is None or tree is None else tree.shape[1]
     return Rows(placement.lengths, placement.depths.shape[1], placement.first, starts, places, chain, branches)
-
-
-def _parts(n_parts: int, n_heads: int, size: int, device: torch.device) -> Parts | None:
-    if n_parts == 1:
-        return None
-    totals = torch.empty(n_parts, n_heads, size, dtype=torch.float32, device=device)
-    return Parts(totals, torch.empty_like(totals[..., 0]), torch.empty_like(totals[..., 0]))
 
 
 def _cache(layer: LayerAttention) -> dict[str, Any]:

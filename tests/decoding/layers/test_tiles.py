@@ -9,7 +9,6 @@ from padrec.decoding.layers.tiles import (
     HeldTile,
     LinearTile,
     attention_tile,
-    column_parts,
     heads_together,
     linear_tile,
     streamed_tile,
@@ -104,13 +103,6 @@ def test_keys_and_values_that_are_under_way_fit_into_memory(
     assert tile.queries >= 16
     assert tile.queries & (tile.queries - 1) == 0
     assert tile.columns & (tile.columns - 1) == 0
-
-
-@pytest.mark.parametrize(
-    ("n_programs", "capacity", "parts"), [(64, 2048, 4), (1, 256, 1), (1, 8192, 8), (66, 1024, 2), (67, 8192, 1)]
-)
-def test_few_programs_share_the_columns_of_a_long_history(n_programs: int, capacity: int, parts: int) -> None:
-    assert column_parts(n_programs, capacity) == parts
 
 
 @pytest.mark.parametrize(("n_tokens", "together"), [(1, 1), (8, 1), (32, 2), (64, 4), (384, 32), (4096, 32)])

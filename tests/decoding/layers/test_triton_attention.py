@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from padrec.decoding import Placement, VariableLengthLayout
-from padrec.decoding.layers import tiles
 from padrec.decoding.layers.layer_operations import Heads, LayerAttention, LayerOperations
 from padrec.decoding.layers.tiles import AttentionTile
 from padrec.decoding.layers.triton_operations import TritonOperations
@@ -116,22 +115,6 @@ def assert_rotates(
 @_PLACES
 @_HEADS
 def test_attention(fused: LayerOperations, heads: Heads, first: int, tree: bool, dtype: torch.dtype) -> None:
-    for width in _WIDTHS:
-        assert_attends(fused, heads, placement_of(_PAST, width, first, tree), dtype)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@_PLACES
-@_HEADS
-def test_parts_of_the_columns_are_joined(
-    fused: LayerOperations,
-    heads: Heads,
-    first: int,
-    tree: bool,
-    dtype: torch.dtype,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tiles, "column_parts", lambda n_programs, capacity: 4)
     for width in _WIDTHS:
         assert_attends(fused, heads, placement_of(_PAST, width, first, tree), dtype)
 

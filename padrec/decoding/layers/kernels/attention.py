@@ -21,14 +21,6 @@ class Rows(NamedTuple):
     branches: int  # tokens of each row's tree after its chain
 
 
-class Parts(NamedTuple):
-    """What programs of parts of the columns found; see `_absorb`."""
-
-    totals: Tensor  # [parts, T H, n]
-    tops: Tensor  # [parts, T H]
-    weight_sums: Tensor  # [parts, T H]
-
-
 class HeadNorms(NamedTuple):
     """Norms of each query and each key."""
 
@@ -151,8 +143,6 @@ def attention_kernel(
     ancestor_row_stride,
     ancestor_token_stride,
     seen,
-    parts,
-    n_heads,
     row_stride,
     head_stride,
     scale,
@@ -206,15 +196,10 @@ def attention_kernel(
     weight_sum = tl.zeros([BLOCK_Q], tl.float32)
     total = tl.zeros([BLOCK_Q, SIZE], tl.float32)
     within = tl.arange(0, BLOCK_S)
-    begin, part = 0, tl.program_id(2)
-    if parts is not None:
-        blocks = tl.cdiv(tl.cdiv(end, BLOCK_S), tl.num_programs(2))
-        begin = part * blocks * BLOCK_S
-        end = tl.minimum(end, begin + blocks * BLOCK_S)
-    unmasked = begin
+    unmasked = 0
     if APART:
-        unmasked = tl.maximum(begin, tl.minimum(past + shared, end) // BLOCK_S * BLOCK_S)
-        for block in range(begin, unmasked, BLOCK_S):
+        unmasked = tl.minimum(past + shared, end) // BLOCK_S * BLOCK_S
+        for block in range(0, unmasked, BLOCK_S):
             address = base + (block + within)[:, None] * SIZE + unit[None, :]
             top, weight_sum, total = _attend_to_all(
                 q, keys + address, values + address, scale, top, weight_sum, total, PRECISION
@@ -236,32 +221,8 @@ def attention_kernel(
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         score = tl.where(visible & filled[None, :], score, float("-inf"))
         top, weight_sum, total = _absorb(score, v, top, weight_sum, total, PRECISION)
-    if parts is None:
-        tl.store(seen + place, (total / weight_sum[:, None]).to(seen.dtype.element_ty), real[:, None])
-    else:
-        head_place = (start + token) * (N_KEYS * GROUP) + head * GROUP + member
-        tl.store(parts.totals + part * n_heads * SIZE + place, total, real[:, None])
-        tl.store(parts.tops + part * n_heads + head_place, top, real)
-        tl.store(parts.weight_sums + part * n_heads + head_place, weight_sum, real)
-
-
-@triton.jit
-def join_kernel(
-    parts, seen, n_heads, PARTS: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr, EARLY: tl.constexpr
-):
-    let_next_start(EARLY)
-    head, part = tl.program_id(0) * HEADS + tl.arange(0, HEADS), tl.arange(0, PARTS)
-    real = head < n_heads
-    wait_for_input(EARLY)
-    place = part[:, None] * n_heads + head[None, :]  # [PARTS, HEADS]
-    top = tl.load(parts.tops + place, real[None, :], 0.0)
-    weight = tl.exp2(top - tl.max(top, 0)[None, :])
-    weight_sum = tl.sum(weight * tl.load(parts.weight_sums + place, real[None, :], 1.0), 0)
-    unit = tl.arange(0, SIZE)
-    inside = real[None, :, None]
-    totals = tl.load(parts.totals + place[:, :, None] * SIZE + unit[None, None, :], inside, 0.0)
-    total = tl.sum(totals * weight[:, :, None], 0) / weight_sum[:, None]
-    tl.store(seen + head[:, None] * SIZE + unit[None, :], total.to(seen.dtype.element_ty), real[:, None])
+    total = total / weight_sum[:, None]
+    tl.store(seen + place, total.to(seen.dtype.element_ty), real[:, None])
 
 
 @triton.jit
