@@ -20,7 +20,7 @@ from padrec.catalog import (
     check_arguments,
 )
 from padrec.data.batches import PromptBatch, SequenceBatch
-from padrec.decoding import LanguageModelBeamDraft, Prompts, TransformersRunner, check_length
+from padrec.decoding import Prompts, TransformersRunner, check_length
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.drafts.atspeed.branched_rows import BranchedRows
 from padrec.drafts.atspeed.code_choices import CodeChoices, prefix_nodes
@@ -259,4 +259,4 @@ class AtSpeedDraft(TrainableModule):
 
     def _search(self, runner: TransformersRunner, width: int) -> PrefixSearch:
         constraint = CatalogConstraint(self._trie.to(self.device), self.vocabulary, self.list_length)
-        return PrefixSearch(LanguageModelBeamDraft(runner), runner, constraint, width, self._renormalise)
+        return PrefixSearch(runner, constraint, width, self._renormalise)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from padrec.decoding.beam.beam_draft import BeamDraft
+from padrec.decoding.beam.beam_draft import LanguageModelSession
 from padrec.decoding.beam.beam_rule import StrictBeamRule
 from padrec.decoding.beam.draft_search import DraftSearch, Level, SearchContext
 from padrec.decoding.beam.draw import Draw
@@ -18,8 +18,7 @@ class PrefixSearch:
     """Beam searches slot by slot, as `BeamDecoder` with `look_ahead: 0` runs them.
 
     Args:
-        searcher: what searches; a `LanguageModelBeamDraft` of the target searches as the target does.
-        runner: the target.
+        runner: what searches, the target or a draft.
         constraint: the items.
         width: prefixes kept of each length.
         renormalise: see `BeamDecoder`.
@@ -27,14 +26,12 @@ class PrefixSearch:
 
     def __init__(
         self,
-        searcher: BeamDraft,
         runner: TransformersRunner,
         constraint: CatalogConstraint,
         width: int,
         renormalise: bool,
     ) -> None:
-        self._open = searcher.bind(runner)
-        self._constraint = constraint
+        self._runner, self._constraint = runner, constraint
         self._plan = SpeculativeBeamPlan.of(constraint.trie, width, width, renormalise)
 
     def __call__(self, prompts: Prompts) -> list[Tensor]:
@@ -49,7 +46,7 @@ class PrefixSearch:
     def _search(self, prompts: Prompts) -> list[Tensor]:
         widths, keys = self._plan.widths, torch.zeros_like(prompts.lengths)
         read = sum(widths[:-1])
-        session = self._open(len(keys), cache_capacity(prompts, read), self._constraint)
+        session = LanguageModelSession(self._runner, len(keys), cache_capacity(prompts, read), self._constraint)
         context = SearchContext(self._constraint, self._plan, StrictBeamRule(), Draw(keys, 0.0, keys[:0]))
         root = Level(
             nodes=keys[:, None],
