@@ -31,8 +31,10 @@ class UserMean(ExactMetric):
         self.k = k
         # State names differ by metric and k: `MetricCollection` merges metrics whose states agree in name and, after
         # the first batch, in value.
-        self._sum_name, self._users_name = (f"{type(self).__name__}_at_{k}_{state}" for state in ("sum", "users"))
+        names = (f"{type(self).__name__}_at_{k}_{state}" for state in ("sum", "squares", "users"))
+        self._sum_name, self._squares_name, self._users_name = names
         self.add_sum(self._sum_name, dtype=torch.float64)
+        self.add_sum(self._squares_name, dtype=torch.float64)
         self.add_sum(self._users_name)
 
     def add_users(self, values: Tensor, counted: Tensor | None) -> None:
@@ -44,7 +46,9 @@ class UserMean(ExactMetric):
         """
         defined = ~values.isnan()
         kept = defined if counted is None else defined & counted
-        setattr(self, self._sum_name, getattr(self, self._sum_name) + values.where(kept, 0.0).sum())
+        values = values.where(kept, 0.0)
+        setattr(self, self._sum_name, getattr(self, self._sum_name) + values.sum())
+        setattr(self, self._squares_name, getattr(self, self._squares_name) + values.square().sum())
         setattr(self, self._users_name, getattr(self, self._users_name) + kept.sum())
 
     def compute(self) -> Tensor:
@@ -52,6 +56,16 @@ class UserMean(ExactMetric):
         total: Tensor = getattr(self, self._sum_name)
         users: Tensor = getattr(self, self._users_name)
         return total / users
+
+    def interval(self) -> tuple[float, float]:
+        """The mean's 95 % interval, by the normal approximation; call it on every process. NaN without users."""
+        with self.sync_context():
+            total, squares, users = (
+                getattr(self, name) for name in (self._sum_name, self._squares_name, self._users_name)
+            )
+            mean = total / users
+            half = 1.96 * ((squares / users - mean.square()).clamp(min=0) / users).sqrt()
+        return float(mean - half), float(mean + half)
 
 
 class _ListMetric(UserMean):

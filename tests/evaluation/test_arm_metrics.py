@@ -84,6 +84,9 @@ def test_lists_are_judged_at_the_given_lengths() -> None:
         "recall@1": 0.5,
         "recall@2": 1.0,
     }
+    half = 1.96 * math.sqrt(0.25 / 2)
+    assert found["quality_ci95"]["recall@1"] == pytest.approx([0.5 - half, 0.5 + half])
+    assert found["quality_ci95"]["recall@2"] == [1, 1]
 
 
 def test_users_are_counted_by_the_passes_after_the_first() -> None:
