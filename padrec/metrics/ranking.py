@@ -58,14 +58,18 @@ class UserMean(ExactMetric):
         return total / users
 
     def interval(self) -> tuple[float, float]:
-        """The mean's 95 % interval, by the normal approximation; call it on every process. NaN without users."""
+        """The mean's 95 % interval in [0, 1], by the normal approximation; NaN without users.
+
+        Call it on every process: it is that of the users of all of them.
+        """
         with self.sync_context():
             total, squares, users = (
                 getattr(self, name) for name in (self._sum_name, self._squares_name, self._users_name)
             )
             mean = total / users
             half = 1.96 * ((squares / users - mean.square()).clamp(min=0) / users).sqrt()
-        return float(mean - half), float(mean + half)
+        low, high = (mean + torch.stack([-half, half])).clamp(0, 1).tolist()
+        return low, high
 
 
 class _ListMetric(UserMean):
