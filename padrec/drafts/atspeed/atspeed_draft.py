@@ -21,6 +21,7 @@ from padrec.catalog import (
 )
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.decoding import Prompts, TransformersRunner, check_length
+from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.drafts.atspeed.branched_rows import BranchedRows
 from padrec.drafts.atspeed.code_choices import CodeChoices, prefix_nodes
@@ -105,12 +106,15 @@ class AtSpeedDraft(DraftModule):
         self.objective = objective
         self.network = build_backbone(backbone, vocabulary)
         self.settings = {"backbone": settings_of(self.network)}
-        self._n_beams, self._draft_width, self._renormalise = n_beams, draft_width, renormalise
+        self._n_beams, self._draft_width = n_beams, draft_width
         self._objective_weight = objective_weight
         self._trie = CatalogTrie(catalog, vocabulary)
+        widths = (n_beams, list_length, draft_width)
+        self._plans = {width: SpeculativeBeamPlan.of(self._trie, width, width, renormalise) for width in widths}
         self.leaf_tokens: Tensor  # the code tokens of each leaf, [n_leaves, L]
         self.register_buffer("leaf_tokens", vocabulary.encode(catalog.leaf_codes)[:, : catalog.n_slots], False)
-        self._runner: TransformersRunner | None = None  # the target's, for searches
+        self._constraint: CatalogConstraint | None = None  # on the device, for searches
+        self._runner: TransformersRunner | None = None  # the target's
         self._drafted: PrefixSearch | None = None  # the draft's, during a validation
         self.accepted_steps = Mean()
         self.contained_shares = nn.ModuleList(Mean() for _ in range(catalog.n_slots))
@@ -223,5 +227,6 @@ class AtSpeedDraft(DraftModule):
         return self._runner
 
     def _search(self, runner: TransformersRunner, width: int) -> PrefixSearch:
-        constraint = CatalogConstraint(self._trie.to(self.device), self.vocabulary, self.list_length)
-        return PrefixSearch(runner, constraint, width, self._renormalise)
+        if self._constraint is None:
+            self._constraint = CatalogConstraint(self._trie.to(self.device), self.vocabulary, self.list_length)
+        return PrefixSearch(runner, self._constraint, self._plans[width])

@@ -20,19 +20,11 @@ class PrefixSearch:
     Args:
         runner: what searches, the target or a draft.
         constraint: the items.
-        width: prefixes kept of each length.
-        renormalise: see `BeamDecoder`.
+        plan: with the width as that of the draft, and whether to renormalise.
     """
 
-    def __init__(
-        self,
-        runner: TransformersRunner,
-        constraint: CatalogConstraint,
-        width: int,
-        renormalise: bool,
-    ) -> None:
-        self._runner, self._constraint = runner, constraint
-        self._plan = SpeculativeBeamPlan.of(constraint.trie, width, width, renormalise)
+    def __init__(self, runner: TransformersRunner, constraint: CatalogConstraint, plan: SpeculativeBeamPlan) -> None:
+        self._runner, self._constraint, self._plan = runner, constraint, plan
 
     def __call__(self, prompts: Prompts) -> list[Tensor]:
         """The trie nodes of the best prefixes of 1 … L codes, each int64 `[B, W]` in catalog order.
