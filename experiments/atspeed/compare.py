@@ -16,7 +16,7 @@ from padrec.cli import main as padrec
 
 _CONFIGS = Path("experiments/atspeed")
 _CUTOFFS = (1, 3, 5, 10, 20)
-Part = Literal["arms", "transformers", "objectives"]
+Part = Literal["arms", "widths", "transformers", "objectives"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Evaluation:
 
 def compare(
     runs: Path,
-    parts: Sequence[Part] = ("arms", "transformers", "objectives"),
+    parts: Sequence[Part] = ("arms", "widths", "transformers", "objectives"),
     lengths: Sequence[int] = _CUTOFFS,
     batches: Sequence[int] = (1, 32),
     temperatures: Sequence[float] = (0.0, 1.0),
@@ -61,14 +61,15 @@ def compare(
     """Run every evaluation that has no report yet, and write it to a folder of its own below `runs`/compare.
 
     `k10-batch1-t0` and so on compare the arms of evaluate.yaml, or sampled.yaml above temperature 0, with the drafts of
-    the first seed; `transformers` those of transformers.yaml. `objectives-seed0-t0` and so on compare the drafts of all
-    objectives by lists of 10, 32 users at a time.
+    the first seed; `widths-batch1` and so on those of widths.yaml, `transformers` those of transformers.yaml.
+    `objectives-seed0-t0` and so on compare the drafts of all objectives, 32 users at a time. All but the first make
+    lists of 10.
 
     Args:
         runs: what run.sh wrote for a data set.
-        parts: which of the three comparisons.
+        parts: which of these comparisons.
         lengths: K, items in a list, of the arms' comparison.
-        batches: users at a time, of the arms' comparison. Numbers that divide `users` spare another capture.
+        batches: users at a time, of the first two comparisons. Numbers that divide `users` spare another capture.
         temperatures: 0 is greedy.
         seeds: of the drafts.
         users: the first ones of the test are decoded for.
@@ -89,6 +90,7 @@ def compare(
             for batch in batches
             for k in lengths
         ],
+        "widths": [Evaluation(f"widths-batch{n}", ("widths",), users, batch=n, seed=seeds[0]) for n in batches],
         "transformers": [Evaluation("transformers", ("transformers",), transformers_users, seed=seeds[0])],
         "objectives": [
             Evaluation(f"objectives-seed{seed}-t{degree:g}", overrides, users, 10, 32, degree, seed)

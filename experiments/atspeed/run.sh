@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Targets and drafts of one or all data sets on a GPU: run.sh [beauty|games|leave_one_out …]. Needs the data, see
 # data.yaml, and the `padrec` command on the PATH. What is finished is not done again, and drafts go on after their last
-# epoch. SEEDS and OBJECTIVES say which drafts are trained; SIZE=small trains the small models, on a CPU in minutes.
+# epoch. SEEDS and OBJECTIVES say which drafts are trained, JOBS how many of them side by side; SIZE=small trains the small
+# models, on a CPU in minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/atspeed
@@ -27,7 +28,9 @@ for data in "$@"; do
     for objective in "${objectives[@]}"; do
       fit "$data" "seed-$seed/$objective" --config $configs/draft.yaml --config $configs/$objective.yaml \
         "${draft_size[@]}" --model.init_args.target "runs/atspeed/$data/target/checkpoints/best.ckpt" \
-        --seed_everything "$seed" --model.init_args.seed "$seed" --data.init_args.seed "$seed"
+        --seed_everything "$seed" --model.init_args.seed "$seed" --data.init_args.seed "$seed" &
+      [ "$(jobs -r | wc -l)" -lt "${JOBS:-1}" ] || wait -n
     done
   done
+  wait
 done

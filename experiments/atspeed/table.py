@@ -73,6 +73,9 @@ def _means(found: Sequence[Mapping[str, Any]]) -> Row:
     row: Row = {key: sum(metrics[name] for metrics in found) / len(found) for key, name in names.items()}
     shares = resampled_shares([metrics["users_by_target_passes"] for metrics in found])  # [resamples, most + 1]
     row["one_pass_ci95"] = _interval(shares[:, 0])
+    for key in ("recall", "ndcg"):
+        ends = [metrics["quality_ci95"][names[key]] for metrics in found]
+        row[f"{key}_ci95"] = [sum(values) / len(found) for values in zip(*ends, strict=True)]  # the users are the same
     # Each step is accepted or costs a pass, so both have the same spread.
     passes = shares @ torch.arange(shares.shape[1], dtype=torch.float64)
     row["accepted_steps_ci95"] = _interval(row["accepted_steps"] - (passes - passes.mean()))
@@ -119,8 +122,8 @@ def _cells(row: Row) -> list[str]:
         between = "" if ends is None else f" ({' – '.join(format(end, form) for end in ends)})"
         return f"{row[key]:{form}}{between}"
 
-    speed = (with_interval("speedup", ".2f"), with_interval("accepted_steps", ".2f"), with_interval("one_pass", ".0%"))
-    return [escape_markdown(row["arm"]), *speed, f"{row['recall']:.4f}", f"{row['ndcg']:.4f}"]
+    forms = {"speedup": ".2f", "accepted_steps": ".2f", "one_pass": ".0%", "recall": ".4f", "ndcg": ".4f"}
+    return [escape_markdown(row["arm"]), *(with_interval(key, form) for key, form in forms.items())]
 
 
 def speedup_figure(rows: Sequence[Row]) -> Figure:

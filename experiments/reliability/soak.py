@@ -153,7 +153,7 @@ class _WildSession(DraftSession):
 
 
 class _WildBeamDraft(BeamDraft):
-    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
         return partial(_WildBeamSession, int(runner.model.config.vocab_size))
 
 

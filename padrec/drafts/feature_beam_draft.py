@@ -12,6 +12,7 @@ from padrec.decoding.layers.placement import Placement
 from padrec.decoding.layers.prompts import Branches, Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.request import ListRequest
 from padrec.decoding.lists.tensor_record import pick
 from padrec.drafts.draft_operations import TreeLevel
 from padrec.drafts.feature_draft import FeatureDraft, NetworkDraft
@@ -35,20 +36,9 @@ class FeatureBeamDraft(BeamDraft):
     def __init__(self, checkpoint: str) -> None:
         self._draft = FeatureDraft(checkpoint)
 
-    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
-        """Build the network on the target's device and in its precision; see `BeamDraft.bind`.
-
-        The opener refuses a constraint of another vocabulary.
-        """
-        checkpoint = self._draft.checkpoint
-        checkpoint.check(runner.fingerprint, checkpoint.vocabulary)
-        opener = NetworkBeamDraft(NetworkDraft(self._draft.network(runner), checkpoint.vocabulary)).bind(runner)
-
-        def opened(batch: int, capacity: int, constraint: CatalogConstraint) -> BeamDraftSession:
-            checkpoint.check(runner.fingerprint, constraint.vocabulary)
-            return opener(batch, capacity, constraint)
-
-        return opened
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
+        """Build the network on the target's device and in its precision; see `BeamDraft.bind`."""
+        return NetworkBeamDraft(self._draft.loaded(runner, request)).bind(runner, request)
 
 
 class NetworkBeamDraft(BeamDraft):
@@ -63,7 +53,7 @@ class NetworkBeamDraft(BeamDraft):
     def __init__(self, draft: NetworkDraft) -> None:
         self._draft = draft
 
-    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
         """Share the target's embedding and head; see `BeamDraft.bind`."""
         return partial(_NetworkSession, *self._draft.parts(runner))
 

@@ -35,29 +35,30 @@ class FeatureDraft(Draft):
     Args:
         checkpoint: a Lightning checkpoint of `PADRecDraft`, or a folder written by its `save_pretrained`.
 
-    Attributes:
-        checkpoint: what it holds.
-
     Raises:
         InputError: the file is missing or is not a draft.
     """
 
     def __init__(self, checkpoint: str) -> None:
-        self.checkpoint = DraftCheckpoint.read(Path(checkpoint))
-        self._vocabulary = self.checkpoint.vocabulary
+        self._checkpoint = DraftCheckpoint.read(Path(checkpoint))
+        self._vocabulary = self._checkpoint.vocabulary
         self._bound: tuple[TransformersRunner, SessionOpener] | None = None
 
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
         """Build the network, once for all decoders that share the draft and the target; see `Draft.bind`."""
         self._check(runner, request)
         if self._bound is None or self._bound[0] is not runner:
-            draft = NetworkDraft(self.network(runner), self._vocabulary)
-            self._bound = runner, draft.bind(runner, request)
+            self._bound = runner, self.loaded(runner, request).bind(runner, request)
         return self._bound[1]
+
+    def loaded(self, runner: TransformersRunner, request: Request[Any]) -> "NetworkDraft":
+        """A new network, ready to be bound to this target and request; raises what `bind` raises."""
+        self._check(runner, request)
+        return NetworkDraft(self.network(runner), self._vocabulary)
 
     def network(self, runner: TransformersRunner) -> FeatureDraftNetwork:
         """A new network on the target's device and in its precision."""
-        network = self.checkpoint.network(runner.model.config)
+        network = self._checkpoint.network(runner.model.config)
         to_precision(network, runner.model.dtype)
         return network.to(runner.model.device).eval().requires_grad_(False)
 
@@ -68,9 +69,9 @@ class FeatureDraft(Draft):
         elif vocabulary.shared_codes:
             found = f"a {type(request).__name__} for a draft whose slots share their code tokens"
             raise InputError(f"{found}: expected a ListRequest, which tracks slots")
-        self.checkpoint.check(runner.fingerprint, vocabulary)
+        self._checkpoint.check(runner.fingerprint, vocabulary)
         if isinstance(request, ListRequest):
-            check_ids(request.catalog, self.checkpoint.catalog, "the draft")
+            check_ids(request.catalog, self._checkpoint.catalog, "the draft")
 
 
 class NetworkDraft(Draft):

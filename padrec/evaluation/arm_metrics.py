@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from padrec.metrics import (
     UsersByPasses,
     latency_percentiles,
 )
-from padrec.metrics.ranking import distinct
+from padrec.metrics.ranking import UserMean, distinct
 
 SPEEDUP_OVER = "speedup_over_"
 """Prefix of the names of speedups over further references; the arm's name follows."""
@@ -216,6 +216,7 @@ class ArmMetrics(nn.Module):
             "acceptance_by_slot": rates["slot"].tolist() if rates else [],
             "acceptance_by_depth": rates["depth"].tolist() if rates else [],
             **{key: ranking[key] for key in self._rankings},
+            "quality_ci95": {key: list(cast(UserMean, self.ranking[key]).interval()) for key in self._rankings},
             "valid_items": float(self.valid.compute()),
             "distinct_items": float(self.distinct.compute()),
             **_speedup("speedup", dict.fromkeys(speedup, 1.0) if is_reference else speedup),

@@ -72,7 +72,7 @@ def test_a_path_is_read_as_the_same_network_reads_lists() -> None:
         expected = listwise.root_logits()
         below = listwise.extend(tokens[:, 1:], torch.zeros_like(slots[:, :1]), slots[:, 1:], 1)
 
-        beams = NetworkBeamDraft(draft).bind(runner)(3, 64, constraint)
+        beams = NetworkBeamDraft(draft).bind(runner, request)(3, 64, constraint)
         first = beams.begin(prompts, features)
         nodes, own = torch.zeros_like(slots[:, :1]), torch.tensor([[[True, False]]]).expand(3, -1, -1)
         found = beams.extend(Branches(tokens[:, :1], torch.tensor([0]), own, 0), nodes)
@@ -102,7 +102,7 @@ def test_a_trained_draft_is_read_from_its_folder(tmp_path: Path) -> None:
 
 def test_prompts_alone_are_not_enough() -> None:
     model, prompts = tiny_target(_VOCABULARY), Prompts(*(torch.ones(1, 1, dtype=torch.long),) * 2, torch.ones(1).long())
-    draft = NetworkBeamDraft(random_network_draft(model, _VOCABULARY))
+    request, draft = ListRequest.build(_CATALOG, _VOCABULARY, 4), random_network_draft(model, _VOCABULARY)
     constraint = CatalogConstraint(CatalogTrie(_CATALOG, _VOCABULARY), _VOCABULARY, 4)
     with pytest.raises(AssertionError):
-        draft.bind(TransformersRunner(model))(1, 64, constraint).begin(prompts, None)
+        NetworkBeamDraft(draft).bind(TransformersRunner(model), request)(1, 64, constraint).begin(prompts, None)

@@ -72,6 +72,8 @@ def test_rankings_of_many_batches_are_those_of_one_after_the_other() -> None:
     found = metrics.result("arm", is_reference=False).metrics
     for name, metric in expected.items():
         assert found[name] == pytest.approx(float(metric.compute()), rel=1e-12)
+        low, high = found["quality_ci95"][name]
+        assert 0 < low < found[name] < high < low + 0.1  # of 600 users
         assert found[f"item_{name}"] == pytest.approx(found[name], rel=1e-12)  # every item has an ID of its own here
 
 
@@ -84,6 +86,8 @@ def test_lists_are_judged_at_the_given_lengths() -> None:
         "recall@1": 0.5,
         "recall@2": 1.0,
     }
+    assert found["quality_ci95"]["recall@1"] == [0, 1]  # 0.5 ± 0.69
+    assert found["quality_ci95"]["recall@2"] == [1, 1]
 
 
 def test_users_are_counted_by_the_passes_after_the_first() -> None:

@@ -25,7 +25,7 @@ COST = [
 DRAFTING = ["target_passes", "draft_passes", "acceptance_length", "accepted_per_pass"]
 PASSES = ["accepted_steps", "accepted_share", "one_pass_users", "users_by_target_passes"]
 RATES = ["acceptance_by_slot", "acceptance_by_depth"]
-QUALITY = ["ndcg@5", "ndcg@10", "recall@5", "recall@10", "valid_items", "distinct_items"]
+QUALITY = ["ndcg@5", "ndcg@10", "recall@5", "recall@10", "quality_ci95", "valid_items", "distinct_items"]
 COMPARISON = ["speedup", "speedup_ci95", "speedup_median", "identical_lists"]
 
 

@@ -34,6 +34,7 @@ def toy_metrics(speedup: float, max_depth: int) -> dict[str, Any]:
         "ndcg@10": 0.0412,
         "recall@5": 0.05,
         "recall@10": 0.08,
+        "quality_ci95": {name: [0.02, 0.09] for name in ("ndcg@5", "ndcg@10", "recall@5", "recall@10")},
         "valid_items": 1.0,
         "distinct_items": 1.0,
         "speedup": speedup,

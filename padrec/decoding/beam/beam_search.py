@@ -37,13 +37,7 @@ class Beam(TensorRecord):
     def best(self, count: int) -> "Beam":
         """The best prefixes in descending order; ties keep catalog order."""
         order = self.scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
-        return Beam(
-            nodes=self.nodes.gather(1, order),
-            scores=self.scores.gather(1, order),
-            log_probs=pick(self.log_probs, order),
-            places=self.places.gather(1, order),
-            seen=pick(self.seen, order),
-        )
+        return self.map(lambda values: pick(values, order))
 
     def kept_in(self, buffer: "Beam | None") -> "Beam":
         """Copy the values to the tensors of `buffer`, or to new ones if there is none; returns the buffer."""

@@ -69,7 +69,7 @@ class SpeculativeBeamDecoder(Decoder):
         constraint, width = searched_constraint(request, self.beam_width)
         sizes = width, self.draft_width, self.renormalise, self.draft.reads_features
         plan = SpeculativeBeamPlan.of(constraint.trie, *sizes)
-        open_draft, device = self.draft.bind(runner), runner.model.device
+        open_draft, device = self.draft.bind(runner, request), runner.model.device
 
         def session(batch: int, capacity: int, excludes: bool) -> "_SpeculativeBeamSession":
             allowed = constraint.excluding(batch) if excludes else constraint

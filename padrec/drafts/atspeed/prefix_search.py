@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from padrec.decoding.beam.beam_draft import BeamDraft
+from padrec.decoding.beam.beam_draft import LanguageModelSession
 from padrec.decoding.beam.beam_rule import StrictBeamRule
 from padrec.decoding.beam.draft_search import DraftSearch, Level, SearchContext
 from padrec.decoding.beam.draw import Draw
@@ -18,24 +18,13 @@ class PrefixSearch:
     """Beam searches slot by slot, as `BeamDecoder` with `look_ahead: 0` runs them.
 
     Args:
-        searcher: what searches; a `LanguageModelBeamDraft` of the target searches as the target does.
-        runner: the target.
+        runner: what searches, the target or a draft.
         constraint: the items.
-        width: prefixes kept of each length.
-        renormalise: see `BeamDecoder`.
+        plan: with the width as that of the draft, and whether to renormalise.
     """
 
-    def __init__(
-        self,
-        searcher: BeamDraft,
-        runner: TransformersRunner,
-        constraint: CatalogConstraint,
-        width: int,
-        renormalise: bool,
-    ) -> None:
-        self._open = searcher.bind(runner)
-        self._constraint = constraint
-        self._plan = SpeculativeBeamPlan.of(constraint.trie, width, width, renormalise)
+    def __init__(self, runner: TransformersRunner, constraint: CatalogConstraint, plan: SpeculativeBeamPlan) -> None:
+        self._runner, self._constraint, self._plan = runner, constraint, plan
 
     def __call__(self, prompts: Prompts) -> list[Tensor]:
         """The trie nodes of the best prefixes of 1 … L codes, each int64 `[B, W]` in catalog order.
@@ -49,7 +38,7 @@ class PrefixSearch:
     def _search(self, prompts: Prompts) -> list[Tensor]:
         widths, keys = self._plan.widths, torch.zeros_like(prompts.lengths)
         read = sum(widths[:-1])
-        session = self._open(len(keys), cache_capacity(prompts, read), self._constraint)
+        session = LanguageModelSession(self._runner, len(keys), cache_capacity(prompts, read), self._constraint)
         context = SearchContext(self._constraint, self._plan, StrictBeamRule(), Draw(keys, 0.0, keys[:0]))
         root = Level(
             nodes=keys[:, None],

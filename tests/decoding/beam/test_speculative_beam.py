@@ -11,6 +11,7 @@ from torch import Tensor
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.data import AtSpeedReader, LCRecReader
+from padrec.data.item_sequences import ItemSequences
 from padrec.decoding import (
     BeamDecoder,
     BeamDraft,
@@ -29,6 +30,7 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.decoding.beam.beam_draft import BeamDraftOpener
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from tests.decoding.beam.random_searches import searches
 from tests.reference import beam_search, leaf_tokens, prompt_tokens
 from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
@@ -41,7 +43,7 @@ _VOCABULARY = SemanticIDVocabulary(_SIZES)
 class RandomBeamDraft(BeamDraft):
     """Proposes at random."""
 
-    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
         return lambda batch, capacity, constraint: RandomSession(runner.model.config.vocab_size)
 
 
@@ -113,6 +115,20 @@ def test_the_target_as_its_own_draft_needs_no_pass_after_the_first(temperature: 
     _, trace = decode(SpeculativeBeamDecoder(draft, _K), TransformersRunner(model), prompts, request)
     assert trace.target_passes.tolist() == [0, 0, 0]
     assert trace.accepted_lengths.tolist() == [0, 0, 3]
+
+
+def test_the_catalog_draft_ranks_prefixes_by_interactions() -> None:
+    catalog = Catalog(torch.tensor([[0, 0], [0, 1], [1, 0], [1, 0], [2, 1]]), ["a", "b", "c", "d", "e"])
+    vocabulary = SemanticIDVocabulary(catalog.codebook_sizes)
+    prompts = random_prompts(catalog, vocabulary, [0])
+    runner = TransformersRunner(tiny_target(vocabulary))
+    for training, expected in ((None, [2, 2, 1]), ([[1, 1], [4, 1, 4, 4]], [5, 2, 4])):  # one more for each item
+        logs = None if training is None else ItemSequences.from_lists(training)
+        request = ListRequest.build(catalog, vocabulary, 2, training=logs)
+        assert isinstance(request.constraint, CatalogConstraint)
+        session = CatalogBeamDraft().bind(runner, request)(1, 64, request.constraint)
+        codes = vocabulary.encode(torch.tensor([[code, 0] for code in range(3)]))[:, 0]
+        assert session.begin(prompts, None)[0, codes].exp().tolist() == pytest.approx(expected)
 
 
 def test_a_draft_that_holds_all_prefixes_is_always_accepted() -> None:
