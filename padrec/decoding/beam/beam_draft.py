@@ -148,6 +148,6 @@ class _CatalogSession(BeamDraftSession):
     def _logits(self, nodes: Tensor) -> Tensor:
         tokens, below, present = self._constraint.trie.children(nodes)
         weights = self._log_weights[below].where(self._constraint.leaves_below(below) > 0, -torch.inf)
-        logits = torch.full((*nodes.shape, self._size + 1), -torch.inf, device=nodes.device)
+        logits = weights.new_full((*nodes.shape, self._size + 1), -torch.inf)
         # Entries that are not present hold any token: they go to a column of their own.
         return logits.scatter(-1, torch.where(present, tokens, self._size), weights)[..., :-1]

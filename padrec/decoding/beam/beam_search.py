@@ -91,8 +91,8 @@ class BeamSearch:
         root = torch.zeros(batch, 1, dtype=torch.long, device=device)
         beam = Beam(
             nodes=root,
-            scores=torch.zeros(batch, 1, device=device),
-            log_probs=torch.zeros(batch, 1, 0, device=device),
+            scores=torch.zeros(batch, 1, dtype=torch.float32, device=device),
+            log_probs=torch.zeros(batch, 1, 0, dtype=torch.float32, device=device),
             places=root,
             seen=torch.zeros(batch, 1, tokens_after_prompt(self._plan), dtype=torch.bool, device=device),
         )

@@ -42,7 +42,7 @@ class PrefixSearch:
         context = SearchContext(self._constraint, self._plan, StrictBeamRule(), Draw(keys, 0.0, keys[:0]))
         root = Level(
             nodes=keys[:, None],
-            scores=torch.zeros(len(keys), 1, device=keys.device),
+            scores=torch.zeros(len(keys), 1, dtype=torch.float32, device=keys.device),
             depths=torch.full_like(keys[:1], -1),
             seen=torch.zeros(len(keys), 1, read, dtype=torch.bool, device=keys.device),
         )

@@ -155,6 +155,22 @@ def test_a_beam_is_the_same_alone_and_in_any_batch(temperature: float) -> None:
     assert torch.equal(again.leaves, together.leaves)
 
 
+@pytest.mark.parametrize("draft", [CatalogBeamDraft(), language_model(_VOCABULARY, 1)], ids=["catalog", "model"])
+def test_a_search_does_not_depend_on_the_default_precision(draft: BeamDraft) -> None:
+    runner = TransformersRunner(tiny_target(_VOCABULARY))
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [2, 0, 4])
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
+    expected, _ = decode(SpeculativeBeamDecoder(draft), runner, prompts, request)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)  # as a trainer with precision bf16-true does
+    try:
+        found, _ = decode(SpeculativeBeamDecoder(draft), runner, prompts, request)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.log_probs, expected.log_probs)
+
+
 def test_excluded_items_are_not_ranked() -> None:
     runner = TransformersRunner(tiny_target(_VOCABULARY))
     prompts = random_prompts(_CATALOG, _VOCABULARY, [2, 0])
