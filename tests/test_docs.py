@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from docs.tools.tables import pages, with_tables
 from padrec import Recommender
 from padrec.cli import main
 from padrec.data import SemanticIDDataModule, SyntheticReader
@@ -122,6 +123,13 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     index, results = _REPOSITORY / "docs" / "index.md", _RESULTS / "README.md"
     assert {*_PAGES[1:], results} - {index} <= linked_pages(index)
     assert set(_NOTES) - {results} <= linked_pages(results)
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if "<!-- padrec report" in page.read_text()], ids=page_name)
+def test_result_tables_are_those_of_the_reports(page: Path) -> None:
+    """If not: `python docs/tools/tables.py`."""
+    text = page.read_text(encoding="utf-8")
+    assert with_tables(text) == text
 
 
 def test_errors_are_quoted_as_the_code_words_them() -> None:

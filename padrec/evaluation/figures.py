@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 from torch import Tensor
 
 from padrec.evaluation.arm_metrics import ArmResult, quality_metric
+from padrec.evaluation.arm_numbers import ArmNumbers
 
 # The colour-blind-safe palette of Okabe and Ito, with black for the first arm and without yellow, too pale for lines.
 _COLOURS = ("#333333", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
@@ -38,14 +39,14 @@ class ArmStyle:
     hatch: str
 
 
-def arm_styles(results: Sequence[ArmResult]) -> dict[str, ArmStyle]:
+def arm_styles(names: Sequence[str]) -> dict[str, ArmStyle]:
     """Return a style for every arm by name, which depends on the order of the arms."""
 
     def style(number: int) -> ArmStyle:
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
         return ArmStyle(colour, marker, _LINES[number % len(_LINES)], "//" * (number // len(_COLOURS)))
 
-    return {result.name: style(number) for number, result in enumerate(results)}
+    return {name: style(number) for number, name in enumerate(names)}
 
 
 def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
@@ -104,7 +105,7 @@ def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
 
 def accepted_lengths(results: Sequence[ArmResult]) -> Figure:
     """Bars of the share of rounds by the number of accepted draft tokens, for arms with a draft."""
-    styles = arm_styles(results)
+    styles = arm_styles([result.name for result in results])
     drafting = [result for result in results if result.max_depth > 0]
     deepest = max((result.max_depth for result in drafting), default=0)
     width = 6.5 + _legend_width(drafting)
@@ -125,33 +126,52 @@ def accepted_lengths(results: Sequence[ArmResult]) -> Figure:
 
 def speedup_with_interval(results: Sequence[ArmResult]) -> Figure:
     """Bars of the arms' speedups with their 95 % intervals, and a line at the reference arm's speed."""
-    styles = arm_styles(results)
-    height = 1.5 + 0.5 * len(results)
-    figure, axes = _axes("Speedup with 95 % interval", "speedup over the reference arm (×)", "", height=height)
-    longest = 0.0
-    for place, result in enumerate(results):
-        speedup, (low, high) = result.metrics["speedup"], result.metrics["speedup_ci95"]
-        longest = max(longest, speedup, high)
-        style = styles[result.name]
-        _hatch(axes.barh(place, speedup, height=0.62, color=style.colour), style)
+    return speedup_panels(
+        {"Speedup with 95 % interval": {result.name: ArmNumbers.of(result.metrics) for result in results}}
+    )
+
+
+def speedup_panels(panels: Mapping[str, Mapping[str, ArmNumbers]]) -> Figure:
+    """Bars of speedups as in `speedup_with_interval`, below one another.
+
+    Args:
+        panels: each panel's arms by title and name; an arm looks the same in all panels.
+    """
+    styles = arm_styles(list(dict.fromkeys(name for arms in panels.values() for name in arms)))
+    heights = [0.5 + 0.5 * len(arms) for arms in panels.values()]
+    figure = Figure(figsize=(7.0, 1.0 + sum(heights)), dpi=_DPI, layout=_layout())
+    grid = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=heights)
+    for axes, (title, arms) in zip(grid.flat, panels.items(), strict=True):
+        _prepare(axes, title)
+        _speedup_bars(axes, arms, styles)
+    grid.flat[-1].set_xlabel("speedup over the reference arm (×)")
+    return figure
+
+
+def _speedup_bars(axes: Axes, arms: Mapping[str, ArmNumbers], styles: Mapping[str, ArmStyle]) -> None:
+    longest = axes.get_xlim()[1] / 1.12
+    for place, (name, numbers) in enumerate(arms.items()):
+        speedup = numbers.values.get("speedup", 0.0)
+        low, high = numbers.intervals.get("speedup", (speedup, speedup))
+        end = max(speedup, high)
+        longest = max(longest, end)
+        _hatch(axes.barh(place, speedup, height=0.62, color=styles[name].colour), styles[name])
         if high > low:
             sides = [[max(speedup - low, 0)], [max(high - speedup, 0)]]
             rim = [withStroke(linewidth=3.5, foreground="white")]  # visible on dark bars
             axes.errorbar(speedup, place, xerr=sides, color="black", capsize=4, path_effects=rim, zorder=3)
-        end = max(speedup, high)
         axes.annotate(f"{speedup:.2f}", (end, place), (6, 0), textcoords="offset points", va="center", fontsize=10)
     axes.axvline(1, color="black", linestyle="--", linewidth=1.0, zorder=2.5)
-    axes.set_yticks(range(len(results)), [result.name for result in results])
+    axes.set_yticks(range(len(arms)), list(arms))
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, 1.12 * longest)
     axes.grid(axis="x", color=_GRID, linewidth=0.8)
-    return figure
 
 
 def latency_distribution(results: Sequence[ArmResult]) -> Figure:
     """Curves of the share of users whose list was ready after a time."""
-    styles = arm_styles(results)
+    styles = arm_styles([result.name for result in results])
     width = 5.2 + _legend_width(results)
     figure, axes = _axes("Time until a user's list is ready", "latency (ms, logarithmic)", "share of users", width)
     for result in results:
@@ -166,7 +186,7 @@ def latency_distribution(results: Sequence[ArmResult]) -> Figure:
 
 def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
     """NDCG of every arm over its lists per second, with both axes from 0."""
-    styles, quality = arm_styles(results), quality_metric(results[0].metrics)
+    styles, quality = arm_styles([result.name for result in results]), quality_metric(results[0].metrics)
     name = quality.replace("ndcg", "NDCG")
     figure, axes = _axes("Quality against speed", "lists per second", name, 5.2 + _legend_width(results))
     for result in results:
@@ -189,13 +209,21 @@ def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
 
 def _axes(title: str, x: str, y: str, width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:
     """A figure of `width` × `height` inches."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=_layout())
     axes = figure.add_subplot()
     axes.set(xlabel=x, ylabel=y)
+    _prepare(axes, title)
+    return figure, axes
+
+
+def _layout() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+
+
+def _prepare(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _legend(figure: Figure) -> None:

@@ -156,7 +156,7 @@ def _user_markdown(sample: SampleLists, row: int, catalog: Catalog, number: int)
             f"### User {number}",
             f"History: {earlier}{'; '.join(last)}",
             f"Ground truth: {'; '.join(truth_titles) or 'none'}",
-            markdown_table(header, rows, right_aligned=False),
+            markdown_table(header, rows, text_columns=len(header)),
         ]
     )
 

@@ -61,11 +61,11 @@ def test_pyplot_is_left_alone() -> None:
 
 def test_an_arm_has_one_style_and_no_two_arms_share_it() -> None:
     results = [toy_result(f"arm {number}", 1.0, 1) for number in range(12)]
-    styles = arm_styles(results)
+    styles = arm_styles([result.name for result in results])
     assert len(set(styles.values())) == 12
-    assert arm_styles(results[:3]) == {name: styles[name] for name in ("arm 0", "arm 1", "arm 2")}
+    assert arm_styles(["arm 0", "arm 1", "arm 2"]) == {name: styles[name] for name in ("arm 0", "arm 1", "arm 2")}
     figures = comparison_figures(toy_results())
-    colour = arm_styles(toy_results())["padrec"].colour.lower()
+    colour = arm_styles([result.name for result in toy_results()])["padrec"].colour.lower()
     assert to_hex(bars(figures["speedup"])[1].get_facecolor()) == colour
     assert to_hex(bars(figures["accepted_lengths"])[0].get_facecolor()) == colour
     assert to_hex(figures["latency"].axes[0].lines[1].get_color()) == colour
