@@ -145,12 +145,10 @@ def test_wrong_input_gets_one_message(
     arguments: str, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     toy_report().write(tmp_path / "good")
-    arms = {"arms": {"a": toy_metrics(1.0, 0) | {"acceptance_by_slot": []}}}
-    for name, content in (
-        ("bad", "{"),
-        ("other", json.dumps({"test": {}})),
-        ("old", json.dumps({"dataset": "a"} | arms)),
-    ):
+    old = {"dataset": "a", "arms": {"a": toy_metrics(1.0, 0)}}
+    words = toy_report(users="many").to_dict()
+    contents = {"bad": "{", "other": '{"test": {}}', "old": json.dumps(old), "words": json.dumps(words)}
+    for name, content in contents.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(content)
     with pytest.raises(SystemExit) as caught:
