@@ -21,6 +21,7 @@ from tests.tiny_training import quiet_trainer, tiny_backbone, tiny_draft, tiny_r
 _REPOSITORY = Path(__file__).parents[1]
 _README = _REPOSITORY / "README.md"
 _RESULTS = _REPOSITORY / "docs" / "results"
+_POLICIES = [_REPOSITORY / "CONTRIBUTING.md", _REPOSITORY / "SECURITY.md"]
 _PAGES = [_README, *sorted(p for p in (_REPOSITORY / "docs").rglob("*.md") if _RESULTS not in p.parents)]
 # Reports below docs/results/ are written by the program, not by hand.
 _NOTES = [_RESULTS / "README.md", *sorted(_RESULTS.rglob("notes.md"))]
@@ -103,7 +104,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run_examples(page)
 
 
-@pytest.mark.parametrize("page", [*_PAGES, *_NOTES], ids=page_name)
+@pytest.mark.parametrize("page", [*_PAGES, *_NOTES, *_POLICIES], ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in _LINK.findall(page.read_text(encoding="utf-8")):
         if link.startswith("https://"):

@@ -17,7 +17,12 @@ from padrec.lazy_exports import exported_from
 
 _REPOSITORY = Path(__file__).parents[2]
 _PACKAGE = _REPOSITORY / "padrec"
-_OUTSIDE = {"README.md": "start.md", "CHANGELOG.md": "changelog.md"}
+_OUTSIDE = {
+    "README.md": "start.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
 _MERMAID = "assets/mermaid.js"
 _LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
