@@ -11,6 +11,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
 
 import padrec
 from padrec.lazy_exports import exported_from
@@ -38,6 +39,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=(_REPOSITORY / name).read_text(encoding="utf-8")))
     for room, names in _exports_by_room().items():
         files.append(File.generated(config, f"reference/api/{room}.md", content=_room_page(room, names)))
+    for path in sorted((_REPOSITORY / "docs" / "notebooks").glob("*.ipynb")):
+        for name, content in _notebook_page(path).items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     files.append(File.generated(config, _MERMAID, content=_mermaid()))
     return files
 
@@ -49,7 +53,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def rewritten(link: re.Match[str]) -> str:
         text, path, anchor = link[1], os.path.normpath(source.parent / link[2]), link[3] or ""
-        target = _OUTSIDE.get(path, path.removeprefix("docs/"))
+        target = _OUTSIDE.get(path, path.removeprefix("docs/")).replace(".ipynb", ".md")
         if files.get_file_from_path(target) is None and Path(_REPOSITORY, path).exists():
             return text
         return f"[{text}]({os.path.relpath(target, Path(here).parent)}{anchor})"
@@ -57,6 +61,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     script = os.path.relpath(_MERMAID, Path(here).parent)
     diagrams = f'\n\n<script src="{script}"></script>\n' if "```mermaid" in markdown else ""
     return _LINK.sub(rewritten, markdown) + diagrams
+
+
+def _notebook_page(path: Path) -> dict[str, str | bytes]:
+    """The page of a notebook and the pictures on it, by file name."""
+    exporter = MarkdownExporter()  # type: ignore[no-untyped-call]
+    text, resources = exporter.from_filename(str(path), resources={"unique_key": path.stem})
+    return {f"{path.stem}.md": text, **resources["outputs"]}
 
 
 def _mermaid() -> bytes:
