@@ -67,6 +67,8 @@ def _parser() -> OneMessageParser:
     commands.add_subcommand("list", OneMessageParser(description="List them."), help="list them")
     copy = OneMessageParser(description="Copy the configs and scripts of one, to run and to change.")
     copy.add_argument("name", type=str, help="an experiment of the list")
-    copy.add_argument("target", type=Path, nargs="?", help="new folder; by default experiments/<name>")
+    copy.add_argument(
+        "target", type=Path, nargs="?", help="new folder; by default experiments/<name>, which most scripts expect"
+    )
     commands.add_subcommand("copy", copy, help="copy one")
     return parser

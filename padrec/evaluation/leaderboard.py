@@ -144,7 +144,10 @@ class Leaderboard:
     @cached_property
     def _settings(self) -> tuple[list[str], list[list[str]]]:
         """A row for each setting, a column for each report."""
-        settings = [report.settings() | {"command": report.command} for report in self._reports.values()]
+        settings = [
+            {"dataset": report.dataset, **report.settings(), "command": report.command}
+            for report in self._reports.values()
+        ]
         return ["", *self._reports], [[name, *(found[name] for found in settings)] for name in settings[0]]
 
 

@@ -117,6 +117,7 @@ def test_the_command_writes_table_figure_and_page(
     assert printed.strip() in markdown
     assert "![Speedup" in markdown
     assert r"| command | padrec test --config a.yaml | padrec test --config a.yaml |" in markdown
+    assert r"| dataset | toy | &lt;office> |" in markdown
     page = Page()
     text = (output / "leaderboard.html").read_text()
     page.feed(text)
