@@ -24,13 +24,32 @@ _OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
 }
+_API = "reference/api/"
 _MERMAID = "assets/mermaid.js"
 _LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Show the version beside the name."""
+    """Show the version beside the name, and put all pages into the navigation."""
     config.site_name = f"padrec {padrec.__version__.partition('+')[0]}"
+    named = [(title, _pages(entries)) for section in config.nav or [] for title, entries in section.items()]
+    known = {page for _, pages in named for page in pages}
+    others = sorted({path.name for path in (_REPOSITORY / "docs").glob("*.md")} - known)
+    config.nav = [{title: [*pages, *others] if title == "Guides" else pages} for title, pages in named]
+
+
+def _pages(entries: str | list[str]) -> list[str]:
+    """The pages that entries of the navigation stand for."""
+    found: list[str] = []
+    for entry in [entries] if isinstance(entries, str) else entries:
+        folder = _REPOSITORY / "docs" / entry
+        if entry == _API:
+            found += [f"{_API}{room}.md" for room in _exports_by_room()]
+        elif folder.is_dir():
+            found += [f"{entry}{path.name}" for path in sorted(folder.glob("*.md"))]
+        else:
+            found.append(entry)
+    return found
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -38,7 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, page in _OUTSIDE.items():
         files.append(File.generated(config, page, content=(_REPOSITORY / name).read_text(encoding="utf-8")))
     for room, names in _exports_by_room().items():
-        files.append(File.generated(config, f"reference/api/{room}.md", content=_room_page(room, names)))
+        files.append(File.generated(config, f"{_API}{room}.md", content=_room_page(room, names)))
     for path in sorted((_REPOSITORY / "docs" / "notebooks").glob("*.ipynb")):
         for name, content in _notebook_page(path).items():
             files.append(File.generated(config, f"notebooks/{name}", content=content))
