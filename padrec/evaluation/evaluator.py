@@ -192,7 +192,7 @@ class SpeculativeEvaluator(L.LightningModule):
             expected = None if (model := models[name]) is None else results[model][0]
             self._metrics[name].update(users, lists, trace, expected, traces[self._reference], further_traces)
         if sum(len(sample.prompts.users) for sample in self._samples) < _SAMPLE_USERS:
-            leaves = {name: lists.leaves for name, (lists, _) in results.items()}
+            leaves = {name: results[name][0].leaves for name in names}
             self._samples.append(SampleLists(users, leaves))
 
     def on_test_epoch_end(self) -> None:

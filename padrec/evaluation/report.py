@@ -3,19 +3,21 @@
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from padrec.catalog import InputError
 from padrec.catalog.whole_output import check_place, written_whole
+from padrec.data.json_file import read_json_object
 from padrec.evaluation.arm_metrics import SPEEDUP_OVER, quality_metric
+from padrec.evaluation.arm_numbers import ArmNumbers, column
 
 _JSON, _MARKDOWN = "report.json", "report.md"
-_MISSING = "–"
 _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*[]|"} | {"<": "&lt;", "&": "&amp;"})
 _HOW_TO_READ = (
     "Speedup: total seconds of the reference arm ÷ total seconds of the arm over the same users; median: that of the "
@@ -25,9 +27,6 @@ _HOW_TO_READ = (
 )
 # How far ratio and median of a speedup may lie apart without a word.
 _PARTED = 0.1
-
-# A column's name, and how an arm's metrics fill it.
-_Column = tuple[str, Callable[[Mapping[str, Any]], str]]
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,37 @@ class Report:
     reference: str
     arms: dict[str, dict[str, Any]]
 
+    @classmethod
+    def read(cls, path: Path) -> "Report":
+        """Read a `report.json`, or that of a folder.
+
+        Raises:
+            InputError: there is none, or it is no comparison of arms.
+        """
+        file = path if path.is_file() else path / _JSON
+        found = read_json_object(file, "with the arms of `padrec test`")
+        arms = found.get("arms")
+        if not isinstance(arms, dict) or not all(isinstance(arm, dict) and "speedup" in arm for arm in arms.values()):
+            raise InputError(f"{file}: no arms with a speedup, expected a report.json of SpeculativeEvaluator")
+        if missing := [entry.name for entry in fields(cls) if entry.name not in {*found, "reference"}]:
+            raise InputError(f"{file}: no {', '.join(missing)}, expected a report.json of SpeculativeEvaluator")
+        for name in ("users", "list_length", "batch_size", "temperature"):
+            if not isinstance(found[name], int | float):
+                raise InputError(f"{file}: {name} is {found[name]!r}, expected a number")
+        known: dict[str, Any] = {entry.name: found.get(entry.name) for entry in fields(cls)}
+        return cls(**known | {"reference": found.get("reference", next(iter(arms), ""))})
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON, with None for numbers that are not finite."""
         return {name: _without_nan(value) for name, value in asdict(self).items()}
 
     def scalars(self) -> dict[str, float]:
         """Return every finite number as `test/<arm>/<metric>`, nested ones as `…/latency_ms/p50`."""
-        return _numbers("test", self.arms)
+        return {
+            f"test/{arm}/{name}": value
+            for arm, metrics in self.arms.items()
+            for name, value in ArmNumbers.of(metrics).values.items()
+        }
 
     def markdown(self) -> str:
         """Return the report as Markdown: the main numbers of each arm, further ones, and the settings."""
@@ -81,9 +104,9 @@ class Report:
             _HOW_TO_READ,
             "## Further numbers",
             markdown_table(*self._table([*self._further_speedups(), *_FURTHER_COLUMNS])),
-            markdown_table(*self._table([*_PASS_COLUMNS, *map(_ranking, self._rankings())])),
+            markdown_table(*self._table([*_PASS_COLUMNS, *self._rankings()])),
             "## Settings",
-            "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self._settings().items()),
+            "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self.settings().items()),
             f"```\n{self.command}\n```",
         ]
         return "\n\n".join(parts) + "\n"
@@ -96,26 +119,24 @@ class Report:
         lines = ("  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in cells)
         return "\n".join([*lines, *self._remarks()])
 
-    def _table(self, columns: Sequence[_Column]) -> tuple[list[str], list[list[str]]]:
+    def _table(self, keys: Sequence[str]) -> tuple[list[str], list[list[str]]]:
         """The header and one row per arm."""
-        rows = [[escape_markdown(arm), *(cell(metrics) for _, cell in columns)] for arm, metrics in self.arms.items()]
-        return ["arm", *(name for name, _ in columns)], rows
+        columns = [column(key) for key in keys]
+        numbers = {arm: ArmNumbers.of(metrics) for arm, metrics in self.arms.items()}
+        rows = [[escape_markdown(arm), *(shown.cell(found) for shown in columns)] for arm, found in numbers.items()]
+        return ["arm", *(escape_markdown(shown.heading) for shown in columns)], rows
 
-    def _main_columns(self) -> list[_Column]:
-        return [*_SPEED_COLUMNS, _ranking(quality_metric(self._rankings())), *_COMPARISON_COLUMNS]
+    def _main_columns(self) -> list[str]:
+        return [*_SPEED_COLUMNS, quality_metric(self._rankings()), *_COMPARISON_COLUMNS]
 
     def _rankings(self) -> list[str]:
         """Names of the ranking metrics by leaf."""
         return [name for name in next(iter(self.arms.values())) if name.startswith(("ndcg@", "recall@"))]
 
-    def _further_speedups(self) -> list[_Column]:
-        """A column for each further reference."""
+    def _further_speedups(self) -> list[str]:
+        """The speedups over further references."""
         keys = dict.fromkeys(key for metrics in self.arms.values() for key in metrics if f"{key}_ci95" in metrics)
-        return [
-            (f"over {escape_markdown(key.removeprefix(SPEEDUP_OVER))}", _speedup(key))
-            for key in keys
-            if key.startswith(SPEEDUP_OVER)
-        ]
+        return [key for key in keys if key.startswith(SPEEDUP_OVER)]
 
     def _remarks(self) -> list[str]:
         """Sentences on arms whose speedup is doubtful, and on arms that choose among decoders."""
@@ -134,7 +155,8 @@ class Report:
         ]
         return parted + chosen
 
-    def _settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, str]:
+        """Return what the numbers depend on, as text by name."""
         return {
             "users": f"{self.users:,}",
             "list length": str(self.list_length),
@@ -205,71 +227,16 @@ def escape_markdown(text: str) -> str:
     return " ".join(text.split()).translate(_MARKDOWN_SIGNS)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], right_aligned: bool = True) -> str:
-    """Return a Markdown table of escaped cells; `right_aligned` aligns all columns but the first to the right."""
-    rule = ["---", *["---:" if right_aligned else "---"] * (len(header) - 1)]
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Return a Markdown table of escaped cells; all columns but the first `text_columns` are aligned to the right."""
+    rule = ["---" if column < text_columns else "---:" for column in range(len(header))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
-def _number(key: str, form: str) -> Callable[[Mapping[str, Any]], str]:
-    """Format the metric of that name."""
-    return lambda metrics: _format(metrics[key], form)
-
-
-def _format(value: float | None, form: str) -> str:
-    return format(value, form) if value is not None and math.isfinite(value) else _MISSING
-
-
-def _speedup(key: str) -> Callable[[Mapping[str, Any]], str]:
-    """Format the speedup of that name with its interval, if the arm has it."""
-
-    def cell(metrics: Mapping[str, Any]) -> str:
-        if key not in metrics:
-            return _MISSING
-        low, high = (_format(value, ".2f") for value in metrics[f"{key}_ci95"])
-        return f"{_format(metrics[key], '.2f')} ({low} – {high})"
-
-    return cell
-
-
-def _identical(metrics: Mapping[str, Any]) -> str:
-    share = metrics["identical_lists"]
-    # A single list in 100,000 that differs must not be rounded away.
-    return _format(share if share == 1 else min(share, 0.9999), ".0%" if share == 1 else ".2%")
-
-
-def _latency(percentile: str) -> Callable[[Mapping[str, Any]], str]:
-    """Format a percentile of the users' waiting times."""
-    return lambda metrics: _format(metrics["latency_ms"][percentile], ",.1f")
-
-
-def _ranking(name: str) -> _Column:
-    """The column of a ranking metric."""
-    return name.replace("ndcg", "NDCG"), _number(name, ".4f")
-
-
-_SPEED_COLUMNS: tuple[_Column, ...] = (
-    ("speedup (95 %)", _speedup("speedup")),
-    ("median", _number("speedup_median", ".2f")),
-    ("τ", _number("acceptance_length", ".2f")),
-)
-_COMPARISON_COLUMNS: tuple[_Column, ...] = (
-    ("identical", _identical),
-    ("p50 ms", _latency("p50")),
-)
-_FURTHER_COLUMNS: tuple[_Column, ...] = (
-    ("tokens/s", _number("tokens_per_second", ",.0f")),
-    ("lists/s", _number("lists_per_second", ",.2f")),
-    ("p95 ms", _latency("p95")),
-    ("recording (s)", _number("recording_seconds", ",.1f")),
-)
-_PASS_COLUMNS: tuple[_Column, ...] = (
-    ("target passes", _number("target_passes", ",.0f")),
-    ("one pass", _number("one_pass_users", ".1%")),
-    ("accepted per pass", _number("accepted_per_pass", ".2f")),
-    ("accepted steps", _number("accepted_steps", ".2f")),
-    ("accepted share", _number("accepted_share", ".1%")),
-)
+_SPEED_COLUMNS = ("speedup", "speedup_median", "acceptance_length")
+_COMPARISON_COLUMNS = ("identical_lists", "latency_ms/p50")
+_FURTHER_COLUMNS = ("tokens_per_second", "lists_per_second", "latency_ms/p95", "recording_seconds")
+_PASS_COLUMNS = ("target_passes", "one_pass_users", "accepted_per_pass", "accepted_steps", "accepted_share")
 
 
 def _without_nan(value: object) -> object:
@@ -278,11 +245,3 @@ def _without_nan(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_without_nan(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _numbers(tag: str, value: object) -> dict[str, float]:
-    """Finite numbers in nested mappings, by their path."""
-    if isinstance(value, Mapping):
-        parts = (_numbers(f"{tag}/{name}", entry) for name, entry in value.items())
-        return {name: number for part in parts for name, number in part.items()}
-    return {tag: float(value)} if isinstance(value, int | float) and math.isfinite(value) else {}

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import Logger
-from lightning.pytorch.loggers import CometLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from matplotlib.image import imread
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from padrec.catalog import Catalog
 from padrec.data import PromptBatch
+from padrec.evaluation.figure_logging import log_figure
 from padrec.evaluation.report import Report, escape_markdown, main_metrics, markdown_table
 from padrec.training import add_hyperparameter_row
 
@@ -29,12 +29,6 @@ LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
     "Validation": {
         "quality": ("Multiline", [r"val/ndcg@\d+$", r"val/recall@\d+$"]),
         "acceptance length": ("Multiline", [r"val/acceptance_length$"]),
-    },
-    "Arms": {
-        "acceptance by draft depth": ("Multiline", [r"test_curves/acceptance_by_depth$"]),
-        "latency (ms) by percentile": ("Multiline", [r"test_curves/latency_ms$"]),
-        "quality by cutoff": ("Multiline", [r"test_curves/ndcg$", r"test_curves/recall$"]),
-        "share of users by target passes": ("Multiline", [r"test_curves/users_by_target_passes$"]),
     },
 }
 _SHOWN_HISTORY = 5
@@ -66,7 +60,7 @@ def log_report(
     """Log a comparison's numbers, figures, texts and hyperparameters.
 
     In TensorBoard every arm is a run of its own below the evaluation's, with the same tags and a row in HParams. Other
-    loggers get all numbers as `test/<arm>/<metric>`, and the figures if they take images.
+    loggers get all numbers as `test/<arm>/<metric>`. For figures see `log_figure`.
 
     Args:
         loggers: the trainer's loggers, if any.
@@ -80,10 +74,10 @@ def log_report(
     # Few: TensorBoard shows the first five, and what all rows share says nothing.
     shared = {name: getattr(report, name) for name in ("batch_size", "list_length", "precision")} | dict(settings or {})
     for logger in loggers:
+        for name, path in figures.items():
+            log_figure(logger, f"test/{name}", path)
         if isinstance(logger, TensorBoardLogger):
             writer = logger.experiment
-            for name, path in figures.items():
-                writer.add_image(f"test/{name}", imread(path), dataformats="HWC")
             writer.add_text("test/report", report.markdown())
             writer.add_text("test/sample_lists", sample_lists_markdown(samples, catalog, n_users))
             writer.add_custom_scalars(LAYOUT)
@@ -91,41 +85,16 @@ def log_report(
                 _log_arm(logger.log_dir, arm, metrics, {"arm": arm, **shared})
         else:
             logger.log_metrics(report.scalars(), step=0)
-            for name, path in figures.items():
-                _log_image(logger, f"test/{name}", path)
 
 
 def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
     """Write an arm's run below the evaluation's folder."""
     board = TensorBoardLogger(folder, name="", version=arm.replace("/", "-"), default_hp_metric=False)
-    cutoffs = {name: int(name.partition("@")[2]) for name in metrics if name.startswith(("ndcg@", "recall@"))}
-    users = metrics["users_by_target_passes"]
-    curves = {f"test/{name}": {0: metrics[name]} for name in main_metrics(metrics)} | {
-        **{
-            f"test_curves/{quality}": {k: metrics[name] for name, k in cutoffs.items() if name.startswith(quality)}
-            for quality in ("ndcg", "recall")
-        },
-        "test_curves/users_by_target_passes": {passes: n / sum(users) for passes, n in enumerate(users)},
-        "test_curves/acceptance_by_depth": dict(enumerate(metrics["acceptance_by_depth"], start=1)),
-        "test_curves/latency_ms": {int(name.removeprefix("p")): value for name, value in metrics["latency_ms"].items()},
-    }
-    for tag, curve in curves.items():
-        for step, value in curve.items():
-            if isfinite(value):
-                board.experiment.add_scalar(tag, value, step)
+    for name in main_metrics(metrics):
+        if isfinite(metrics[name]):
+            board.experiment.add_scalar(f"test/{name}", metrics[name], 0)
     add_hyperparameter_row(board, hyperparameters)
     board.experiment.close()
-
-
-def _log_image(logger: Logger, name: str, path: Path) -> None:
-    """Hand an image to a logger that takes any; loggers have no common method for it."""
-    match logger:
-        case WandbLogger():
-            logger.log_image(name, [str(path)])
-        case MLFlowLogger():
-            logger.experiment.log_artifact(logger.run_id, str(path))
-        case CometLogger():
-            logger.experiment.log_image(str(path), name)
 
 
 def sample_lists_markdown(samples: Iterable[SampleLists], catalog: Catalog, n_users: int = 8) -> str:
@@ -156,7 +125,7 @@ def _user_markdown(sample: SampleLists, row: int, catalog: Catalog, number: int)
             f"### User {number}",
             f"History: {earlier}{'; '.join(last)}",
             f"Ground truth: {'; '.join(truth_titles) or 'none'}",
-            markdown_table(header, rows, right_aligned=False),
+            markdown_table(header, rows, text_columns=len(header)),
         ]
     )
 
