@@ -4,8 +4,6 @@ from typing import TYPE_CHECKING
 
 from padrec.lazy_exports import lazy_exports
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
     from padrec.catalog import Catalog as Catalog
     from padrec.catalog import CatalogTrie as CatalogTrie
@@ -67,6 +65,7 @@ if TYPE_CHECKING:
     from padrec.drafts import AtSpeedDraft as AtSpeedDraft
     from padrec.drafts import CombinedDraft as CombinedDraft
     from padrec.drafts import DraftWeights as DraftWeights
+    from padrec.drafts import FeatureBeamDraft as FeatureBeamDraft
     from padrec.drafts import FeatureDraft as FeatureDraft
     from padrec.drafts import PADRecDraft as PADRecDraft
     from padrec.drafts import RetrievalDraft as RetrievalDraft
@@ -98,5 +97,6 @@ if TYPE_CHECKING:
     from padrec.targets import PretrainedModel as PretrainedModel
     from padrec.targets import TargetRecommender as TargetRecommender
     from padrec.targets import TargetWeights as TargetWeights
+    from padrec.version import __version__ as __version__
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from padrec.evaluation.arm_metrics import ArmMetrics as ArmMetrics
     from padrec.evaluation.arm_metrics import ArmResult as ArmResult
     from padrec.evaluation.evaluator import SpeculativeEvaluator as SpeculativeEvaluator
+    from padrec.evaluation.figure_logging import log_figure as log_figure
+    from padrec.evaluation.leaderboard import Leaderboard as Leaderboard
     from padrec.evaluation.pool_builder import PoolBuilder as PoolBuilder
     from padrec.evaluation.recommendation_writer import RecommendationWriter as RecommendationWriter
     from padrec.evaluation.report import Report as Report

@@ -18,7 +18,6 @@ from padrec.decoding import (
     LIST_SEARCH,
     DecodingSession,
     DecodingTrace,
-    FastestDecoder,
     GeneratedText,
     Prompts,
     Recommendations,
@@ -28,7 +27,7 @@ from padrec.decoding import (
 from padrec.decoding.device.device_name import device_name
 from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult, Quality
 from padrec.evaluation.figures import comparison_figures, write_figures
-from padrec.evaluation.report import MAIN_METRICS, Report, check_writable, software_versions
+from padrec.evaluation.report import Report, check_writable, main_metrics, software_versions
 from padrec.evaluation.tensorboard import log_report
 from padrec.targets import to_precision
 from padrec.targets.named_users import named_users
@@ -52,6 +51,7 @@ class Arm(Protocol):
 
     lossless: bool
     search: str
+    choices: tuple[str, ...]
     sources: Sequence[str]
 
     @property
@@ -134,7 +134,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What the report says about the output that was asked for."""
+        """What the report says about the output that was asked for, as arguments of `Report`."""
 
     def setup(self, stage: str) -> None:
         """Check that the report can be written, and prepare target and arms on the device.
@@ -170,7 +170,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
                 quality=self.new_quality(),
                 sequential=arm.search == LIST_SEARCH,
                 further_references=self._further_references,
-                decoders=tuple(arm.decoders) if isinstance(arm, FastestDecoder) else (),
+                decoders=arm.choices,
                 sources=arm.sources,
             )
 
@@ -195,7 +195,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
         for name, (result, trace) in results.items():
             expected = None if (model := models[name]) is None else results[model][0]
             self._metrics[name].update(on_cpu, result, trace, expected, traces[self._reference], further_traces)
-        self.keep_sample(on_cpu, results)
+        self.keep_sample(on_cpu, {name: results[name] for name in names})
 
     def on_test_epoch_end(self) -> None:
         """Write and log the report."""
@@ -203,7 +203,8 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
         device = self.trainer.strategy.root_device
         results = [self._metrics[name].to(device).result(name, name == self._reference) for name in self._arms]
         report = self._report(results)
-        shown = {tag: value for tag, value in report.scalars().items() if tag.rpartition("/")[2] in MAIN_METRICS}
+        main = main_metrics(results[0].metrics)
+        shown = {tag: value for tag, value in report.scalars().items() if tag.rpartition("/")[2] in main}
         self.log_dict(shown, logger=False)
         if not self.trainer.is_global_zero:
             return
@@ -216,18 +217,16 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
     def _report(self, results: list[ArmResult]) -> Report:
         return Report(
             dataset=getattr(getattr(self.trainer, "datamodule", None), "dataset_name", ""),
-            settings={
-                "users": len(results[0].latencies_ms),
-                **self.settings(),
-                "batch_size": self._batch_size,
-                "precision": str(self.trainer.precision),
-                "device": device_name(self._runner.model.device),
-            },
+            users=len(results[0].latencies_ms),
+            batch_size=self._batch_size,
+            precision=str(self.trainer.precision),
+            device=device_name(self._runner.model.device),
             versions=self._versions,
             seed=self._seed,
             command=" ".join(["padrec", *sys.argv[1:]]),
             reference=self._reference,
             arms={result.name: self._facts(result.name) | result.metrics for result in results},
+            **self.settings(),
         )
 
     def _facts(self, name: str) -> dict[str, Any]:

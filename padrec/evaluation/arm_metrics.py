@@ -1,6 +1,6 @@
 """Everything that is measured about one arm, reduced over batches and processes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, Literal, Protocol
@@ -21,6 +21,7 @@ from padrec.metrics import (
     Speed,
     Speedup,
     Total,
+    UsersByPasses,
     latency_percentiles,
 )
 
@@ -59,7 +60,7 @@ class Quality(Protocol):
     def update(self, batch: Any, output: Any) -> None:  # noqa: ANN401  # those of the comparison
         """Add a batch."""
 
-    def result(self) -> dict[str, float]:
+    def result(self) -> dict[str, Any]:
         """The metrics by name; call it on every process, since it reduces over them."""
 
 
@@ -104,7 +105,7 @@ class ArmMetrics(nn.Module):
             else {},
             compute_groups=False,
         )
-        self.target_passes, self.draft_passes = Total(), Total()
+        self.users_by_passes, self.draft_passes = UsersByPasses(), Total()
         self.identical, self.margins = Mean(), Mean()
         # Registered as lists, since a module's name cannot hold every character of an arm's or a decoder's name.
         self._speedups = [Speedup() for _ in ("reference", *further_references)]
@@ -142,7 +143,7 @@ class ArmMetrics(nn.Module):
         self.accepted_per_pass.update(trace.accepted_lengths)
         self.accepted_lengths.update(trace.accepted_lengths)
         self.rates.update(trace.attempted, trace.accepted)
-        self.target_passes.update(trace.target_passes)
+        self.users_by_passes.update(trace.target_passes)
         self.draft_passes.update(trace.draft_passes)
         for name, total in self._written_by.items():
             total.update(len(output.tokens) if name == trace.decoder else 0)
@@ -167,6 +168,7 @@ class ArmMetrics(nn.Module):
             over |= _speedup(f"{SPEEDUP_OVER}{other}", found)
         rates = {by: rate.cpu() for by, rate in self.rates.compute().items()}
         margin = float(self.margins.compute())
+        accepted_lengths = self.accepted_lengths.compute().cpu()
         written_by = {decoder: int(total.compute()) for decoder, total in self._written_by.items()}
         metrics: dict[str, Any] = {
             "seconds": speed["seconds"],
@@ -176,7 +178,7 @@ class ArmMetrics(nn.Module):
             "tokens_per_second": speed["tokens_per_second"],
             f"{self._outputs}_per_second": speed["lists_per_second"],
             "latency_ms": latency_percentiles(latencies),
-            "target_passes": int(self.target_passes.compute()),
+            **_passes(accepted_lengths.tolist(), self.users_by_passes.compute().tolist()),
             "draft_passes": int(self.draft_passes.compute()),
             "acceptance_length": float(self.acceptance_length.compute()),
             "accepted_per_pass": float(self.accepted_per_pass.compute()),
@@ -193,7 +195,26 @@ class ArmMetrics(nn.Module):
         if self._accepted_by:
             metrics["accepted_by"] = {name: int(total.compute()) for name, total in self._accepted_by.items()}
         acceptance = rates.get("slot_and_depth", torch.zeros(0, 0, dtype=torch.float64))
-        return ArmResult(name, metrics, acceptance, self.accepted_lengths.compute().cpu(), latencies)
+        return ArmResult(name, metrics, acceptance, accepted_lengths, latencies)
+
+
+def quality_metric(metrics: Iterable[str]) -> str | None:
+    """Which of an arm's metrics stands for the quality of its lists: NDCG at the largest cutoff; None for texts."""
+    rankings = (name for name in metrics if name.startswith("ndcg@"))
+    return max(rankings, key=lambda name: int(name.partition("@")[2]), default=None)
+
+
+def _passes(accepted_lengths: list[int], users_by_passes: list[int]) -> dict[str, Any]:
+    """What the histograms of rounds by accepted steps, and of users by passes, say of each user."""
+    users, accepted = sum(users_by_passes), sum(length * rounds for length, rounds in enumerate(accepted_lengths))
+    passes = sum(passes * users for passes, users in enumerate(users_by_passes))
+    return {
+        "target_passes": passes,
+        "accepted_steps": accepted / users,
+        "accepted_share": accepted / max(1, accepted + passes),
+        "one_pass_users": users_by_passes[0] / users,
+        "users_by_target_passes": users_by_passes,
+    }
 
 
 def _floats(values: dict[str, Tensor]) -> dict[str, float]:

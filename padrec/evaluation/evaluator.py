@@ -1,6 +1,6 @@
 """Arms side by side on the same users: quality, speed and losslessness."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from padrec.catalog import (
     Catalog,
+    InputError,
     NonNegativeFloat,
     NonZeroShare,
     PositiveInt,
@@ -26,7 +27,7 @@ from padrec.decoding import (
     history_leaves,
 )
 from padrec.evaluation.arm_comparison import ArmComparison, Unregistered
-from padrec.evaluation.list_quality import ListQuality
+from padrec.evaluation.list_quality import CUTOFFS, ListQuality
 from padrec.evaluation.tensorboard import SampleLists, sample_lists_markdown
 from padrec.targets import TargetRecommender
 from padrec.targets.backbone import check_positions
@@ -53,9 +54,10 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
         predict_arm: the arm that `predict` uses; None takes the last one.
         exclude: what `predict` does not recommend: `history`, the items of a prompt; None recommends any item.
         seed: seed of sampled lists.
+        cutoffs: lengths K at which `test` judges the lists, by recall@K and NDCG@K.
 
     Raises:
-        InputError: no arm, or an unknown `predict_arm`.
+        InputError: no arm, an unknown `predict_arm`, or no cutoff.
     """
 
     outputs = "lists"
@@ -76,6 +78,7 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
         predict_arm: str | None = None,
         exclude: Literal["history"] | None = None,
         seed: Seed = 0,
+        cutoffs: Sequence[PositiveInt] = CUTOFFS,
     ) -> None:
         check_arguments(SpeculativeEvaluator, locals())
         source = target if isinstance(target, str) else type(target).__name__
@@ -90,6 +93,9 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
         self._sampling = Sampling(temperature, top_k, top_p)
         vocabulary.check_same(loaded.vocabulary, f"the target {source}")
         check_ids(catalog, loaded.catalog, f"the target {source}")
+        if not cutoffs:
+            raise InputError("cutoffs []: expected at least one length of lists")
+        self._cutoffs = tuple(cutoffs)
         self._samples: list[SampleLists] = []
 
     def load_target(self) -> tuple[PreTrainedModel, str]:
@@ -114,7 +120,7 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
 
     def new_quality(self) -> ListQuality:
         """See `ArmComparison`."""
-        return ListQuality(self._catalog)
+        return ListQuality(self._catalog, self._cutoffs)
 
     def prompts(self, batch: PromptBatch) -> Prompts:
         """See `ArmComparison`."""

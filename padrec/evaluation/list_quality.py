@@ -1,6 +1,7 @@
 """The quality of an arm's lists."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -11,9 +12,10 @@ from padrec.data.batches import PromptBatch
 from padrec.decoding import Recommendations
 from padrec.evaluation.arm_metrics import Quality
 from padrec.metrics import NDCG, ItemNDCG, ItemRecall, Mean, Recall
-from padrec.metrics.ranking import distinct
+from padrec.metrics.ranking import UserMean, distinct
 
-_CUTOFFS = (5, 10)
+CUTOFFS = (5, 10)
+"""Lengths at which lists are judged by default."""
 _RANKING: dict[str, Callable[[int], Metric]] = {
     "ndcg": NDCG,
     "recall": Recall,
@@ -29,14 +31,17 @@ class ListQuality(nn.Module, Quality):
 
     Args:
         catalog: the items.
+        cutoffs: lengths after which lists are cut for the ranking metrics.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, cutoffs: Sequence[int] = CUTOFFS) -> None:
         super().__init__()
         self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
-        self.ranking = MetricCollection(
-            {f"{name}@{k}": metric(k) for name, metric in _RANKING.items() for k in _CUTOFFS}, compute_groups=False
-        )
+        rankings: dict[str, Metric | MetricCollection] = {
+            f"{name}@{k}": metric(k) for name, metric in _RANKING.items() for k in sorted(set(cutoffs))
+        }
+        self._rankings = tuple(rankings)  # in this order in the report
+        self.ranking = MetricCollection(rankings, compute_groups=False)
         self.valid, self.distinct = Mean(), Mean()
         self._unranked: list[tuple[Tensor, Tensor, Tensor]] = []  # leaves, relevant leaves and relevant items
 
@@ -66,12 +71,13 @@ class ListQuality(nn.Module, Quality):
             leaf_sizes=self._leaf_sizes.to(device),
         )
 
-    def result(self) -> dict[str, float]:
+    def result(self) -> dict[str, Any]:
         """See `Quality`."""
         self._rank()
         ranking = self.ranking.compute()
         return {
-            **{f"{name}@{k}": float(ranking[f"{name}@{k}"]) for name in _RANKING for k in _CUTOFFS},
+            **{name: float(ranking[name]) for name in self._rankings},
+            "quality_ci95": {name: list(cast(UserMean, self.ranking[name]).interval()) for name in self._rankings},
             "valid_items": float(self.valid.compute()),
             "distinct_items": float(self.distinct.compute()),
         }

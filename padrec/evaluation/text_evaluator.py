@@ -118,7 +118,12 @@ class TextEvaluator(ArmComparison[TextPromptBatch, GeneratedText]):
 
     def settings(self) -> dict[str, Any]:
         """See `ArmComparison`."""
-        return {"max_tokens": self._max_tokens, "temperature": self._sampling.temperature}
+        return {
+            "list_length": None,
+            "max_tokens": self._max_tokens,
+            "temperature": self._sampling.temperature,
+            "constraint": None,
+        }
 
     @property
     def made_of(self) -> dict[str, str | int]:

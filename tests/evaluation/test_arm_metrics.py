@@ -73,7 +73,34 @@ def test_rankings_of_many_batches_are_those_of_one_after_the_other() -> None:
     found = metrics.result("arm", is_reference=False).metrics
     for name, metric in expected.items():
         assert found[name] == pytest.approx(float(metric.compute()), rel=1e-12)
+        low, high = found["quality_ci95"][name]
+        assert 0 < low < found[name] < high < low + 0.1  # of 600 users
         assert found[f"item_{name}"] == pytest.approx(found[name], rel=1e-12)  # every item has an ID of its own here
+
+
+def test_lists_are_judged_at_the_given_lengths() -> None:
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG, [2, 1, 2]))
+    batch = users_with(torch.arange(2)[:, None])
+    metrics.update(batch, recommend([0, 1], [2, 1]), trace_of(batch), None, trace_of(batch))
+    found = metrics.result("arm", is_reference=False).metrics
+    assert {name: value for name, value in found.items() if name.startswith("recall@")} == {
+        "recall@1": 0.5,
+        "recall@2": 1.0,
+    }
+    assert found["quality_ci95"]["recall@1"] == [0, 1]  # 0.5 ± 0.69
+    assert found["quality_ci95"]["recall@2"] == [1, 1]
+
+
+def test_users_are_counted_by_the_passes_after_the_first() -> None:
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=1, quality=ListQuality(_CATALOG))
+    batch = users_with(torch.arange(3)[:, None])  # users 0, 1, 2 took as many passes
+    counts = torch.zeros(4, 1, dtype=torch.long)
+    trace = replace(trace_of(batch), attempted=counts, accepted=counts, accepted_lengths=torch.tensor([1, 5]))
+    metrics.update(batch, recommend([0, 1], [2, 1], [0, 2]), trace, None, trace)
+    found = metrics.result("arm", is_reference=False).metrics
+    assert (found["target_passes"], found["users_by_target_passes"]) == (3, [1, 1, 1])
+    assert (found["one_pass_users"], found["accepted_steps"]) == (1 / 3, 5 / 3)
+    assert found["accepted_share"] == 5 / 8
 
 
 @pytest.mark.parametrize("sequential", [True, False])

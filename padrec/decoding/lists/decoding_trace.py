@@ -23,7 +23,7 @@ class DecodingTrace:
         accepted: attempted tokens that were proposed and kept, int64 `[L + 2, D]`.
         accepted_lengths: rounds of unfinished rows by the number of kept draft tokens, int64 `[D + 1]`.
         recording_seconds: wall-clock seconds for compiling and capturing, once per shape; not in the other seconds.
-        decoder: name of the chosen decoder if there are several; see `FastestDecoder`.
+        decoder: what was chosen, if there was a choice; see `Decoder.choices`.
         drafted: whether each generated token is a kept proposal, bool `[B, T]`; None where it is not known.
         accepted_by_source: accepted tokens by what proposed them, for drafts of several sources.
     """

@@ -165,8 +165,6 @@ class ListRequest:
         Raises:
             InputError: K is below 1, or constrained and above the catalog's leaves.
         """
-        if list_length < 1:
-            raise InputError(f"list_length {list_length}: expected at least 1 item in a list")
         constraint: Constraint[ListState]
         if constrained:
             trie = CatalogTrie(catalog, vocabulary).to(device)
