@@ -1,5 +1,6 @@
 # make quickstart   environment, then the main job on synthetic data (runs/quickstart/)
-# make test         environment, then linters, types, import rules and tests
+# make test         environment, then linters, types, import rules, documentation and tests
+# make docs         environment, then the documentation site (site/index.html)
 #
 # PYTHON names the interpreter the environment is made with: make test PYTHON=python3.12
 
@@ -9,8 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Stands for the installed environment: older than the files it was made from means install again.
 STAMP := $(VENV)/.installed
+# Warnings are errors, see mkdocs.yml. The variable silences what the theme says about a future MkDocs.
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-.PHONY: quickstart test
+.PHONY: docs quickstart test
 
 quickstart: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/quickstart/run.sh
@@ -21,10 +24,14 @@ test: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(SITE)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+docs: $(STAMP)
+	$(SITE)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("padrec needs Python 3.11 or newer, $(PYTHON) is %d.%d; name another one: make PYTHON=..." % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@

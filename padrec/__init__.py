@@ -4,8 +4,6 @@ from typing import TYPE_CHECKING
 
 from padrec.lazy_exports import lazy_exports
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
     from padrec.catalog import Catalog as Catalog
     from padrec.catalog import CatalogTrie as CatalogTrie
@@ -17,18 +15,23 @@ if TYPE_CHECKING:
     from padrec.data import AtSpeedReader as AtSpeedReader
     from padrec.data import DuckDBEngine as DuckDBEngine
     from padrec.data import GeneratedLists as GeneratedLists
+    from padrec.data import ItemJSON as ItemJSON
+    from padrec.data import ItemKnowledge as ItemKnowledge
     from padrec.data import LCRecReader as LCRecReader
     from padrec.data import LeaveLastOut as LeaveLastOut
     from padrec.data import LoggedSequences as LoggedSequences
     from padrec.data import MiniOneRecReader as MiniOneRecReader
     from padrec.data import Preparation as Preparation
     from padrec.data import PreparedReader as PreparedReader
+    from padrec.data import PreparedTexts as PreparedTexts
     from padrec.data import PromptTemplate as PromptTemplate
     from padrec.data import SemanticIDDataModule as SemanticIDDataModule
     from padrec.data import SparkEngine as SparkEngine
     from padrec.data import SyntheticReader as SyntheticReader
     from padrec.data import TableLog as TableLog
+    from padrec.data import TextPromptDataModule as TextPromptDataModule
     from padrec.data import TimeSplit as TimeSplit
+    from padrec.data import UserKnowledge as UserKnowledge
     from padrec.data import read_index as read_index
     from padrec.decoding import AdaptiveDecoder as AdaptiveDecoder
     from padrec.decoding import AutoregressiveDecoder as AutoregressiveDecoder
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from padrec.drafts import AtSpeedDraft as AtSpeedDraft
     from padrec.drafts import CombinedDraft as CombinedDraft
     from padrec.drafts import DraftWeights as DraftWeights
+    from padrec.drafts import FeatureBeamDraft as FeatureBeamDraft
     from padrec.drafts import FeatureDraft as FeatureDraft
     from padrec.drafts import PADRecDraft as PADRecDraft
     from padrec.drafts import RetrievalDraft as RetrievalDraft
@@ -74,13 +78,14 @@ if TYPE_CHECKING:
     from padrec.evaluation import PoolBuilder as PoolBuilder
     from padrec.evaluation import RecommendationWriter as RecommendationWriter
     from padrec.evaluation import SpeculativeEvaluator as SpeculativeEvaluator
+    from padrec.evaluation import TextEvaluator as TextEvaluator
+    from padrec.evaluation import TextPoolBuilder as TextPoolBuilder
+    from padrec.evaluation import TextWriter as TextWriter
     from padrec.quantization import BehaviourEmbeddings as BehaviourEmbeddings
     from padrec.quantization import ConcatenatedEmbeddings as ConcatenatedEmbeddings
     from padrec.quantization import EmbeddingFile as EmbeddingFile
     from padrec.quantization import ItemEmbeddingDataModule as ItemEmbeddingDataModule
     from padrec.quantization import ItemEmbeddings as ItemEmbeddings
-    from padrec.quantization import ItemJSON as ItemJSON
-    from padrec.quantization import PreparedTexts as PreparedTexts
     from padrec.quantization import PrincipalComponents as PrincipalComponents
     from padrec.quantization import ResidualKMeansQuantizer as ResidualKMeansQuantizer
     from padrec.quantization import RQVAEQuantizer as RQVAEQuantizer
@@ -92,5 +97,6 @@ if TYPE_CHECKING:
     from padrec.targets import PretrainedModel as PretrainedModel
     from padrec.targets import TargetRecommender as TargetRecommender
     from padrec.targets import TargetWeights as TargetWeights
+    from padrec.version import __version__ as __version__
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

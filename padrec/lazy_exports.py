@@ -27,7 +27,7 @@ def lazy_exports(package: str) -> tuple[Callable[[str], object], Callable[[], li
     """
     module = sys.modules[package]
     assert module.__file__ is not None
-    sources = _type_checking_imports(Path(module.__file__))
+    sources = exported_from(Path(module.__file__))
 
     def get(name: str) -> object:
         if name not in sources:
@@ -40,8 +40,8 @@ def lazy_exports(package: str) -> tuple[Callable[[str], object], Callable[[], li
     return get, lambda: sorted({*vars(module), *names}), names
 
 
-def _type_checking_imports(path: Path) -> dict[str, str]:
-    """The module that each name of the file's `if TYPE_CHECKING` block comes from."""
+def exported_from(path: Path) -> dict[str, str]:
+    """Return the module that each name of a file's `if TYPE_CHECKING` block comes from."""
     statements = ast.parse(path.read_text(encoding="utf-8")).body
     blocks = (statement.body for statement in statements if isinstance(statement, ast.If))
     imports = (line for block in blocks for line in block if isinstance(line, ast.ImportFrom))

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from docs.tools.tables import pages, with_tables
 from padrec import Recommender
 from padrec.cli import main
 from padrec.data import SemanticIDDataModule, SyntheticReader
@@ -20,6 +21,7 @@ from tests.tiny_training import quiet_trainer, tiny_backbone, tiny_draft, tiny_r
 _REPOSITORY = Path(__file__).parents[1]
 _README = _REPOSITORY / "README.md"
 _RESULTS = _REPOSITORY / "docs" / "results"
+_POLICIES = [_REPOSITORY / "CONTRIBUTING.md", _REPOSITORY / "SECURITY.md"]
 _PAGES = [_README, *sorted(p for p in (_REPOSITORY / "docs").rglob("*.md") if _RESULTS not in p.parents)]
 # Reports below docs/results/ are written by the program, not by hand.
 _NOTES = [_RESULTS / "README.md", *sorted(_RESULTS.rglob("notes.md"))]
@@ -102,7 +104,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run_examples(page)
 
 
-@pytest.mark.parametrize("page", [*_PAGES, *_NOTES], ids=page_name)
+@pytest.mark.parametrize("page", [*_PAGES, *_NOTES, *_POLICIES], ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in _LINK.findall(page.read_text(encoding="utf-8")):
         if link.startswith("https://"):
@@ -122,6 +124,13 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     index, results = _REPOSITORY / "docs" / "index.md", _RESULTS / "README.md"
     assert {*_PAGES[1:], results} - {index} <= linked_pages(index)
     assert set(_NOTES) - {results} <= linked_pages(results)
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if "<!-- padrec report" in page.read_text()], ids=page_name)
+def test_result_tables_are_those_of_the_reports(page: Path) -> None:
+    """If not: `python docs/tools/tables.py`."""
+    text = page.read_text(encoding="utf-8")
+    assert with_tables(text) == text
 
 
 def test_errors_are_quoted_as_the_code_words_them() -> None:

@@ -1,25 +1,36 @@
 #!/usr/bin/env bash
 # Targets and drafts of one or all data sets on a GPU: run.sh [beauty|games|leave_one_out …]. Needs the data, see
 # data.yaml, and the `padrec` command on the PATH. What is finished is not done again, and drafts go on after their last
-# epoch.
+# epoch. SEEDS and OBJECTIVES say which drafts are trained, JOBS how many of them side by side; SIZE=small trains the small
+# models, on a CPU in minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/atspeed
+read -r -a seeds <<<"${SEEDS:-0}"
+read -r -a objectives <<<"${OBJECTIVES:-top_k_alignment total_variation word_kd tvd_kd seq_kd}"
+target_size=() draft_size=()
+[ "${SIZE:-}" != small ] || target_size=(--config $configs/small_target.yaml) draft_size=(--config $configs/small.yaml)
 
 fit() { # data set, run, configs
   local results=runs/atspeed/$1 overlay=() resumed=()
   [ "$1" = beauty ] || overlay=(--config "$configs/$1.yaml")
   [ ! -e "$results/$2/finished" ] || return 0
   [ ! -e "$results/$2/checkpoints/last.ckpt" ] || resumed=(--ckpt_path "$results/$2/checkpoints/last.ckpt")
-  padrec fit "${@:3}" "${overlay[@]}" "${resumed[@]}" --trainer.logger.init_args.save_dir "$results"
+  padrec fit "${@:3}" "${overlay[@]}" "${resumed[@]}" --trainer.logger.init_args.save_dir "$results" \
+    --trainer.logger.init_args.name "$2"
   touch "$results/$2/finished"
 }
 
 [ $# -gt 0 ] || set -- beauty games leave_one_out
 for data in "$@"; do
-  fit "$data" target --config $configs/target.yaml
-  for objective in top_k_alignment total_variation word_kd tvd_kd seq_kd; do
-    fit "$data" $objective --config $configs/draft.yaml --config $configs/$objective.yaml \
-      --model.init_args.target "runs/atspeed/$data/target/checkpoints/best.ckpt"
+  fit "$data" target --config $configs/target.yaml "${target_size[@]}"
+  for seed in "${seeds[@]}"; do
+    for objective in "${objectives[@]}"; do
+      fit "$data" "seed-$seed/$objective" --config $configs/draft.yaml --config $configs/$objective.yaml \
+        "${draft_size[@]}" --model.init_args.target "runs/atspeed/$data/target/checkpoints/best.ckpt" \
+        --seed_everything "$seed" --model.init_args.seed "$seed" --data.init_args.seed "$seed" &
+      [ "$(jobs -r | wc -l)" -lt "${JOBS:-1}" ] || wait -n
+    done
   done
+  wait
 done

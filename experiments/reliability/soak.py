@@ -153,7 +153,7 @@ class _WildSession(DraftSession):
 
 
 class _WildBeamDraft(BeamDraft):
-    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
         return partial(_WildBeamSession, int(runner.model.config.vocab_size))
 
 
@@ -161,7 +161,7 @@ class _WildBeamSession(BeamDraftSession):
     def __init__(self, size: int, *_: object) -> None:
         self._size = size
 
-    def begin(self, prompts: Prompts) -> Tensor:
+    def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
         return _wild((len(prompts.tokens), self._size))
 
     def extend(self, branches: Branches, nodes: Tensor) -> Tensor:

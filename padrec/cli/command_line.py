@@ -23,11 +23,16 @@ commands:
   fit        train a target, a draft or a quantizer
   validate   validate one
   test       compare decoders side by side, or test a target
-  predict    write recommendations, or semantic IDs, to a file
+  predict    write recommendations, texts or semantic IDs to a file
   pool       make a pool of lists that a target wrote, for drafts that retrieve
+  text-pool  make a pool of texts that a language model wrote
+  report     put reports of `test` into one table and one figure
+  experiments
+             list the experiments that come with padrec, or copy one
 
 Help on a command: padrec prepare --help, padrec fit --help and so on. padrec --version prints the version.
 """
+_WITHOUT_CLASSES = (["report"], ["experiments"])
 
 
 def main(args: "ArgsType" = None) -> None:
@@ -68,6 +73,9 @@ def _run_with_short_names(arguments: "ArgsType") -> None:
     Only imported classes are found by their short names and listed in help. Most configs give full names, so all
     classes are imported only for help, and for another try where an argument was refused.
     """
+    if isinstance(arguments, list) and arguments[:1] in _WITHOUT_CLASSES:
+        _run(arguments)
+        return
     if isinstance(arguments, list) and any(word == "-h" or word.endswith("help") for word in arguments):
         _import_all()
     try:
@@ -79,14 +87,23 @@ def _run_with_short_names(arguments: "ArgsType") -> None:
 
 def _run(arguments: "ArgsType") -> None:
     # Each command imports what it needs: `prepare` needs neither PyTorch nor Lightning.
-    if isinstance(arguments, list) and arguments[:1] == ["prepare"]:
+    command, others = (arguments[0], arguments[1:]) if isinstance(arguments, list) and arguments else ("", [])
+    if command == "prepare":
         from padrec.cli.prepare_command import prepare
 
-        prepare(arguments[1:])
-    elif isinstance(arguments, list) and arguments[:1] == ["pool"]:
+        prepare(others)
+    elif command in ("pool", "text-pool"):
         from padrec.cli.pool_command import pool
 
-        pool(arguments[1:])
+        pool(command, others)
+    elif command == "report":
+        from padrec.cli.report_command import report
+
+        report(others)
+    elif command == "experiments":
+        from padrec.cli.experiments_command import experiments
+
+        experiments(others)
     else:
         from padrec.cli.lightning_program import train_or_evaluate
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from padrec.decoding.lists.list_state import concatenate as concatenate
     from padrec.decoding.lists.not_finite_error import NotFiniteError as NotFiniteError
     from padrec.decoding.lists.relaxed_verification import RelaxedVerification as RelaxedVerification
+    from padrec.decoding.lists.request import GeneratedText as GeneratedText
     from padrec.decoding.lists.request import ListRequest as ListRequest
     from padrec.decoding.lists.request import Recommendations as Recommendations
     from padrec.decoding.lists.request import Request as Request

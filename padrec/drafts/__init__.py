@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from padrec.drafts.context_alignment import unroll as unroll
     from padrec.drafts.draft_checkpoint import DraftCheckpoint as DraftCheckpoint
     from padrec.drafts.draft_checkpoint import DraftWeights as DraftWeights
+    from padrec.drafts.feature_beam_draft import FeatureBeamDraft as FeatureBeamDraft
+    from padrec.drafts.feature_beam_draft import NetworkBeamDraft as NetworkBeamDraft
     from padrec.drafts.feature_draft import FeatureDraft as FeatureDraft
     from padrec.drafts.feature_draft import NetworkDraft as NetworkDraft
     from padrec.drafts.feature_draft_network import FeatureDraftNetwork as FeatureDraftNetwork

@@ -48,9 +48,13 @@ class FeatureDraft(Draft):
         """Build the network, once for all decoders that share the draft and the target; see `Draft.bind`."""
         self._check(runner, request)
         if self._bound is None or self._bound[0] is not runner:
-            draft = NetworkDraft(self.network(runner), self._vocabulary)
-            self._bound = runner, draft.bind(runner, request)
+            self._bound = runner, self.loaded(runner, request).bind(runner, request)
         return self._bound[1]
+
+    def loaded(self, runner: TransformersRunner, request: Request[Any]) -> "NetworkDraft":
+        """A new network, ready to be bound to this target and request; raises what `bind` raises."""
+        self._check(runner, request)
+        return NetworkDraft(self.network(runner), self._vocabulary)
 
     def network(self, runner: TransformersRunner) -> FeatureDraftNetwork:
         """A new network on the target's device and in its precision."""
@@ -83,6 +87,10 @@ class NetworkDraft(Draft):
 
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> Callable[[DraftPlan], "NetworkDraftSession"]:
         """Share the target's embedding and head; see `Draft.bind`."""
+        return partial(NetworkDraftSession, *self.parts(runner))
+
+    def parts(self, runner: TransformersRunner) -> tuple[FoldedFusion, CachedLayers]:
+        """The layer's inputs and the layer, for a target."""
         network, model = self.network, runner.model
         layers: CachedLayers
         if can_fuse(network.config):
@@ -91,7 +99,7 @@ class NetworkDraft(Draft):
         else:
             layers, maps = TransformersLayers(self._forward, 1, model.device), LayerOperations()
         fusion = FoldedFusion(network, model, self.vocabulary, maps, draft_operations_for(model.device, model.dtype))
-        return partial(NetworkDraftSession, fusion, layers)
+        return fusion, layers
 
     def _forward(
         self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool

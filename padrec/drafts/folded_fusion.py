@@ -68,6 +68,10 @@ class FoldedFusion:
             offset = gate.bias.to(exact) - nn.functional.linear(by_token, gate.weight.to(exact))
             self._gate_offset = offset.to(weight.dtype)  # [V, 1]
 
+    def empty(self, batch: int, width: int) -> Tensor:
+        """Zeros in place of `W_f f`, `[batch, width, d]`."""
+        return self._feature_weight.new_zeros(batch, width, len(self._feature_weight))
+
     def read(self, features: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
         """Inputs after features of the target (step 0).
 

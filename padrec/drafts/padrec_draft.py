@@ -1,7 +1,6 @@
 """Training PAD-Rec, and HASS and EAGLE as PAD-Rec without some of its parts."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -31,21 +30,21 @@ from padrec.decoding import (
     check_length,
 )
 from padrec.drafts.context_alignment import Window, unroll
-from padrec.drafts.draft_checkpoint import DraftCheckpoint, DraftWeights, check_target
+from padrec.drafts.draft_checkpoint import DraftWeights
+from padrec.drafts.draft_module import DraftModule
 from padrec.drafts.feature_draft import NetworkDraft
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.metrics import AcceptanceLength
-from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
-from padrec.targets.backbone import check_positions
+from padrec.targets import in_step_precision
 from padrec.targets.named_users import named_users
-from padrec.training import TrainableModule, check_ids, picked, rows_of, stored_catalog, stored_vocabulary
+from padrec.training import picked, rows_of
 
 # Each step attends to the columns of all before it, so memory grows with the square of the steps.
 _MOST_STEPS = 32
 
 
-class PADRecDraft(TrainableModule):
+class PADRecDraft(DraftModule):
     """Trains a feature draft against a frozen target.
 
     The draft is unrolled over `unrolled_steps` draft steps with context alignment; the target's features are computed
@@ -101,25 +100,19 @@ class PADRecDraft(TrainableModule):
         seed: Seed = 0,
     ) -> None:
         check_arguments(PADRecDraft, locals())
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
+        optimisation = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup_steps": warmup_steps}
+        super().__init__(target, vocabulary, catalog, list_length, compile, seed=seed, **optimisation)
         # Not the target: a checkpoint's path would silently override the config's.
         linked = ["vocabulary", "catalog", "list_length", "prompt_format"]
         self.save_hyperparameters(ignore=["target", "initial_weights", *linked])
-        self.vocabulary = vocabulary
-        self.catalog = catalog
-        self.list_length = list_length
         self.starts_random = initial_weights is None
-        recommender = TargetRecommender.load(target)
-        vocabulary.check_same(recommender.vocabulary, f"the target {target}")
-        check_ids(catalog, recommender.catalog, f"the target {target}")
-        self.target = FrozenTarget(recommender.backbone, recommender.fingerprint(), compile)
         self.settings = {
             "n_slot_states": vocabulary.n_slot_states,
             "n_steps": unrolled_steps,
             "slot_embeddings": slot_embeddings,
             "step_embeddings": step_embeddings,
         }
-        self.network = FeatureDraftNetwork(recommender.backbone.config, **self.settings)  # type: ignore[arg-type]
+        self.network = FeatureDraftNetwork(self.target.model.config, **self.settings)
         if initial_weights is not None:
             initial_weights.load_into(self.network, self.target.fingerprint, vocabulary)
         self.objective = DraftObjective(feature_weight, soft_weight, top_k_weight, top_k)
@@ -135,44 +128,9 @@ class PADRecDraft(TrainableModule):
         by_slot = {f"train/agreement_slot_{slot}" for slot in range(self.vocabulary.item_length)}
         return super().metric_names() | by_step | by_slot | {"val/acceptance_length"}
 
-    def trainable_module(self) -> nn.Module:
-        """The draft's own network; the target is frozen."""
-        return self.network
-
-    def setup(self, stage: str) -> None:
-        """See `check_positions` and `TrainableModule.setup`."""
-        super().setup(stage)
-        check_positions(self.target.model.config, self.vocabulary, getattr(self.trainer, "datamodule", None))
-
     def undecayed_modules(self) -> list[nn.Module]:
         """Embeddings and the position-aware part, which decay would pull back to the base draft."""
         return [*super().undecayed_modules(), self.network.position_aware]
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder for `FeatureDraft`; see `DraftCheckpoint.write`."""
-        self.checkpoint().write(Path(folder))
-
-    def checkpoint(self) -> DraftCheckpoint:
-        """The draft with its current weights."""
-        weights, fingerprint = self.network.state_dict(), self.target.fingerprint
-        return DraftCheckpoint(self.settings, weights, fingerprint, self.vocabulary, self.catalog)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what the draft was trained for."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint.update(self.checkpoint().description)
-        if self.catalog is not None:
-            checkpoint["catalog"] = self.catalog.to_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint's target, vocabulary and semantic IDs.
-
-        Raises:
-            InputError: they differ from this draft's.
-        """
-        self.vocabulary.check_same(stored_vocabulary(checkpoint, "draft"), "the checkpoint")
-        check_ids(self.catalog, stored_catalog(checkpoint), "the checkpoint")
-        check_target(checkpoint["target_fingerprint"], self.target.fingerprint)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The mean objective of the supervised tokens, averaged over draft steps by their weights."""

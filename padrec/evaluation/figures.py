@@ -1,7 +1,8 @@
 """Figures of a comparison, drawn without pyplot: no display and no global state."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from torch import Tensor
 
-from padrec.evaluation.arm_metrics import ArmResult
+from padrec.evaluation.arm_metrics import ArmResult, quality_metric
+from padrec.evaluation.arm_numbers import ArmNumbers
 
 # The colour-blind-safe palette of Okabe and Ito, with black for the first arm and without yellow, too pale for lines.
 _COLOURS = ("#333333", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
 _LINES = ("-", "--", "-.", ":")
-_DPI = 120
+# TensorBoard shows figures about 350 pixels wide: small figures of many dots keep their text readable there.
+_WIDTH = 5.0  # inches
+_DPI = 170
 _GRID = "#DDDDDD"
 _UNREACHED = "#E5E5E5"
 
@@ -38,31 +42,36 @@ class ArmStyle:
     hatch: str
 
 
-def arm_styles(results: Sequence[ArmResult]) -> dict[str, ArmStyle]:
+def arm_styles(names: Sequence[str]) -> dict[str, ArmStyle]:
     """Return a style for every arm by name, which depends on the order of the arms."""
 
     def style(number: int) -> ArmStyle:
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
         return ArmStyle(colour, marker, _LINES[number % len(_LINES)], "//" * (number // len(_COLOURS)))
 
-    return {result.name: style(number) for number, result in enumerate(results)}
+    return {name: style(number) for number, name in enumerate(names)}
 
 
 def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
     """Return all figures of a comparison of at least one arm, by name.
 
-    The names are `acceptance/<arm>` for each arm with a draft, `accepted_lengths` if there is one, `speedup`, `latency`
-    and `quality_against_speed`.
+    The names are `acceptance/<arm>` for each arm with a draft, `acceptance_by_depth` and `accepted_lengths` if there is
+    one, `speedup`, `latency`, `users_by_target_passes`, and for lists `quality_by_cutoff` and `quality_against_speed`.
     """
     drafting = [result for result in results if result.max_depth > 0]
     figures = {f"acceptance/{result.name}": acceptance_by_slot_and_depth(result) for result in drafting}
     if drafting:
+        figures["acceptance_by_depth"] = acceptance_by_depth(results)
         figures["accepted_lengths"] = accepted_lengths(results)
-    return figures | {
+    figures |= {
         "speedup": speedup_with_interval(results),
         "latency": latency_distribution(results),
-        "quality_against_speed": quality_against_speed(results),
+        "users_by_target_passes": users_by_target_passes(results),
     }
+    if (quality := quality_metric(results[0].metrics)) is not None:
+        figures["quality_by_cutoff"] = quality_by_cutoff(results)
+        figures["quality_against_speed"] = quality_against_speed(results, quality)
+    return figures
 
 
 def write_figures(figures: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
@@ -85,10 +94,10 @@ def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
     shares = result.acceptance[rows]
     n_rows, n_columns = shares.shape
     title = f"{result.name}: accepted draft tokens (%)"
-    width = max(2.2 + 0.62 * max(n_columns, 4), 1.6 + 0.095 * len(title))
-    figure, axes = _axes(title, "draft depth (tokens)", "slot of the token", width, 1.7 + 0.5 * n_rows)
+    width = max(1.2 + 0.42 * max(n_columns, 4), 1.0 + 0.1 * len(title), _WIDTH)
+    figure, axes = _axes(title, "draft depth (grey: none reached)", "slot of the token", width, 1.5 + 0.4 * n_rows)
     axes.set_facecolor(_UNREACHED)
-    image = axes.imshow(shares.numpy(), cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(shares.numpy(), cmap="cividis", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(n_columns), [str(depth + 1) for depth in range(n_columns)])
     axes.set_yticks(range(n_rows), [names[row] for row in rows])
     axes.tick_params(length=0)
@@ -97,18 +106,66 @@ def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
         share = float(shares[row, column])
         colour = "white" if share < 0.55 else "black"
         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
-    label = "share of the tokens reached by\nverification (grey: none reached)"
-    figure.colorbar(image, ax=axes, format=PercentFormatter(1), label=label)
     return figure
+
+
+def acceptance_by_depth(results: Sequence[ArmResult]) -> Figure:
+    """Curves of the share of verified tokens that the draft had proposed, by draft depth, for arms with a draft."""
+    figure, axes = _axes("Accepted draft tokens by depth", "draft depth (tokens)", "share of verified tokens")
+    styles = arm_styles([result.name for result in results])
+    drafting = [result for result in results if result.max_depth > 0]
+    for result in drafting:
+        shares = result.metrics["acceptance_by_depth"]
+        _curve(axes, dict(enumerate(shares, start=1)), styles[result.name], result.name)
+    axes.set_ylim(0, 1.05)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _legend(figure, drafting)
+    return figure
+
+
+def users_by_target_passes(results: Sequence[ArmResult]) -> Figure:
+    """Curves of the share of users whose list needed that many target passes after the prefill."""
+    figure, axes = _axes("Target passes per user", "target passes after the prefill", "share of users")
+    styles = arm_styles([result.name for result in results])
+    for result in results:
+        users = result.metrics["users_by_target_passes"]
+        shares = {passes: count / sum(users) for passes, count in enumerate(users) if count > 0}
+        _curve(axes, shares, styles[result.name], result.name)
+    axes.set_ylim(0, 1.05)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _legend(figure, results)
+    return figure
+
+
+def quality_by_cutoff(results: Sequence[ArmResult]) -> Figure:
+    """Curves of recall@K, solid, and NDCG@K, dotted, over the cutoffs K."""
+    figure, axes = _axes("Quality by cutoff", "K, first items of a list", "recall@K (solid), NDCG@K (dotted)")
+    styles = arm_styles([result.name for result in results])
+    for result in results:
+        for metric, line in (("recall", "-"), ("ndcg", ":")):
+            names = {name: name.partition("@")[2] for name in result.metrics if name.startswith(f"{metric}@")}
+            values = {int(cutoff): result.metrics[name] for name, cutoff in names.items()}
+            label = result.name if metric == "recall" else None
+            _curve(axes, values, replace(styles[result.name], line=line), label)
+    axes.set_ylim(bottom=0)
+    _legend(figure, results)
+    return figure
+
+
+def _curve(axes: Axes, values: Mapping[int, float | None], style: ArmStyle, label: str | None) -> None:
+    """A line through the values at whole numbers; it has gaps where there are none."""
+    look: dict[str, Any] = {"color": style.colour, "linestyle": style.line, "marker": style.marker, "linewidth": 2}
+    axes.plot(list(values), [math.nan if value is None else value for value in values.values()], label=label, **look)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color=_GRID, linewidth=0.8)
 
 
 def accepted_lengths(results: Sequence[ArmResult]) -> Figure:
     """Bars of the share of rounds by the number of accepted draft tokens, for arms with a draft."""
-    styles = arm_styles(results)
+    styles = arm_styles([result.name for result in results])
     drafting = [result for result in results if result.max_depth > 0]
     deepest = max((result.max_depth for result in drafting), default=0)
-    width = 6.5 + _legend_width(drafting)
-    figure, axes = _axes("Draft tokens accepted per round", "accepted draft tokens", "share of rounds", width)
+    figure, axes = _axes("Draft tokens accepted per round", "accepted draft tokens", "share of rounds")
     step = 0.84 / max(len(drafting), 1)  # in units of the distance between two numbers
     for number, result in enumerate(drafting):
         shares = result.accepted_lengths.double() / result.accepted_lengths.sum()
@@ -119,55 +176,75 @@ def accepted_lengths(results: Sequence[ArmResult]) -> Figure:
     axes.set_xticks(range(deepest + 1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    _legend(figure)
+    _legend(figure, drafting)
     return figure
 
 
 def speedup_with_interval(results: Sequence[ArmResult]) -> Figure:
     """Bars of the arms' speedups with their 95 % intervals, and a line at the reference arm's speed."""
-    styles = arm_styles(results)
-    height = 1.5 + 0.5 * len(results)
-    figure, axes = _axes("Speedup with 95 % interval", "speedup over the reference arm (×)", "", height=height)
-    longest = 0.0
-    for place, result in enumerate(results):
-        speedup, (low, high) = result.metrics["speedup"], result.metrics["speedup_ci95"]
-        longest = max(longest, speedup, high)
-        style = styles[result.name]
-        _hatch(axes.barh(place, speedup, height=0.62, color=style.colour), style)
+    return speedup_panels(
+        {"Speedup with 95 % interval": {result.name: ArmNumbers.of(result.metrics) for result in results}}
+    )
+
+
+def speedup_panels(panels: Mapping[str, Mapping[str, ArmNumbers]]) -> Figure:
+    """Bars of speedups as in `speedup_with_interval`, below one another.
+
+    Args:
+        panels: each panel's arms by title and name; an arm looks the same in all panels.
+    """
+    styles = arm_styles(list(dict.fromkeys(name for arms in panels.values() for name in arms)))
+    heights = [0.4 + 0.4 * len(arms) for arms in panels.values()]
+    longest = max(map(len, styles))
+    figure = Figure(figsize=(_WIDTH + 0.075 * longest, 0.8 + sum(heights)), dpi=_DPI, layout=_layout())
+    grid = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=heights)
+    for axes, (title, arms) in zip(grid.flat, panels.items(), strict=True):
+        _prepare(axes, title)
+        _speedup_bars(axes, arms, styles)
+    grid.flat[-1].set_xlabel("speedup over the reference arm (×)")
+    return figure
+
+
+def _speedup_bars(axes: Axes, arms: Mapping[str, ArmNumbers], styles: Mapping[str, ArmStyle]) -> None:
+    longest = axes.get_xlim()[1] / 1.12
+    for place, (name, numbers) in enumerate(arms.items()):
+        speedup = numbers.values.get("speedup", 0.0)
+        low, high = numbers.intervals.get("speedup", (speedup, speedup))
+        end = max(speedup, high)
+        longest = max(longest, end)
+        _hatch(axes.barh(place, speedup, height=0.62, color=styles[name].colour), styles[name])
         if high > low:
             sides = [[max(speedup - low, 0)], [max(high - speedup, 0)]]
             rim = [withStroke(linewidth=3.5, foreground="white")]  # visible on dark bars
             axes.errorbar(speedup, place, xerr=sides, color="black", capsize=4, path_effects=rim, zorder=3)
-        end = max(speedup, high)
         axes.annotate(f"{speedup:.2f}", (end, place), (6, 0), textcoords="offset points", va="center", fontsize=10)
     axes.axvline(1, color="black", linestyle="--", linewidth=1.0, zorder=2.5)
-    axes.set_yticks(range(len(results)), [result.name for result in results])
+    axes.set_yticks(range(len(arms)), list(arms))
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, 1.12 * longest)
     axes.grid(axis="x", color=_GRID, linewidth=0.8)
-    return figure
 
 
 def latency_distribution(results: Sequence[ArmResult]) -> Figure:
     """Curves of the share of users whose list was ready after a time."""
-    styles = arm_styles(results)
-    width = 5.2 + _legend_width(results)
-    figure, axes = _axes("Time until a user's list is ready", "latency (ms, logarithmic)", "share of users", width)
+    styles = arm_styles([result.name for result in results])
+    figure, axes = _axes("Time until a user's list is ready", "latency (ms, logarithmic)", "share of users")
     for result in results:
         style = styles[result.name]
         axes.ecdf(result.latencies_ms.numpy(), color=style.colour, linestyle=style.line, linewidth=2, label=result.name)
     _logarithmic(axes, torch.cat([result.latencies_ms for result in results]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(color=_GRID, linewidth=0.8)
-    _legend(figure)
+    _legend(figure, results)
     return figure
 
 
-def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
-    """NDCG@10 of every arm over its lists per second, with both axes from 0."""
-    styles = arm_styles(results)
-    figure, axes = _axes("Quality against speed", "lists per second", "NDCG@10", 5.2 + _legend_width(results))
+def quality_against_speed(results: Sequence[ArmResult], quality: str) -> Figure:
+    """NDCG of every arm, the metric `quality`, over its lists per second, with both axes from 0."""
+    styles = arm_styles([result.name for result in results])
+    name = quality.replace("ndcg", "NDCG")
+    figure, axes = _axes("Quality against speed", "lists per second", name)
     for result in results:
         style = styles[result.name]
         look: dict[str, Any] = {
@@ -177,33 +254,41 @@ def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
             "edgecolor": "white",
             "zorder": 3,
         }
-        axes.scatter(result.metrics["lists_per_second"], result.metrics["ndcg@10"], label=result.name, **look)
-    for limit, key in ((axes.set_xlim, "lists_per_second"), (axes.set_ylim, "ndcg@10")):
+        axes.scatter(result.metrics["lists_per_second"], result.metrics[quality], label=result.name, **look)
+    for limit, key in ((axes.set_xlim, "lists_per_second"), (axes.set_ylim, quality)):
         largest = max(result.metrics[key] for result in results)
         limit(0, 1.15 * largest if largest > 0 else 1)
     axes.grid(color=_GRID, linewidth=0.8)
-    _legend(figure)
+    _legend(figure, results)
     return figure
 
 
-def _axes(title: str, x: str, y: str, width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:
+def _axes(title: str, x: str, y: str, width: float = _WIDTH, height: float = 3.2) -> tuple[Figure, Axes]:
     """A figure of `width` × `height` inches."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=_layout())
     axes = figure.add_subplot()
     axes.set(xlabel=x, ylabel=y)
-    axes.set_title(title, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
+    _prepare(axes, title)
     return figure, axes
 
 
-def _legend(figure: Figure) -> None:
-    figure.legend(loc="outside right upper", frameon=False)
+def _layout() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
 
 
-def _legend_width(results: Sequence[ArmResult]) -> float:
-    """Width of the legend beside the axes, in inches."""
-    return 0.7 + 0.09 * max((len(result.name) for result in results), default=0)
+def _prepare(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+
+
+def _legend(figure: Figure, results: Sequence[ArmResult]) -> None:
+    """Add a legend below the axes, in as many columns as fit, and make the figure higher by its lines."""
+    longest = max(len(result.name) for result in results)
+    columns = max(1, int(_WIDTH / (0.6 + 0.09 * longest)))
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.2 * math.ceil(len(results) / columns))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _hatch(bars: BarContainer, style: ArmStyle) -> None:
@@ -223,5 +308,7 @@ def _logarithmic(axes: Axes, values: Tensor) -> None:
 
 
 def _slot_names(n_slot_states: int) -> list[str]:
-    """Slots as in the tokens' names (`<a_7>`), then the separator and other tokens."""
+    """Slots as in the tokens' names (`<a_7>`), then the separator and other tokens; a text's tokens have none."""
+    if n_slot_states == 1:
+        return ["–"]
     return [*(chr(ord("a") + slot) for slot in range(n_slot_states - 2)), "sep", "other"]

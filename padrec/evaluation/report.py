@@ -3,21 +3,21 @@
 import json
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from padrec.catalog import InputError
 from padrec.catalog.whole_output import check_place, written_whole
-from padrec.evaluation.arm_metrics import SPEEDUP_OVER
+from padrec.data.json_file import read_json_object
+from padrec.evaluation.arm_metrics import SPEEDUP_OVER, quality_metric
+from padrec.evaluation.arm_numbers import ArmNumbers, column
 
-MAIN_METRICS = ("speedup", "tokens_per_second", "acceptance_length", "ndcg@10", "identical_lists")
-"""What `trainer.test` returns and TensorBoard's HParams tab shows, which has five columns unless told otherwise."""
 _JSON, _MARKDOWN = "report.json", "report.md"
-_MISSING = "–"
 _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*[]|"} | {"<": "&lt;", "&": "&amp;"})
 _HOW_TO_READ = (
     "Speedup: total seconds of the reference arm ÷ total seconds of the arm over the same users; median: that of the "
@@ -28,18 +28,15 @@ _HOW_TO_READ = (
 # How far ratio and median of a speedup may lie apart without a word.
 _PARTED = 0.1
 
-# A column's name, and how an arm's metrics fill it.
-_Column = tuple[str, Callable[[Mapping[str, Any]], str]]
-
 
 @dataclass(frozen=True)
 class Report:
-    """Arms side by side on the same users.
+    """Arms side by side on the same users, or on the same prompts of text.
 
     Attributes:
         dataset: name of the data.
-        users: number of users.
-        list_length: K, items in a list.
+        users: number of users, or of prompts.
+        list_length: K, items in a list; None for texts.
         batch_size: users decoded together.
         temperature: 0 for greedy decoding.
         constraint: `catalog` for lists of distinct, existing items, None for free decoding.
@@ -50,11 +47,12 @@ class Report:
         command: the command line.
         reference: name of the reference arm.
         arms: each arm's metrics, in the order of the report.
+        max_tokens: most tokens of a text; None for lists.
     """
 
     dataset: str
     users: int
-    list_length: int
+    list_length: int | None
     batch_size: int
     temperature: float
     constraint: str | None
@@ -65,56 +63,94 @@ class Report:
     command: str
     reference: str
     arms: dict[str, dict[str, Any]]
+    max_tokens: int | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "Report":
+        """Read a `report.json`, or that of a folder.
+
+        Raises:
+            InputError: there is none, or it is no comparison of arms.
+        """
+        file = path if path.is_file() else path / _JSON
+        found = read_json_object(file, "with the arms of `padrec test`")
+        arms = found.get("arms")
+        if not isinstance(arms, dict) or not all(isinstance(arm, dict) and "speedup" in arm for arm in arms.values()):
+            raise InputError(f"{file}: no arms with a speedup, expected a report.json of SpeculativeEvaluator")
+        optional = {"reference", "list_length" if "max_tokens" in found else "max_tokens"}
+        if missing := [entry.name for entry in fields(cls) if entry.name not in found.keys() | optional]:
+            raise InputError(f"{file}: no {', '.join(missing)}, expected a report.json of SpeculativeEvaluator")
+        for name in ("users", "list_length", "batch_size", "temperature"):
+            if not isinstance(found.get(name, 0), int | float):
+                raise InputError(f"{file}: {name} is {found[name]!r}, expected a number")
+        known: dict[str, Any] = {entry.name: found.get(entry.name) for entry in fields(cls)}
+        return cls(**known | {"reference": found.get("reference", next(iter(arms), ""))})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON, with None for numbers that are not finite."""
-        return {name: _without_nan(value) for name, value in asdict(self).items()}
+        absent = "list_length" if self.list_length is None else "max_tokens"
+        return {name: _without_nan(value) for name, value in asdict(self).items() if name != absent}
 
     def scalars(self) -> dict[str, float]:
         """Return every finite number as `test/<arm>/<metric>`, nested ones as `…/latency_ms/p50`."""
-        return _numbers("test", self.arms)
+        return {
+            f"test/{arm}/{name}": value
+            for arm, metrics in self.arms.items()
+            for name, value in ArmNumbers.of(metrics).values.items()
+        }
 
     def markdown(self) -> str:
         """Return the report as Markdown: the main numbers of each arm, further ones, and the settings."""
         parts = [
             f"# Evaluation on {escape_markdown(self.dataset)}",
-            markdown_table(*self._table(_MAIN_COLUMNS)),
+            markdown_table(*self._table(self._main_columns())),
             *self._remarks(),
             _HOW_TO_READ,
             "## Further numbers",
-            markdown_table(*self._table([*self._further_speedups(), *_FURTHER_COLUMNS])),
+            markdown_table(*self._table([*self._further_speedups(), *self._further_columns()])),
+            markdown_table(*self._table([*_PASS_COLUMNS, *self._rankings()])),
             "## Settings",
-            "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self._settings().items()),
+            "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self.settings().items()),
             f"```\n{self.command}\n```",
         ]
         return "\n\n".join(parts) + "\n"
 
     def summary(self) -> str:
         """Return the main numbers as a table for a terminal of 80 columns."""
-        header, rows = self._table(_MAIN_COLUMNS)
+        header, rows = self._table(self._main_columns())
         cells = [header, *([arm, *row[1:]] for arm, row in zip(self.arms, rows, strict=True))]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ("  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in cells)
         return "\n".join([*lines, *self._remarks()])
 
-    def _table(self, columns: Sequence[_Column]) -> tuple[list[str], list[list[str]]]:
+    def _table(self, keys: Sequence[str]) -> tuple[list[str], list[list[str]]]:
         """The header and one row per arm."""
-        rows = [[escape_markdown(arm), *(cell(metrics) for _, cell in columns)] for arm, metrics in self.arms.items()]
-        return ["arm", *(name for name, _ in columns)], rows
+        columns = [column(key) for key in keys]
+        numbers = {arm: ArmNumbers.of(metrics) for arm, metrics in self.arms.items()}
+        rows = [[escape_markdown(arm), *(shown.cell(found) for shown in columns)] for arm, found in numbers.items()]
+        return ["arm", *(escape_markdown(shown.heading) for shown in columns)], rows
 
-    def _further_speedups(self) -> list[_Column]:
-        """A column for each further reference."""
+    def _main_columns(self) -> list[str]:
+        quality = quality_metric(self._rankings())
+        comparison = [f"identical_{self._outputs}", "latency_ms/p50"]
+        return [*_SPEED_COLUMNS, *([] if quality is None else [quality]), *comparison]
+
+    def _further_columns(self) -> list[str]:
+        return ["tokens_per_second", f"{self._outputs}_per_second", "latency_ms/p95", "recording_seconds"]
+
+    def _rankings(self) -> list[str]:
+        """Names of the ranking metrics by leaf."""
+        return [name for name in next(iter(self.arms.values())) if name.startswith(("ndcg@", "recall@"))]
+
+    def _further_speedups(self) -> list[str]:
+        """The speedups over further references."""
         keys = dict.fromkeys(key for metrics in self.arms.values() for key in metrics if f"{key}_ci95" in metrics)
-        return [
-            (f"over {escape_markdown(key.removeprefix(SPEEDUP_OVER))}", _speedup(key))
-            for key in keys
-            if key.startswith(SPEEDUP_OVER)
-        ]
+        return [key for key in keys if key.startswith(SPEEDUP_OVER)]
 
     def _remarks(self) -> list[str]:
         """Sentences on arms that are not lossless or whose speedup is doubtful, and on what arms draw on."""
         lossy = [
-            f"{escape_markdown(arm)} is not lossless: it may write other lists than the target."
+            f"{escape_markdown(arm)} is not lossless: it may write other {self._outputs} than the target."
             for arm, metrics in self.arms.items()
             if not metrics.get("lossless", True)
         ]
@@ -147,10 +183,17 @@ class Report:
         ]
         return lossy + parted + chosen + drawn + accepted
 
-    def _settings(self) -> dict[str, str]:
+    @property
+    def _outputs(self) -> str:
+        """What the arms write."""
+        return "lists" if self.max_tokens is None else "texts"
+
+    def settings(self) -> dict[str, str]:
+        """Return what the numbers depend on, as text by name."""
         return {
             "users": f"{self.users:,}",
-            "list length": str(self.list_length),
+            **({} if self.list_length is None else {"list length": str(self.list_length)}),
+            **({} if self.max_tokens is None else {"most tokens of a text": str(self.max_tokens)}),
             "batch size": str(self.batch_size),
             "temperature": f"{self.temperature:g}",
             "reference arm": self.reference,
@@ -164,6 +207,24 @@ class Report:
     def write(self, folder: Path) -> None:
         """Write `report.json` and `report.md`, see `write_report`."""
         write_report(folder, self.to_dict(), self.markdown())
+
+
+def _pool(pool: Mapping[str, Any]) -> str:
+    """What a pool holds, in words; see `RetrievalDraft.facts`."""
+    size = f"{pool['texts']:,} earlier texts ({pool['tokens']:,} tokens) in {pool['groups']:,} groups"
+    learned = ", finished ones among them" if pool["online"] else ""
+    own = {True: ", earlier answers to the tested users included", False: ", none of tested users", None: ""}
+    return size + learned + own[pool.get("own_answers")]
+
+
+def main_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
+    """Which of an arm's metrics `trainer.test` returns and TensorBoard's HParams tab shows.
+
+    Five: the tab has no more columns unless told otherwise.
+    """
+    quality = quality_metric(metrics)
+    shared = ("speedup", "tokens_per_second", "acceptance_length")
+    return (*shared, "identical_texts") if quality is None else (*shared, quality, "identical_lists")
 
 
 def write_report(folder: Path, content: Mapping[str, Any], markdown: str) -> None:
@@ -210,69 +271,14 @@ def escape_markdown(text: str) -> str:
     return " ".join(text.split()).translate(_MARKDOWN_SIGNS)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], right_aligned: bool = True) -> str:
-    """Return a Markdown table of escaped cells; `right_aligned` aligns all columns but the first to the right."""
-    rule = ["---", *["---:" if right_aligned else "---"] * (len(header) - 1)]
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Return a Markdown table of escaped cells; all columns but the first `text_columns` are aligned to the right."""
+    rule = ["---" if column < text_columns else "---:" for column in range(len(header))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
-def _pool(pool: Mapping[str, Any]) -> str:
-    """What a pool holds, in words; see `RetrievalDraft.facts`."""
-    size = f"{pool['texts']:,} earlier texts ({pool['tokens']:,} tokens) in {pool['groups']:,} groups"
-    learned = ", finished ones among them" if pool["online"] else ""
-    own = {True: ", earlier answers to the tested users included", False: ", none of tested users", None: ""}
-    return size + learned + own[pool.get("own_answers")]
-
-
-def _number(key: str, form: str) -> Callable[[Mapping[str, Any]], str]:
-    """Format the metric of that name."""
-    return lambda metrics: _format(metrics[key], form)
-
-
-def _format(value: float | None, form: str) -> str:
-    return format(value, form) if value is not None and math.isfinite(value) else _MISSING
-
-
-def _speedup(key: str) -> Callable[[Mapping[str, Any]], str]:
-    """Format the speedup of that name with its interval, if the arm has it."""
-
-    def cell(metrics: Mapping[str, Any]) -> str:
-        if key not in metrics:
-            return _MISSING
-        low, high = (_format(value, ".2f") for value in metrics[f"{key}_ci95"])
-        return f"{_format(metrics[key], '.2f')} ({low} – {high})"
-
-    return cell
-
-
-def _identical(metrics: Mapping[str, Any]) -> str:
-    share = metrics["identical_lists"]
-    # A single list in 100,000 that differs must not be rounded away.
-    return _format(share if share == 1 else min(share, 0.9999), ".0%" if share == 1 else ".2%")
-
-
-def _latency(percentile: str) -> Callable[[Mapping[str, Any]], str]:
-    """Format a percentile of the users' waiting times."""
-    return lambda metrics: _format(metrics["latency_ms"][percentile], ",.1f")
-
-
-_MAIN_COLUMNS: tuple[_Column, ...] = (
-    ("speedup (95 %)", _speedup("speedup")),
-    ("median", _number("speedup_median", ".2f")),
-    ("τ", _number("acceptance_length", ".2f")),
-    ("NDCG@10", _number("ndcg@10", ".4f")),
-    ("identical", _identical),
-    ("p50 ms", _latency("p50")),
-)
-_FURTHER_COLUMNS: tuple[_Column, ...] = (
-    ("tokens/s", _number("tokens_per_second", ",.0f")),
-    ("lists/s", _number("lists_per_second", ",.2f")),
-    ("accepted per pass", _number("accepted_per_pass", ".2f")),
-    ("target passes", _number("target_passes", ",.0f")),
-    ("recall@10", _number("recall@10", ".4f")),
-    ("p95 ms", _latency("p95")),
-    ("recording (s)", _number("recording_seconds", ",.1f")),
-)
+_SPEED_COLUMNS = ("speedup", "speedup_median", "acceptance_length")
+_PASS_COLUMNS = ("target_passes", "one_pass_users", "accepted_per_pass", "accepted_steps", "accepted_share")
 
 
 def _without_nan(value: object) -> object:
@@ -281,11 +287,3 @@ def _without_nan(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_without_nan(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _numbers(tag: str, value: object) -> dict[str, float]:
-    """Finite numbers in nested mappings, by their path."""
-    if isinstance(value, Mapping):
-        parts = (_numbers(f"{tag}/{name}", entry) for name, entry in value.items())
-        return {name: number for part in parts for name, number in part.items()}
-    return {tag: float(value)} if isinstance(value, int | float) and math.isfinite(value) else {}

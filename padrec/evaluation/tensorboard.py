@@ -1,6 +1,6 @@
 """What of a comparison goes to TensorBoard and other loggers: numbers, figures, texts, hyperparameters."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import Logger
-from lightning.pytorch.loggers import CometLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from matplotlib.image import imread
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from padrec.catalog import Catalog
 from padrec.data import PromptBatch
-from padrec.evaluation.report import MAIN_METRICS, Report, escape_markdown, markdown_table
+from padrec.evaluation.figure_logging import log_figure
+from padrec.evaluation.report import Report, escape_markdown, main_metrics, markdown_table
 from padrec.training import add_hyperparameter_row
 
 # Charts by category and title. A chart shows the tags that match its patterns in all runs below TensorBoard's folder,
@@ -29,10 +29,6 @@ LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
     "Validation": {
         "quality": ("Multiline", [r"val/ndcg@\d+$", r"val/recall@\d+$"]),
         "acceptance length": ("Multiline", [r"val/acceptance_length$"]),
-    },
-    "Arms": {
-        "acceptance by draft depth": ("Multiline", [r"test_curves/acceptance_by_depth$"]),
-        "latency (ms) by percentile": ("Multiline", [r"test_curves/latency_ms$"]),
     },
 }
 _SHOWN_HISTORY = 5
@@ -56,70 +52,51 @@ def log_report(
     loggers: Iterable[Logger],
     report: Report,
     figures: Mapping[str, Path],
-    samples: Sequence[SampleLists],
-    catalog: Catalog,
+    samples: Mapping[str, str],
     settings: Mapping[str, Any] | None = None,
-    n_users: int = 8,
 ) -> None:
     """Log a comparison's numbers, figures, texts and hyperparameters.
 
     In TensorBoard every arm is a run of its own below the evaluation's, with the same tags and a row in HParams. Other
-    loggers get all numbers as `test/<arm>/<metric>`, and the figures if they take images.
+    loggers get all numbers as `test/<arm>/<metric>`. For figures see `log_figure`.
 
     Args:
         loggers: the trainer's loggers, if any.
         report: the comparison.
         figures: PNG files by name.
-        samples: lists to show.
-        catalog: the items.
+        samples: samples of the output as Markdown, by tag.
         settings: further hyperparameters beside the report's settings.
-        n_users: most users to show lists of.
     """
     # Few: TensorBoard shows the first five, and what all rows share says nothing.
-    shared = {name: getattr(report, name) for name in ("batch_size", "list_length", "precision")} | dict(settings or {})
+    length = "max_tokens" if report.list_length is None else "list_length"
+    shared = {name: getattr(report, name) for name in ("batch_size", length, "precision")} | dict(settings or {})
     for logger in loggers:
+        for name, path in figures.items():
+            log_figure(logger, f"test/{name}", path)
         if isinstance(logger, TensorBoardLogger):
             writer = logger.experiment
-            for name, path in figures.items():
-                writer.add_image(f"test/{name}", imread(path), dataformats="HWC")
             writer.add_text("test/report", report.markdown())
-            writer.add_text("test/sample_lists", sample_lists_markdown(samples, catalog, n_users))
+            for tag, text in samples.items():
+                writer.add_text(tag, text)
             writer.add_custom_scalars(LAYOUT)
             for arm, metrics in report.arms.items():
                 _log_arm(logger.log_dir, arm, metrics, {"arm": arm, **shared})
         else:
             logger.log_metrics(report.scalars(), step=0)
-            for name, path in figures.items():
-                _log_image(logger, f"test/{name}", path)
 
 
 def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
     """Write an arm's run below the evaluation's folder."""
     board = TensorBoardLogger(folder, name="", version=arm.replace("/", "-"), default_hp_metric=False)
-    curves = {f"test/{name}": {0: metrics[name]} for name in MAIN_METRICS} | {
-        "test_curves/acceptance_by_depth": dict(enumerate(metrics["acceptance_by_depth"], start=1)),
-        "test_curves/latency_ms": {int(name.removeprefix("p")): value for name, value in metrics["latency_ms"].items()},
-    }
+    for name in main_metrics(metrics):
+        if isfinite(metrics[name]):
+            board.experiment.add_scalar(f"test/{name}", metrics[name], 0)
     for part in ("accepted_by", "pool"):
-        numbers = {name: value for name, value in metrics.get(part, {}).items() if isinstance(value, int)}
-        curves |= {f"test/{part}/{name}": {0: value} for name, value in numbers.items()}
-    for tag, curve in curves.items():
-        for step, value in curve.items():
-            if isfinite(value):
-                board.experiment.add_scalar(tag, value, step)
+        for name, value in metrics.get(part, {}).items():
+            if isinstance(value, int):
+                board.experiment.add_scalar(f"test/{part}/{name}", value, 0)
     add_hyperparameter_row(board, hyperparameters)
     board.experiment.close()
-
-
-def _log_image(logger: Logger, name: str, path: Path) -> None:
-    """Hand an image to a logger that takes any; loggers have no common method for it."""
-    match logger:
-        case WandbLogger():
-            logger.log_image(name, [str(path)])
-        case MLFlowLogger():
-            logger.experiment.log_artifact(logger.run_id, str(path))
-        case CometLogger():
-            logger.experiment.log_image(str(path), name)
 
 
 def sample_lists_markdown(samples: Iterable[SampleLists], catalog: Catalog, n_users: int = 8) -> str:
@@ -150,7 +127,7 @@ def _user_markdown(sample: SampleLists, row: int, catalog: Catalog, number: int)
             f"### User {number}",
             f"History: {earlier}{'; '.join(last)}",
             f"Ground truth: {'; '.join(truth_titles) or 'none'}",
-            markdown_table(header, rows, right_aligned=False),
+            markdown_table(header, rows, text_columns=len(header)),
         ]
     )
 

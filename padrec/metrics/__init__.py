@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from padrec.metrics.acceptance import AcceptanceRate as AcceptanceRate
     from padrec.metrics.acceptance import AcceptedLengths as AcceptedLengths
     from padrec.metrics.acceptance import AcceptedPerPass as AcceptedPerPass
+    from padrec.metrics.acceptance import UsersByPasses as UsersByPasses
     from padrec.metrics.codebooks import CodebookQuality as CodebookQuality
     from padrec.metrics.item_ranking import ItemNDCG as ItemNDCG
     from padrec.metrics.item_ranking import ItemRecall as ItemRecall

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
 
 from padrec.catalog import InputError
 from padrec.metrics.exact_metric import ExactMetric
@@ -133,6 +134,40 @@ class AcceptedLengths(ExactMetric):
     def compute(self) -> Tensor:
         """Number of rounds that accepted 0, 1, …, D draft tokens, int64 `[D + 1]`."""
         return self.rounds_by_accepted
+
+
+class UsersByPasses(ExactMetric):
+    """Histogram of users by their target passes after the first one.
+
+    Example:
+        >>> import torch
+        >>> metric = UsersByPasses()
+        >>> metric.update(target_passes=torch.tensor([0, 2, 0]))
+        >>> metric.compute()
+        tensor([2, 0, 1])
+    """
+
+    passes: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(result_shape=(-1,), **kwargs)
+        self.add_state("passes", [], dist_reduce_fx="cat")
+
+    def update(self, target_passes: Tensor, counted: Tensor | None = None) -> None:
+        """Add a batch of users.
+
+        Args:
+            target_passes: passes over each unfinished row without the prefill, int64 `[B]`.
+            counted: bool `[B]`, False for padding rows; None counts all rows.
+        """
+        found = target_passes if counted is None else target_passes[counted]
+        # float64, since a process without users sends its empty list as `self.dtype`.
+        self.passes.append(found.double().to(self.device))
+
+    def compute(self) -> Tensor:
+        """Number of users with 0, 1, …, most passes, int64 `[most + 1]`; empty without users."""
+        found = dim_zero_cat(self.passes) if len(self.passes) else torch.empty(0, device=self.device)
+        return found.long().bincount()
 
 
 class AcceptanceRate(ExactMetric):

@@ -31,8 +31,10 @@ class UserMean(ExactMetric):
         self.k = k
         # State names differ by metric and k: `MetricCollection` merges metrics whose states agree in name and, after
         # the first batch, in value.
-        self._sum_name, self._users_name = (f"{type(self).__name__}_at_{k}_{state}" for state in ("sum", "users"))
+        names = (f"{type(self).__name__}_at_{k}_{state}" for state in ("sum", "squares", "users"))
+        self._sum_name, self._squares_name, self._users_name = names
         self.add_sum(self._sum_name, dtype=torch.float64)
+        self.add_sum(self._squares_name, dtype=torch.float64)
         self.add_sum(self._users_name)
 
     def add_users(self, values: Tensor, counted: Tensor | None) -> None:
@@ -44,7 +46,9 @@ class UserMean(ExactMetric):
         """
         defined = ~values.isnan()
         kept = defined if counted is None else defined & counted
-        setattr(self, self._sum_name, getattr(self, self._sum_name) + values.where(kept, 0.0).sum())
+        values = values.where(kept, 0.0)
+        setattr(self, self._sum_name, getattr(self, self._sum_name) + values.sum())
+        setattr(self, self._squares_name, getattr(self, self._squares_name) + values.square().sum())
         setattr(self, self._users_name, getattr(self, self._users_name) + kept.sum())
 
     def compute(self) -> Tensor:
@@ -52,6 +56,20 @@ class UserMean(ExactMetric):
         total: Tensor = getattr(self, self._sum_name)
         users: Tensor = getattr(self, self._users_name)
         return total / users
+
+    def interval(self) -> tuple[float, float]:
+        """The mean's 95 % interval in [0, 1], by the normal approximation; NaN without users.
+
+        Call it on every process: it is that of the users of all of them.
+        """
+        with self.sync_context():
+            total, squares, users = (
+                getattr(self, name) for name in (self._sum_name, self._squares_name, self._users_name)
+            )
+            mean = total / users
+            half = 1.96 * ((squares / users - mean.square()).clamp(min=0) / users).sqrt()
+        low, high = (mean + torch.stack([-half, half])).clamp(0, 1).tolist()
+        return low, high
 
 
 class _ListMetric(UserMean):

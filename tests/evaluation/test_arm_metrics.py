@@ -18,7 +18,8 @@ from padrec.decoding import (
     TransformersDecoder,
 )
 from padrec.evaluation import ArmMetrics
-from padrec.evaluation.evaluator import models_of_comparison
+from padrec.evaluation.arm_comparison import models_of_comparison
+from padrec.evaluation.list_quality import ListQuality
 from padrec.metrics import NDCG, Recall
 from padrec.metrics.exact_metric import ExactMetric
 
@@ -50,14 +51,14 @@ def trace_of(batch: PromptBatch) -> DecodingTrace:
 
 
 def updated(sequential: bool, expected: Recommendations | None) -> ArmMetrics:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, sequential=sequential)
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG), sequential=sequential)
     batch = users_with(torch.arange(2)[:, None])
     metrics.update(batch, recommend([0, 1], [1, 2]), trace_of(batch), expected, trace_of(batch))
     return metrics
 
 
 def test_rankings_of_many_batches_are_those_of_one_after_the_other() -> None:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0)
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG))
     expected: dict[str, Metric] = {"ndcg@5": NDCG(5), "recall@10": Recall(10)}
     generator = torch.Generator().manual_seed(0)
     for number in range(200):
@@ -72,7 +73,34 @@ def test_rankings_of_many_batches_are_those_of_one_after_the_other() -> None:
     found = metrics.result("arm", is_reference=False).metrics
     for name, metric in expected.items():
         assert found[name] == pytest.approx(float(metric.compute()), rel=1e-12)
+        low, high = found["quality_ci95"][name]
+        assert 0 < low < found[name] < high < low + 0.1  # of 600 users
         assert found[f"item_{name}"] == pytest.approx(found[name], rel=1e-12)  # every item has an ID of its own here
+
+
+def test_lists_are_judged_at_the_given_lengths() -> None:
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG, [2, 1, 2]))
+    batch = users_with(torch.arange(2)[:, None])
+    metrics.update(batch, recommend([0, 1], [2, 1]), trace_of(batch), None, trace_of(batch))
+    found = metrics.result("arm", is_reference=False).metrics
+    assert {name: value for name, value in found.items() if name.startswith("recall@")} == {
+        "recall@1": 0.5,
+        "recall@2": 1.0,
+    }
+    assert found["quality_ci95"]["recall@1"] == [0, 1]  # 0.5 ± 0.69
+    assert found["quality_ci95"]["recall@2"] == [1, 1]
+
+
+def test_users_are_counted_by_the_passes_after_the_first() -> None:
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=1, quality=ListQuality(_CATALOG))
+    batch = users_with(torch.arange(3)[:, None])  # users 0, 1, 2 took as many passes
+    counts = torch.zeros(4, 1, dtype=torch.long)
+    trace = replace(trace_of(batch), attempted=counts, accepted=counts, accepted_lengths=torch.tensor([1, 5]))
+    metrics.update(batch, recommend([0, 1], [2, 1], [0, 2]), trace, None, trace)
+    found = metrics.result("arm", is_reference=False).metrics
+    assert (found["target_passes"], found["users_by_target_passes"]) == (3, [1, 1, 1])
+    assert (found["one_pass_users"], found["accepted_steps"]) == (1 / 3, 5 / 3)
+    assert found["accepted_share"] == 5 / 8
 
 
 @pytest.mark.parametrize("sequential", [True, False])
@@ -123,7 +151,9 @@ def test_any_arm_can_be_the_reference() -> None:
 
 
 def test_speed_is_compared_with_further_references() -> None:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, further_references=["a.b", "slow"])
+    metrics = ArmMetrics(
+        "lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG), further_references=["a.b", "slow"]
+    )
     batch = users_with(torch.arange(2)[:, None])
     trace = trace_of(batch)
     slow = replace(trace, decode_seconds=10 * trace.seconds - trace.prefill_seconds)
@@ -135,7 +165,9 @@ def test_speed_is_compared_with_further_references() -> None:
 
 
 def test_lists_are_counted_by_the_decoder_that_was_chosen_for_them() -> None:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, decoders=["a tree", "tree 0.5", "none"])
+    metrics = ArmMetrics(
+        "lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG), decoders=["a tree", "tree 0.5", "none"]
+    )
     for users, chosen in ((3, "tree 0.5"), (2, "none"), (1, "tree 0.5")):
         batch = users_with(torch.arange(users)[:, None])
         trace = replace(trace_of(batch), decoder=chosen)
@@ -145,7 +177,7 @@ def test_lists_are_counted_by_the_decoder_that_was_chosen_for_them() -> None:
 
 
 def test_accepted_tokens_are_counted_by_source() -> None:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, sources=["retrieval", "forced"])
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=0, sources=["retrieval", "forced"])
     for counts in ({"retrieval": 3, "forced": 1}, {"retrieval": 2}):
         batch = users_with(torch.arange(2)[:, None])
         trace = replace(trace_of(batch), accepted_by_source=counts)

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from padrec.evaluation.arm_metrics import ArmResult
-from padrec.evaluation.figures import acceptance_by_slot_and_depth, accepted_lengths, arm_styles, comparison_figures
+from padrec.evaluation.figures import (
+    acceptance_by_depth,
+    acceptance_by_slot_and_depth,
+    accepted_lengths,
+    arm_styles,
+    comparison_figures,
+    quality_by_cutoff,
+    users_by_target_passes,
+)
 from tests.evaluation.toy_comparison import toy_result, toy_results
 
 LONG_NAME = "padrec without the position-aware part"
@@ -48,8 +56,12 @@ def test_no_text_is_clipped_and_every_axis_is_named(results: Sequence[ArmResult]
 
 
 def test_there_is_a_figure_for_everything_that_the_arms_have() -> None:
-    always = {"speedup", "latency", "quality_against_speed"}
-    assert set(comparison_figures(toy_results())) == always | {"acceptance/padrec", "accepted_lengths"}
+    always = {"speedup", "latency", "users_by_target_passes", "quality_by_cutoff", "quality_against_speed"}
+    assert set(comparison_figures(toy_results())) == always | {
+        "acceptance/padrec",
+        "acceptance_by_depth",
+        "accepted_lengths",
+    }
     assert set(comparison_figures(toy_results()[:1])) == always
 
 
@@ -61,11 +73,11 @@ def test_pyplot_is_left_alone() -> None:
 
 def test_an_arm_has_one_style_and_no_two_arms_share_it() -> None:
     results = [toy_result(f"arm {number}", 1.0, 1) for number in range(12)]
-    styles = arm_styles(results)
+    styles = arm_styles([result.name for result in results])
     assert len(set(styles.values())) == 12
-    assert arm_styles(results[:3]) == {name: styles[name] for name in ("arm 0", "arm 1", "arm 2")}
+    assert arm_styles(["arm 0", "arm 1", "arm 2"]) == {name: styles[name] for name in ("arm 0", "arm 1", "arm 2")}
     figures = comparison_figures(toy_results())
-    colour = arm_styles(toy_results())["padrec"].colour.lower()
+    colour = arm_styles([result.name for result in toy_results()])["padrec"].colour.lower()
     assert to_hex(bars(figures["speedup"])[1].get_facecolor()) == colour
     assert to_hex(bars(figures["accepted_lengths"])[0].get_facecolor()) == colour
     assert to_hex(figures["latency"].axes[0].lines[1].get_color()) == colour
@@ -79,6 +91,24 @@ def test_the_heat_map_shows_reached_slots_and_their_shares() -> None:
     shown = [text.get_text() for text in axes.texts]
     assert shown == [f"{100 * share:.0f}" for share in result.acceptance.flatten().tolist() if share == share]
     assert len(shown) == 3 * 4 - 1
+
+
+def test_acceptance_by_depth_is_the_reports() -> None:
+    (line,) = acceptance_by_depth(toy_results()).axes[0].lines
+    assert line.get_xydata().tolist() == [  # type: ignore[union-attr]
+        [depth, share] for depth, share in enumerate(toy_results()[1].metrics["acceptance_by_depth"], start=1)
+    ]
+
+
+def test_users_by_target_passes_are_shares() -> None:
+    line, *_ = users_by_target_passes(toy_results()).axes[0].lines
+    assert line.get_xydata().tolist() == [[1, 0.25], [2, 0.75]]  # type: ignore[union-attr]
+
+
+def test_quality_has_a_curve_for_each_metric() -> None:
+    recall, ndcg = quality_by_cutoff(toy_results()[:1]).axes[0].lines
+    assert recall.get_xydata().tolist() == [[5, 0.05], [10, 0.08]]  # type: ignore[union-attr]
+    assert ndcg.get_xydata().tolist() == [[5, 0.03], [10, 0.0412]]  # type: ignore[union-attr]
 
 
 def test_accepted_lengths_are_shares_of_an_arms_rounds() -> None:

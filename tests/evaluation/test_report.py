@@ -23,8 +23,9 @@ COST = [
     "latency_ms",
 ]
 DRAFTING = ["target_passes", "draft_passes", "acceptance_length", "accepted_per_pass"]
+PASSES = ["accepted_steps", "accepted_share", "one_pass_users", "users_by_target_passes"]
 RATES = ["acceptance_by_slot", "acceptance_by_depth"]
-QUALITY = ["ndcg@5", "ndcg@10", "recall@5", "recall@10", "valid_items", "distinct_items"]
+QUALITY = ["ndcg@5", "ndcg@10", "recall@5", "recall@10", "quality_ci95", "valid_items", "distinct_items"]
 COMPARISON = ["speedup", "speedup_ci95", "speedup_median", "identical_lists"]
 
 
@@ -53,7 +54,7 @@ def test_the_json_file_holds_the_designed_keys(tmp_path: Path) -> None:
     assert list(found) == [*SETTINGS, *ORIGIN, "reference", "arms"]
     assert list(found["arms"]) == ["autoregressive", "padrec", "transformers"]
     for metrics in found["arms"].values():
-        assert list(metrics) == [*COST, *DRAFTING, *RATES, *QUALITY, *COMPARISON]
+        assert list(metrics) == [*COST, *DRAFTING, *PASSES, *RATES, *QUALITY, *COMPARISON]
         assert list(metrics["latency_ms"]) == ["p50", "p95", "p99"]
     assert found["arms"]["padrec"]["acceptance_by_slot"] == [0.5, 0.75, 1.0, 1.0, None]
     assert found["constraint"] == "catalog"
@@ -61,18 +62,18 @@ def test_the_json_file_holds_the_designed_keys(tmp_path: Path) -> None:
 
 def test_numbers_that_are_not_finite_become_null_and_a_dash(tmp_path: Path) -> None:
     metrics = toy_metrics(2.0, 3) | {"ndcg@10": math.nan, "speedup": math.inf, "speedup_ci95": (math.nan, 2.0)}
-    report = toy_report(arms={"a": metrics}, constraint=None)
+    report = toy_report(arms={"a": metrics}, settings={"constraint": None})
     report.write(tmp_path)
     found = read_strictly(tmp_path / "report.json")
     assert found["constraint"] is None
     assert [found["arms"]["a"][key] for key in ("ndcg@10", "speedup", "speedup_ci95")] == [None, None, [None, 2.0]]
-    assert "| – (– – 2.00) |" in report.markdown()
+    assert "| a | – | 2.00 |" in report.markdown()
     assert "test/a/ndcg@10" not in report.scalars()
 
 
 def test_the_markdown_tables_have_one_full_row_per_arm() -> None:
-    main, further = tables(toy_report())
-    assert list(main) == list(further) == ["autoregressive", "padrec", "transformers"]
+    main, further, passes = tables(toy_report())
+    assert list(main) == list(further) == list(passes) == ["autoregressive", "padrec", "transformers"]
     assert main["padrec"] == {
         "arm": "padrec",
         "speedup (95 %)": "2.50 (2.40 – 2.65)",
@@ -85,6 +86,20 @@ def test_the_markdown_tables_have_one_full_row_per_arm() -> None:
     assert further["padrec"]["tokens/s"] == "975"
     assert further["padrec"]["p95 ms"] == "52.0"
     assert further["padrec"]["recording (s)"] == "12.5"
+    assert list(passes["padrec"].values())[2:6] == ["0.0%", "3.90", "2.50", "62.5%"]
+    assert list(passes["padrec"].items())[6:] == [
+        ("NDCG@5", "0.0300"),
+        ("NDCG@10", "0.0412"),
+        ("recall@5", "0.0500"),
+        ("recall@10", "0.0800"),
+    ]
+
+
+def test_the_main_table_shows_ndcg_at_the_largest_cutoff() -> None:
+    metrics = toy_metrics(1.0, 0) | {"ndcg@20": 0.05, "recall@20": 0.1}
+    main, _, passes = tables(toy_report(arms={"a": metrics}))
+    assert "NDCG@10" not in main["a"]
+    assert (main["a"]["NDCG@20"], passes["a"]["recall@20"]) == ("0.0500", "0.1000")
 
 
 def test_the_summary_is_aligned_and_fits_a_terminal() -> None:
@@ -104,7 +119,7 @@ def test_speedups_over_further_references_have_a_column_each() -> None:
         "speedup_over_a*b": 3.0,
         "speedup_over_a*b_ci95": [2.5, 3.25],
     }
-    _, further = tables(toy_report(arms={"a": toy_metrics(1.0, 0), "b": toy_metrics(2.0, 3) | over}))
+    _, further, _ = tables(toy_report(arms={"a": toy_metrics(1.0, 0), "b": toy_metrics(2.0, 3) | over}))
     for name, cell in (("over transformers", "7.00 (6.50 – 7.25)"), (r"over a\*b", "3.00 (2.50 – 3.25)")):
         assert [further[arm][name] for arm in "ab"] == ["–", cell]
 

@@ -27,6 +27,7 @@ from padrec.metrics import (
     Speed,
     Speedup,
     Total,
+    UsersByPasses,
 )
 
 _N_LEAVES, _N_SLOTS, _DEPTH = 8, 3, 2
@@ -45,6 +46,7 @@ def all_metrics() -> MetricCollection:
             "acceptance_length": AcceptanceLength(),
             "accepted_per_pass": AcceptedPerPass(),
             "accepted_lengths": AcceptedLengths(_DEPTH),
+            "users_by_passes": UsersByPasses(),
             "by_slot": AcceptanceRate(_N_SLOTS, _DEPTH, "slot"),
             "by_depth": AcceptanceRate(_N_SLOTS, _DEPTH, "depth"),
             "speed": Speed(),

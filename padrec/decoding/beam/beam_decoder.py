@@ -10,15 +10,18 @@ from padrec.decoding.beam.beam_plan import plan_passes, tokens_after_prompt
 from padrec.decoding.beam.beam_search import BeamSearch
 from padrec.decoding.beam.draw import Draw
 from padrec.decoding.decoders.decoder import Decoder
+from padrec.decoding.decoders.fastest import FastestSession
 from padrec.decoding.device.captured_graph import captures_graphs
 from padrec.decoding.layers.prompt_shape import spare_tokens
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
-from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
+from padrec.decoding.lists.decoding_trace import DecodingTrace
 from padrec.decoding.lists.request import ListRequest, Recommendations
 from padrec.decoding.rounds.captured_loop import CapturedLoop
 from padrec.decoding.rounds.decoding_session import DecodingSession, SessionsByShape
+
+_PLANS = ("slot by slot", "reading ahead")
 
 
 class BeamDecoder(Decoder):
@@ -39,8 +42,8 @@ class BeamDecoder(Decoder):
     Args:
         beam_width: prefixes kept of each length, at least K; None is K.
         look_ahead: the most tokens that a pass reads per user besides prompt and beam; 0 gives the plain search, one
-            pass per slot. None is 512 on a GPU, where a pass of so few tokens costs little more than one of a single
-            token, and 0 on the CPU.
+            pass per slot. None is 0 on the CPU; on a GPU the first batch of a shape is decoded with 0 and with 512, and
+            the faster one serves it from then on. Both have the same beams, but for rounding.
         renormalise: renormalise probabilities over the codes that may follow a prefix, as list decoding does. False
             takes them over the whole vocabulary, as do `generate` of transformers with `prefix_allowed_tokens_fn` and
             the papers' code.
@@ -60,6 +63,7 @@ class BeamDecoder(Decoder):
         check_arguments(BeamDecoder, locals())
         self.search = beam_search_name(beam_width, renormalise)
         self.beam_width, self.look_ahead, self.renormalise = beam_width, look_ahead, renormalise
+        self.choices = _PLANS if look_ahead is None else ()
 
     def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
         """Plan the passes; see `Decoder.bind`.
@@ -71,17 +75,21 @@ class BeamDecoder(Decoder):
         """
         constraint, width = searched_constraint(request, self.beam_width)
         device = runner.model.device
-        plan = plan_passes(constraint.trie, width, spare_tokens(device) if self.look_ahead is None else self.look_ahead)
+        looks = (0, spare_tokens(device)) if self.look_ahead is None else (self.look_ahead,)
+        plans = list(dict.fromkeys(plan_passes(constraint.trie, width, look_ahead) for look_ahead in looks))
 
-        def session(batch: int, capacity: int, excludes: bool) -> _BeamSession:
+        def session(batch: int, capacity: int, excludes: bool) -> DecodingSession[Recommendations]:
             allowed = constraint.excluding(batch) if excludes else constraint
             target, fixed_shapes = runner.open(batch, capacity), captures_graphs(device)
             draw = Draw.of(request, batch, device)
-            search = BeamSearch(runner, target, allowed, width, plan, self.renormalise, draw, fixed_shapes)
-            return _BeamSession(search, request, len(plan), device)
+            sessions = []
+            for plan in plans:  # in the same cache
+                search = BeamSearch(runner, target, allowed, width, plan, self.renormalise, draw, fixed_shapes)
+                sessions.append(_BeamSession(search, request, len(plan), device))
+            return sessions[0] if len(plans) == 1 else FastestSession(dict(zip(_PLANS, sessions, strict=True)))
 
         fits = partial(runner.check_length, written=request.vocabulary.n_slots)
-        return SessionsByShape(session, tokens_after_prompt(plan), fits)
+        return SessionsByShape(session, max(map(tokens_after_prompt, plans)), fits)
 
 
 class _BeamSession(DecodingSession[Recommendations]):
@@ -130,8 +138,16 @@ def beam_trace(
 ) -> DecodingTrace:
     """The trace of a beam search that ranked the leaves `[B, K]` in `n_passes` passes, the first being the prefill."""
     batch, list_length = leaves.shape
-    statistics = RoundStatistics(batch, request.vocabulary.n_slot_states, 0, leaves.device)
-    for _ in range(n_passes - 1):
-        statistics.add_round(torch.ones_like(leaves[:, 0], dtype=torch.bool), draft_passes=0)
-    tokens = torch.full_like(leaves[:, 0], list_length * request.vocabulary.n_slots)
-    return statistics.trace(prefill_seconds, decode_seconds, tokens, recording_seconds)
+    each, later = torch.ones(batch, dtype=torch.long), n_passes - 1
+    undrafted = each.new_zeros(request.vocabulary.n_slot_states, 0)
+    return DecodingTrace(
+        prefill_seconds,
+        decode_seconds,
+        target_passes=each * later,
+        draft_passes=each * 0,
+        tokens=each * list_length * request.vocabulary.n_slots,
+        attempted=undrafted,
+        accepted=undrafted,
+        accepted_lengths=each.new_tensor([batch * later]),
+        recording_seconds=recording_seconds,
+    )

@@ -2,14 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from padrec.decoding.layers.prompts import Branches, Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.request import ListRequest
 
 
 class BeamDraftSession(Protocol):
@@ -19,8 +22,16 @@ class BeamDraftSession(Protocol):
     place, and never read a tensor's values on the host.
     """
 
-    def begin(self, prompts: Prompts) -> Tensor:
-        """Read the prompts of a new batch; returns logits of the first code, `[B, V]`."""
+    def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
+        """Read the prompts of a new batch.
+
+        Args:
+            prompts: what the target reads first.
+            features: the target's of all their tokens, `[B, P, d]`, for a draft that reads them.
+
+        Returns:
+            Logits of the first code, `[B, V]`; those of a draft that reads features are not used.
+        """
 
     def extend(self, branches: Branches, nodes: Tensor) -> Tensor:
         """Read prefixes of items, each one code longer than one that was read before.
@@ -33,16 +44,32 @@ class BeamDraftSession(Protocol):
             Logits of the code after each prefix, `[B, N, V]`.
         """
 
+    def observe(self, features: Tensor, first: int) -> None:
+        """Use what the target has read of the prefixes, its own beam included, if the draft reads features.
+
+        Args:
+            features: the target's, `[B, N, d]`.
+            first: tokens between the prompts and theirs.
+        """
+        return None
+
 
 # Opens a session for a number of rows, tokens of prompt and branches, and the items that may be proposed.
 BeamDraftOpener = Callable[[int, int, CatalogConstraint], BeamDraftSession]
 
 
 class BeamDraft(ABC):
-    """Proposes prefixes of items to a `SpeculativeBeamDecoder`."""
+    """Proposes prefixes of items to a `SpeculativeBeamDecoder`.
+
+    Attributes:
+        reads_features: whether it waits for the target's features of the prompts. The first pass then reads the prompts
+            alone, and drafting begins with the second.
+    """
+
+    reads_features = False
 
     @abstractmethod
-    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
         """Prepare for a target, on its device and in its precision, before anything is timed.
 
         Raises:
@@ -60,39 +87,59 @@ class LanguageModelBeamDraft(BeamDraft):
     def __init__(self, model: TransformersRunner) -> None:
         self._model = model
 
-    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
         """Serve any target of the same tokens; see `BeamDraft.bind`."""
-        return lambda batch, capacity, constraint: _LanguageModelSession(self._model, batch, capacity)
+        return partial(LanguageModelSession, self._model)
 
 
-class _LanguageModelSession(BeamDraftSession):
-    def __init__(self, model: TransformersRunner, batch: int, capacity: int) -> None:
+class LanguageModelSession(BeamDraftSession):
+    """A language model's own search.
+
+    Args:
+        model: what reads.
+        batch: B, rows.
+        capacity: tokens of prompt and branches.
+        constraint: what may be proposed.
+    """
+
+    def __init__(self, model: TransformersRunner, batch: int, capacity: int, constraint: CatalogConstraint) -> None:
         self._model, self._session = model, model.open(batch, capacity)
 
-    def begin(self, prompts: Prompts) -> Tensor:
+    def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
+        """See `BeamDraftSession`."""
         return self._session.prefill(prompts)[0]
 
     def extend(self, branches: Branches, nodes: Tensor) -> Tensor:
+        """See `BeamDraftSession`."""
         return self._model.logits(self._session.read_branches(branches))
 
 
 class CatalogBeamDraft(BeamDraft):
-    """The catalog as a draft without weights: a prefix is as likely as its share of the items.
+    """The catalog as a draft without weights: a prefix is as likely as the share of interactions with its items.
 
-    A prefix's share counts the items below it, so that an exact search over few items is drafted for free where the
-    catalog hardly branches, and nothing is known of the user.
+    Interactions are those of the request's training, and one more with every item, so that without any a prefix's share
+    is that of the items below it. Nothing is known of the user.
     """
 
-    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
         """Serve any target; see `BeamDraft.bind`."""
-        return lambda batch, capacity, constraint: _CatalogSession(constraint, runner.model.config.vocab_size)
+        weights = request.catalog.leaf_sizes.double()
+        if request.training is not None:
+            leaves = request.catalog.leaf_of_item[request.training.items]
+            weights = weights + leaves.bincount(minlength=len(weights))
+        before = functional.pad(weights.cumsum(0), (1, 0)).to(runner.model.device)
+        return partial(_CatalogSession, before, runner.model.config.vocab_size)
 
 
 class _CatalogSession(BeamDraftSession):
-    def __init__(self, constraint: CatalogConstraint, vocabulary_size: int) -> None:
+    def __init__(
+        self, before: Tensor, vocabulary_size: int, batch: int, capacity: int, constraint: CatalogConstraint
+    ) -> None:
+        trie = constraint.trie
         self._constraint, self._size = constraint, vocabulary_size
+        self._log_weights = (before[trie.high] - before[trie.low]).log().float()  # [n_nodes + 1]
 
-    def begin(self, prompts: Prompts) -> Tensor:
+    def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
         return self._logits(torch.zeros_like(prompts.lengths)[:, None])[:, 0]
 
     def extend(self, branches: Branches, nodes: Tensor) -> Tensor:
@@ -100,7 +147,7 @@ class _CatalogSession(BeamDraftSession):
 
     def _logits(self, nodes: Tensor) -> Tensor:
         tokens, below, present = self._constraint.trie.children(nodes)
-        leaves = self._constraint.leaves_below(below).float()
-        logits = torch.full((*nodes.shape, self._size + 1), -torch.inf, device=nodes.device)
+        weights = self._log_weights[below].where(self._constraint.leaves_below(below) > 0, -torch.inf)
+        logits = weights.new_full((*nodes.shape, self._size + 1), -torch.inf)
         # Entries that are not present hold any token: they go to a column of their own.
-        return logits.scatter(-1, torch.where(present, tokens, self._size), leaves.log())[..., :-1]
+        return logits.scatter(-1, torch.where(present, tokens, self._size), weights)[..., :-1]

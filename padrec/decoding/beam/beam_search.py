@@ -37,13 +37,7 @@ class Beam(TensorRecord):
     def best(self, count: int) -> "Beam":
         """The best prefixes in descending order; ties keep catalog order."""
         order = self.scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
-        return Beam(
-            nodes=self.nodes.gather(1, order),
-            scores=self.scores.gather(1, order),
-            log_probs=pick(self.log_probs, order),
-            places=self.places.gather(1, order),
-            seen=pick(self.seen, order),
-        )
+        return self.map(lambda values: pick(values, order))
 
     def kept_in(self, buffer: "Beam | None") -> "Beam":
         """Copy the values to the tensors of `buffer`, or to new ones if there is none; returns the buffer."""
@@ -97,8 +91,8 @@ class BeamSearch:
         root = torch.zeros(batch, 1, dtype=torch.long, device=device)
         beam = Beam(
             nodes=root,
-            scores=torch.zeros(batch, 1, device=device),
-            log_probs=torch.zeros(batch, 1, 0, device=device),
+            scores=torch.zeros(batch, 1, dtype=torch.float32, device=device),
+            log_probs=torch.zeros(batch, 1, 0, dtype=torch.float32, device=device),
             places=root,
             seen=torch.zeros(batch, 1, tokens_after_prompt(self._plan), dtype=torch.bool, device=device),
         )

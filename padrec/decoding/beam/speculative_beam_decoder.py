@@ -5,13 +5,13 @@ from functools import partial
 
 import torch
 
-from padrec.catalog import CatalogTrie, PositiveInt, check_arguments
+from padrec.catalog import PositiveInt, check_arguments
 from padrec.decoding.beam.beam_decoder import beam_search_name, searched_constraint
 from padrec.decoding.beam.beam_draft import BeamDraft
-from padrec.decoding.beam.beam_plan import level_size
 from padrec.decoding.beam.beam_rule import BeamRule, StrictBeamRule
 from padrec.decoding.beam.draw import Draw
-from padrec.decoding.beam.speculative_beam_search import SpeculativeBeamPlan, SpeculativeBeamSearch
+from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
+from padrec.decoding.beam.speculative_beam_search import SpeculativeBeamSearch
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
@@ -67,8 +67,9 @@ class SpeculativeBeamDecoder(Decoder):
             InputError: see `BeamDecoder.bind`; or the draft belongs to another target or vocabulary.
         """
         constraint, width = searched_constraint(request, self.beam_width)
-        plan = _plan(constraint.trie, width, self.draft_width, self.renormalise)
-        open_draft, device = self.draft.bind(runner), runner.model.device
+        sizes = width, self.draft_width, self.renormalise, self.draft.reads_features
+        plan = SpeculativeBeamPlan.of(constraint.trie, *sizes)
+        open_draft, device = self.draft.bind(runner, request), runner.model.device
 
         def session(batch: int, capacity: int, excludes: bool) -> "_SpeculativeBeamSession":
             allowed = constraint.excluding(batch) if excludes else constraint
@@ -105,9 +106,3 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
             if not bool(self._search.unfinished().any()):
                 return
             self._loop.round(round_)
-
-
-def _plan(trie: CatalogTrie, width: int, draft_width: int, renormalise: bool) -> SpeculativeBeamPlan:
-    sizes = tuple(level_size(trie, level) for level in range(1, trie.n_slots + 1))
-    children = tuple(int(trie.descendants(level, level + 1).max()) for level in range(trie.n_slots))
-    return SpeculativeBeamPlan(sizes, children, width, draft_width, renormalise)

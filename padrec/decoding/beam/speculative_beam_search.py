@@ -1,64 +1,23 @@
 """The steps of a speculative beam search, which can be captured."""
 
-import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_draft import BeamDraftSession
 from padrec.decoding.beam.beam_rule import BeamRule, DraftView
-from padrec.decoding.beam.children import Children, best_in_order
+from padrec.decoding.beam.children import Children
+from padrec.decoding.beam.draft_search import DraftSearch, Level, SearchContext
 from padrec.decoding.beam.draw import Draw
 from padrec.decoding.beam.prefix_tree import with_itself
+from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
 from padrec.decoding.device.compiled import compiled
-from padrec.decoding.layers.prompts import Branches, Prompts
+from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner, TransformersSession
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.tensor_record import TensorRecord, pick
-
-
-@dataclass(frozen=True)
-class SpeculativeBeamPlan:
-    """The sizes of a speculative beam search.
-
-    Attributes:
-        level_sizes: prefixes of 1 … L codes in the catalog, `[L]`.
-        children: the most children of a prefix of 0 … L - 1 codes, `[L]`.
-        width: W, prefixes that the target keeps of each length.
-        draft_width: N, the most prefixes that the draft proposes of each length.
-        renormalise: see `BeamDecoder`.
-    """
-
-    level_sizes: tuple[int, ...]
-    children: tuple[int, ...]
-    width: int
-    draft_width: int
-    renormalise: bool = False
-
-    @property
-    def n_slots(self) -> int:
-        """L, codes of an item and the most rounds: each adds at least one code."""
-        return len(self.level_sizes)
-
-    def drafted(self, round_: int) -> tuple[int, ...]:
-        """Prefixes that round 0 … L - 1 drafts of each length, shortest first; complete items are not read."""
-        first_round = tuple(min(self.draft_width, size) for size in self.level_sizes[:-1])
-        return first_round if round_ == 0 else (self.draft_width,) * (self.n_slots - 1 - round_)
-
-    def first(self, round_: int) -> int:
-        """Tokens after each prompt that the rounds before read: all but the first read the beam, too."""
-        return sum(sum(self.drafted(earlier)) for earlier in range(round_)) + self.width * max(0, round_ - 1)
-
-    def most_children(self, round_: int, step: int) -> int:
-        """Children that no prefix has more of at a step of a round, in which rows are at levels of their own.
-
-        Padded, so that a step always has as many children as it keeps.
-        """
-        most = self.children[step] if round_ == 0 else max(self.children[min(round_ + step, self.n_slots - 1) :])
-        beam = 1 if round_ == step == 0 else self.width
-        return max(most, math.ceil(max(self.width, self.draft_width) / beam)) if step == 0 else most
 
 
 @dataclass(frozen=True)
@@ -94,31 +53,6 @@ class SearchedBeam(TensorRecord):
         return SearchedBeam(*(torch.where(rows.view(-1, *[1] * (own.ndim - 1)), own, new) for own, new in pairs))
 
 
-@dataclass(frozen=True)
-class _Level:
-    """Prefixes of one length in a round's tree."""
-
-    nodes: Tensor  # int64 [B, N], rising; the sink where there are fewer
-    scores: Tensor  # the draft's, [B, N]
-    depths: Tensor  # tokens between the prompt and the last code, int64 [N], or [B, N] where rows differ
-    seen: Tensor  # tokens after the prompt that the next code attends to, bool [B, N, R]
-    logits: Tensor | None = None  # the draft's of the next code, [B, N, V]; None if it has not read them
-
-
-@dataclass(frozen=True)
-class _Context:
-    """What is searched, and how."""
-
-    constraint: CatalogConstraint
-    plan: SpeculativeBeamPlan
-    rule: BeamRule
-    draw: Draw
-
-    def children(self, nodes: Tensor, scores: Tensor, logits: Tensor, most: int) -> Children:
-        """See `Children.of`."""
-        return Children.of(self.constraint, nodes, scores, logits, most, self.plan.renormalise)
-
-
 class SpeculativeBeamSearch:
     """The search for batches of one size, one after another in the same tensors.
 
@@ -152,7 +86,8 @@ class SpeculativeBeamSearch:
     ) -> None:
         self._logits, self._target, self._draft = runner.logits, target, draft
         self._constraint, self._plan, self._draw = constraint, plan, draw
-        self._context = _Context(constraint, plan, rule, draw)
+        self._context = SearchContext(constraint, plan, rule, draw)
+        self._search = DraftSearch(draft, self._context)
         dtype = torch.promote_types(runner.model.dtype, torch.float32)
         self._root = SearchedBeam.empty(plan, draw.keys, constraint.trie.sink, dtype)
         self.beam = self._root.clone()
@@ -168,19 +103,27 @@ class SpeculativeBeamSearch:
         root = self._root
         self.beam.copy_(root)
         depths = torch.full_like(root.level[:1], -1)  # the prompt's last token
-        head = _Level(root.nodes[:, :1], root.scores[:, :1], depths, root.seen[:, :1])
-        begin = self._draft.begin(prompts)[:, None] if self._plan.drafted(0) else None
-        levels = self._drafted(head, begin, 0)
-        self._follow(levels, self._target.prefill_branches(prompts, self._branches(levels[1:], 0)), 0)
+        head = Level(root.nodes[:, :1], root.scores[:, :1], depths, root.seen[:, :1])
+        if widths := self._plan.drafted(0):
+            levels = self._search.levels(head, self._draft.begin(prompts, None)[:, None], 0, widths)
+            outputs = self._target.prefill_branches(prompts, self._context.branches(levels[1:], 0))
+        else:
+            _, features = self._target.prefill(prompts)
+            self._draft.begin(prompts, features)
+            levels, outputs = [head], pick(features, prompts.lengths[:, None] - 1)
+        self._follow(levels, outputs, 0)
 
     def round(self, round_: int) -> None:
         """Round 1 … L - 1, for the rows that are not complete."""
         beam, first = self.beam, self._plan.first(round_)
         depths = (beam.level[:, None] - 1).expand_as(beam.nodes)
-        head = _Level(beam.nodes, beam.scores, depths, with_itself(beam.seen, first))
-        levels = self._drafted(head, self._read(head, first) if self._plan.drafted(round_) else None, round_)
-        self.statistics.add_round(self.unfinished(), len(levels) - 1)
-        self._follow(levels, self._target.read_branches(self._branches(levels, first)), round_)
+        head = Level(beam.nodes, beam.scores, depths, with_itself(beam.seen, first))
+        widths = self._plan.drafted(round_)
+        levels = self._search.levels(head, self._search.read(head, first) if widths else None, round_, widths)
+        self.statistics.add_round(self.unfinished(), len(widths))
+        outputs = self._target.read_branches(self._context.branches(levels, first))
+        self._draft.observe(outputs, first)
+        self._follow(levels, outputs, round_)
 
     def unfinished(self) -> Tensor:
         """Rows whose prefixes are not complete items, bool `[B]`."""
@@ -191,28 +134,7 @@ class SpeculativeBeamSearch:
         order = self.beam.scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
         return self._constraint.trie.leaf(self.beam.nodes.gather(1, order)), pick(self.beam.log_probs, order)
 
-    def _read(self, level: _Level, first: int) -> Tensor:
-        return self._draft.extend(self._branches([level], first), level.nodes)
-
-    def _branches(self, levels: list[_Level], first: int) -> Branches:
-        nodes = torch.cat([level.nodes for level in levels], 1) if levels else self._root.nodes[:, :0]
-        seen = torch.cat([level.seen for level in levels], 1) if levels else self._root.seen[:, :0]
-        depths = torch.cat([level.depths for level in levels], -1) if levels else self._root.level[:0]
-        return Branches(self._constraint.trie.token(nodes), depths, seen, first)
-
-    def _drafted(self, head: _Level, logits: Tensor | None, round_: int) -> list[_Level]:
-        """The head, with the draft's logits after it, and the levels that the draft's own search proposes."""
-        plan, levels = self._plan, [replace(head, logits=logits)]
-        first, widths = plan.first(round_) + (head.nodes.shape[1] if round_ > 0 else 0), plan.drafted(round_)
-        for step, width in enumerate(widths):
-            above = levels[-1]
-            assert above.logits is not None
-            level = _draft_step(above.logits, above, self._context, plan.most_children(round_, step), first, width)
-            levels.append(replace(level, logits=self._read(level, first)) if step + 1 < len(widths) else level)
-            first += width
-        return levels
-
-    def _follow(self, levels: list[_Level], features: Tensor, round_: int) -> None:
+    def _follow(self, levels: list[Level], features: Tensor, round_: int) -> None:
         """Continue the target's search through a tree that it has read, `[B, nodes, d]`, as far as the rule goes."""
         beam, begins = self.beam, self.unfinished()
         start, going = beam.level, begins
@@ -239,28 +161,14 @@ class SpeculativeBeamSearch:
 
 
 @compiled
-def _draft_step(logits: Tensor, above: _Level, context: _Context, most: int, first: int, width: int) -> _Level:
-    """The draft's choice of `width` prefixes, to be read at columns `first`, by its logits after the level above."""
-    trie = context.constraint.trie
-    children = context.children(above.nodes, above.scores, logits, most)
-    index = best_in_order(context.rule.draft_ranks(children, context.draw), width)
-    nodes, scores = children.nodes.gather(1, index), children.scores.gather(1, index)
-    # Complete items are not read.
-    nodes = torch.where(trie.is_leaf(nodes) | scores.isneginf(), trie.sink, nodes)
-    depths = above.depths[..., :1] + 1
-    seen = with_itself(pick(above.seen, index // most), first)
-    return _Level(nodes, scores, depths.expand(*depths.shape[:-1], width), seen)
-
-
-@compiled
 def _follow_step(
     logits: Tensor,
     beam: SearchedBeam,
     going: Tensor,
     places: Tensor,
-    level: _Level,
-    following: _Level | None,
-    context: _Context,
+    level: Level,
+    following: Level | None,
+    context: SearchContext,
     most: int,
 ) -> tuple[SearchedBeam, Tensor, Tensor]:
     """One step of the target's search in the rows `going`, bool `[B]`.
@@ -307,7 +215,7 @@ def _extended(
 
 
 def _view(
-    children: Children, level: _Level, places: Tensor, following: _Level | None, context: _Context, most: int
+    children: Children, level: Level, places: Tensor, following: Level | None, context: SearchContext, most: int
 ) -> DraftView | None:
     """What the draft thinks of the children of the prefixes at `places` of its level."""
     temperature = context.draw.temperature

@@ -18,12 +18,14 @@ class Decoder(ABC):
     Attributes:
         lossless: whether the lists are the target's own.
         search: what is searched for; lossless decoders with the same search return the same lists.
+        choices: what it chooses among by measuring, if anything; names that `DecodingTrace.decoder` takes.
         sources: see `Draft.sources`.
         facts: see `Draft.facts`.
     """
 
     lossless: bool
     search: str
+    choices: tuple[str, ...] = ()
     sources: Sequence[str] = ()
 
     @property

@@ -48,6 +48,7 @@ class FastestDecoder(Decoder):
             what = f"decoders {list(decoders)}, not lossless {lossy}"
             raise InputError(f"{what}: expected lossless decoders of lists, at least one")
         self.decoders = dict(decoders)
+        self.choices = tuple(decoders)
 
     def max_depth(self, request: ListRequest) -> int:
         """The deepest proposal of any decoder; see `Decoder.max_depth`."""
@@ -61,6 +62,31 @@ class FastestDecoder(Decoder):
     def candidates(self, request: ListRequest, batch: int) -> Iterable[str]:
         """Names of the decoders to try for batches of this size."""
         return self.decoders
+
+
+class FastestSession(DecodingSession[Recommendations]):
+    """Decodes batches of one shape with the fastest of several sessions, which its first batch is tried with.
+
+    Trials are counted as those of `FastestDecoder`. The other sessions are given up.
+
+    Args:
+        sessions: by name; all with the same results. They may share tensors: one decodes at a time.
+    """
+
+    def __init__(self, sessions: Mapping[str, DecodingSession[Recommendations]]) -> None:
+        self._sessions = dict(sessions)
+
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
+        """See `DecodingSession.decode`."""
+        spent = 0.0
+        if len(self._sessions) > 1:
+            seconds, spent = _timed(self._sessions, prompts)
+            fastest = min(seconds, key=lambda name: seconds[name])
+            self._sessions = {fastest: self._sessions[fastest]}
+            _log_choice(prompts, fastest, seconds)
+        ((name, session),) = self._sessions.items()
+        lists, trace = session.decode(prompts, generator)
+        return lists, replace(trace, recording_seconds=trace.recording_seconds + spent, decoder=name)
 
 
 class _FastestSession(DecodingSession[Recommendations]):
@@ -85,18 +111,30 @@ class _FastestSession(DecodingSession[Recommendations]):
 
     def _try(self, trials: "_Trials", prompts: Prompts) -> float:
         """Decode a batch with all remaining candidates; returns the seconds spent."""
-        spent, seconds = 0.0, {}
-        for name, session in self._sessions.items():
-            if name in trials.seconds:
-                # A generator of its own: trials must not change sampled lists.
-                runs = [session.decode(prompts, torch.Generator().manual_seed(0)) for _ in range(1 + _MEASUREMENTS)]
-                seconds[name] = min(trace.seconds for _, trace in runs[1:])
-                spent += sum(trace.seconds + trace.recording_seconds for _, trace in runs)
+        remaining = {name: session for name, session in self._sessions.items() if name in trials.seconds}
+        seconds, spent = _timed(remaining, prompts)
         trials.add(seconds)
         if trials.over:
-            times = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in trials.seconds.items())
-            _logger.info("batches of %d are decoded by %s (%s)", len(prompts.tokens), trials.fastest, times)
+            _log_choice(prompts, trials.fastest, trials.seconds)
         return spent
+
+
+def _timed(
+    sessions: Mapping[str, DecodingSession[Recommendations]], prompts: Prompts
+) -> tuple[dict[str, float], float]:
+    """The seconds that each session takes for a batch, by name, and those spent on finding out."""
+    spent, seconds = 0.0, {}
+    for name, session in sessions.items():
+        # A generator of its own: trials must not change sampled lists.
+        runs = [session.decode(prompts, torch.Generator().manual_seed(0)) for _ in range(1 + _MEASUREMENTS)]
+        seconds[name] = min(trace.seconds for _, trace in runs[1:])
+        spent += sum(trace.seconds + trace.recording_seconds for _, trace in runs)
+    return seconds, spent
+
+
+def _log_choice(prompts: Prompts, fastest: str, seconds: Mapping[str, float]) -> None:
+    times = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in seconds.items())
+    _logger.info("batches of %d are decoded by %s (%s)", len(prompts.tokens), fastest, times)
 
 
 @dataclass

@@ -134,4 +134,7 @@ class RepeatedDecoder(WrappingDecoder):
         Sampling().keys(n, generator, generator.device)  # advances the generator as a decode without copies does
         first = Recommendations(lists.leaves[:n], lists.tokens[:n], lists.log_probs[:n])
         target_passes, draft_passes, tokens = trace.target_passes[:n], trace.draft_passes[:n], trace.tokens[:n]
-        return first, replace(trace, target_passes=target_passes, draft_passes=draft_passes, tokens=tokens)
+        drafted = None if trace.drafted is None else trace.drafted[:n]
+        return first, replace(
+            trace, target_passes=target_passes, draft_passes=draft_passes, tokens=tokens, drafted=drafted
+        )

@@ -43,7 +43,7 @@ class Placement:
     """Where the tokens of one pass are, relative to what the cache already holds.
 
     Token i of row b is written to column `lengths[b] + first + i`. It sees the columns before `lengths[b]` and, of the
-    later ones, itself and its ancestors.
+    later ones, itself and its ancestors. With `chain`, each row begins with a chain that its tree continues.
 
     Attributes:
         lengths: columns of each row that hold its past, int64 `[B]`.
@@ -54,6 +54,9 @@ class Placement:
             `lengths[b] + j`. None for a chain, where each token sees all before it; `first` is then 0.
         layout: of rows of different lengths, whose padding is then neither read nor computed; `B M` in the shapes of
             linear maps becomes N.
+        chain: tokens of each row that precede its tree and each see all before them, int64 `[B]`. The tree's tokens see
+            the whole chain. `ancestors`, then bool `[B, T, R]`, counts tokens and columns from the end of the chain;
+            tokens after the T of the tree are padding that no other token sees; `first` is 0.
     """
 
     lengths: Tensor
@@ -61,16 +64,28 @@ class Placement:
     first: int = 0
     ancestors: Tensor | None = None
     layout: VariableLengthLayout | None = None
+    chain: Tensor | None = None
 
 
 def visible_columns(placement: Placement, columns: int) -> Tensor:
     """The columns that each token sees, bool `[B, M, columns]`."""
-    width = placement.depths.shape[1]
+    width, tree, chain = placement.depths.shape[1], placement.ancestors, placement.chain
     # Distance of each column from the end of the past, [B, S].
     after = torch.arange(columns, device=placement.lengths.device) - placement.lengths[:, None]
-    if placement.ancestors is None:
-        return after[:, None] <= torch.arange(width, device=after.device)[:, None]
-    past = (after < 0)[:, None]
-    n_tree = placement.ancestors.shape[2]
-    index = after.clamp(0, n_tree - 1)[:, None].expand(-1, width, -1)
-    return past | (placement.ancestors.gather(2, index) & ((after >= 0) & (after < n_tree))[:, None])
+    token = torch.arange(width, device=after.device)
+    before = after[:, None] <= token[:, None]
+    if tree is None:
+        return before
+    if chain is None:
+        return (after < 0)[:, None] | _in_tree(tree, token.expand(len(after), -1), after)
+    branches = _in_tree(tree, token - chain[:, None], after - chain[:, None])
+    return (before & (after < chain[:, None])[:, None]) | branches
+
+
+def _in_tree(ancestors: Tensor, token: Tensor, column: Tensor) -> Tensor:
+    """The columns `[B, S]` of a tree that its tokens `[B, M]` see, bool `[B, M, S]`; none where either is outside."""
+    n_tokens, n_columns = ancestors.shape[1:]
+    rows = ancestors.gather(1, token.clamp(0, n_tokens - 1)[..., None].expand(-1, -1, n_columns))
+    found = rows.gather(2, column.clamp(0, n_columns - 1)[:, None].expand(-1, token.shape[1], -1))
+    inside = ((column >= 0) & (column < n_columns))[:, None] & ((token >= 0) & (token < n_tokens))[..., None]
+    return found & inside

@@ -68,14 +68,9 @@ def after_prompts(prompts: Prompts, branches: Branches) -> tuple[Tensor, Placeme
     """
     lengths, (width, n_branches) = prompts.lengths[:, None], (prompts.tokens.shape[1], branches.tokens.shape[1])
     column = torch.arange(width + n_branches, device=lengths.device)
-    after = column - lengths  # [B, P + N]
-    in_prompt, branch = after < 0, after.clamp(0, n_branches - 1)
+    in_prompt, branch = column < lengths, (column - lengths).clamp(0, n_branches - 1)  # [B, P + N]
     prompt_tokens = torch.nn.functional.pad(prompts.tokens, (0, n_branches))
     tokens = torch.where(in_prompt, prompt_tokens, branches.tokens.gather(1, branch))
     positions = torch.where(in_prompt, column, lengths + branches.depths[branch])
-    before = column <= column[:, None]  # [P + N, P + N]
-    seen = branches.seen.gather(1, branch[..., None].expand(-1, -1, branches.seen.shape[-1]))
-    seen = seen.gather(2, branch[:, None].expand(-1, len(column), -1))  # [B, P + N, P + N]
-    is_branch = ((after >= 0) & (after < n_branches))[:, None]
-    visible = torch.where(in_prompt[..., None], before, in_prompt[:, None] | (seen & is_branch))
-    return tokens, Placement(torch.zeros_like(prompts.lengths), positions, 0, visible, prompts.layout(n_branches))
+    start, layout = torch.zeros_like(prompts.lengths), prompts.layout(n_branches)
+    return tokens, Placement(start, positions, 0, branches.seen, layout, prompts.lengths)

@@ -160,6 +160,7 @@ class AttentionTile:
     columns: int  # whose keys and values are read together
     warps: int
     stages: int  # blocks of columns in flight, plus one
+    apart: bool = False  # columns that all queries see have a loop of their own, without masks
 
 
 # Tile by the queries of one key head, the key heads of all rows, the size of a head, and the bytes of a number.
@@ -167,23 +168,28 @@ AttentionTileChoice = Callable[[int, int, int, int], AttentionTile]
 
 # Two for each multiprocessor of a Hopper GPU; many more would wait for the first ones.
 _MOST_PROGRAMS = 2 * _PROGRAMS
+# Queries of a key head from which tiles of heads of 128 have 64 columns.
+_MANY_QUERIES = 512
 
 
 def attention_tile(n_queries: int, n_heads: int, size: int, itemsize: int) -> AttentionTile:
     """Tile of any attention.
 
-    In half precision, the best of sweeps of whole passes on one H100 with heads of 64: a usual prompt and its list are
-    one block, so all keys and values are requested at once. Larger heads get blocks of the same bytes. More warps read
-    a block faster, but fewer programs fit a multiprocessor. With many rows, programs of more queries read keys and
-    values less often.
+    In half precision, the best of sweeps on one H100 and one H200 with heads of 64 and 128. A usual prompt and its list
+    are one block, so all keys and values are requested at once. Larger heads get blocks of the same bytes. More warps
+    read a block faster, but fewer programs fit a multiprocessor. With many queries, larger tiles read keys and values
+    less often, and columns that all see need no masks.
     """
     if itemsize != 2:
         return AttentionTile(16, 32, 4, 2)
-    if n_queries > 16 and n_heads * -(-n_queries // 16) > _MOST_PROGRAMS:
-        if n_queries <= 32:
-            return AttentionTile(32, min(128, max(32, 8192 // size)), 4, 2)
-        return AttentionTile(64, max(32, 4096 // size), 4, 3)
-    return AttentionTile(16, min(256, max(32, 16_384 // size)), 16 if 16 < n_queries <= 64 else 8, 2)
+    if size == 128 and n_queries >= _MANY_QUERIES:
+        fills = n_heads * -(-n_queries // 128) >= _PROGRAMS - 4  # nearly every multiprocessor
+        return AttentionTile(128, 64, 8, 3, apart=True) if fills else AttentionTile(64, 64, 4, 3, apart=True)
+    if n_queries <= 16 or n_heads * -(-n_queries // 16) <= _MOST_PROGRAMS:
+        return AttentionTile(16, min(256, max(32, 16_384 // size)), 16 if 16 < n_queries <= 64 else 8, 2)
+    if n_queries <= 32:
+        return AttentionTile(32, min(128, max(32, 8192 // size)), 4, 2)
+    return AttentionTile(64, max(32, 4096 // size), 4, 3, apart=True)
 
 
 def heads_together(n_tokens: int, n_heads: int) -> int:

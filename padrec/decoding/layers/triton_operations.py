@@ -186,20 +186,20 @@ class TritonOperations(LayerOperations):
 
     def attention(self, queries: Tensor, layer: LayerAttention, placement: Placement) -> Tensor:
         """See `LayerOperations.attention`."""
-        (batch, width), heads = placement.depths.shape, layer.heads
+        (batch, width), heads, tree = placement.depths.shape, layer.heads, placement.ancestors
         n_tokens = batch * width if placement.layout is None else len(queries)
-        seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         group = heads.queries // heads.keys
+        seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
         tile = self._attention_tiles(width * group, batch * heads.keys, heads.size, queries.itemsize)
         grid = batch * heads.keys, triton.cdiv(width * group, tile.queries)
-        tree = placement.ancestors
         strides = (0, 0) if tree is None else (tree.stride(0), tree.stride(1))
-        tensors = {"queries": queries, "ancestors": None if tree is None else tree.view(torch.uint8), "seen": seen}
-        sizes = {"ancestor_row_stride": strides[0], "ancestor_token_stride": strides[1], "scale": heads.scale}
-        blocks = {"GROUP": group, "BLOCK_Q": tile.queries, "BLOCK_S": tile.columns}
+        flags = None if tree is None else tree.view(torch.uint8)
+        tensors = {"queries": queries, "ancestors": flags, "seen": seen}
+        sizes = {"ancestor_row_stride": strides[0], "ancestor_token_stride": strides[1]}
+        sizes |= {"GROUP": group, "BLOCK_Q": tile.queries, "BLOCK_S": tile.columns, "APART": tile.apart}
         launch = {**_cache(layer), "num_warps": tile.warps, "num_stages": tile.stages, **self._launch}
-        precision = _precision(queries.dtype)
-        attention_kernel[grid](rows=_rows(placement), **tensors, **sizes, **blocks, PRECISION=precision, **launch)
+        launch |= {"scale": heads.scale, "PRECISION": _precision(queries.dtype)}
+        attention_kernel[grid](rows=_rows(placement), **tensors, **sizes, **launch)
         return seen
 
     def keep(self, keys: Tensor, values: Tensor, lengths: Tensor, path: Tensor) -> None:
@@ -212,9 +212,10 @@ class TritonOperations(LayerOperations):
 
 
 def _rows(placement: Placement) -> Rows:
-    layout, width = placement.layout, placement.depths.shape[1]
-    packed = (None, None) if layout is None else (layout.starts, layout.places)
-    return Rows(placement.lengths, width, placement.first, *packed)
+    layout, tree, chain = placement.layout, placement.ancestors, placement.chain
+    starts, places = (None, None) if layout is None else (layout.starts, layout.places)
+    branches = 0 if chain is None or tree is None else tree.shape[1]
+    return Rows(placement.lengths, placement.depths.shape[1], placement.first, starts, places, chain, branches)
 
 
 def _cache(layer: LayerAttention) -> dict[str, Any]:

@@ -87,7 +87,8 @@ class ShapeSession(DecodingSession[R]):
         learning = watch.lap()
         prefill, rest, capture = self._loop.run(prompts, keys, lambda: self._finish(prompts))
         trace = rounds.statistics.trace(learning + prefill, rest, lists.lengths, capture)
-        trace = replace(trace, accepted_by_source=rounds.accepted_by_source())
+        drafted = lists.drafted.to("cpu", copy=True)
+        trace = replace(trace, accepted_by_source=rounds.accepted_by_source(), drafted=drafted)
         return self._request.result(*lists.written()), trace
 
     def _finish(self, prompts: Prompts) -> None:

@@ -169,7 +169,7 @@ class _Indifferent(DraftSession):
         """Ignore the prompts."""
 
     def root_logits(self) -> Tensor:
-        return torch.zeros(self._shape, device=self._device)
+        return torch.zeros(self._shape, dtype=torch.float32, device=self._device)
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         return self.root_logits()[:, None].expand(-1, tokens.shape[1], -1)

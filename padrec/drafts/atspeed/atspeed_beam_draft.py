@@ -5,11 +5,10 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from padrec.catalog import InputError
-from padrec.decoding import BeamDraft, BeamDraftSession, LanguageModelBeamDraft, TransformersRunner
+from padrec.decoding import BeamDraft, LanguageModelBeamDraft, ListRequest, TransformersRunner
 from padrec.decoding.beam.beam_draft import BeamDraftOpener
-from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.drafts.atspeed.atspeed_draft import KIND
-from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
+from padrec.drafts.draft_checkpoint import DraftCheckpoint
 from padrec.targets import build_backbone, to_precision
 
 
@@ -26,22 +25,13 @@ class AtSpeedBeamDraft(BeamDraft):
     def __init__(self, checkpoint: str) -> None:
         self._checkpoint = DraftCheckpoint.read(Path(checkpoint), KIND)
 
-    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
-        """Build the network on the target's device and in its precision; see `BeamDraft.bind`.
-
-        The opener refuses a constraint of another vocabulary.
-        """
-        check_target(self._checkpoint.target_fingerprint, runner.fingerprint)
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
+        """Build the network on the target's device and in its precision; see `BeamDraft.bind`."""
+        self._checkpoint.check(runner.fingerprint, request.vocabulary)
         network = self._network()
         to_precision(network, runner.model.dtype)
         network.to(runner.model.device).eval().requires_grad_(False)  # type: ignore[arg-type]
-        open_session = LanguageModelBeamDraft(TransformersRunner(network)).bind(runner)
-
-        def opened(batch: int, capacity: int, constraint: CatalogConstraint) -> BeamDraftSession:
-            self._checkpoint.check(runner.fingerprint, constraint.vocabulary)
-            return open_session(batch, capacity, constraint)
-
-        return opened
+        return LanguageModelBeamDraft(TransformersRunner(network)).bind(runner, request)
 
     def _network(self) -> PreTrainedModel:
         settings = self._checkpoint.settings

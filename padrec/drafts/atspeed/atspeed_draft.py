@@ -1,10 +1,10 @@
 """Training AtSpeed: a small language model whose beam search runs ahead of the target's."""
 
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from padrec.catalog import (
     Catalog,
@@ -20,24 +20,25 @@ from padrec.catalog import (
     check_arguments,
 )
 from padrec.data.batches import PromptBatch, SequenceBatch
-from padrec.decoding import LanguageModelBeamDraft, Prompts, TransformersRunner, check_length
+from padrec.decoding import Prompts, TransformersRunner, check_length
+from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.drafts.atspeed.branched_rows import BranchedRows
 from padrec.drafts.atspeed.code_choices import CodeChoices, prefix_nodes
 from padrec.drafts.atspeed.objectives import DistillationObjective
 from padrec.drafts.atspeed.prefix_search import PrefixSearch, contained
-from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
+from padrec.drafts.draft_module import DraftModule
 from padrec.metrics import Mean
-from padrec.targets import FrozenTarget, TargetRecommender, build_backbone, in_step_precision
-from padrec.targets.backbone import check_positions, settings_of
-from padrec.training import TrainableModule, check_ids, picked, rows_of, stored_catalog, stored_vocabulary
+from padrec.targets import build_backbone, in_step_precision
+from padrec.targets.backbone import settings_of
+from padrec.training import picked, rows_of
 
 KIND = "language model draft"
 # Its multiples are evenly spread between whole numbers.
 _GOLDEN_RATIO = 0.6180339887498949
 
 
-class AtSpeedDraft(TrainableModule):
+class AtSpeedDraft(DraftModule):
     """Trains a language model to search beams as a frozen target does (Lin et al., arXiv 2410.05165).
 
     The loss is (1 - α) CE + α L: CE is the cross-entropy of the logged items' codes, L the objective's mean over
@@ -68,6 +69,9 @@ class AtSpeedDraft(TrainableModule):
         InputError: the target cannot be read or does not fit, or a value is out of range.
     """
 
+    kind = KIND
+    catalog: Catalog
+    network: PreTrainedModel
     starts_random = True
 
     def __init__(
@@ -89,7 +93,8 @@ class AtSpeedDraft(TrainableModule):
         seed: Seed = 0,
     ) -> None:
         check_arguments(AtSpeedDraft, locals())
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps, seed=seed)
+        optimisation = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup_steps": warmup_steps}
+        super().__init__(target, vocabulary, catalog, list_length, compile, seed=seed, **optimisation)
         if n_beams > catalog.n_leaves or draft_width < list_length:
             raise InputError(
                 f"n_beams {n_beams} and draft_width {draft_width}: expected at most the catalog's {catalog.n_leaves} "
@@ -98,19 +103,18 @@ class AtSpeedDraft(TrainableModule):
         # Not the target and the objective: a checkpoint's would silently override the config's.
         linked = ["vocabulary", "catalog", "list_length", "prompt_format"]
         self.save_hyperparameters(ignore=["target", "objective", *linked])
-        self.vocabulary, self.catalog, self.list_length = vocabulary, catalog, list_length
         self.objective = objective
-        recommender = TargetRecommender.load(target)
-        vocabulary.check_same(recommender.vocabulary, f"the target {target}")
-        check_ids(catalog, recommender.catalog, f"the target {target}")
-        self.target = FrozenTarget(recommender.backbone, recommender.fingerprint(), compile)
         self.network = build_backbone(backbone, vocabulary)
-        self._n_beams, self._draft_width, self._renormalise = n_beams, draft_width, renormalise
+        self.settings = {"backbone": settings_of(self.network)}
+        self._n_beams, self._draft_width = n_beams, draft_width
         self._objective_weight = objective_weight
         self._trie = CatalogTrie(catalog, vocabulary)
+        widths = (n_beams, list_length, draft_width)
+        self._plans = {width: SpeculativeBeamPlan.of(self._trie, width, width, renormalise) for width in widths}
         self.leaf_tokens: Tensor  # the code tokens of each leaf, [n_leaves, L]
         self.register_buffer("leaf_tokens", vocabulary.encode(catalog.leaf_codes)[:, : catalog.n_slots], False)
-        self._runner: TransformersRunner | None = None  # the target's, for searches
+        self._constraint: CatalogConstraint | None = None  # on the device, for searches
+        self._runner: TransformersRunner | None = None  # the target's
         self._drafted: PrefixSearch | None = None  # the draft's, during a validation
         self.accepted_steps = Mean()
         self.contained_shares = nn.ModuleList(Mean() for _ in range(catalog.n_slots))
@@ -120,41 +124,6 @@ class AtSpeedDraft(TrainableModule):
         contained_slots = {f"val/contained_slot_{slot}" for slot in range(self.catalog.n_slots)}
         logged = {"train/cross_entropy", "train/distillation", "val/accepted_steps"}
         return super().metric_names() | logged | contained_slots
-
-    def trainable_module(self) -> nn.Module:
-        """The draft; the target is frozen."""
-        return self.network
-
-    def setup(self, stage: str) -> None:
-        """See `check_positions` and `TrainableModule.setup`."""
-        super().setup(stage)
-        for model in (self.target.model, self.network):
-            check_positions(model.config, self.vocabulary, getattr(self.trainer, "datamodule", None))
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder for `AtSpeedBeamDraft`; see `DraftCheckpoint.write`."""
-        self.checkpoint().write(Path(folder))
-
-    def checkpoint(self) -> DraftCheckpoint:
-        """The draft with its current weights."""
-        settings, weights = {"backbone": settings_of(self.network)}, self.network.state_dict()
-        return DraftCheckpoint(settings, weights, self.target.fingerprint, self.vocabulary, self.catalog, KIND)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what the draft was trained for."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint.update(self.checkpoint().description)
-        checkpoint["catalog"] = self.catalog.to_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint's target, vocabulary and semantic IDs.
-
-        Raises:
-            InputError: they differ from this draft's.
-        """
-        self.vocabulary.check_same(stored_vocabulary(checkpoint, KIND), "the checkpoint")
-        check_ids(self.catalog, stored_catalog(checkpoint), "the checkpoint")
-        check_target(checkpoint["target_fingerprint"], self.target.fingerprint)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The weighted sum of the logged items' cross-entropy and the objective."""
@@ -258,5 +227,6 @@ class AtSpeedDraft(TrainableModule):
         return self._runner
 
     def _search(self, runner: TransformersRunner, width: int) -> PrefixSearch:
-        constraint = CatalogConstraint(self._trie.to(self.device), self.vocabulary, self.list_length)
-        return PrefixSearch(LanguageModelBeamDraft(runner), runner, constraint, width, self._renormalise)
+        if self._constraint is None:
+            self._constraint = CatalogConstraint(self._trie.to(self.device), self.vocabulary, self.list_length)
+        return PrefixSearch(runner, self._constraint, self._plans[width])

@@ -3,37 +3,28 @@
 import torch
 from torch import Tensor
 
-from padrec.decoding.beam.beam_draft import BeamDraft
-from padrec.decoding.beam.beam_plan import level_size
-from padrec.decoding.beam.children import Children, best_in_order
+from padrec.decoding.beam.beam_draft import LanguageModelSession
+from padrec.decoding.beam.beam_rule import StrictBeamRule
+from padrec.decoding.beam.draft_search import DraftSearch, Level, SearchContext
+from padrec.decoding.beam.draw import Draw
+from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
 from padrec.decoding.layers.prompt_shape import cache_capacity
-from padrec.decoding.layers.prompts import Branches, Prompts
+from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
-from padrec.decoding.lists.tensor_record import pick
 
 
 class PrefixSearch:
     """Beam searches slot by slot, as `BeamDecoder` with `look_ahead: 0` runs them.
 
     Args:
-        searcher: what searches; a `LanguageModelBeamDraft` of the target searches as the target does.
-        runner: the target.
+        runner: what searches, the target or a draft.
         constraint: the items.
-        width: prefixes kept of each length.
-        renormalise: see `BeamDecoder`.
+        plan: with the width as that of the draft, and whether to renormalise.
     """
 
-    def __init__(
-        self,
-        searcher: BeamDraft,
-        runner: TransformersRunner,
-        constraint: CatalogConstraint,
-        width: int,
-        renormalise: bool,
-    ) -> None:
-        self._open = searcher.bind(runner)
-        self._constraint, self._width, self._renormalise = constraint, width, renormalise
+    def __init__(self, runner: TransformersRunner, constraint: CatalogConstraint, plan: SpeculativeBeamPlan) -> None:
+        self._runner, self._constraint, self._plan = runner, constraint, plan
 
     def __call__(self, prompts: Prompts) -> list[Tensor]:
         """The trie nodes of the best prefixes of 1 … L codes, each int64 `[B, W]` in catalog order.
@@ -45,26 +36,20 @@ class PrefixSearch:
 
     @torch.inference_mode()
     def _search(self, prompts: Prompts) -> list[Tensor]:
-        constraint, trie = self._constraint, self._constraint.trie
-        widths = [min(self._width, level_size(trie, level)) for level in range(1, trie.n_slots + 1)]
-        batch, device = len(prompts.tokens), prompts.tokens.device
-        session = self._open(batch, cache_capacity(prompts, sum(widths[:-1])), constraint)
-        nodes = torch.zeros(batch, 1, dtype=torch.long, device=device)
-        scores = torch.zeros(batch, 1, device=device)
-        seen = torch.zeros(batch, 1, 0, dtype=torch.bool, device=device)
-        logits, beams = session.begin(prompts)[:, None], []
-        for level, width in enumerate(widths):
-            if level > 0:
-                own = torch.eye(nodes.shape[1], dtype=torch.bool, device=device).expand(batch, -1, -1)
-                first, seen = seen.shape[-1], torch.cat([seen, own], -1)
-                depths = torch.full((nodes.shape[1],), level - 1, device=device)
-                logits = session.extend(Branches(trie.token(nodes), depths, seen, first), nodes)
-            children = Children.of(constraint, nodes, scores, logits, trie.max_children, self._renormalise)
-            best = best_in_order(children.scores, width)
-            nodes, scores = children.nodes.gather(1, best), children.scores.gather(1, best)
-            seen = pick(seen, best // trie.max_children)
-            beams.append(nodes)
-        return beams
+        widths, keys = self._plan.widths, torch.zeros_like(prompts.lengths)
+        read = sum(widths[:-1])
+        session = LanguageModelSession(self._runner, len(keys), cache_capacity(prompts, read), self._constraint)
+        context = SearchContext(self._constraint, self._plan, StrictBeamRule(), Draw(keys, 0.0, keys[:0]))
+        root = Level(
+            nodes=keys[:, None],
+            scores=torch.zeros(len(keys), 1, dtype=torch.float32, device=keys.device),
+            depths=torch.full_like(keys[:1], -1),
+            seen=torch.zeros(len(keys), 1, read, dtype=torch.bool, device=keys.device),
+        )
+        # Not compiled: validations and batches of many shapes would each wait for it.
+        search = DraftSearch(session, context, compiles=False)
+        levels = search.levels(root, session.begin(prompts, None)[:, None], 0, widths)
+        return [level.nodes for level in levels[1:]]
 
 
 def contained(beams: list[Tensor], drafted: list[Tensor], sink: int) -> tuple[Tensor, Tensor]:

@@ -223,16 +223,32 @@ def test_a_gpu_reads_ahead_and_captures(device: str, expected: tuple[int, bool])
     assert (spare_tokens(torch.device(device)), captures_graphs(torch.device(device))) == expected
 
 
-@pytest.mark.parametrize(("tokens", "passes"), [(0, 3), (512, 1)])
-def test_a_pass_reads_ahead_what_the_device_can_spare(
-    tokens: int, passes: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_where_passes_can_spare_tokens_the_faster_plan_is_found_by_trial(
+    temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("padrec.decoding.beam.beam_decoder.spare_tokens", lambda device: tokens)
+    monkeypatch.setattr("padrec.decoding.beam.beam_decoder.spare_tokens", lambda device: 512)
+    vocabulary = SemanticIDVocabulary(_SIZES)
+    request = ListRequest.build(_CATALOG, vocabulary, _K, sampling=Sampling(temperature))
+    runner, decoder = TransformersRunner(tiny_target(vocabulary)), BeamDecoder()
+    session, plain = decoder.bind(runner, request), BeamDecoder(look_ahead=0).bind(runner, request)
+    for histories in ([3, 1], [2, 2], [1], [0, 4]):
+        prompts = random_prompts(_CATALOG, vocabulary, histories)
+        found, trace = session.decode(prompts, torch.Generator().manual_seed(7))
+        expected, _ = plain.decode(prompts, torch.Generator().manual_seed(7))
+        assert torch.equal(found.tokens, expected.tokens)
+        torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-12)
+        passes = dict(zip(decoder.choices, (3, 1), strict=True))[str(trace.decoder)]
+        assert trace.target_passes.tolist() == [passes - 1] * len(histories)
+
+
+def test_one_plan_needs_no_trial() -> None:
     vocabulary = SemanticIDVocabulary(_SIZES)
     request = ListRequest.build(_CATALOG, vocabulary, _K)
     prompts = random_prompts(_CATALOG, vocabulary, [3, 1])
     _, trace = decode(BeamDecoder(), TransformersRunner(tiny_target(vocabulary)), prompts, request)
-    assert trace.target_passes.tolist() == [passes - 1] * 2
+    assert (trace.decoder, trace.target_passes.tolist()) == (None, [2, 2])
+    assert BeamDecoder(look_ahead=7).choices == ()
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])

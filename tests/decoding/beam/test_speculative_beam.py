@@ -11,6 +11,7 @@ from torch import Tensor
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.data import AtSpeedReader, LCRecReader
+from padrec.data.item_sequences import ItemSequences
 from padrec.decoding import (
     BeamDecoder,
     BeamDraft,
@@ -29,6 +30,7 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.decoding.beam.beam_draft import BeamDraftOpener
+from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from tests.decoding.beam.random_searches import searches
 from tests.reference import beam_search, leaf_tokens, prompt_tokens
 from tests.stubs import random_catalog, random_prompts, select_rows, tiny_target
@@ -41,7 +43,7 @@ _VOCABULARY = SemanticIDVocabulary(_SIZES)
 class RandomBeamDraft(BeamDraft):
     """Proposes at random."""
 
-    def bind(self, runner: TransformersRunner) -> BeamDraftOpener:
+    def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
         return lambda batch, capacity, constraint: RandomSession(runner.model.config.vocab_size)
 
 
@@ -49,7 +51,7 @@ class RandomSession(BeamDraftSession):
     def __init__(self, vocabulary_size: int) -> None:
         self._size = vocabulary_size
 
-    def begin(self, prompts: Prompts) -> Tensor:
+    def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
         return torch.randn(len(prompts.tokens), self._size)
 
     def extend(self, branches: Branches, nodes: Tensor) -> Tensor:
@@ -115,6 +117,20 @@ def test_the_target_as_its_own_draft_needs_no_pass_after_the_first(temperature: 
     assert trace.accepted_lengths.tolist() == [0, 0, 3]
 
 
+def test_the_catalog_draft_ranks_prefixes_by_interactions() -> None:
+    catalog = Catalog(torch.tensor([[0, 0], [0, 1], [1, 0], [1, 0], [2, 1]]), ["a", "b", "c", "d", "e"])
+    vocabulary = SemanticIDVocabulary(catalog.codebook_sizes)
+    prompts = random_prompts(catalog, vocabulary, [0])
+    runner = TransformersRunner(tiny_target(vocabulary))
+    for training, expected in ((None, [2, 2, 1]), ([[1, 1], [4, 1, 4, 4]], [5, 2, 4])):  # one more for each item
+        logs = None if training is None else ItemSequences.from_lists(training)
+        request = ListRequest.build(catalog, vocabulary, 2, training=logs)
+        assert isinstance(request.constraint, CatalogConstraint)
+        session = CatalogBeamDraft().bind(runner, request)(1, 64, request.constraint)
+        codes = vocabulary.encode(torch.tensor([[code, 0] for code in range(3)]))[:, 0]
+        assert session.begin(prompts, None)[0, codes].exp().tolist() == pytest.approx(expected)
+
+
 def test_a_draft_that_holds_all_prefixes_is_always_accepted() -> None:
     prompts, request = random_prompts(_CATALOG, _VOCABULARY, [2]), ListRequest.build(_CATALOG, _VOCABULARY, _K)
     runner = TransformersRunner(tiny_target(_VOCABULARY))
@@ -137,6 +153,22 @@ def test_a_beam_is_the_same_alone_and_in_any_batch(temperature: float) -> None:
             assert torch.equal(alone.leaves[0], together.leaves[row])
     again, _ = decode(decoder, runner, prompts, request)
     assert torch.equal(again.leaves, together.leaves)
+
+
+@pytest.mark.parametrize("draft", [CatalogBeamDraft(), language_model(_VOCABULARY, 1)], ids=["catalog", "model"])
+def test_a_search_does_not_depend_on_the_default_precision(draft: BeamDraft) -> None:
+    runner = TransformersRunner(tiny_target(_VOCABULARY))
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [2, 0, 4])
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
+    expected, _ = decode(SpeculativeBeamDecoder(draft), runner, prompts, request)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)  # as a trainer with precision bf16-true does
+    try:
+        found, _ = decode(SpeculativeBeamDecoder(draft), runner, prompts, request)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.log_probs, expected.log_probs)
 
 
 def test_excluded_items_are_not_ranked() -> None:

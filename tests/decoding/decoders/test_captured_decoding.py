@@ -11,12 +11,15 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
     BeamDecoder,
+    CatalogBeamDraft,
     Chain,
     Decoder,
     DynamicTree,
+    LanguageModelBeamDraft,
     ListRequest,
     Prompts,
     Sampling,
+    SpeculativeBeamDecoder,
     SpeculativeDecoder,
     TransformersRunner,
 )
@@ -24,6 +27,7 @@ from padrec.decoding.layers import prompt_shape
 from padrec.decoding.lists.request import Recommendations
 from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
+from padrec.drafts import NetworkBeamDraft
 from padrec.targets import build_backbone, to_precision
 from tests.kernel_device import DEVICE, needs_gpu
 from tests.stubs import random_catalog, random_network_draft, random_prompts
@@ -121,9 +125,9 @@ def test_captured_decoding_equals_eager_decoding(
     ids=["plain operations", "kernels", "kernels bfloat16"],
 )
 @pytest.mark.parametrize("renormalise", [False, True])
-@pytest.mark.parametrize("look_ahead", [None, 0, 12])
+@pytest.mark.parametrize("look_ahead", [512, 0, 12])
 def test_captured_beam_search_equals_eager_beam_search(
-    look_ahead: int | None, renormalise: bool, head_size: int, dtype: torch.dtype
+    look_ahead: int, renormalise: bool, head_size: int, dtype: torch.dtype
 ) -> None:
     model = target(head_size, dtype)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
@@ -156,6 +160,27 @@ def test_captured_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | No
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("draft_width", [_K, 12])
+@pytest.mark.usefixtures("uncompiled")
+def test_captured_speculative_beams_are_those_of_the_search_on_a_cpu(draft_width: int, sampling: Sampling) -> None:
+    model = target(16, torch.float64)
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=DEVICE)
+    on_cpu = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling)
+    reference = BeamDecoder().bind(TransformersRunner(target(16, torch.float64).cpu()), on_cpu)
+    network = random_network_draft(model, _VOCABULARY)
+    network.network.to(DEVICE)
+    drafts = CatalogBeamDraft(), NetworkBeamDraft(network), LanguageModelBeamDraft(TransformersRunner(model))
+    for draft in drafts:
+        session = SpeculativeBeamDecoder(draft, draft_width).bind(TransformersRunner(model), request)
+        for batch, histories in enumerate(_BATCHES):
+            prompts = random_prompts(_CATALOG, _VOCABULARY, histories, seed=batch)
+            expected, _ = reference.decode(prompts, torch.Generator().manual_seed(batch))
+            # The second time everything is replayed.
+            for _ in range(2):
+                assert lists_of(session, batch)[0] == expected.tokens.tolist()
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("name", ["forced", "chain", "tree"])
 @pytest.mark.usefixtures("uncompiled")
 def test_captured_speculation_equals_autoregression(name: str, sampling: Sampling) -> None:
@@ -179,7 +204,7 @@ def test_packed_prompts_get_the_lists_of_padded_ones(
     results = []
     for step in (8, 1 << 20):  # so small that these batches are packed, and so large that they are not
         monkeypatch.setattr(prompt_shape, "_PACKED_STEP", step)
-        decoder = BeamDecoder(5) if name == "beam" else _DECODERS[name](model)
+        decoder = BeamDecoder(5, 512) if name == "beam" else _DECODERS[name](model)
         session = decoder.bind(TransformersRunner(model), request)
         # The second time everything is replayed.
         results += [[lists_of(session, at)[0] for at in range(len(_BATCHES))] for _ in range(2)]

@@ -19,6 +19,7 @@ from padrec.decoding import (
     SpeculativeDecoder,
     TransformersRunner,
 )
+from padrec.decoding.decoders.fastest import FastestSession
 from padrec.decoding.lists.request import Request
 from padrec.decoding.lists.verification import ExactVerification
 from padrec.decoding.rounds.decoding_session import DecodingSession
@@ -98,6 +99,17 @@ def test_what_the_choice_costs_is_reported_once_and_apart() -> None:
     assert [trace.seconds for trace in traces] == [2, 2]
     assert [trace.decoder for trace in traces] == ["a", "a"]
     assert [trace.recording_seconds for trace in traces] == [3 * (2 + 1) + 3 * (5 + 1) + 1, 1]
+
+
+def test_sessions_of_one_shape_are_tried_once_and_the_slower_given_up() -> None:
+    runner, request = TransformersRunner(tiny_target(_VOCABULARY)), request_for()
+    decoders = {"slow": TimedDecoder(5, 0), "fast": TimedDecoder(2, 0)}
+    session = FastestSession({name: decoder.bind(runner, request) for name, decoder in decoders.items()})
+    prompts = random_prompts(_CATALOG, _VOCABULARY, [1])
+    traces = [session.decode(prompts, torch.Generator())[1] for _ in range(2)]
+    assert [trace.decoder for trace in traces] == ["fast", "fast"]
+    assert [trace.recording_seconds for trace in traces] == [3 * (2 + 1) + 3 * (5 + 1) + 1, 1]
+    assert [len(decoder.batches) for decoder in decoders.values()] == [3, 3 + 2]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -198,6 +198,28 @@ def test_visible_columns_are_the_past_and_the_ancestors(
             assert found[row, token].nonzero().flatten().tolist() == plainly_visible(placement, row, token)
 
 
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    n_branches=st.integers(1, 4),
+    spare=st.integers(0, 3),
+    seed=st.integers(0, 99),
+)
+def test_branches_see_all_of_their_prompt_and_their_ancestors(
+    lengths: list[int], n_branches: int, spare: int, seed: int
+) -> None:
+    tree, chain = placement_of([0] * len(lengths), n_branches, 0, True, seed).ancestors, torch.tensor(lengths)
+    assert tree is not None
+    width = max(lengths) + n_branches
+    placement = Placement(torch.zeros_like(chain), torch.zeros(len(chain), width), 0, tree, chain=chain)
+    found = visible_columns(placement, width + spare)
+    for row, length in enumerate(lengths):
+        for token in range(length):
+            assert found[row, token].nonzero().flatten().tolist() == list(range(token + 1))
+        for branch in range(n_branches):
+            after = [length + column for column in tree[row, branch].nonzero().flatten().tolist()]
+            assert found[row, length + branch].nonzero().flatten().tolist() == [*range(length), *after]
+
+
 @settings(max_examples=50)
 @given(data=st.data(), n_layers=st.integers(1, 2), batch=st.integers(1, 3))
 def test_a_kept_path_lies_right_behind_the_past(data: st.DataObject, n_layers: int, batch: int) -> None:

@@ -90,9 +90,9 @@ def test_large_passes_are_left_to_the_vendor(n_out: int, n_in: int, gated: bool,
         assert choice(MOST_TOKENS + 1, n_out, n_in, gated, itemsize) is None
 
 
-@pytest.mark.parametrize("n_queries", [1, 2, 20, 256])
+@pytest.mark.parametrize("n_queries", [1, 2, 20, 256, 2000])
 @pytest.mark.parametrize("n_heads", [1, 8, 256])
-@pytest.mark.parametrize("size", [16, 64, 256])
+@pytest.mark.parametrize("size", [16, 64, 128, 256])
 @pytest.mark.parametrize("itemsize", [2, 4])
 def test_keys_and_values_that_are_under_way_fit_into_memory(
     n_queries: int, n_heads: int, size: int, itemsize: int

@@ -54,6 +54,14 @@ def placement_of(lengths: list[int], width: int, first: int, tree: bool) -> Plac
     return Placement(past, ancestors.sum(-1) - 1, first, ancestors)
 
 
+def prompts_with_branches(lengths: list[int], n_branches: int, padding: int) -> Placement:
+    """Chains of these lengths with a tree after each, in rows with room for more."""
+    tree = placement_of([0] * len(lengths), n_branches, 0, tree=True).ancestors
+    depths = torch.arange(max(lengths) + n_branches + padding, device=DEVICE).expand(len(lengths), -1)
+    chain = torch.tensor(lengths, device=DEVICE)
+    return Placement(torch.zeros_like(chain), depths, 0, tree, chain=chain)
+
+
 _PLACES = pytest.mark.parametrize(
     ("first", "tree"), [(0, False), (0, True), (9, True)], ids=["chain", "tree", "behind a tree"]
 )
@@ -147,13 +155,25 @@ def test_attention_of_other_tiles(tile: AttentionTile, early: bool, first: int, 
     width=st.integers(1, 12),
     first=st.integers(0, 4),
     tree=st.booleans(),
+    apart=st.booleans(),
 )
 def test_attention_does_not_depend_on_how_it_is_divided(
-    queries: int, columns: int, heads: Heads, lengths: list[int], width: int, first: int, tree: bool
+    queries: int, columns: int, heads: Heads, lengths: list[int], width: int, first: int, tree: bool, apart: bool
 ) -> None:
-    operations = TritonOperations(attention_tiles=lambda *sizes: AttentionTile(queries, columns, 4, 2))
+    operations = TritonOperations(attention_tiles=lambda *sizes: AttentionTile(queries, columns, 4, 2, apart))
     placement = placement_of(lengths, width, first if tree else 0, tree)
     assert_attends(operations, heads, placement, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "tile",
+    [AttentionTile(16, 32, 4, 2), AttentionTile(16, 32, 4, 2, apart=True), AttentionTile(64, 32, 4, 2, apart=True)],
+)
+def test_branches_see_their_prompt_and_their_own_path(tile: AttentionTile, dtype: torch.dtype) -> None:
+    operations, heads = TritonOperations(attention_tiles=lambda *sizes: tile), Heads(4, 2, 16, 0.25)
+    for lengths, n_branches in (([5, 1, 40], 6), ([70, 64, 33], 20), ([1, 2, 3], 1)):
+        assert_attends(operations, heads, prompts_with_branches(lengths, n_branches, padding=3), dtype)
 
 
 def assert_attends(fused: LayerOperations, heads: Heads, placement: Placement, dtype: torch.dtype) -> None:

@@ -21,7 +21,7 @@ def test_a_request_is_constrained_unless_told_otherwise() -> None:
 
 
 def test_lists_that_cannot_be_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^list_length 0: expected at least 1 item in a list$"):
+    with pytest.raises(InputError, match=r"^ListRequest: list_length is 0, expected at least 1$"):
         ListRequest.build(_CATALOG, _VOCABULARY, 0, constrained=False)
     with pytest.raises(InputError, match=r"^lists of 4 distinct items: the catalog has 3 distinct semantic IDs$"):
         ListRequest.build(_CATALOG, _VOCABULARY, 4)

@@ -97,12 +97,13 @@ def test_a_trained_draft_proposes_as_it_was_trained(
     name: str, draft: AtSpeedDraft, data: SemanticIDDataModule, target_folder: Path
 ) -> None:
     runner = TransformersRunner(draft.target.model, draft.target.fingerprint)
-    opened = AtSpeedBeamDraft(str(target_folder.parent / name)).bind(runner)
+    request = ListRequest.build(data.catalog, data.vocabulary, data.list_length)
+    opened = AtSpeedBeamDraft(str(target_folder.parent / name)).bind(runner, request)
     batch = first_prompts(data)
     prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
     constraint = CatalogConstraint(CatalogTrie(data.catalog, data.vocabulary), data.vocabulary, data.list_length)
     with torch.inference_mode():
-        found = opened(len(batch.tokens), batch.tokens.shape[1], constraint).begin(prompts)
+        found = opened(len(batch.tokens), batch.tokens.shape[1], constraint).begin(prompts, None)
         logits = draft.network.eval()(input_ids=batch.tokens).logits
     last = logits[torch.arange(len(logits)), batch.lengths - 1]
     torch.testing.assert_close(found, last, rtol=1e-5, atol=1e-5)
@@ -133,8 +134,10 @@ def test_another_target_is_refused_and_both_are_named(
     name: str, draft: AtSpeedDraft, data: SemanticIDDataModule, target_folder: Path
 ) -> None:
     other = tiny_recommender(data, init_seed=1)
+    runner = TransformersRunner(other.backbone, other.fingerprint())
+    request = ListRequest.build(data.catalog, data.vocabulary, data.list_length)
     with pytest.raises(InputError) as caught:
-        AtSpeedBeamDraft(str(target_folder.parent / name)).bind(TransformersRunner(other.backbone, other.fingerprint()))
+        AtSpeedBeamDraft(str(target_folder.parent / name)).bind(runner, request)
     assert draft.target.fingerprint in str(caught.value)
     assert other.fingerprint() in str(caught.value)
 

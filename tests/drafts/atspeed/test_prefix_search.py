@@ -3,7 +3,7 @@ import torch
 
 from padrec.catalog import CatalogTrie, SemanticIDVocabulary
 from padrec.decoding import BeamDecoder, ListRequest, TransformersRunner
-from padrec.decoding.beam.beam_draft import LanguageModelBeamDraft
+from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.drafts.atspeed import PrefixSearch, contained
 from tests.stubs import random_catalog, random_prompts, tiny_target
@@ -16,7 +16,7 @@ def test_the_last_beam_is_that_of_the_decoder(renormalise: bool) -> None:
     runner = TransformersRunner(tiny_target(_VOCABULARY))
     prompts = random_prompts(_CATALOG, _VOCABULARY, [3, 1, 4])
     constraint = CatalogConstraint(CatalogTrie(_CATALOG, _VOCABULARY), _VOCABULARY, 4)
-    search = PrefixSearch(LanguageModelBeamDraft(runner), runner, constraint, 4, renormalise)
+    search = PrefixSearch(runner, constraint, SpeculativeBeamPlan.of(constraint.trie, 4, 4, renormalise))
     beams = search(prompts)
     assert [beam.shape for beam in beams] == [(3, 4)] * 3
     request = ListRequest.build(_CATALOG, _VOCABULARY, 4)
@@ -28,9 +28,8 @@ def test_the_last_beam_is_that_of_the_decoder(renormalise: bool) -> None:
 def test_a_search_wider_than_the_catalog_finds_everything() -> None:
     runner = TransformersRunner(tiny_target(_VOCABULARY))
     trie = CatalogTrie(_CATALOG, _VOCABULARY)
-    search = PrefixSearch(
-        LanguageModelBeamDraft(runner), runner, CatalogConstraint(trie, _VOCABULARY, 4), trie.n_leaves, False
-    )
+    plan = SpeculativeBeamPlan.of(trie, trie.n_leaves, trie.n_leaves)
+    search = PrefixSearch(runner, CatalogConstraint(trie, _VOCABULARY, 4), plan)
     beams = search(random_prompts(_CATALOG, _VOCABULARY, [2]))
     for level, beam in enumerate(beams, start=1):
         assert beam[0].tolist() == list(range(trie.level_starts[level], trie.level_starts[level + 1]))

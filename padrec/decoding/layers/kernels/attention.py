@@ -17,6 +17,8 @@ class Rows(NamedTuple):
     first: int
     starts: Tensor | None  # [B + 1]
     places: Tensor | None  # [N]
+    chain: Tensor | None  # [B]
+    branches: int  # tokens of each row's tree after its chain
 
 
 class HeadNorms(NamedTuple):
@@ -25,6 +27,11 @@ class HeadNorms(NamedTuple):
     query: Tensor  # [n]
     key: Tensor  # [n]
     eps: float
+
+
+@triton.jit
+def _is_finite(x):
+    return tl.abs(x) < float("inf")
 
 
 @triton.jit
@@ -52,10 +59,11 @@ def rotate_kernel(
     let_next_start(EARLY)
     token = tl.program_id(0).to(tl.int64)
     head = (tl.program_id(1) * HEADS + tl.arange(0, HEADS))[:, None]
-    unit = tl.arange(0, SIZE)[None, :]
+    # Rotation pairs each unit of the first half of a head with the one half a head away.
+    HALF: tl.constexpr = SIZE // 2
+    unit = tl.arange(0, HALF)[None, :]
     is_query, is_key = head < N_QUERIES, (head >= N_QUERIES) & (head < N_QUERIES + N_KEYS)
     is_value = (head >= N_QUERIES + N_KEYS) & (head < N_QUERIES + 2 * N_KEYS)
-    turns = is_query | is_key
     wait_for_input(EARLY)
     place = token
     if rows.starts is not None:
@@ -64,40 +72,55 @@ def rotate_kernel(
             return
         place = tl.load(rows.places + token)
     row, index = place // rows.width, place % rows.width
-    # Rotation pairs each unit with the one half a head away.
-    partner = (unit + SIZE // 2) % SIZE
-    source = qkv + (token * (N_QUERIES + 2 * N_KEYS) + head) * SIZE
+    source = qkv + (token * (N_QUERIES + 2 * N_KEYS) + head) * SIZE + unit
     past = tl.load(rows.lengths + row)
     position = past + tl.load(depths + row * depth_row_stride + index * depth_stride)
-    read = tl.load(source + unit, turns, 0.0)
+    exists = is_query | is_key | is_value
+    low = tl.load(source, exists, 0.0).to(tl.float32)
+    high = tl.load(source + HALF, exists, 0.0).to(tl.float32)
     # A token whose value is not finite must not reach those that do not see it, but 0 * NaN is NaN. So where a value is
     # not finite 0 is stored, and NaN in the key, which the mask hides.
-    value = tl.load(source + tl.where(is_key, N_KEYS * SIZE, 0) + unit, is_key | is_value, 0.0)
-    is_finite = tl.abs(value.to(tl.float32)) < float("inf")
-    own, other = read.to(tl.float32), tl.load(source + partner, turns, 0.0).to(tl.float32)
+    value_low = tl.load(source + N_KEYS * SIZE, is_key, 0.0).to(tl.float32)
+    value_high = tl.load(source + N_KEYS * SIZE + HALF, is_key, 0.0).to(tl.float32)
+    own_low, own_high = low, high
     if norms is not None:
-        factor = tl.rsqrt(tl.sum(own * own, 1) / SIZE + norms.eps)[:, None]
-        own_norm = tl.where(is_query, tl.load(norms.query + unit), tl.load(norms.key + unit))
-        other_norm = tl.where(is_query, tl.load(norms.query + partner), tl.load(norms.key + partner))
-        own, other = own * factor * own_norm.to(tl.float32), other * factor * other_norm.to(tl.float32)
-    cosine, sine = tl.load(cosines + position * SIZE + unit), tl.load(sines + position * SIZE + unit)
-    turned = own * cosine + tl.where(unit < SIZE // 2, -other, other) * sine
-    tl.store(queries + (token * N_QUERIES + head) * SIZE + unit, turned.to(queries.dtype.element_ty), is_query)
-    key = row * row_stride + (head - N_QUERIES) * head_stride + (past + rows.first + index) * SIZE
-    turned = tl.where(is_finite, turned, float("nan"))
-    tl.store(keys + key + unit, turned.to(keys.dtype.element_ty), is_key)
-    tl.store(values + key - N_KEYS * head_stride + unit, tl.where(is_finite, value, 0.0), is_value)
+        factor = tl.rsqrt(tl.sum(low * low + high * high, 1) / SIZE + norms.eps)[:, None]
+        low_norm = tl.where(is_query, tl.load(norms.query + unit), tl.load(norms.key + unit))
+        high_norm = tl.where(is_query, tl.load(norms.query + unit + HALF), tl.load(norms.key + unit + HALF))
+        low, high = low * factor * low_norm.to(tl.float32), high * factor * high_norm.to(tl.float32)
+    angle = position * SIZE + unit
+    turned_low = low * tl.load(cosines + angle) - high * tl.load(sines + angle)
+    turned_high = high * tl.load(cosines + angle + HALF) + low * tl.load(sines + angle + HALF)
+    query = queries + (token * N_QUERIES + head) * SIZE + unit
+    tl.store(query, turned_low.to(queries.dtype.element_ty), is_query)
+    tl.store(query + HALF, turned_high.to(queries.dtype.element_ty), is_query)
+    key = row * row_stride + (head - N_QUERIES) * head_stride + (past + rows.first + index) * SIZE + unit
+    turned_low = tl.where(_is_finite(value_low), turned_low, float("nan"))
+    turned_high = tl.where(_is_finite(value_high), turned_high, float("nan"))
+    tl.store(keys + key, turned_low.to(keys.dtype.element_ty), is_key)
+    tl.store(keys + key + HALF, turned_high.to(keys.dtype.element_ty), is_key)
+    value = values + key - N_KEYS * head_stride
+    tl.store(value, tl.where(_is_finite(own_low), own_low, 0.0).to(values.dtype.element_ty), is_value)
+    tl.store(value + HALF, tl.where(_is_finite(own_high), own_high, 0.0).to(values.dtype.element_ty), is_value)
 
 
 @triton.jit
 def _absorb(score, v, top, weight_sum, total, PRECISION: tl.constexpr):
-    """Add a block of columns to an online softmax."""
+    """Add a block of columns to an online softmax of scores in powers of two."""
     # Padding of a tile sees nothing: its results are never stored, but must stay finite.
     new_top = tl.maximum(tl.maximum(top, tl.max(score, 1)), -1e30)
-    shrink = tl.exp(top - new_top)
-    weight = tl.exp(score - new_top[:, None])
+    shrink = tl.exp2(top - new_top)
+    weight = tl.exp2(score - new_top[:, None])
     total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None], input_precision=PRECISION)
     return new_top, weight_sum * shrink + tl.sum(weight, 1), total
+
+
+@triton.jit
+def _attend_to_all(q, keys, values, scale, top, weight_sum, total, PRECISION: tl.constexpr):
+    """Attend to a block of columns that all tokens see."""
+    k, v = tl.load(keys), tl.load(values)
+    score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    return _absorb(score, v, top, weight_sum, total, PRECISION)
 
 
 @triton.jit
@@ -128,19 +151,23 @@ def attention_kernel(
     SIZE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_S: tl.constexpr,
+    APART: tl.constexpr,
     PRECISION: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     let_next_start(EARLY)
     row, head = (tl.program_id(0) // N_KEYS).to(tl.int64), tl.program_id(0) % N_KEYS
-    query = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    # In a chain the last queries see the most columns: begin with them.
+    tile = tl.num_programs(1) - 1 - tl.program_id(1) if APART else tl.program_id(1)
+    query = tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
     token, member = query // GROUP, query % GROUP
     unit = tl.arange(0, SIZE)
     base = row * row_stride + head * head_stride
     if EARLY:
         # Prefetched only, and read after the wait: earlier kernels have started, but may not have written yet, such as
         # `keep_kernel`, which moves columns of the past.
-        _move_past_to_l2(keys + base, values + base, tl.load(rows.lengths + row), SIZE, BLOCK_S)
+        if not APART:
+            _move_past_to_l2(keys + base, values + base, tl.load(rows.lengths + row), SIZE, BLOCK_S)
         wait_for_input(EARLY)
     # The length first: all addresses that follow depend on it.
     past = tl.load(rows.lengths + row).to(tl.int32)
@@ -151,28 +178,43 @@ def attention_kernel(
     real = token < count
     place = ((start + token) * (N_KEYS * GROUP) + head * GROUP + member)[:, None] * SIZE + unit[None, :]
     q = tl.load(queries + place, real[:, None], 0.0)
+    scale *= 1.4426950408889634  # exp(x) is 2 to the power of x / log(2)
     end = past + rows.first + count
+    first_token, last_token = tile * BLOCK_Q // GROUP, (tile * BLOCK_Q + BLOCK_Q - 1) // GROUP
+    # Columns after the past that a token sees as part of a chain; no token of the tile sees fewer than `shared`.
+    in_chain, shared, chain = token + 1, first_token + 1, 0
     if ancestors is None:
-        # A chain: no token sees the columns after its own.
-        final = ((tl.program_id(1) + 1) * BLOCK_Q - 1) // GROUP
-        end = tl.minimum(end, past + final + 1)
+        end = tl.minimum(end, past + last_token + 1)
+    else:
+        if rows.chain is not None:
+            chain = tl.load(rows.chain + row).to(tl.int32)
+            end = tl.minimum(end, past + tl.where(last_token < chain, last_token + 1, chain + rows.branches))
+        in_chain, shared = tl.minimum(in_chain, chain), tl.minimum(shared, chain)
     if rows.starts is not None:
-        end = tl.where(tl.program_id(1) * BLOCK_Q < count * GROUP, end, 0)
+        end = tl.where(first_token < count, end, 0)
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     weight_sum = tl.zeros([BLOCK_Q], tl.float32)
     total = tl.zeros([BLOCK_Q, SIZE], tl.float32)
-    # Blocks that all tokens see are masked too: with a loop of their own, the last block would be requested only after
-    # all others are summed. All loads of a block are issued before any of them is used.
-    for block in range(0, end, BLOCK_S):
-        column = block + tl.arange(0, BLOCK_S)
+    within = tl.arange(0, BLOCK_S)
+    unmasked = 0
+    if APART:
+        unmasked = tl.minimum(past + shared, end) // BLOCK_S * BLOCK_S
+        for block in range(0, unmasked, BLOCK_S):
+            address = base + (block + within)[:, None] * SIZE + unit[None, :]
+            top, weight_sum, total = _attend_to_all(
+                q, keys + address, values + address, scale, top, weight_sum, total, PRECISION
+            )
+    # All loads of a block are issued before any of them is used.
+    for block in range(unmasked, end, BLOCK_S):
+        column = block + within
         filled, after = column < end, column - past
-        if ancestors is None:
-            visible = after[None, :] <= token[:, None]
-        else:
-            in_tree = (after >= 0) & filled
-            flags = ancestors + row * ancestor_row_stride + token[:, None] * ancestor_token_stride + after[None, :]
-            is_ancestor = tl.load(flags, real[:, None] & in_tree[None, :], 0)
-            visible = (after < 0)[None, :] | (is_ancestor != 0)
+        visible = after[None, :] < in_chain[:, None]
+        if ancestors is not None:
+            branch, sight = token - chain, after - chain
+            in_tree = (sight >= 0) & filled
+            known = real & (branch >= 0) if rows.chain is None else (branch >= 0) & (branch < rows.branches)
+            flags = ancestors + row * ancestor_row_stride + branch[:, None] * ancestor_token_stride + sight[None, :]
+            visible |= tl.load(flags, known[:, None] & in_tree[None, :], 0) != 0
         address = base + column[:, None] * SIZE + unit[None, :]
         k = tl.load(keys + address, filled[:, None], 0.0)
         v = tl.load(values + address, filled[:, None], 0.0)

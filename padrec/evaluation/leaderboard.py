@@ -1,0 +1,212 @@
+"""Any number of reports in one table and one figure."""
+
+import os
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import StringIO
+from itertools import count, takewhile
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from padrec.catalog import InputError
+from padrec.catalog.whole_output import written_whole
+from padrec.evaluation.arm_numbers import ArmNumbers, column
+from padrec.evaluation.figures import speedup_panels
+from padrec.evaluation.leaderboard_page import leaderboard_page
+from padrec.evaluation.report import Report, escape_markdown, markdown_table
+
+COLUMNS = ("speedup", "acceptance_length", "accepted_per_pass", "latency_ms/p50", "ndcg@10", "identical_lists")
+_HOW_TO_READ = (
+    "Speedup: total seconds of the report's reference arm ÷ total seconds of the arm, so speedups of different reports "
+    "have different references. τ: tokens per target pass, including the target's own token. In parentheses: 95 % "
+    "intervals, over users for one seed, over seeds (Student's t) for several. Identical: share of lists equal to the "
+    "reference arm's."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm of one report, or of several that differ in their seed alone.
+
+    Attributes:
+        report: name of the report.
+        arm: name of the arm.
+        seeds: how many seeds the numbers are means of.
+        numbers: the arm's numbers.
+    """
+
+    report: str
+    arm: str
+    seeds: int
+    numbers: ArmNumbers
+
+
+class Leaderboard:
+    """Arms of any number of reports side by side.
+
+    Args:
+        reports: reports by name, in the order of the table.
+        columns: keys of the numbers to show, as `acceptance_length` or `latency_ms/p50`.
+        arms: the arms to show, in this order; None shows all.
+        seeds: whether to combine seeds: arms of the same name in reports with equal settings, and arms of one report
+            named `<arm>-0`, `<arm>-1` and so on.
+
+    Raises:
+        InputError: no report, or a column or arm that none has.
+    """
+
+    def __init__(
+        self,
+        reports: Mapping[str, Report],
+        columns: Sequence[str] = COLUMNS,
+        arms: Sequence[str] | None = None,
+        seeds: bool = False,
+    ) -> None:
+        if not reports:
+            raise InputError("no reports, expected at least one")
+        self._reports = dict(reports)
+        rows = _combined(self._reports) if seeds else _single(self._reports)
+        self.rows = rows if arms is None else _chosen(rows, arms)
+        self._columns = [column(key) for key in columns]
+        known = dict.fromkeys(name for row in self.rows for name in row.numbers.values)
+        for shown in self._columns:
+            if shown.key not in known:
+                raise InputError(f"columns: {shown.key!r} is in no report, expected some of {', '.join(known)}")
+
+    def markdown_table(self) -> str:
+        """Return the table in Markdown."""
+        texts, header, rows = len(self._names()), *self._table
+        return markdown_table(_escaped(header), [_escaped(row) for row in rows], text_columns=texts)
+
+    def _names(self) -> dict[str, list[str]]:
+        """The columns that tell rows apart; the report's name only where there are several."""
+        names = {"report": [row.report for row in self.rows], "arm": [row.arm for row in self.rows]}
+        return names if len(set(names["report"])) > 1 else {"arm": names["arm"]}
+
+    @cached_property
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows as plain text; the number of seeds only where there are several."""
+        columns = self._names()
+        if any(row.seeds > 1 for row in self.rows):
+            columns["seeds"] = [str(row.seeds) for row in self.rows]
+        columns |= {shown.heading: [shown.cell(row.numbers) for row in self.rows] for shown in self._columns}
+        return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
+
+    def figure(self) -> Figure:
+        """Return bars of all speedups with their intervals, a panel for each report."""
+        panels: dict[str, dict[str, ArmNumbers]] = {}
+        for row in self.rows:
+            panels.setdefault(row.report, {})[row.arm] = row.numbers
+        if len(panels) > 1:
+            return speedup_panels(panels)
+        (report, *_), (panel,) = self._reports.values(), panels.values()
+        title = f"{report.dataset}, {report.device}, {report.users} users, {report.batch_size} at a time"
+        return speedup_panels({title: panel})
+
+    def svg(self) -> str:
+        """Return the figure as SVG: the same text for the same reports, without a date or ids drawn at random."""
+        text = StringIO()
+        with matplotlib.rc_context({"svg.hashsalt": "padrec"}):
+            self.figure().savefig(text, format="svg", metadata={"Date": None})
+        return text.getvalue()
+
+    def write(self, folder: Path) -> None:
+        """Write `leaderboard.md`, `leaderboard.html` and `leaderboard.svg`, all or none of them.
+
+        Raises:
+            InputError: the folder is there already and not empty, or cannot be written.
+        """
+        figure = self.svg()
+        with written_whole(folder) as part:
+            part.mkdir()
+            (part / "leaderboard.svg").write_text(figure, encoding="utf-8")
+            (part / "leaderboard.md").write_text(self._markdown(), encoding="utf-8")
+            (part / "leaderboard.html").write_text(self._html(figure), encoding="utf-8")
+
+    def _markdown(self) -> str:
+        header, rows = self._settings
+        parts = [
+            "# Leaderboard",
+            self.markdown_table(),
+            "![Speedup of every arm with its 95 % interval](leaderboard.svg)",
+            _HOW_TO_READ,
+            "## Reports",
+            markdown_table(_escaped(header), [_escaped(row) for row in rows], text_columns=len(header)),
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def _html(self, figure: str) -> str:
+        return leaderboard_page(self._table, figure, _HOW_TO_READ, self._settings)
+
+    @cached_property
+    def _settings(self) -> tuple[list[str], list[list[str]]]:
+        """A row for each setting, a column for each report."""
+        settings = [
+            {"dataset": report.dataset, **report.settings(), "command": report.command}
+            for report in self._reports.values()
+        ]
+        return ["", *self._reports], [[name, *(found[name] for found in settings)] for name in settings[0]]
+
+
+def read_reports(folders: Sequence[Path]) -> dict[str, Report]:
+    """Read `report.json` of each folder; the names are what the folders' paths do not share.
+
+    Raises:
+        InputError: a folder holds no comparison of arms, or is given twice.
+    """
+    places = [Path(os.path.abspath(folder.parent if folder.is_file() else folder)) for folder in folders]
+    if twice := [str(place) for place in dict.fromkeys(places) if places.count(place) > 1]:
+        raise InputError(f"{twice[0]}: given twice, expected every report once")
+    shared = os.path.commonpath([place.parent for place in places])
+    return {str(place.relative_to(shared)): Report.read(folder) for place, folder in zip(places, folders, strict=True)}
+
+
+def _single(reports: Mapping[str, Report]) -> list[Row]:
+    return [
+        Row(name, arm, 1, ArmNumbers.of(metrics))
+        for name, report in reports.items()
+        for arm, metrics in report.arms.items()
+    ]
+
+
+def _combined(reports: Mapping[str, Report]) -> list[Row]:
+    """A row for each arm of each setting, over its seeds."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, report in reports.items():
+        names.setdefault(_settings_but_seed(report), []).append(name)
+    numbers: dict[tuple[str, str], list[ArmNumbers]] = {}
+    for report in reports.values():
+        shown = ", ".join(names[_settings_but_seed(report)])
+        for arm, metrics in report.arms.items():
+            numbers.setdefault((shown, _without_seed(arm, report.arms)), []).append(ArmNumbers.of(metrics))
+    return [Row(name, arm, len(seeds), ArmNumbers.over_seeds(seeds)) for (name, arm), seeds in numbers.items()]
+
+
+def _settings_but_seed(report: Report) -> tuple[str, ...]:
+    settings = report.settings()
+    return report.dataset, *(value for name, value in settings.items() if name not in ("seed", "versions"))
+
+
+def _without_seed(arm: str, arms: Container[str]) -> str:
+    """`hass` for `hass-0` to `hass-2`; not for `chain-5`, nor for a `draft-0` alone."""
+    name, _, number = arm.rpartition("-")
+    numbered = takewhile(lambda seed: f"{name}-{seed}" in arms, count())
+    seeds = [str(seed) for seed in numbered]
+    return name if name and number in seeds and len(seeds) > 1 else arm
+
+
+def _chosen(rows: Sequence[Row], arms: Sequence[str]) -> list[Row]:
+    known = dict.fromkeys(row.arm for row in rows)
+    for arm in arms:
+        if arm not in known:
+            raise InputError(f"arms: {arm!r} is in no report, expected some of {', '.join(known)}")
+    order = {name: place for place, name in enumerate(dict.fromkeys(row.report for row in rows))}
+    chosen = [row for row in rows if row.arm in arms]
+    return sorted(chosen, key=lambda row: (order[row.report], list(arms).index(row.arm)))
+
+
+def _escaped(cells: Sequence[str]) -> list[str]:
+    return [escape_markdown(cell) for cell in cells]
