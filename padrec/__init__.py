@@ -15,32 +15,40 @@ if TYPE_CHECKING:
     from padrec.data import AtSpeedReader as AtSpeedReader
     from padrec.data import DuckDBEngine as DuckDBEngine
     from padrec.data import GeneratedLists as GeneratedLists
+    from padrec.data import ItemJSON as ItemJSON
+    from padrec.data import ItemKnowledge as ItemKnowledge
     from padrec.data import LCRecReader as LCRecReader
     from padrec.data import LeaveLastOut as LeaveLastOut
     from padrec.data import LoggedSequences as LoggedSequences
     from padrec.data import MiniOneRecReader as MiniOneRecReader
     from padrec.data import Preparation as Preparation
     from padrec.data import PreparedReader as PreparedReader
+    from padrec.data import PreparedTexts as PreparedTexts
     from padrec.data import PromptTemplate as PromptTemplate
     from padrec.data import SemanticIDDataModule as SemanticIDDataModule
     from padrec.data import SparkEngine as SparkEngine
     from padrec.data import SyntheticReader as SyntheticReader
     from padrec.data import TableLog as TableLog
+    from padrec.data import TextPromptDataModule as TextPromptDataModule
     from padrec.data import TimeSplit as TimeSplit
+    from padrec.data import UserKnowledge as UserKnowledge
     from padrec.data import read_index as read_index
     from padrec.decoding import AdaptiveDecoder as AdaptiveDecoder
     from padrec.decoding import AutoregressiveDecoder as AutoregressiveDecoder
     from padrec.decoding import BatchwiseDecoder as BatchwiseDecoder
     from padrec.decoding import BeamDecoder as BeamDecoder
+    from padrec.decoding import BoundedVerification as BoundedVerification
     from padrec.decoding import CatalogBeamDraft as CatalogBeamDraft
     from padrec.decoding import CatalogDraft as CatalogDraft
     from padrec.decoding import Chain as Chain
     from padrec.decoding import DynamicTree as DynamicTree
+    from padrec.decoding import ExactVerification as ExactVerification
     from padrec.decoding import FastestDecoder as FastestDecoder
     from padrec.decoding import ListRequest as ListRequest
     from padrec.decoding import Prompts as Prompts
     from padrec.decoding import Recommendations as Recommendations
     from padrec.decoding import RelaxedBeamRule as RelaxedBeamRule
+    from padrec.decoding import RelaxedVerification as RelaxedVerification
     from padrec.decoding import RepeatedDecoder as RepeatedDecoder
     from padrec.decoding import RootOnly as RootOnly
     from padrec.decoding import Sampling as Sampling
@@ -55,23 +63,29 @@ if TYPE_CHECKING:
     from padrec.drafts import AssistantModel as AssistantModel
     from padrec.drafts import AtSpeedBeamDraft as AtSpeedBeamDraft
     from padrec.drafts import AtSpeedDraft as AtSpeedDraft
+    from padrec.drafts import CombinedDraft as CombinedDraft
     from padrec.drafts import DraftWeights as DraftWeights
     from padrec.drafts import FeatureBeamDraft as FeatureBeamDraft
     from padrec.drafts import FeatureDraft as FeatureDraft
     from padrec.drafts import PADRecDraft as PADRecDraft
+    from padrec.drafts import RetrievalDraft as RetrievalDraft
+    from padrec.drafts import RetrievalTree as RetrievalTree
     from padrec.drafts import SeqKD as SeqKD
+    from padrec.drafts import TokenPool as TokenPool
     from padrec.drafts import TopKAlignment as TopKAlignment
     from padrec.drafts import TotalVariation as TotalVariation
     from padrec.drafts import WordKD as WordKD
+    from padrec.evaluation import PoolBuilder as PoolBuilder
     from padrec.evaluation import RecommendationWriter as RecommendationWriter
     from padrec.evaluation import SpeculativeEvaluator as SpeculativeEvaluator
+    from padrec.evaluation import TextEvaluator as TextEvaluator
+    from padrec.evaluation import TextPoolBuilder as TextPoolBuilder
+    from padrec.evaluation import TextWriter as TextWriter
     from padrec.quantization import BehaviourEmbeddings as BehaviourEmbeddings
     from padrec.quantization import ConcatenatedEmbeddings as ConcatenatedEmbeddings
     from padrec.quantization import EmbeddingFile as EmbeddingFile
     from padrec.quantization import ItemEmbeddingDataModule as ItemEmbeddingDataModule
     from padrec.quantization import ItemEmbeddings as ItemEmbeddings
-    from padrec.quantization import ItemJSON as ItemJSON
-    from padrec.quantization import PreparedTexts as PreparedTexts
     from padrec.quantization import PrincipalComponents as PrincipalComponents
     from padrec.quantization import ResidualKMeansQuantizer as ResidualKMeansQuantizer
     from padrec.quantization import RQVAEQuantizer as RQVAEQuantizer

@@ -28,8 +28,16 @@ class TensorFile(NamedTuple):
     metadata: dict[str, str]
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, overwrite: bool = False
+) -> None:
     """Write a safetensors file as a whole or not at all, with a digest of its content in its metadata.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        metadata: texts by name.
+        overwrite: whether to replace a file that is there already.
 
     Raises:
         InputError: it is there already, or cannot be written.
@@ -37,7 +45,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     content = TensorFile(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {**(metadata or {})}
     )
-    with written_whole(path) as part:
+    with written_whole(path, overwrite) as part:
         save_file(content.tensors, part, content.metadata | {_DIGEST: _digest(content)})
 
 

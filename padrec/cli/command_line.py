@@ -23,8 +23,10 @@ commands:
   fit        train a target, a draft or a quantizer
   validate   validate one
   test       compare decoders side by side, or test a target
-  predict    write recommendations, or semantic IDs, to a file
+  predict    write recommendations, texts or semantic IDs to a file
   report     put reports of `test` into one table and one figure
+  pool       make a pool of lists that a target wrote, for drafts that retrieve
+  text-pool  make a pool of texts that a language model wrote
   experiments
              list the experiments that come with padrec, or copy one
 
@@ -98,6 +100,10 @@ def _run(arguments: "ArgsType") -> None:
         from padrec.cli.experiments_command import experiments
 
         experiments(others)
+    elif command in ("pool", "text-pool"):
+        from padrec.cli.pool_command import pool
+
+        pool(command, others)
     else:
         from padrec.cli.lightning_program import train_or_evaluate
 

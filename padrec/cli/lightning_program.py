@@ -22,7 +22,7 @@ from padrec.cli.termination import Termination
 from padrec.cli.unwanted_messages import hide_unwanted_messages
 from padrec.training import last_metrics
 
-_LINKS = ("vocabulary", "catalog", "list_length", "prompt_format", "dimension")
+_LINKS = ("vocabulary", "catalog", "list_length", "prompt_format", "dimension", "language_model")
 # What a model defines for each command. Prediction has a default of Lightning's, which calls the model.
 _STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
 

@@ -7,11 +7,20 @@ from padrec.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from padrec.data.batches import PromptBatch as PromptBatch
     from padrec.data.batches import SequenceBatch as SequenceBatch
+    from padrec.data.batches import TextPromptBatch as TextPromptBatch
     from padrec.data.datamodule import SemanticIDDataModule as SemanticIDDataModule
     from padrec.data.interactions import Interactions as Interactions
     from padrec.data.interactions import Split as Split
     from padrec.data.interactions import leave_one_out as leave_one_out
     from padrec.data.item_sequences import ItemSequences as ItemSequences
+    from padrec.data.item_texts import ItemJSON as ItemJSON
+    from padrec.data.item_texts import ItemTexts as ItemTexts
+    from padrec.data.item_texts import PreparedTexts as PreparedTexts
+    from padrec.data.item_texts import TextReader as TextReader
+    from padrec.data.knowledge import ItemKnowledge as ItemKnowledge
+    from padrec.data.knowledge import PromptSource as PromptSource
+    from padrec.data.knowledge import TextPrompts as TextPrompts
+    from padrec.data.knowledge import UserKnowledge as UserKnowledge
     from padrec.data.logs import AmazonReviews2014 as AmazonReviews2014
     from padrec.data.logs import AmazonReviews2018 as AmazonReviews2018
     from padrec.data.logs import AmazonReviews2023 as AmazonReviews2023
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
     from padrec.data.readers import Reader as Reader
     from padrec.data.readers import SyntheticReader as SyntheticReader
     from padrec.data.readers import read_index as read_index
+    from padrec.data.text_prompt_datamodule import TextPromptDataModule as TextPromptDataModule
     from padrec.data.training_rows import GeneratedLists as GeneratedLists
     from padrec.data.training_rows import LoggedSequences as LoggedSequences
     from padrec.data.training_rows import TrainingRows as TrainingRows

@@ -66,3 +66,20 @@ class PromptBatch(TensorBatch):
     relevant: Tensor
     relevant_items: Tensor
     counted: Tensor
+
+
+@dataclass
+class TextPromptBatch(TensorBatch):
+    """Prompts of text to continue, padded on the right.
+
+    Attributes:
+        tokens: token ids, int64 `[B, P]`.
+        lengths: tokens in each row without padding, int64 `[B]`.
+        users: row of each prompt in the datamodule's `user_keys`, int64 `[B]`, whether it is about a user or an item.
+        counted: bool `[B]`, False for padding rows, which make the size a multiple of the processes.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    users: Tensor
+    counted: Tensor

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from padrec.decoding.layers.transformers_layers import PreallocatedCache as PreallocatedCache
     from padrec.decoding.layers.transformers_layers import TransformersLayers as TransformersLayers
     from padrec.decoding.layers.transformers_layers import additive_mask as additive_mask
+    from padrec.decoding.lists.bounded_verification import BoundedVerification as BoundedVerification
     from padrec.decoding.lists.catalog_constraint import CatalogConstraint as CatalogConstraint
     from padrec.decoding.lists.catalog_constraint import CatalogState as CatalogState
     from padrec.decoding.lists.constraint import Constraint as Constraint
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from padrec.decoding.lists.list_state import ListState as ListState
     from padrec.decoding.lists.list_state import concatenate as concatenate
     from padrec.decoding.lists.not_finite_error import NotFiniteError as NotFiniteError
+    from padrec.decoding.lists.relaxed_verification import RelaxedVerification as RelaxedVerification
+    from padrec.decoding.lists.request import GeneratedText as GeneratedText
     from padrec.decoding.lists.request import ListRequest as ListRequest
     from padrec.decoding.lists.request import Recommendations as Recommendations
     from padrec.decoding.lists.request import Request as Request
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from padrec.decoding.lists.sampling import masked_log_softmax as masked_log_softmax
     from padrec.decoding.lists.token_tree import TokenTree as TokenTree
     from padrec.decoding.lists.verification import ChosenTokens as ChosenTokens
+    from padrec.decoding.lists.verification import ExactVerification as ExactVerification
     from padrec.decoding.lists.verification import VerificationRule as VerificationRule
     from padrec.decoding.lists.verification import choose as choose
     from padrec.decoding.rounds.decoding_session import DecodingSession as DecodingSession
@@ -77,7 +81,9 @@ if TYPE_CHECKING:
     from padrec.decoding.trees.draft import DraftSession as DraftSession
     from padrec.decoding.trees.draft import HostDraftSession as HostDraftSession
     from padrec.decoding.trees.draft import Observation as Observation
+    from padrec.decoding.trees.draft import OnlineDraftSession as OnlineDraftSession
     from padrec.decoding.trees.draft import SessionOpener as SessionOpener
+    from padrec.decoding.trees.draft import SourcesDraftSession as SourcesDraftSession
     from padrec.decoding.trees.dynamic_tree import Chain as Chain
     from padrec.decoding.trees.dynamic_tree import DynamicTree as DynamicTree
     from padrec.decoding.trees.static_tree import StaticTree as StaticTree

@@ -30,5 +30,9 @@ if TYPE_CHECKING:
     from padrec.drafts.objective import DraftObjective as DraftObjective
     from padrec.drafts.objective import agreement_by_slot as agreement_by_slot
     from padrec.drafts.padrec_draft import PADRecDraft as PADRecDraft
+    from padrec.drafts.retrieval import CombinedDraft as CombinedDraft
+    from padrec.drafts.retrieval import RetrievalDraft as RetrievalDraft
+    from padrec.drafts.retrieval import RetrievalTree as RetrievalTree
+    from padrec.drafts.retrieval import TokenPool as TokenPool
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

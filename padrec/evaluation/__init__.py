@@ -1,4 +1,4 @@
-"""Arms side by side: metrics, figures, reports, and files of recommendations."""
+"""Arms side by side: metrics, figures, reports, and files of recommendations and of texts."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from padrec.evaluation.evaluator import SpeculativeEvaluator as SpeculativeEvaluator
     from padrec.evaluation.figure_logging import log_figure as log_figure
     from padrec.evaluation.leaderboard import Leaderboard as Leaderboard
+    from padrec.evaluation.pool_builder import PoolBuilder as PoolBuilder
     from padrec.evaluation.recommendation_writer import RecommendationWriter as RecommendationWriter
     from padrec.evaluation.report import Report as Report
+    from padrec.evaluation.text_evaluator import TextEvaluator as TextEvaluator
+    from padrec.evaluation.text_pool_builder import TextPoolBuilder as TextPoolBuilder
+    from padrec.evaluation.text_writer import TextWriter as TextWriter
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -1,49 +1,32 @@
 """Everything that is measured about one arm, reduced over batches and processes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
-from typing import Any, cast
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
-from padrec.catalog import Catalog
-from padrec.data.batches import PromptBatch
-from padrec.decoding import DecodingTrace, Recommendations
+from padrec.data.batches import PromptBatch, TextPromptBatch
+from padrec.decoding import DecodingTrace, GeneratedText, Recommendations
 from padrec.metrics import (
-    NDCG,
     AcceptanceLength,
     AcceptanceRate,
     AcceptedLengths,
     AcceptedPerPass,
-    ItemNDCG,
-    ItemRecall,
     Latency,
     Mean,
-    Recall,
     Speed,
     Speedup,
     Total,
     UsersByPasses,
     latency_percentiles,
 )
-from padrec.metrics.ranking import UserMean, distinct
 
 SPEEDUP_OVER = "speedup_over_"
 """Prefix of the names of speedups over further references; the arm's name follows."""
-CUTOFFS = (5, 10)
-"""Lengths at which lists are judged by default."""
-_RANKING: dict[str, Callable[[int], Metric]] = {
-    "ndcg": NDCG,
-    "recall": Recall,
-    "item_ndcg": ItemNDCG,
-    "item_recall": ItemRecall,
-}
-# Rows whose rankings are updated together: batch by batch, their many small operations take milliseconds each.
-_RANKED_TOGETHER = 256
 
 
 @dataclass(frozen=True)
@@ -54,7 +37,7 @@ class ArmResult:
         name: name of the arm.
         metrics: the arm's part of `report.json`, by name.
         acceptance: accepted share of the draft tokens reached by verification, by slot of the token and draft depth
-            1 … D, float64 `[L + 2, D]`; NaN where none was reached. D is 0 without a draft.
+            1 … D, float64 `[L + 2, D]`, for texts `[1, D]`; NaN where none was reached. D is 0 without a draft.
         accepted_lengths: number of rounds that accepted 0, 1, …, D draft tokens, int64 `[D + 1]`.
         latencies_ms: milliseconds that each user waited, ascending, float64 `[users]`.
     """
@@ -71,6 +54,16 @@ class ArmResult:
         return self.acceptance.shape[1]
 
 
+class Quality(Protocol):
+    """Metrics of an arm's output; a module, so that its states follow the other metrics to a device."""
+
+    def update(self, batch: Any, output: Any) -> None:  # noqa: ANN401  # those of the comparison
+        """Add a batch."""
+
+    def result(self) -> dict[str, Any]:
+        """The metrics by name; call it on every process, since it reduces over them."""
+
+
 class ArmMetrics(nn.Module):
     """The metrics of one arm of a comparison.
 
@@ -78,35 +71,31 @@ class ArmMetrics(nn.Module):
     If processes communicate through GPUs, move the module there before `result`.
 
     Args:
-        catalog: the items.
-        n_slot_states: L + 2.
+        outputs: what is generated, for the names of the metrics.
+        n_slot_states: slots by which acceptance is counted, L + 2 for lists, 1 for texts.
         max_depth: D, the arm's deepest proposal.
-        sequential: whether each item depends on the ones before it, so that two lists have a first difference.
+        quality: metrics of the output itself, a module; None for none.
+        sequential: whether each token depends on the ones before it, so that two outputs have a first difference.
         further_references: arms beside the reference arm to compute speedups over.
         decoders: names of the decoders that the arm chooses among, if any; see `DecodingTrace.decoder`.
-        cutoffs: lengths after which lists are cut for the ranking metrics.
+        sources: names of what proposes, if acceptance is counted by source; see `DecodingTrace.accepted_by_source`.
     """
 
     def __init__(
         self,
-        catalog: Catalog,
+        outputs: Literal["lists", "texts"],
         n_slot_states: int,
         max_depth: int,
+        quality: Quality | None = None,
         sequential: bool = True,
         further_references: Sequence[str] = (),
         decoders: Sequence[str] = (),
-        cutoffs: Sequence[int] = CUTOFFS,
+        sources: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self._leaf_of_item, self._leaf_sizes = catalog.leaf_of_item, catalog.leaf_sizes
+        self._outputs, self.quality = outputs, quality
         self._sequential = sequential
         self._further_references = tuple(further_references)
-        rankings: dict[str, Metric | MetricCollection] = {
-            f"{name}@{k}": metric(k) for name, metric in _RANKING.items() for k in sorted(set(cutoffs))
-        }
-        self._rankings = tuple(rankings)  # in this order in the report
-        self.ranking = MetricCollection(rankings, compute_groups=False)
-        self._unranked: list[tuple[Tensor, Tensor, Tensor]] = []  # leaves, relevant leaves and relevant items
         self.speed, self.latency, self.recording_seconds = Speed(), Latency(), Total()
         self.acceptance_length, self.accepted_per_pass = AcceptanceLength(), AcceptedPerPass()
         self.accepted_lengths = AcceptedLengths(max_depth)
@@ -117,35 +106,35 @@ class ArmMetrics(nn.Module):
             compute_groups=False,
         )
         self.users_by_passes, self.draft_passes = UsersByPasses(), Total()
-        self.valid, self.distinct, self.identical, self.margins = Mean(), Mean(), Mean(), Mean()
+        self.identical, self.margins = Mean(), Mean()
         # Registered as lists, since a module's name cannot hold every character of an arm's or a decoder's name.
         self._speedups = [Speedup() for _ in ("reference", *further_references)]
-        self._lists_by = {name: Total() for name in decoders}
-        self.speedups, self.lists_by = nn.ModuleList(self._speedups), nn.ModuleList(self._lists_by.values())
+        self._written_by, self._accepted_by = ({name: Total() for name in names} for names in (decoders, sources))
+        self.speedups, self.written_by = nn.ModuleList(self._speedups), nn.ModuleList(self._written_by.values())
+        self.accepted_by = nn.ModuleList(self._accepted_by.values())
 
     def update(
         self,
-        batch: PromptBatch,
-        lists: Recommendations,
+        batch: PromptBatch | TextPromptBatch,
+        output: Recommendations | GeneratedText,
         trace: DecodingTrace,
-        expected: Recommendations | None,
+        expected: Recommendations | GeneratedText | None,
         reference_trace: DecodingTrace,
         further_traces: Sequence[DecodingTrace] = (),
     ) -> None:
         """Add one batch without padding rows, all of it on the CPU.
 
         Args:
-            batch: the users.
-            lists: the arm's recommendations.
-            trace: the cost of these lists.
-            expected: recommendations of another arm with the same search; None if there is no such arm.
-            reference_trace: the cost of the reference arm's lists.
-            further_traces: the cost of the further references' lists, in their order.
+            batch: the prompts.
+            output: what the arm wrote.
+            trace: its cost.
+            expected: what another arm with the same search wrote; None if there is no such arm.
+            reference_trace: the cost of the reference arm.
+            further_traces: the cost of the further references, in their order.
         """
         self.add_recording(trace)
-        self._unranked.append((lists.leaves, batch.relevant, batch.relevant_items))
-        if sum(len(leaves) for leaves, _, _ in self._unranked) >= _RANKED_TOGETHER:
-            self._rank()
+        if self.quality is not None:
+            self.quality.update(batch, output)
         self.speed.update(trace.seconds, trace.prefill_seconds, trace.tokens)
         self.latency.update(trace.seconds, torch.ones_like(trace.tokens, dtype=torch.bool))
         for speedup, other in zip(self._speedups, (reference_trace, *further_traces), strict=True):
@@ -156,12 +145,12 @@ class ArmMetrics(nn.Module):
         self.rates.update(trace.attempted, trace.accepted)
         self.users_by_passes.update(trace.target_passes)
         self.draft_passes.update(trace.draft_passes)
-        for name, total in self._lists_by.items():
-            total.update(len(lists.leaves) if name == trace.decoder else 0)
-        self.valid.update(lists.leaves >= 0)
-        self.distinct.update((distinct(lists.leaves) >= 0).double().mean(1))
+        for name, total in self._written_by.items():
+            total.update(len(output.tokens) if name == trace.decoder else 0)
+        for name, total in self._accepted_by.items():
+            total.update(trace.accepted_by_source.get(name, 0))
         # Empty updates leave the means NaN; without any update, torchmetrics would warn.
-        same, margins = (torch.zeros(0), torch.zeros(0)) if expected is None else _compared(lists, expected)
+        same, margins = (torch.zeros(0), torch.zeros(0)) if expected is None else _compared(output, expected)
         self.identical.update(same)
         self.margins.update(margins if self._sequential else margins[:0])
 
@@ -169,28 +158,9 @@ class ArmMetrics(nn.Module):
         """Add the one-time costs of a decode, which may be a warm-up that counts for nothing else."""
         self.recording_seconds.update(trace.recording_seconds)
 
-    def _rank(self) -> None:
-        """Update the ranking metrics with all pending rows."""
-        if not self._unranked:
-            return
-        device = self.speed.device
-        leaves, relevant, relevant_items = (
-            pad_sequence([row for part in parts for row in part], batch_first=True, padding_value=-1).to(device)
-            for parts in zip(*self._unranked, strict=True)
-        )
-        self._unranked = []
-        self.ranking.update(
-            recommended=leaves,
-            relevant=relevant,
-            relevant_items=relevant_items,
-            leaf_of_item=self._leaf_of_item.to(device),
-            leaf_sizes=self._leaf_sizes.to(device),
-        )
-
     def result(self, name: str, is_reference: bool) -> ArmResult:
         """Return the arm's part of the report; call it on every process, since it reduces over them."""
-        self._rank()
-        speed, ranking = _floats(self.speed.compute()), _floats(self.ranking.compute())
+        speed = _floats(self.speed.compute())
         latencies = self.latency.compute().cpu()
         speedup, *further_speedups = (_floats(metric.compute()) for metric in self._speedups)
         over: dict[str, Any] = {}
@@ -199,15 +169,14 @@ class ArmMetrics(nn.Module):
         rates = {by: rate.cpu() for by, rate in self.rates.compute().items()}
         margin = float(self.margins.compute())
         accepted_lengths = self.accepted_lengths.compute().cpu()
-        counts = {decoder: int(total.compute()) for decoder, total in self._lists_by.items()}
-        lists_by = {decoder: count for decoder, count in counts.items() if count > 0}
+        written_by = {decoder: int(total.compute()) for decoder, total in self._written_by.items()}
         metrics: dict[str, Any] = {
             "seconds": speed["seconds"],
             "prefill_seconds": speed["prefill_seconds"],
             "recording_seconds": float(self.recording_seconds.compute()),
             "tokens": int(speed["tokens"]),
             "tokens_per_second": speed["tokens_per_second"],
-            "lists_per_second": speed["lists_per_second"],
+            f"{self._outputs}_per_second": speed["lists_per_second"],
             "latency_ms": latency_percentiles(latencies),
             **_passes(accepted_lengths.tolist(), self.users_by_passes.compute().tolist()),
             "draft_passes": int(self.draft_passes.compute()),
@@ -215,24 +184,24 @@ class ArmMetrics(nn.Module):
             "accepted_per_pass": float(self.accepted_per_pass.compute()),
             "acceptance_by_slot": rates["slot"].tolist() if rates else [],
             "acceptance_by_depth": rates["depth"].tolist() if rates else [],
-            **{key: ranking[key] for key in self._rankings},
-            "quality_ci95": {key: list(cast(UserMean, self.ranking[key]).interval()) for key in self._rankings},
-            "valid_items": float(self.valid.compute()),
-            "distinct_items": float(self.distinct.compute()),
+            **({} if self.quality is None else self.quality.result()),
             **_speedup("speedup", dict.fromkeys(speedup, 1.0) if is_reference else speedup),
             **over,
-            "identical_lists": float(self.identical.compute()),
+            f"identical_{self._outputs}": float(self.identical.compute()),
             "first_difference_margin": None if isnan(margin) else margin,
         }
-        if lists_by:
-            metrics["lists_by"] = lists_by
+        if any(written_by.values()):
+            metrics[f"{self._outputs}_by"] = {decoder: count for decoder, count in written_by.items() if count > 0}
+        if self._accepted_by:
+            metrics["accepted_by"] = {name: int(total.compute()) for name, total in self._accepted_by.items()}
         acceptance = rates.get("slot_and_depth", torch.zeros(0, 0, dtype=torch.float64))
         return ArmResult(name, metrics, acceptance, accepted_lengths, latencies)
 
 
 def quality_metric(metrics: Iterable[str]) -> str:
-    """Which of an arm's metrics stands for the quality of its lists: NDCG at the largest cutoff."""
-    return max((name for name in metrics if name.startswith("ndcg@")), key=lambda name: int(name.partition("@")[2]))
+    """Which of an arm's metrics stands for the quality of its lists: NDCG at the largest cutoff; empty for texts."""
+    found = [name for name in metrics if name.startswith("ndcg@")]
+    return max(found, key=lambda name: int(name.partition("@")[2]), default="")
 
 
 def _passes(accepted_lengths: list[int], users_by_passes: list[int]) -> dict[str, Any]:
@@ -256,8 +225,10 @@ def _speedup(name: str, found: dict[str, float]) -> dict[str, Any]:
     return {name: found["speedup"], f"{name}_ci95": [found["low"], found["high"]], f"{name}_median": found["median"]}
 
 
-def _compared(lists: Recommendations, expected: Recommendations) -> tuple[Tensor, Tensor]:
-    """Whether each list is the expected one, bool `[B]`, and the target's margin in each row that differs."""
+def _compared(
+    lists: Recommendations | GeneratedText, expected: Recommendations | GeneratedText
+) -> tuple[Tensor, Tensor]:
+    """Whether each list or text is the expected one, bool `[B]`, and the target's margin in each row that differs."""
     differs = lists.tokens != expected.tokens
     rows = differs.any(1).nonzero().flatten()
     first = differs[rows].long().argmax(1)

@@ -101,10 +101,12 @@ _COLUMNS = {
         ("accepted_share", "accepted share", "{:.1%}".format),
         ("tokens_per_second", "tokens/s", "{:,.0f}".format),
         ("lists_per_second", "lists/s", "{:,.2f}".format),
+        ("texts_per_second", "texts/s", "{:,.2f}".format),
         ("latency_ms/p50", "p50 ms", "{:,.1f}".format),
         ("latency_ms/p95", "p95 ms", "{:,.1f}".format),
         ("latency_ms/p99", "p99 ms", "{:,.1f}".format),
         ("identical_lists", "identical", share_of_identical),
+        ("identical_texts", "identical", share_of_identical),
         ("recording_seconds", "recording (s)", "{:,.1f}".format),
     )
 }

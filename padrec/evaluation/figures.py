@@ -56,20 +56,24 @@ def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
     """Return all figures of a comparison of at least one arm, by name.
 
     The names are `acceptance/<arm>` for each arm with a draft, `acceptance_by_depth` and `accepted_lengths` if there is
-    one, `speedup`, `latency`, `users_by_target_passes`, `quality_by_cutoff` and `quality_against_speed`.
+    one, `speedup`, `latency`, `users_by_target_passes` and, for lists, `quality_by_cutoff` and `quality_against_speed`.
     """
     drafting = [result for result in results if result.max_depth > 0]
     figures = {f"acceptance/{result.name}": acceptance_by_slot_and_depth(result) for result in drafting}
     if drafting:
         figures["acceptance_by_depth"] = acceptance_by_depth(results)
         figures["accepted_lengths"] = accepted_lengths(results)
-    return figures | {
+    figures |= {
         "speedup": speedup_with_interval(results),
         "latency": latency_distribution(results),
         "users_by_target_passes": users_by_target_passes(results),
-        "quality_by_cutoff": quality_by_cutoff(results),
-        "quality_against_speed": quality_against_speed(results),
     }
+    if quality_metric(results[0].metrics):
+        figures |= {
+            "quality_by_cutoff": quality_by_cutoff(results),
+            "quality_against_speed": quality_against_speed(results),
+        }
+    return figures
 
 
 def write_figures(figures: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
@@ -306,5 +310,7 @@ def _logarithmic(axes: Axes, values: Tensor) -> None:
 
 
 def _slot_names(n_slot_states: int) -> list[str]:
-    """Slots as in the tokens' names (`<a_7>`), then the separator and other tokens."""
+    """Slots as in the tokens' names (`<a_7>`), then the separator and other tokens; a text's tokens have none."""
+    if n_slot_states == 1:
+        return ["–"]
     return [*(chr(ord("a") + slot) for slot in range(n_slot_states - 2)), "sep", "other"]

@@ -22,26 +22,22 @@ _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*[]|"} | {"<"
 _HOW_TO_READ = (
     "Speedup: total seconds of the reference arm ÷ total seconds of the arm over the same users; median: that of the "
     "same ratio in each batch. τ: tokens per target pass, including the target's own token; accepted per pass leaves "
-    "it out. Identical: share of lists equal to the reference arm's. "
+    "it out. Identical: share of lists or texts equal to the reference arm's. "
     "Recording: seconds spent once on compiling and capturing for new shapes; part of no other number."
 )
+# Settings that every report has.
+_NUMBERS = ("users", "batch_size", "temperature")
 # How far ratio and median of a speedup may lie apart without a word.
 _PARTED = 0.1
 
 
 @dataclass(frozen=True)
 class Report:
-    """Arms side by side on the same users.
+    """Arms side by side on the same users, or on the same prompts of text.
 
     Attributes:
         dataset: name of the data.
-        users: number of users.
-        list_length: K, items in a list.
-        batch_size: users decoded together.
-        temperature: 0 for greedy decoding.
-        constraint: `catalog` for lists of distinct, existing items, None for free decoding.
-        precision: precision of the target's weights.
-        device: name of the device, see `device_name`.
+        settings: number of `users`, `batch_size`, `precision`, `device`, and what was asked for, by name.
         versions: software versions by name, see `software_versions`.
         seed: seed of sampled lists.
         command: the command line.
@@ -50,13 +46,7 @@ class Report:
     """
 
     dataset: str
-    users: int
-    list_length: int
-    batch_size: int
-    temperature: float
-    constraint: str | None
-    precision: str
-    device: str
+    settings: dict[str, Any]
     versions: dict[str, str]
     seed: int
     command: str
@@ -75,17 +65,22 @@ class Report:
         arms = found.get("arms")
         if not isinstance(arms, dict) or not all(isinstance(arm, dict) and "speedup" in arm for arm in arms.values()):
             raise InputError(f"{file}: no arms with a speedup, expected a report.json of SpeculativeEvaluator")
-        if missing := [entry.name for entry in fields(cls) if entry.name not in {*found, "reference"}]:
+        own = {entry.name for entry in fields(cls)} - {"settings"}
+        if missing := sorted({*own, *_NUMBERS} - {*found, "reference"}):
             raise InputError(f"{file}: no {', '.join(missing)}, expected a report.json of SpeculativeEvaluator")
-        for name in ("users", "list_length", "batch_size", "temperature"):
+        for name in _NUMBERS:
             if not isinstance(found[name], int | float):
                 raise InputError(f"{file}: {name} is {found[name]!r}, expected a number")
-        known: dict[str, Any] = {entry.name: found.get(entry.name) for entry in fields(cls)}
-        return cls(**known | {"reference": found.get("reference", next(iter(arms), ""))})
+        settings = {name: value for name, value in found.items() if name not in own}
+        known: dict[str, Any] = {name: found.get(name) for name in own}
+        return cls(**known | {"settings": settings, "reference": found.get("reference", next(iter(arms), ""))})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON, with None for numbers that are not finite."""
-        return {name: _without_nan(value) for name, value in asdict(self).items()}
+        content = asdict(self)
+        settings = content.pop("settings")
+        content = {"dataset": content.pop("dataset"), **settings, **content}
+        return {name: _without_nan(value) for name, value in content.items()}
 
     def scalars(self) -> dict[str, float]:
         """Return every finite number as `test/<arm>/<metric>`, nested ones as `…/latency_ms/p50`."""
@@ -106,7 +101,7 @@ class Report:
             markdown_table(*self._table([*self._further_speedups(), *_FURTHER_COLUMNS])),
             markdown_table(*self._table([*_PASS_COLUMNS, *self._rankings()])),
             "## Settings",
-            "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self.settings().items()),
+            "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self.shown_settings().items()),
             f"```\n{self.command}\n```",
         ]
         return "\n\n".join(parts) + "\n"
@@ -120,9 +115,10 @@ class Report:
         return "\n".join([*lines, *self._remarks()])
 
     def _table(self, keys: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-        """The header and one row per arm."""
-        columns = [column(key) for key in keys]
+        """The header and one row per arm, without columns that no arm has."""
         numbers = {arm: ArmNumbers.of(metrics) for arm, metrics in self.arms.items()}
+        known = {name for metrics in self.arms.values() for name in metrics}
+        columns = [column(key) for key in keys if key.partition("/")[0] in known]
         rows = [[escape_markdown(arm), *(shown.cell(found) for shown in columns)] for arm, found in numbers.items()]
         return ["arm", *(escape_markdown(shown.heading) for shown in columns)], rows
 
@@ -139,7 +135,12 @@ class Report:
         return [key for key in keys if key.startswith(SPEEDUP_OVER)]
 
     def _remarks(self) -> list[str]:
-        """Sentences on arms whose speedup is doubtful, and on arms that choose among decoders."""
+        """Sentences on arms that are not lossless or whose speedup is doubtful, and on what arms draw on."""
+        lossy = [
+            f"{escape_markdown(arm)} is not lossless: it may write other lists than the target."
+            for arm, metrics in self.arms.items()
+            if not metrics.get("lossless", True)
+        ]
         parted = [
             f"{escape_markdown(arm)}: the ratio of totals, {metrics['speedup']:.2f}, is far from the median, "
             f"{metrics['speedup_median']:.2f}: a few slow batches decide it. Evaluate again, without other load."
@@ -148,24 +149,33 @@ class Report:
         ]
         chosen = [
             f"{escape_markdown(arm)} wrote "
-            + ", ".join(f"{count:,} lists by {escape_markdown(name)}" for name, count in metrics["lists_by"].items())
+            + ", ".join(f"{count:,} {kind} by {escape_markdown(name)}" for name, count in metrics[f"{kind}_by"].items())
             + "."
             for arm, metrics in self.arms.items()
-            if "lists_by" in metrics
+            for kind in ("lists", "texts")
+            if f"{kind}_by" in metrics
         ]
-        return parted + chosen
+        drawn = [
+            f"{escape_markdown(arm)} retrieves from {_pool(metrics['pool'])}."
+            for arm, metrics in self.arms.items()
+            if "pool" in metrics
+        ]
+        accepted = [
+            f"{escape_markdown(arm)} accepted "
+            + ", ".join(
+                f"{count:,} tokens of {escape_markdown(name)}" for name, count in metrics["accepted_by"].items()
+            )
+            + "."
+            for arm, metrics in self.arms.items()
+            if "accepted_by" in metrics
+        ]
+        return lossy + parted + chosen + drawn + accepted
 
-    def settings(self) -> dict[str, str]:
+    def shown_settings(self) -> dict[str, str]:
         """Return what the numbers depend on, as text by name."""
         return {
-            "users": f"{self.users:,}",
-            "list length": str(self.list_length),
-            "batch size": str(self.batch_size),
-            "temperature": f"{self.temperature:g}",
+            **{name.replace("_", " "): _shown(value) for name, value in self.settings.items()},
             "reference arm": self.reference,
-            "constraint": self.constraint or "none",
-            "precision": self.precision,
-            "device": self.device,
             "seed": str(self.seed),
             "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
         }
@@ -178,9 +188,10 @@ class Report:
 def main_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
     """Which of an arm's metrics `trainer.test` returns and TensorBoard's HParams tab shows.
 
-    Five: the tab has no more columns unless told otherwise.
+    Five at most: the tab has no more columns unless told otherwise.
     """
-    return ("speedup", "tokens_per_second", "acceptance_length", quality_metric(metrics), "identical_lists")
+    main = ("speedup", "tokens_per_second", "acceptance_length", quality_metric(metrics), *_IDENTICAL)
+    return tuple(name for name in main if name in metrics)
 
 
 def write_report(folder: Path, content: Mapping[str, Any], markdown: str) -> None:
@@ -233,10 +244,32 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_co
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
+_IDENTICAL = ("identical_lists", "identical_texts")
 _SPEED_COLUMNS = ("speedup", "speedup_median", "acceptance_length")
-_COMPARISON_COLUMNS = ("identical_lists", "latency_ms/p50")
-_FURTHER_COLUMNS = ("tokens_per_second", "lists_per_second", "latency_ms/p95", "recording_seconds")
+_COMPARISON_COLUMNS = (*_IDENTICAL, "latency_ms/p50")
+_FURTHER_COLUMNS = (
+    "tokens_per_second",
+    "lists_per_second",
+    "texts_per_second",
+    "latency_ms/p95",
+    "recording_seconds",
+)
 _PASS_COLUMNS = ("target_passes", "one_pass_users", "accepted_per_pass", "accepted_steps", "accepted_share")
+
+
+def _pool(pool: Mapping[str, Any]) -> str:
+    """What a pool holds, in words; see `RetrievalDraft.facts`."""
+    size = f"{pool['texts']:,} earlier texts ({pool['tokens']:,} tokens) in {pool['groups']:,} groups"
+    learned = ", finished ones among them" if pool["online"] else ""
+    own = {True: ", earlier answers to the tested users included", False: ", none of tested users", None: ""}
+    return size + learned + own[pool.get("own_answers")]
+
+
+def _shown(value: object) -> str:
+    """Format a setting."""
+    if value is None:
+        return "none"
+    return format(value, "," if isinstance(value, int) else "g") if isinstance(value, int | float) else str(value)
 
 
 def _without_nan(value: object) -> object:

@@ -1,6 +1,6 @@
 """What of a comparison goes to TensorBoard and other loggers: numbers, figures, texts, hyperparameters."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
@@ -31,6 +31,8 @@ LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
         "acceptance length": ("Multiline", [r"val/acceptance_length$"]),
     },
 }
+# Of the report's settings.
+_HYPERPARAMETERS = ("batch_size", "list_length", "max_tokens", "precision")
 _SHOWN_HISTORY = 5
 _SHOWN_SIGNS = 80
 
@@ -52,10 +54,8 @@ def log_report(
     loggers: Iterable[Logger],
     report: Report,
     figures: Mapping[str, Path],
-    samples: Sequence[SampleLists],
-    catalog: Catalog,
+    samples: Mapping[str, str],
     settings: Mapping[str, Any] | None = None,
-    n_users: int = 8,
 ) -> None:
     """Log a comparison's numbers, figures, texts and hyperparameters.
 
@@ -66,20 +66,20 @@ def log_report(
         loggers: the trainer's loggers, if any.
         report: the comparison.
         figures: PNG files by name.
-        samples: lists to show.
-        catalog: the items.
+        samples: samples of the output as Markdown, by tag.
         settings: further hyperparameters beside the report's settings.
-        n_users: most users to show lists of.
     """
     # Few: TensorBoard shows the first five, and what all rows share says nothing.
-    shared = {name: getattr(report, name) for name in ("batch_size", "list_length", "precision")} | dict(settings or {})
+    shared = {name: report.settings[name] for name in _HYPERPARAMETERS if name in report.settings}
+    shared |= dict(settings or {})
     for logger in loggers:
         for name, path in figures.items():
             log_figure(logger, f"test/{name}", path)
         if isinstance(logger, TensorBoardLogger):
             writer = logger.experiment
             writer.add_text("test/report", report.markdown())
-            writer.add_text("test/sample_lists", sample_lists_markdown(samples, catalog, n_users))
+            for tag, text in samples.items():
+                writer.add_text(tag, text)
             writer.add_custom_scalars(LAYOUT)
             for arm, metrics in report.arms.items():
                 _log_arm(logger.log_dir, arm, metrics, {"arm": arm, **shared})
@@ -90,9 +90,13 @@ def log_report(
 def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
     """Write an arm's run below the evaluation's folder."""
     board = TensorBoardLogger(folder, name="", version=arm.replace("/", "-"), default_hp_metric=False)
-    for name in main_metrics(metrics):
-        if isfinite(metrics[name]):
-            board.experiment.add_scalar(f"test/{name}", metrics[name], 0)
+    numbers = {f"test/{name}": metrics[name] for name in main_metrics(metrics)}
+    for part in ("accepted_by", "pool"):
+        found = metrics.get(part, {})
+        numbers |= {f"test/{part}/{name}": value for name, value in found.items() if isinstance(value, int)}
+    for tag, value in numbers.items():
+        if isfinite(value):
+            board.experiment.add_scalar(tag, value, 0)
     add_hyperparameter_row(board, hyperparameters)
     board.experiment.close()
 

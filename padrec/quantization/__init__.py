@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from padrec.quantization.item_embeddings import EmbeddingFile as EmbeddingFile
     from padrec.quantization.item_embeddings import EmbeddingSource as EmbeddingSource
     from padrec.quantization.item_embeddings import ItemEmbeddings as ItemEmbeddings
-    from padrec.quantization.item_texts import ItemJSON as ItemJSON
-    from padrec.quantization.item_texts import ItemTexts as ItemTexts
-    from padrec.quantization.item_texts import PreparedTexts as PreparedTexts
-    from padrec.quantization.item_texts import TextReader as TextReader
     from padrec.quantization.k_means import KMeans as KMeans
     from padrec.quantization.quantizer import Quantizer as Quantizer
     from padrec.quantization.residual_k_means import ResidualKMeans as ResidualKMeans

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from padrec.catalog import InputError, PositiveInt, check_arguments
+from padrec.data import TextReader
 from padrec.data.tokenizer import as_text, load_tokenizer
 from padrec.quantization.embedding_cache import EmbeddingCache
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
-from padrec.quantization.item_texts import TextReader
 
 _UNUSED = ("pooler.", "decoder.")  # weights that a mean of the encoder's hidden states does not depend on
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from padrec.targets.initial_weights import InitialModel as InitialModel
     from padrec.targets.initial_weights import InitialWeights as InitialWeights
     from padrec.targets.initial_weights import PretrainedModel as PretrainedModel
+    from padrec.targets.initial_weights import read_language_model as read_language_model
     from padrec.targets.recommender import TargetRecommender as TargetRecommender
     from padrec.targets.recommender import TargetWeights as TargetWeights
     from padrec.targets.saved_target import SavedTarget as SavedTarget

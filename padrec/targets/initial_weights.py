@@ -86,25 +86,39 @@ def load_pretrained(
         InputError: the model does not exist or lacks weights, or its tokenizer, its number of embeddings or its
             settings do not fit.
     """
-    check_name(name)
     if vocabulary.text_tokens == 0:
         raise InputError(
             f"{name}: the data have no text tokens, expected a prompt template with this model's tokenizer"
         )
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise InputError(f"{name}: no config.json, expected the folder of a pretrained language model")
     if tokenizer_fingerprint(load_tokenizer(name)) != vocabulary.tokenizer:
         raise InputError(f"{name}: its tokenizer is not that of the data's prompt template, expected the same one")
+    model = read_language_model(name, vocabulary.text_tokens)
+    _check_settings(name, model, backbone or {})
+    model.train()  # transformers loads models in evaluation mode
+    return model
+
+
+def read_language_model(name: str, text_tokens: int) -> PreTrainedModel:
+    """A pretrained causal language model in float32, in evaluation mode.
+
+    Args:
+        name: folder or hub name.
+        text_tokens: tokens of its tokenizer, see `n_tokens`.
+
+    Raises:
+        InputError: the model does not exist, lacks weights, or has fewer embeddings than its tokenizer has tokens.
+    """
+    check_name(name)
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise InputError(f"{name}: no config.json, expected the folder of a pretrained language model")
     model, report = read_weights(name)
     # transformers only warns of these, and leaves the weights random.
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"]))
         raise InputError(f"{name}: weights missing: {missing}; expected those of a causal language model")
     rows = len(_tables(model)[0])
-    if rows < vocabulary.text_tokens:
-        raise InputError(f"{name}: {rows} embeddings, expected one for each of {vocabulary.text_tokens} text tokens")
-    _check_settings(name, model, backbone or {})
-    model.train()  # transformers loads models in evaluation mode
+    if rows < text_tokens:
+        raise InputError(f"{name}: {rows} embeddings, expected one for each of {text_tokens} text tokens")
     return model
 
 

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import lightning as L
 
-from padrec.data.batches import PromptBatch
+from padrec.data.batches import PromptBatch, TextPromptBatch
 from padrec.decoding import NotFiniteError
 
 
 @contextmanager
-def named_users(module: L.LightningModule, batch: PromptBatch) -> Iterator[None]:
+def named_users(module: L.LightningModule, batch: PromptBatch | TextPromptBatch) -> Iterator[None]:
     """Name users where a decoder names rows of a batch.
 
     Args:

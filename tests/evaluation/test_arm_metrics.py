@@ -18,7 +18,8 @@ from padrec.decoding import (
     TransformersDecoder,
 )
 from padrec.evaluation import ArmMetrics
-from padrec.evaluation.evaluator import models_of_comparison
+from padrec.evaluation.arm_comparison import models_of_comparison
+from padrec.evaluation.list_quality import ListQuality
 from padrec.metrics import NDCG, Recall
 from padrec.metrics.exact_metric import ExactMetric
 
@@ -50,14 +51,14 @@ def trace_of(batch: PromptBatch) -> DecodingTrace:
 
 
 def updated(sequential: bool, expected: Recommendations | None) -> ArmMetrics:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, sequential=sequential)
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG), sequential=sequential)
     batch = users_with(torch.arange(2)[:, None])
     metrics.update(batch, recommend([0, 1], [1, 2]), trace_of(batch), expected, trace_of(batch))
     return metrics
 
 
 def test_rankings_of_many_batches_are_those_of_one_after_the_other() -> None:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0)
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG))
     expected: dict[str, Metric] = {"ndcg@5": NDCG(5), "recall@10": Recall(10)}
     generator = torch.Generator().manual_seed(0)
     for number in range(200):
@@ -78,7 +79,7 @@ def test_rankings_of_many_batches_are_those_of_one_after_the_other() -> None:
 
 
 def test_lists_are_judged_at_the_given_lengths() -> None:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, cutoffs=[2, 1, 2])
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG, [2, 1, 2]))
     batch = users_with(torch.arange(2)[:, None])
     metrics.update(batch, recommend([0, 1], [2, 1]), trace_of(batch), None, trace_of(batch))
     found = metrics.result("arm", is_reference=False).metrics
@@ -91,7 +92,7 @@ def test_lists_are_judged_at_the_given_lengths() -> None:
 
 
 def test_users_are_counted_by_the_passes_after_the_first() -> None:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=1)
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=1)
     batch = users_with(torch.arange(3)[:, None])  # users 0, 1, 2 took as many passes
     counts = torch.zeros(4, 1, dtype=torch.long)
     trace = replace(trace_of(batch), attempted=counts, accepted=counts, accepted_lengths=torch.tensor([1, 5]))
@@ -150,7 +151,9 @@ def test_any_arm_can_be_the_reference() -> None:
 
 
 def test_speed_is_compared_with_further_references() -> None:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, further_references=["a.b", "slow"])
+    metrics = ArmMetrics(
+        "lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG), further_references=["a.b", "slow"]
+    )
     batch = users_with(torch.arange(2)[:, None])
     trace = trace_of(batch)
     slow = replace(trace, decode_seconds=10 * trace.seconds - trace.prefill_seconds)
@@ -162,10 +165,21 @@ def test_speed_is_compared_with_further_references() -> None:
 
 
 def test_lists_are_counted_by_the_decoder_that_was_chosen_for_them() -> None:
-    metrics = ArmMetrics(_CATALOG, n_slot_states=4, max_depth=0, decoders=["a tree", "tree 0.5", "none"])
+    metrics = ArmMetrics(
+        "lists", n_slot_states=4, max_depth=0, quality=ListQuality(_CATALOG), decoders=["a tree", "tree 0.5", "none"]
+    )
     for users, chosen in ((3, "tree 0.5"), (2, "none"), (1, "tree 0.5")):
         batch = users_with(torch.arange(users)[:, None])
         trace = replace(trace_of(batch), decoder=chosen)
         lists = Recommendations(*(torch.zeros(users, 2, dtype=torch.long),) * 2, torch.zeros(users, 2))
         metrics.update(batch, lists, trace, None, trace)
     assert metrics.result("arm", is_reference=False).metrics["lists_by"] == {"tree 0.5": 4, "none": 2}
+
+
+def test_accepted_tokens_are_counted_by_source() -> None:
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=0, sources=["retrieval", "forced"])
+    for counts in ({"retrieval": 3, "forced": 1}, {"retrieval": 2}):
+        batch = users_with(torch.arange(2)[:, None])
+        trace = replace(trace_of(batch), accepted_by_source=counts)
+        metrics.update(batch, recommend([0, 1], [1, 2]), trace, None, trace)
+    assert metrics.result("arm", is_reference=False).metrics["accepted_by"] == {"retrieval": 5, "forced": 1}

@@ -62,7 +62,7 @@ def test_the_json_file_holds_the_designed_keys(tmp_path: Path) -> None:
 
 def test_numbers_that_are_not_finite_become_null_and_a_dash(tmp_path: Path) -> None:
     metrics = toy_metrics(2.0, 3) | {"ndcg@10": math.nan, "speedup": math.inf, "speedup_ci95": (math.nan, 2.0)}
-    report = toy_report(arms={"a": metrics}, constraint=None)
+    report = toy_report(arms={"a": metrics}, settings={"constraint": None})
     report.write(tmp_path)
     found = read_strictly(tmp_path / "report.json")
     assert found["constraint"] is None
@@ -138,6 +138,27 @@ def test_what_an_arm_chose_stands_below_the_table() -> None:
     report = toy_report(arms={"a": toy_metrics(1.0, 0), "b|": toy_metrics(2.0, 3) | chosen})
     assert "\n\nb\\| wrote 1,200 lists by a tree, 3 lists by no speculation.\n\n" in report.markdown()
     assert report.scalars()["test/b|/lists_by/a tree"] == 1200
+
+
+def test_what_an_arm_draws_on_and_whether_it_is_lossless_stands_below_the_table() -> None:
+    pool = {"texts": 1200, "tokens": 60_000, "groups": 8, "online": False, "own_answers": False}
+    drawn = {"lossless": False, "pool": pool, "accepted_by": {"retrieval": 3000, "forced": 20}}
+    own = {"lossless": True, "pool": pool | {"online": True, "own_answers": True}}
+    arms = {
+        "a": toy_metrics(1.0, 0) | {"lossless": True},
+        "b": toy_metrics(2.0, 3) | drawn,
+        "c": toy_metrics(2.0, 3) | own,
+    }
+    report = toy_report(arms=arms)
+    for remark in (
+        "b is not lossless: it may write other lists than the target.",
+        "b retrieves from 1,200 earlier texts (60,000 tokens) in 8 groups, none of tested users.",
+        "(60,000 tokens) in 8 groups, finished ones among them, earlier answers to the tested users included.",
+        "b accepted 3,000 tokens of retrieval, 20 tokens of forced.",
+    ):
+        assert report.markdown().count(remark) == 1
+    assert "a is not lossless" not in report.markdown()
+    assert report.scalars()["test/b/accepted_by/retrieval"] == 3000
 
 
 def test_a_single_list_that_differs_is_not_rounded_away() -> None:

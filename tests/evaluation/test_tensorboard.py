@@ -56,7 +56,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, figures: dict[str, Path]) -
     """What TensorBoard reads of a comparison."""
     logger = TensorBoardLogger(tmp_path_factory.mktemp("board"), default_hp_metric=False)
     settings = {"target": "runs/target", "temperature": 0.0, "top_k": None}
-    log_report([logger], toy_report(), figures, [toy_samples()], toy_catalog(), settings)
+    log_report(
+        [logger],
+        toy_report(),
+        figures,
+        {"test/sample_lists": sample_lists_markdown([toy_samples()], toy_catalog())},
+        settings,
+    )
     logger.finalize("success")
     return Path(logger.log_dir)
 
@@ -101,7 +107,7 @@ def test_the_layout_groups_charts(folder: Path) -> None:
 
 def test_other_loggers_get_all_numbers(tmp_path: Path, figures: dict[str, Path]) -> None:
     csv = CSVLogger(tmp_path)
-    log_report([csv], toy_report(), figures, [toy_samples()], toy_catalog())
+    log_report([csv], toy_report(), figures, {})
     csv.save()
     header, row = (Path(csv.log_dir) / "metrics.csv").read_text().splitlines()
     found = dict(zip(header.split(","), row.split(","), strict=True))

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from padrec.catalog import InputError
-from padrec.quantization import ItemJSON, TextEmbeddings
+from padrec.data import ItemJSON
+from padrec.quantization import TextEmbeddings
 from padrec.quantization import text_embeddings as module
 from padrec.quantization.text_embeddings import encode_texts, load_encoder, masked_mean
 from tests.damage import with_a_flipped_bit

@@ -1,8 +1,8 @@
-"""List decoding by transformers' own `generate`, under the same constraint."""
+"""Decoding by transformers' own `generate`, under the same constraint."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,9 +15,11 @@ from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.list_state import ListState
-from padrec.decoding.lists.request import ListRequest, Recommendations
+from padrec.decoding.lists.request import ListRequest, Request
 from padrec.decoding.lists.sampling import masked_log_softmax
 from padrec.decoding.rounds.decoding_session import DecodingSession
+
+R = TypeVar("R")
 
 
 class Assistant(Protocol):
@@ -33,11 +35,11 @@ class Assistant(Protocol):
 
 
 class TransformersDecoder(Decoder):
-    """Writes lists with the `generate` method of the target's own class.
+    """Writes lists or texts with the `generate` method of the target's own class.
 
     A logits processor applies the constraint and, at temperatures above 0, the request's noise; the search over these
     scores is greedy. So the lists are those of the other arms, and only speed is compared. The processor also serves
-    transformers' two ways of speculating, prompt lookup and an assistant, which take one list at a time.
+    transformers' two ways of speculating, prompt lookup and an assistant, which take one prompt at a time.
 
     Args:
         prompt_lookup_tokens: the most candidates copied from an earlier occurrence of the last tokens
@@ -64,14 +66,20 @@ class TransformersDecoder(Decoder):
         self.prompt_lookup_tokens = prompt_lookup_tokens
         self._assistant, self._assistant_tokens = assistant, assistant_tokens
 
-    def max_depth(self, request: ListRequest) -> int:
+    def max_depth(self, request: Request[Any]) -> int:
         """The most candidates of one pass, 0 without speculation; see `Decoder.max_depth`."""
         return self._assistant_tokens if self._assistant is not None else self.prompt_lookup_tokens or 0
 
-    def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
-        """Load the assistant; see `Decoder.bind`."""
+    def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
+        """Load the assistant; see `Decoder.bind`.
+
+        Raises:
+            InputError: see `Decoder.bind`, or an assistant for another request than lists.
+        """
         assistant = None
         if self._assistant is not None:
+            if not isinstance(request, ListRequest):
+                raise InputError("an assistant for texts: expected prompt_lookup_tokens, or lists of a catalog")
             assistant = self._assistant.load(runner, request.vocabulary)
             assistant.generation_config.update(
                 num_assistant_tokens=self._assistant_tokens, num_assistant_tokens_schedule="constant"
@@ -79,25 +87,25 @@ class TransformersDecoder(Decoder):
         return _GenerateSession(self, runner.model, assistant, request)
 
 
-class _GenerateSession(DecodingSession[Recommendations]):
+class _GenerateSession(DecodingSession[R]):
     def __init__(
         self,
         decoder: TransformersDecoder,
         model: PreTrainedModel,
         assistant: PreTrainedModel | None,
-        request: ListRequest,
+        request: Request[R],
     ) -> None:
         self._decoder, self._model, self._assistant, self._request = decoder, model, assistant, request
 
     @torch.inference_mode()
-    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
-        request, vocabulary = self._request, self._request.vocabulary
+    def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
+        request = self._request
         (batch, width), device = prompts.tokens.shape, prompts.tokens.device
         max_depth = self._decoder.max_depth(request)
         if max_depth > 0 and batch > 1:
-            raise InputError(f"{batch} lists at once: expected one, since transformers speculates for no more")
+            raise InputError(f"{batch} prompts at once: expected one, since transformers speculates for no more")
         watch = Stopwatch(device)
-        tokens, mask = padded_left(prompts, vocabulary.pad_token)
+        tokens, mask = padded_left(prompts, request.pad_token)
         processor = _RequestProcessor(request, request.sampling.keys(batch, generator, device), width)
         passes = _Passes(watch)
         with passes.watched(self._model, self._assistant):
@@ -107,20 +115,20 @@ class _GenerateSession(DecodingSession[Recommendations]):
                 generation_config=GenerationConfig(
                     max_new_tokens=request.n_tokens,
                     do_sample=False,
-                    pad_token_id=vocabulary.pad_token,
-                    eos_token_id=vocabulary.eos_token,
+                    pad_token_id=request.pad_token,
+                    eos_token_id=list(request.stop_tokens) or None,
                     prompt_lookup_num_tokens=self._decoder.prompt_lookup_tokens,
                 ),
                 logits_processor=LogitsProcessorList([processor]),
                 assistant_model=self._assistant,
             )[:, width:]
         decode_seconds = watch.lap()
-        lists = torch.full((batch, request.n_tokens), vocabulary.pad_token, device=device)
+        lists = torch.full((batch, request.n_tokens), request.pad_token, device=device)
         lists[:, : written.shape[1]] = written
         # Padding does not mark the end: without a constraint the target may write it too.
-        ended = (lists == vocabulary.eos_token).cumsum(1)
+        ended = torch.isin(lists, torch.tensor(request.stop_tokens, dtype=torch.long, device=device)).cumsum(1)
         lengths = ((ended == 0).sum(1) + 1).clamp(max=written.shape[1])
-        statistics = passes.statistics(width, lists, lengths, vocabulary, max_depth)
+        statistics = passes.statistics(width, lists, lengths, request, max_depth)
         trace = statistics.trace(passes.prefill_seconds, decode_seconds, lengths)
         return request.result(lists, processor.log_probs_of(lists, lengths)), trace
 
@@ -153,19 +161,16 @@ class _Passes:
         self._assistant_passes[-1] += 1
 
     def statistics(
-        self, prompt_width: int, lists: Tensor, lengths: Tensor, vocabulary: SemanticIDVocabulary, max_depth: int
+        self, prompt_width: int, lists: Tensor, lengths: Tensor, request: Request[Any], max_depth: int
     ) -> RoundStatistics:
         """Counts by comparing what each pass read with the finished lists, `[B, T]`.
 
         The first pass is the prefill. With speculation it also reads candidates; neither those nor the assistant's
         passes before it are counted.
         """
-        statistics = RoundStatistics(len(lists), vocabulary.n_slot_states, max_depth, lists.device)
-        padded = torch.nn.functional.pad(lists, (0, max_depth), value=vocabulary.pad_token)
-        slots = [torch.full_like(lengths, vocabulary.other_slot)]
-        for token in padded.unbind(1):
-            slots.append(vocabulary.next_slot(slots[-1], token))
-        slots_of_tokens = torch.stack(slots[1:], 1)
+        statistics = RoundStatistics(len(lists), request.n_slot_states, max_depth, lists.device)
+        padded = torch.nn.functional.pad(lists, (0, max_depth), value=request.pad_token)
+        slots_of_tokens = request.slots(padded)
         # The token that the next pass decides: without speculation all rows advance together, with it there is one row.
         position = 0
         for number, read in enumerate(self._read):
@@ -205,7 +210,7 @@ class _RequestProcessor(LogitsProcessor):
     ahead, some of them repeatedly.
     """
 
-    def __init__(self, request: ListRequest, keys: Tensor, prompt_width: int) -> None:
+    def __init__(self, request: Request[Any], keys: Tensor, prompt_width: int) -> None:
         self._request, self._keys, self._prompt_width = request, keys, prompt_width
         self._states: dict[bytes, ListState] = {b"": request.constraint.initial(len(keys), keys.device)}
         self._log_probs: dict[bytes, Tensor] = {}

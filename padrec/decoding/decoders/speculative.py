@@ -46,7 +46,12 @@ class SpeculativeDecoder(Decoder):
         self.expansion = expansion or DynamicTree()
         self.forced_tokens = forced_tokens
         self.verification = verification or ExactVerification()
-        self.lossless = self.verification.lossless
+        self.lossless, self.sources = self.verification.lossless, draft.sources
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Those of the draft."""
+        return self.draft.facts
 
     def max_depth(self, request: Request[Any]) -> int:
         """The draft's depth plus the longest run of forced tokens; see `Decoder.max_depth`."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
@@ -31,7 +31,12 @@ class WrappingDecoder(Decoder):
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self.lossless, self.search = decoder.lossless, decoder.search
+        self.lossless, self.search, self.sources = decoder.lossless, decoder.search, decoder.sources
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `Decoder`."""
+        return self._decoder.facts
 
     def max_depth(self, request: ListRequest) -> int:
         """See `Decoder.max_depth`."""
@@ -129,4 +134,7 @@ class RepeatedDecoder(WrappingDecoder):
         Sampling().keys(n, generator, generator.device)  # advances the generator as a decode without copies does
         first = Recommendations(lists.leaves[:n], lists.tokens[:n], lists.log_probs[:n])
         target_passes, draft_passes, tokens = trace.target_passes[:n], trace.draft_passes[:n], trace.tokens[:n]
-        return first, replace(trace, target_passes=target_passes, draft_passes=draft_passes, tokens=tokens)
+        drafted = None if trace.drafted is None else trace.drafted[:n]
+        return first, replace(
+            trace, target_passes=target_passes, draft_passes=draft_passes, tokens=tokens, drafted=drafted
+        )

@@ -1,7 +1,8 @@
 """What a decode cost, and how many of its proposals were accepted."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class DecodingTrace:
         accepted_lengths: rounds of unfinished rows by the number of kept draft tokens, int64 `[D + 1]`.
         recording_seconds: wall-clock seconds for compiling and capturing, once per shape; not in the other seconds.
         decoder: what was chosen, if there was a choice; see `Decoder.choices`.
+        drafted: whether each generated token is a kept proposal, bool `[B, T]`; None where it is not known.
+        accepted_by_source: accepted tokens by what proposed them, for drafts of several sources.
     """
 
     prefill_seconds: float
@@ -35,6 +38,8 @@ class DecodingTrace:
     accepted_lengths: Tensor
     recording_seconds: float = 0.0
     decoder: str | None = None
+    drafted: Tensor | None = None
+    accepted_by_source: Mapping[str, int] = field(default_factory=dict)
 
     def widened(self, max_depth: int) -> "DecodingTrace":
         """Pad the counts with zeros to a greater depth D."""
@@ -50,6 +55,7 @@ class DecodingTrace:
         """Join the traces of batches of one request and decoder, decoded one after another."""
         summed, rows = ("attempted", "accepted", "accepted_lengths"), ("target_passes", "draft_passes", "tokens")
         decoders = {part.decoder for part in parts}
+        drafted = [part.drafted for part in parts if part.drafted is not None]
         return cls(
             **{name: torch.stack([getattr(part, name) for part in parts]).sum(0) for name in summed},
             **{name: torch.cat([getattr(part, name) for part in parts]) for name in rows},
@@ -57,6 +63,8 @@ class DecodingTrace:
             decode_seconds=sum(part.decode_seconds for part in parts),
             recording_seconds=sum(part.recording_seconds for part in parts),
             decoder=decoders.pop() if len(decoders) == 1 else None,
+            drafted=torch.cat(drafted) if len(drafted) == len(parts) else None,
+            accepted_by_source=sum((Counter(part.accepted_by_source) for part in parts), Counter()),
         )
 
     @property

@@ -49,6 +49,9 @@ class Request(Protocol[R_co]):
     def stop_tokens(self) -> tuple[int, ...]:
         """Tokens that end a row, as its last token."""
 
+    def slots(self, tokens: Tensor) -> Tensor:
+        """The slots of generated tokens, both int64 `[B, T]`."""
+
     def excluding(self, batch: int) -> Self:
         """The same request for batches of one size whose prompts exclude items; see `Prompts.excluded`.
 
@@ -195,6 +198,13 @@ class ListRequest:
         """`<eos>`, which may end an unconstrained list."""
         return (self.vocabulary.eos_token,)
 
+    def slots(self, tokens: Tensor) -> Tensor:
+        """See `Request.slots`."""
+        slots = [torch.full_like(tokens[:, 0], self.vocabulary.other_slot)]
+        for token in tokens.unbind(1):
+            slots.append(self.vocabulary.next_slot(slots[-1], token))
+        return torch.stack(slots[1:], 1)
+
     def excluding(self, batch: int) -> "ListRequest":
         """See `Request.excluding`."""
         if not isinstance(self.constraint, CatalogConstraint):
@@ -213,6 +223,10 @@ class GeneratedText:
     tokens: Tensor  # int64 [B, T], padded after the end
     log_probs: Tensor  # under the target's distribution at temperature 1, float32 [B, T]
     lengths: Tensor  # tokens of each text, including the stop token, int64 [B]
+
+    def cpu(self) -> "GeneratedText":
+        """Move all tensors to the CPU."""
+        return GeneratedText(self.tokens.cpu(), self.log_probs.cpu(), self.lengths.cpu())
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,6 +260,10 @@ class TextRequest:
                 f"n_tokens {self.n_tokens}, stop and padding tokens {outside} outside the vocabulary: expected at "
                 f"least 1 token, and tokens of 0 … {self.vocabulary_size - 1}"
             )
+
+    def slots(self, tokens: Tensor) -> Tensor:
+        """All 0; see `Request.slots`."""
+        return torch.zeros_like(tokens)
 
     def excluding(self, batch: int) -> "TextRequest":
         """Refuse to exclude items; see `Request.excluding`."""

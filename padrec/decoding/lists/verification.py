@@ -61,6 +61,13 @@ class VerificationRule(ABC):
 
     lossless: bool
 
+    def open(self, batch: int, device: torch.device) -> "VerificationRule":
+        """The rule for batches of one size: another object where it keeps state from round to round."""
+        return self
+
+    def begin(self) -> None:  # noqa: B027  # few rules have anything to forget
+        """Forget the last batch."""
+
     @abstractmethod
     def emit(self, tree: TokenTree, logits: Tensor, choice: Choice, constraint: Constraint[ListState]) -> ChosenTokens:
         """Choose the token after every node of `tree`; the other arguments are those of `choose`.

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import torch
 
+from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompt_shape import cache_capacity
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.lists.decoding_trace import DecodingTrace
@@ -80,8 +82,13 @@ class ShapeSession(DecodingSession[R]):
         """See `DecodingSession.decode`."""
         rounds, lists = self._rounds, self._rounds.lists
         keys = self._request.sampling.keys(len(prompts.tokens), generator, self._device)
+        watch = Stopwatch(self._device)
+        rounds.next_batch(prompts)
+        learning = watch.lap()
         prefill, rest, capture = self._loop.run(prompts, keys, lambda: self._finish(prompts))
-        trace = rounds.statistics.trace(prefill, rest, lists.lengths, capture)
+        trace = rounds.statistics.trace(learning + prefill, rest, lists.lengths, capture)
+        drafted = lists.drafted.to("cpu", copy=True)
+        trace = replace(trace, accepted_by_source=rounds.accepted_by_source(), drafted=drafted)
         return self._request.result(*lists.written()), trace
 
     def _finish(self, prompts: Prompts) -> None:

@@ -29,6 +29,7 @@ class ListBuffer:
         self.finished = torch.zeros(batch, dtype=torch.bool, device=device)  # [B]
         self.tokens = torch.zeros(batch, request.n_tokens, dtype=torch.long, device=device)
         self.log_probs = torch.zeros(batch, request.n_tokens, dtype=torch.float32, device=device)
+        self.drafted = torch.zeros_like(self.tokens, dtype=torch.bool)  # [B, T] kept proposals
         self.last = torch.zeros_like(self.keys)  # [B] the token that the target chose but has not read
         self._start = request.constraint.initial(batch, device)  # its tensors may share memory
         self.state = self._start.clone()  # [B] after `last`
@@ -74,11 +75,13 @@ class ListBuffer:
     def append(self, tokens: Tensor, log_probs: Tensor, count: Tensor) -> Tensor:
         """Append the first `count` of the tokens `[B, M]`, up to the end of each list.
 
+        The last of `count` is the target's own, the others are proposals.
+
         Returns:
             Tokens written, int64 `[B]`; 0 for finished rows.
         """
         place = torch.arange(tokens.shape[1], device=tokens.device)
-        end = self.request.n_tokens
+        end, proposals = self.request.n_tokens, count - 1
         count = torch.minimum(count, end - self.lengths).masked_fill(self.finished, 0)
         stops = (tokens[..., None] == self._stop_tokens).any(-1)
         stopped = stops.cumsum(1) - stops.long() > 0  # after a stop token
@@ -89,6 +92,7 @@ class ListBuffer:
         is_new, source = (source >= 0) & (source < count[:, None]), source.clamp(0, tokens.shape[1] - 1)
         self.tokens.copy_(torch.where(is_new, tokens.gather(1, source), self.tokens))
         self.log_probs.copy_(torch.where(is_new, log_probs.float().gather(1, source), self.log_probs))
+        self.drafted.copy_(torch.where(is_new, source < proposals[:, None], self.drafted))
         self.lengths += count
         self.finished |= (stops & written).any(1) | (self.lengths == end)
         return count

@@ -12,7 +12,13 @@ from padrec.decoding.lists.decoding_trace import RoundStatistics
 from padrec.decoding.lists.verification import VerificationRule
 from padrec.decoding.rounds.acceptance import verify_round
 from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.trees.draft import DraftPlan, DraftSession, HostDraftSession
+from padrec.decoding.trees.draft import (
+    DraftPlan,
+    DraftSession,
+    HostDraftSession,
+    OnlineDraftSession,
+    SourcesDraftSession,
+)
 from padrec.decoding.trees.tree_expansion import TreeExpansion
 from padrec.decoding.trees.tree_operations import ForcedRuns, tree_operations_for
 
@@ -47,7 +53,8 @@ class Rounds:
         rule: VerificationRule,
     ) -> None:
         request, model = plan.request, plan.runner.model
-        self._expansion, self._runs, self._rule = expansion, runs, rule
+        self._expansion, self._runs = expansion, runs
+        self._rule = rule.open(plan.batch, model.device)
         self._constraint, self._max_depth = request.constraint, plan.max_depth
         self._operations = tree_operations_for(model.device, model.dtype, request.constraint)
         self._target, self._draft = target, draft
@@ -60,10 +67,20 @@ class Rounds:
         """Read the prompts and begin new lists, with the requests' random keys, int64 `[B]`."""
         logits, features = self._target.prefill(prompts)
         self.statistics.reset()
+        self._rule.begin()
         if prompts.excluded is not None:
             cast(CatalogConstraint, self._constraint).exclude(prompts.excluded)
         self.lists.begin(logits, keys)
         self._draft.begin(prompts, features, self.lists.last, self.lists.state.slot)
+
+    def next_batch(self, prompts: Prompts) -> None:
+        """Let the draft learn from the last batch before `start`, which may be captured."""
+        if isinstance(self._draft, OnlineDraftSession):
+            self._draft.next_batch(prompts)
+
+    def accepted_by_source(self) -> dict[str, int]:
+        """Accepted tokens of the batch by what proposed them, for drafts of several sources."""
+        return self._draft.accepted_by_source() if isinstance(self._draft, SourcesDraftSession) else {}
 
     def look_up(self, prompts: Prompts) -> None:
         """Let the draft prepare the next round on the host; waits for the device."""

@@ -93,6 +93,26 @@ class HostDraftSession(DraftSession, Protocol):
         """Prepare the next round from each row's prompt and generated tokens, of which the last is the root."""
 
 
+@runtime_checkable
+class OnlineDraftSession(DraftSession, Protocol):
+    """A draft session that learns between batches, on the host."""
+
+    def next_batch(self, prompts: Prompts) -> None:
+        """Learn from the last batch, which is finished. Not captured; its time counts as the next batch's prefill.
+
+        Args:
+            prompts: those of the batch that comes next.
+        """
+
+
+@runtime_checkable
+class SourcesDraftSession(DraftSession, Protocol):
+    """A draft session of several sources, which counts whose proposals were accepted."""
+
+    def accepted_by_source(self) -> dict[str, int]:
+        """Accepted tokens of the batch by the name of the source that was surest of them; waits for the device."""
+
+
 # What `Draft.bind` returns.
 SessionOpener = Callable[[DraftPlan], DraftSession]
 
@@ -102,9 +122,17 @@ class Draft(ABC):
 
     Attributes:
         feature_layers: target layers whose hidden states it reads, see `CachedLayers.open`.
+        sources: names of what proposes, if its sessions count acceptance by source, see `SourcesDraftSession`.
+        facts: what a report says of it, as JSON can hold it.
     """
 
     feature_layers: Sequence[int] = LAST_LAYER
+    sources: Sequence[str] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See the class."""
+        return {}
 
     @abstractmethod
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:

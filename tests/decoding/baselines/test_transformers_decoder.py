@@ -109,7 +109,7 @@ def test_plain_generation_takes_a_pass_for_each_token() -> None:
 
 @pytest.mark.parametrize("name", ["lookup", "assistant"])
 def test_transformers_speculates_for_one_list_at_a_time(name: str) -> None:
-    with pytest.raises(InputError, match="4 lists at once: expected one"):
+    with pytest.raises(InputError, match="4 prompts at once: expected one"):
         decode(decoders()[name], _PROMPTS, Sampling())
 
 

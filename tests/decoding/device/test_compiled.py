@@ -29,6 +29,7 @@ from padrec.decoding import (
     TransformersRunner,
     compiled,
 )
+from padrec.drafts.retrieval import PromptGroups, RetrievalDraft, TokenPool
 from tests.stubs import random_catalog, random_network_draft, random_prompts, tiny_target
 
 _SIZES, _K = (5, 6, 4), 2
@@ -82,6 +83,14 @@ def assert_same(
     assert all(torch.equal(found, lists[0]) for found in lists)
 
 
+def grouped_pool() -> TokenPool:
+    pool = TokenPool(100, n_groups=2)
+    pool.add([4, 9, 15])
+    vectors = torch.ones(SemanticIDVocabulary(_SIZES).size, 1)
+    PromptGroups(vectors, torch.tensor([[0.0], [1.0]])).into_pool(pool)
+    return pool
+
+
 def test_every_compiled_step_is_one_graph(traced: Counter[str]) -> None:
     vocabulary = SemanticIDVocabulary(_SIZES)
     model = tiny_target(vocabulary)
@@ -95,6 +104,7 @@ def test_every_compiled_step_is_one_graph(traced: Counter[str]) -> None:
                 AutoregressiveDecoder(forced_tokens=True),
                 SpeculativeDecoder(random_network_draft(model, vocabulary), Chain(2)),
                 SpeculativeDecoder(random_network_draft(model, vocabulary), DynamicTree(2, 2, 6)),
+                SpeculativeDecoder(RetrievalDraft(grouped_pool(), context=2, places=3), DynamicTree(2, 2, 6)),
             ]
             runner = TransformersRunner(model)
             assert_same(decoders, runner, request, prompts)

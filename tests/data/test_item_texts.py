@@ -6,7 +6,7 @@ import pytest
 
 from padrec.catalog import InputError
 from padrec.cli import main
-from padrec.quantization import ItemJSON, PreparedTexts
+from padrec.data import ItemJSON, PreparedTexts
 
 _META = """item,title,brand,description
 i0,Red lamp,Acme,A lamp.

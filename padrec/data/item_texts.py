@@ -1,7 +1,7 @@
 """Texts of items, which encoders embed, from item files and from prepared folders."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,19 +17,25 @@ _FIELDS = ("title", "brand", "categories", "description")
 
 @dataclass(frozen=True)
 class ItemTexts:
-    """Text and title of each item.
+    """Texts of the items.
 
     Attributes:
         keys: item keys, `[n]`.
         texts: texts for an encoder, `[n]`.
-        titles: titles for people, `[n]`.
+        fields: what the items have in each field by its name, each `[n]`, empty where they have nothing; the titles
+            first.
         source: origin of the texts, named in errors.
     """
 
     keys: tuple[str, ...]
     texts: tuple[str, ...]
-    titles: tuple[str, ...]
+    fields: Mapping[str, tuple[str, ...]]
     source: str
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Titles for people, `[n]`."""
+        return next(iter(self.fields.values()))
 
 
 class TextReader(Protocol):
@@ -130,4 +136,5 @@ def _joined(keys: Sequence[str], columns: Sequence[Sequence[str]], fields: Seque
     for key, text in zip(keys, texts, strict=True):
         if not text:
             raise InputError(f"{source}: item {key!r} has no text in the fields {', '.join(fields)}")
-    return ItemTexts(tuple(keys), tuple(texts), tuple(columns[0]), source)
+    by_field = {field: tuple(text or "" for text in column) for field, column in zip(fields, columns, strict=True)}
+    return ItemTexts(tuple(keys), tuple(texts), by_field, source)

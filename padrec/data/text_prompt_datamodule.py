@@ -1,0 +1,159 @@
+"""The datamodule of texts: from prompts to batches of a language model's tokens."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from padrec.catalog import InputError, PositiveInt, Seed, check_arguments
+from padrec.data.batches import TextPromptBatch
+from padrec.data.knowledge import PromptSource
+from padrec.data.tokenizer import as_text, load_tokenizer
+
+
+class TextPromptDataModule(LightningDataModule):
+    """Prompts of text as batches of a language model's tokens, for `TextEvaluator`.
+
+    The constructor reads and checks everything. Prompts are tokenized as they are: special tokens that the model
+    expects, such as `<|im_start|>user`, belong in the template.
+
+    Args:
+        prompts: their source; in a config a `class_path` with `init_args`.
+        language_model: folder or hub name of the language model with its tokenizer; linked into the model.
+        batch_size: prompts in a batch, on each process.
+        half: one of two random halves of the prompts, such as `first` to fill a pool and `second` to evaluate; None
+            takes all.
+        max_prompts: most prompts, a random sample; None takes all.
+        seed: seed of halves and samples.
+
+    Raises:
+        InputError: wrong data, no such tokenizer, a prompt without tokens, or an argument out of range.
+    """
+
+    def __init__(
+        self,
+        prompts: PromptSource,
+        language_model: str,
+        batch_size: PositiveInt = 32,
+        half: Literal["first", "second"] | None = None,
+        max_prompts: PositiveInt | None = None,
+        seed: Seed = 0,
+    ) -> None:
+        check_arguments(TextPromptDataModule, locals())
+        super().__init__()
+        self.language_model, self.batch_size = language_model, batch_size
+        self.tokenizer = load_tokenizer(language_model)
+        found = prompts.read(partial(as_text, tokenizer=self.tokenizer))
+        self._all_texts = dict(zip(found.keys, found.texts, strict=True))
+        self._prompts = found.select(_chosen(len(found.keys), half, max_prompts, seed))
+        self._tokens = self._tokenized(self._prompts.texts)
+        if [] in self._tokens:
+            key = self._prompts.keys[self._tokens.index([])]
+            raise InputError(f"{found.name}: the prompt of {key!r} has no tokens, expected at least one")
+        self._finished: frozenset[str] = frozenset()
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the data in reports."""
+        return self._prompts.name
+
+    @property
+    def user_keys(self) -> tuple[str, ...]:
+        """Keys of the items or users that the prompts are about, indexed by `TextPromptBatch.users`."""
+        return self._prompts.keys
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts, `[n]`."""
+        return self._prompts.texts
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the prompts and their keys."""
+        content = "\0".join((*self._prompts.keys, *self._prompts.texts))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def prompt_tokens(self, keys: Iterable[str]) -> list[list[int]]:
+        """The tokens of any prompts of the source, also of those that `half` and `max_prompts` leave out.
+
+        Raises:
+            InputError: there is no prompt of a key.
+        """
+        texts = []
+        for key in keys:
+            if key not in self._all_texts:
+                raise InputError(f"{self.dataset_name}: no prompt of {key!r}, expected the keys of its prompts")
+            texts.append(self._all_texts[key])
+        return self._tokenized(texts)
+
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return found
+
+    def text(self, tokens: Tensor) -> str:
+        """The text of tokens `[n]`, without special ones."""
+        return str(self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
+
+    def leave_out(self, keys: Iterable[str]) -> None:
+        """Predict no prompts of these keys, whose texts are there already."""
+        self._finished = frozenset(keys)
+
+    def test_dataloader(self) -> DataLoader[TextPromptBatch]:
+        """All prompts in their order."""
+        return self._loader(range(len(self._tokens)))
+
+    def predict_dataloader(self) -> DataLoader[TextPromptBatch]:
+        """The prompts that are not finished, in their order."""
+        return self._loader([row for row, key in enumerate(self.user_keys) if key not in self._finished])
+
+    def _loader(self, rows: Collection[int]) -> DataLoader[TextPromptBatch]:
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        padding = 0 if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        # Lightning distributes the rows over processes.
+        return DataLoader(
+            _PromptRows(list(rows), self._tokens, padding, processes),
+            batch_size=self.batch_size,
+            collate_fn=_identity,  # type: ignore[arg-type]  # the rows come as whole batches
+        )
+
+
+class _PromptRows(Dataset[TextPromptBatch]):
+    """Rows of prompts as batches; padding rows make the size a multiple of the processes."""
+
+    def __init__(self, rows: list[int], tokens: list[list[int]], padding: int, processes: int) -> None:
+        self._rows, self._tokens, self._padding = rows, tokens, padding
+        self._size = len(rows) + -len(rows) % processes
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitems__(self, places: list[int]) -> TextPromptBatch:
+        counted = [place < len(self._rows) for place in places]
+        rows = [self._rows[place if real else 0] for place, real in zip(places, counted, strict=True)]
+        texts = [torch.tensor(self._tokens[row]) for row in rows]
+        return TextPromptBatch(
+            tokens=pad_sequence(texts, batch_first=True, padding_value=self._padding),
+            lengths=torch.tensor([len(text) for text in texts]),
+            users=torch.tensor(rows),
+            counted=torch.tensor(counted),
+        )
+
+
+def _identity(batch: TextPromptBatch) -> TextPromptBatch:
+    return batch
+
+
+def _chosen(n: int, half: Literal["first", "second"] | None, most: int | None, seed: int) -> list[int]:
+    """Rows of a half, or a sample of it, in ascending order."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(n, generator=generator)
+    if half is not None:
+        rows = rows[: n // 2] if half == "first" else rows[n // 2 :]
+    chosen: list[int] = rows[:most].sort().values.tolist()
+    return chosen
