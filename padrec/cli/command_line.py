@@ -24,6 +24,8 @@ commands:
   validate   validate one
   test       compare decoders side by side, or test a target
   predict    write recommendations, or semantic IDs, to a file
+  export     put a recommender into one folder: target, draft, catalog, settings and model card
+  serve      answer requests for recommendations over HTTP (needs the extra `serve`)
 
 Help on a command: padrec prepare --help, padrec fit --help and so on. padrec --version prints the version.
 """
@@ -82,6 +84,14 @@ def _run(arguments: "ArgsType") -> None:
         from padrec.cli.prepare_command import prepare
 
         prepare(arguments[1:])
+    elif isinstance(arguments, list) and arguments[:1] == ["export"]:
+        from padrec.cli.export_command import export
+
+        export(arguments[1:])
+    elif isinstance(arguments, list) and arguments[:1] == ["serve"]:
+        from padrec.cli.serve_command import serve
+
+        serve(arguments[1:])
     else:
         from padrec.cli.lightning_program import train_or_evaluate
 

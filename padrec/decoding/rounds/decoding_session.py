@@ -73,13 +73,13 @@ class ShapeSession(DecodingSession[R]):
     """
 
     def __init__(self, rounds: Rounds, request: Request[R], device: torch.device) -> None:
-        self._rounds, self._request, self._device = rounds, request, device
+        self._rounds, self._request = rounds, request
         self._loop = CapturedLoop(rounds.start, [rounds.round], device)
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
         """See `DecodingSession.decode`."""
         rounds, lists = self._rounds, self._rounds.lists
-        keys = self._request.sampling.keys(len(prompts.tokens), generator, self._device)
+        keys = prompts.random_keys(self._request.sampling, generator)
         prefill, rest, capture = self._loop.run(prompts, keys, lambda: self._finish(prompts))
         trace = rounds.statistics.trace(prefill, rest, lists.lengths, capture)
         return self._request.result(*lists.written()), trace
