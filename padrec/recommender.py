@@ -39,8 +39,8 @@ Exclude = Literal["history"] | Set[str] | Sequence[Collection[str]]
 
 _BATCH_SIZE = 32
 _MOST_SESSIONS = 8
-# On a GPU, where every shape is recorded: excluded leaves are padded to this many; histories of at most so many lengths,
-# and so many items, are recorded beforehand.
+# On a GPU, where every shape is recorded: excluded leaves are padded to this many, and histories of at most this many
+# lengths and items are recorded beforehand.
 _LEAVES, _LENGTHS, _LONGEST_WARM_UP = 64, 20, 200
 
 
@@ -142,7 +142,7 @@ class Recommender:
         Raises:
             InputError: one of them is missing, malformed or of another kind, or the target lacks its catalog.
         """
-        folder = RecommenderFolder(Path(target), draft and Path(draft), decoder or DecoderSettings())
+        folder = RecommenderFolder(Path(target), None if draft is None else Path(draft), decoder or DecoderSettings())
         return cls._of(folder, device, dtype)
 
     @classmethod
@@ -189,9 +189,8 @@ class Recommender:
         """
         if self._folder is None:
             raise InputError("a recommender made in memory: expected one of `load` or `from_pretrained` to save")
-        card = recommender_card(
-            Path(folder).name, self.catalog, self._folder.draft is not None, report and Path(report), arm
-        )
+        evaluated = None if report is None else Path(report)
+        card = recommender_card(Path(folder).name, self.catalog, self._folder.draft is not None, evaluated, arm)
         self._folder.write(Path(folder), card)
 
     def push_to_hub(
@@ -333,7 +332,7 @@ class Recommender:
         rest = len(users) % _BATCH_SIZE
         if rest == 0 or not captures_graphs(self.device):
             return users
-        return [*users, *users[:1] * ((1 << (rest - 1).bit_length()) - rest)]
+        return [*users, *[users[0]] * ((1 << (rest - 1).bit_length()) - rest)]
 
     def warm_up(
         self, k: int, search: Search = "list", temperature: float = 0.0, *, batch_size: int = _BATCH_SIZE
@@ -349,14 +348,16 @@ class Recommender:
         Raises:
             InputError: see `recommend`.
         """
-        longest = min(self._format.max_history, _LONGEST_WARM_UP) if captures_graphs(self.device) else 1
+        if not captures_graphs(self.device):
+            self.decode(self.users([self.catalog.keys[:1]]), k, search, temperature)
+            return
+        longest = min(self._format.max_history, _LONGEST_WARM_UP)
         lengths = range(longest, 0, -max(1, longest // _LENGTHS))
-        for size in [1 << i for i in reversed(range(batch_size.bit_length()))] if captures_graphs(self.device) else [1]:
-            for first, others in (
-                combinations_with_replacement(lengths, 2) if size > 1 else zip(lengths, lengths, strict=True)
-            ):
-                histories = [self.catalog.keys[:first], *[self.catalog.keys[:others]] * (size - 1)]
-                self.decode(self.users(histories), k, search, temperature)
+        for size in (1 << power for power in reversed(range(batch_size.bit_length()))):
+            for first, others in combinations_with_replacement(lengths, 2):
+                if size > 1 or first == others:
+                    histories = [self.catalog.keys[:first], *[self.catalog.keys[:others]] * (size - 1)]
+                    self.decode(self.users(histories), k, search, temperature)
 
     def _excluded(self, histories: Sequence[Sequence[str]], exclude: Exclude | None) -> list[set[int]]:
         """The item indices that each row excludes."""
@@ -393,11 +394,9 @@ class Recommender:
 
     def _items(self, leaves: list[int], log_probs: list[float], excluded: Set[int]) -> list[RecommendedItem]:
         items = []
-        left_out = self._out_of_stock, excluded
         for leaf, log_prob in zip(leaves, log_probs, strict=True):
-            first, *others = (
-                item for item in self.catalog.leaf_items(leaf) if not any(item in some for some in left_out)
-            )
+            here = (item for item in self.catalog.leaf_items(leaf) if item not in self._out_of_stock)
+            first, *others = (item for item in here if item not in excluded)
             ties = tuple(self.catalog.keys[item] for item in others)
             items.append(RecommendedItem(self.catalog.keys[first], self._names.title(first), log_prob, ties))
         return items

@@ -123,7 +123,8 @@ class RecommenderFolder:
         """
         from padrec.drafts.draft_checkpoint import DraftCheckpoint
 
-        target, draft = self.read_target(), self.draft and DraftCheckpoint.read(self.draft)
+        target = self.read_target()
+        draft = None if self.draft is None else DraftCheckpoint.read(self.draft)
         padrec = software_versions()["padrec"]
         described = {"format_version": FORMAT_VERSION, "padrec": padrec, "decoder": asdict(self.decoder)}
         with written_whole(folder) as part:

@@ -1,7 +1,5 @@
 """The command that puts a recommender into one folder."""
 
-from pathlib import Path
-
 from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
 from padrec.recommender import Recommender
 from padrec.recommender_folder import DecoderSettings

@@ -52,8 +52,8 @@ def run(
         catalog: folder of `Catalog.save` with the items to recommend; replace it, and it is taken over.
         stock: file with the keys of items out of stock, one a line; replace it, and it is taken over.
         batch_size: users decoded together.
-        wait_ms: how long a batch that is not full waits for more requests, in milliseconds; batches gather while the one
-            before is decoded, so 0 serves most loads.
+        wait_ms: how long a batch that is not full waits for more requests, in milliseconds; batches gather while
+            the one before is decoded, so 0 serves most loads.
         warm_up: kinds of requests to record before the port opens, as K, or K:search:temperature.
         drain_seconds: after a SIGTERM, for the requests that were accepted.
         limits: what is refused.
@@ -64,10 +64,9 @@ def run(
     place = pretrained_folder(folder)
     RecommenderFolder.open(place)  # what is wrong with it is said here, by one process
     kinds = tuple(_kind(text) for text in warm_up or ["10"])
-    files = (path and Path(path) for path in (catalog, stock))
-    catalog_folder, stock_file = files
+    watched = {name: None if path is None else Path(path) for name, path in [("catalog", catalog), ("stock", stock)]}
     workers = [
-        WorkerProcess(WorkerSettings(place, device, catalog_folder, stock_file, kinds, batch_size))
+        WorkerProcess(WorkerSettings(place, device, warm_up=kinds, batch_size=batch_size, **watched))
         for device in devices or _devices()
     ]
     service = Service(workers, limits, batch_size, wait_ms / 1000)

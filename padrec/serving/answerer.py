@@ -47,18 +47,17 @@ class Answerer:
         batch_size: int = 32,
     ) -> None:
         self._recommender, self._warm_up_kinds, self._batch_size = recommender, warm_up, batch_size
-        self._catalog_file = catalog and WatchedFile(catalog)
-        self._stock_file = stock and WatchedFile(stock)
+        self._catalog_file = None if catalog is None else WatchedFile(catalog)
+        self._stock_file = None if stock is None else WatchedFile(stock)
         self._loader = ThreadPoolExecutor(1)
         self._loading: Future[Recommender] | None = None
         self._swaps: list[str] = []
         self._failed: list[str] = []
         if self._catalog_file is not None and self._catalog_file.changed():
             self._recommender = recommender.with_catalog(Catalog.load(self._catalog_file.path))
+        self._out_of_stock: Sequence[str] = ()
         if self._stock_file is not None and self._stock_file.changed():
             self._out_of_stock = _read_stock(self._stock_file.path)
-        else:
-            self._out_of_stock = []
         self._use(self._recommender)
 
     @property
@@ -78,7 +77,8 @@ class Answerer:
             loaded, self._loading = self._loading, None
             self._swap("catalog", lambda: self._use(loaded.result()))
         if self._stock_file is not None and self._stock_file.changed():
-            self._swap("stock", lambda: self._set_stock(_read_stock(self._stock_file.path)))  # type: ignore[union-attr]
+            stock = self._stock_file.path
+            self._swap("stock", lambda: self._set_stock(_read_stock(stock)))
 
     def answer(self, requests: Sequence[RecommendationRequest]) -> AnsweredBatch:
         """Answer requests of one kind; one that is wrong does not disturb the others."""

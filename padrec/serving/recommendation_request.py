@@ -26,9 +26,7 @@ class RecommendationRequest(BaseModel):
         Literal["history"] | list[Key] | list[list[Key]] | None,
         Field(description="Items not to recommend: each user's own history, a list for all, or one for each user."),
     ] = None
-    search: Literal["list", "beam"] = Field(
-        "list", description="Write a list item by item, or rank items by beam search."
-    )
+    search: Literal["list", "beam"] = Field("list", description="Write lists item by item, or rank items in a beam.")
     temperature: float = Field(0.0, ge=0, le=100, description="Of sampled lists; 0 is greedy.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of sampled lists.")
 

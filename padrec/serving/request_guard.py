@@ -2,14 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from padrec.serving.limits import Limits
-
-_Message = MutableMapping[str, Any]
-_Receive, _Send = Callable[[], Awaitable[_Message]], Callable[[_Message], Awaitable[None]]
-_App = Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]
 
 
 class RequestGuard:
@@ -20,10 +16,10 @@ class RequestGuard:
         limits: what is refused.
     """
 
-    def __init__(self, app: _App, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app, self._limits = app, limits
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -42,15 +38,15 @@ class RequestGuard:
         except TimeoutError:
             await _refuse(send, 408, f"body: not there after {limits.body_seconds:g} s, expected it within those")
             return
-        whole: list[_Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def again() -> _Message:
+        async def again() -> Message:
             return whole.pop() if whole else await receive()
 
         await self._app(scope, again, send)
 
 
-async def _refuse(send: _Send, status: int, reason: str) -> None:
+async def _refuse(send: Send, status: int, reason: str) -> None:
     body = json.dumps({"detail": reason}).encode()
     # The rest of the body is never read.
     headers = [

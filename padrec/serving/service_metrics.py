@@ -22,9 +22,7 @@ class ServiceMetrics:
         self.requests = Counter("padrec_requests", "Answers by HTTP status", ["status"], registry=self._registry)
         self.seconds = self._histogram("padrec_request_seconds", "From a request's arrival to its answer", _SECONDS)
         self.workers = Gauge("padrec_workers", "Workers that are ready", registry=self._registry)
-        self.restarts = Counter(
-            "padrec_worker_restarts", "Workers that ended and were started anew", registry=self._registry
-        )
+        self.restarts = Counter("padrec_worker_restarts", "Workers that were started anew", registry=self._registry)
         self._batch_users = self._histogram("padrec_batch_users", "Users decoded together", _USERS)
         self._decoder_seconds = self._histogram("padrec_decoder_seconds", "In the decoder, for a batch", _SECONDS)
         self._lists, self._tokens, self._passes = (
