@@ -22,7 +22,7 @@ def serve(arguments: list[str]) -> None:
     parser = OneMessageParser(prog="padrec serve", description=about, parser_mode=PARSER_MODE)
     parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
     parser.add_function_arguments(run, as_group=False, as_positional=True)
-    settings = parser.instantiate_classes(parser.parse_args(arguments))
+    settings = parser.instantiate(parser.parse_args(arguments))
     settings.pop("config")
     run(**settings)
 

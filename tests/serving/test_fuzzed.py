@@ -1,0 +1,39 @@
+"""Requests made up from the service's own description: none of them is an error of the service."""
+
+import json
+from pathlib import Path
+
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis.core import NotSet
+
+from padrec import Recommender
+from padrec.serving import Answerer, Limits, Service
+from tests.serving.tiny_service import LocalWorker
+
+
+def test_made_up_requests_are_answered_or_refused_as_described(shop: Path) -> None:
+    recommender = Recommender.from_pretrained(shop, device="cpu")
+    service = Service([LocalWorker(Answerer(recommender))], Limits(k=20))
+    with TestClient(service.app) as client:
+        api = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+        operations = [operation.ok() for operation in api.get_all_operations()]
+        modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
+        cases = [one.as_strategy(generation_mode=mode) for one in operations if one.body for mode in modes]
+
+        @settings(max_examples=80, suppress_health_check=list(HealthCheck))
+        @given(case=st.one_of(cases))
+        def try_one(case: schemathesis.Case) -> None:
+            body = b"" if isinstance(case.body, NotSet) else case.body
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            headers = {"content-type": "application/json"}
+            reply = client.request(case.method, case.formatted_path, content=content, headers=headers)
+            statuses.add(reply.status_code)
+            assert reply.status_code < 500, (body, reply.text)
+            assert str(reply.status_code) in case.operation.definition.raw["responses"], reply.text
+
+        statuses: set[int] = set()
+        try_one()
+    assert {200, 422} <= statuses
