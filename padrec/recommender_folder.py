@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,6 @@ from padrec.catalog import InputError, PositiveFloat, PositiveInt, Range, check_
 from padrec.catalog.whole_output import written_whole
 from padrec.data.json_file import read_json_object
 from padrec.decoding import AdaptiveDecoder, AutoregressiveDecoder, Decoder, DynamicTree, SpeculativeDecoder
-from padrec.evaluation.report import software_versions
 from padrec.targets import SavedTarget
 
 FORMAT_VERSION = 1
@@ -125,14 +125,20 @@ class RecommenderFolder:
 
         target = self.read_target()
         draft = None if self.draft is None else DraftCheckpoint.read(self.draft)
-        padrec = software_versions()["padrec"]
-        described = {"format_version": FORMAT_VERSION, "padrec": padrec, "decoder": asdict(self.decoder)}
+        described = {"format_version": FORMAT_VERSION, "padrec": _padrec_version(), "decoder": asdict(self.decoder)}
         with written_whole(folder) as part:
             target.write(part / _TARGET)
             if draft is not None:
                 draft.write(part / _DRAFT)
             (part / _FILE).write_text(json.dumps(described, indent=2) + "\n")
             (part / _CARD).write_text(card, encoding="utf-8")
+
+
+def _padrec_version() -> str | None:
+    try:
+        return version("padrec")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return None
 
 
 def pretrained_folder(name: str | Path, revision: str | None = None) -> Path:

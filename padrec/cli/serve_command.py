@@ -1,10 +1,12 @@
 """The command that answers requests over HTTP."""
 
+import contextlib
 import logging
 import socket
 from pathlib import Path
+from typing import Annotated
 
-from padrec.catalog import InputError, NonNegativeFloat, PositiveInt
+from padrec.catalog import InputError, NonNegativeFloat, PositiveInt, Range, check_arguments
 from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
 
 try:
@@ -15,32 +17,22 @@ try:
 except ImportError as error:
     raise InputError(f"padrec serve without {error.name}: expected the extra, `pip install 'padrec[serve]'`") from None
 
+_Port = Annotated[int, Range("1 … 65535", lambda port: 1 <= port <= 65535)]
+
 
 def serve(arguments: list[str]) -> None:
     """Run `padrec serve` with these arguments."""
-    about, _, _ = (run.__doc__ or "").partition("Args:")
+    about, _, _ = (ServedRecommender.__doc__ or "").partition("Args:")
     parser = OneMessageParser(prog="padrec serve", description=about, parser_mode=PARSER_MODE)
     parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
-    parser.add_function_arguments(run, as_group=False, as_positional=True)
+    parser.add_class_arguments(ServedRecommender, as_group=False, as_positional=True)
     settings = parser.instantiate(parser.parse_args(arguments))
     settings.pop("config")
-    run(**settings)
+    ServedRecommender(**settings).run()
 
 
-def run(
-    folder: str,
-    host: str = "127.0.0.1",
-    port: PositiveInt = 8000,
-    devices: list[str] | None = None,
-    catalog: str | None = None,
-    stock: str | None = None,
-    batch_size: PositiveInt = 32,
-    wait_ms: NonNegativeFloat = 0.0,
-    warm_up: list[str] | None = None,
-    drain_seconds: PositiveInt = 60,
-    limits: Limits | None = None,
-) -> None:
-    """Answer requests for recommendations over HTTP, until SIGTERM or Ctrl-C.
+class ServedRecommender:
+    """Answers requests for recommendations over HTTP, until SIGTERM or Ctrl-C.
 
     The page at / and the description of the API at /docs say how.
 
@@ -48,37 +40,69 @@ def run(
         folder: of `padrec export`, or a repository of the Hugging Face hub.
         host: address to listen at; 0.0.0.0 for all.
         port: to listen at.
-        devices: a worker for each, such as cuda:0; by default one for each GPU, or one on the CPU.
-        catalog: folder of `Catalog.save` with the items to recommend; replace it, and it is taken over.
-        stock: file with the keys of items out of stock, one a line; replace it, and it is taken over.
+        devices: a worker for each, such as cuda:0; None is one worker, on the GPU where there is one.
+        catalog: folder of `Catalog.save` with the items to recommend; when it is replaced, it is taken over.
+        stock: file with the keys of items out of stock, one a line; when it is replaced, it is taken over.
         batch_size: users decoded together.
-        wait_ms: how long a batch that is not full waits for more requests, in milliseconds; batches gather while
+        wait_ms: how long a batch that is not full waits for more requests, in milliseconds. Batches gather while
             the one before is decoded, so 0 serves most loads.
-        warm_up: kinds of requests to record before the port opens, as K, or K:search:temperature.
-        drain_seconds: after a SIGTERM, for the requests that were accepted.
+        warm_up: kinds of requests to record before the port opens: K, or K:search:temperature, with commas between.
+        drain_seconds: after a SIGTERM, to answer the requests that were accepted.
         limits: what is refused.
-    """
-    logging.basicConfig(level=logging.INFO, format="padrec serve: %(message)s")
-    from padrec.recommender_folder import RecommenderFolder, pretrained_folder
 
-    place = pretrained_folder(folder)
-    RecommenderFolder.open(place)  # what is wrong with it is said here, by one process
-    kinds = tuple(_kind(text) for text in warm_up or ["10"])
-    watched = {name: None if path is None else Path(path) for name, path in [("catalog", catalog), ("stock", stock)]}
-    workers = [
-        WorkerProcess(WorkerSettings(place, device, warm_up=kinds, batch_size=batch_size, **watched))
-        for device in devices or _devices()
-    ]
-    service = Service(workers, limits, batch_size, wait_ms / 1000)
-    config = uvicorn.Config(service.app, log_level="warning", timeout_graceful_shutdown=drain_seconds, access_log=False)
-    with _bound(host, port) as listening:  # it listens once the workers are ready
-        server = uvicorn.Server(config)
-        server.run(sockets=[listening])
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        host: str = "127.0.0.1",
+        port: _Port = 8000,
+        devices: list[str] | None = None,
+        catalog: str | None = None,
+        stock: str | None = None,
+        batch_size: PositiveInt = 32,
+        wait_ms: NonNegativeFloat = 0.0,
+        warm_up: str = "10",
+        drain_seconds: PositiveInt = 60,
+        limits: Limits | None = None,
+    ) -> None:
+        check_arguments(ServedRecommender, locals())
+        kinds = tuple(_kind(text) for text in warm_up.split(","))
+        catalog_folder, stock_file = (None if path is None else Path(path) for path in (catalog, stock))
+        workers = [
+            WorkerProcess(WorkerSettings(folder, device, catalog_folder, stock_file, kinds, batch_size))
+            for device in devices or [None]
+        ]
+        self._address, self._drain_seconds = (host, port), drain_seconds
+        self._service = Service(workers, limits, batch_size, wait_ms / 1000)
+
+    def run(self) -> None:
+        """Answer.
+
+        Raises:
+            InputError: the address cannot be listened at, or the recommender cannot be read.
+        """
+        logging.basicConfig(level=logging.INFO, format="padrec serve: %(message)s")
+        host, port = self._address
+        config = uvicorn.Config(
+            self._service.app,
+            log_level="error",
+            access_log=False,
+            timeout_graceful_shutdown=self._drain_seconds,
+        )
+        # The port listens once the workers are ready. If they cannot start, uvicorn logs it at length and ends with a
+        # status of its own.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: self._service.failure is None)
+        with _bound(host, port) as listening, contextlib.suppress(SystemExit):
+            uvicorn.Server(config).run(sockets=[listening])
+        if self._service.failure is not None:
+            raise self._service.failure
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
@@ -86,12 +110,6 @@ def _bound(host: str, port: int) -> socket.socket:
         listening.close()
         raise InputError(f"{host}:{port}: {error.strerror or error}, expected an address to listen at") from None
     return listening
-
-
-def _devices() -> list[str]:
-    import torch
-
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
 
 
 def _kind(text: str) -> RequestKind:

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from padrec.evaluation.report import software_versions
+from padrec.catalog import InputError
 from padrec.serving.answer import Answer, Problem, RecommendationAnswer
 from padrec.serving.limits import Limits
 from padrec.serving.recommendation_request import RecommendationRequest
@@ -33,13 +33,17 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 class Service:
-    """Answers requests; `app` is the ASGI application.
+    """Answers requests, as an ASGI application.
 
     Args:
         workers: answer batches, one at a time each.
         limits: what is refused.
         batch_size: users in a batch.
         wait: seconds that a batch which is not full waits for more requests.
+
+    Attributes:
+        app: the application; it starts and stops the workers.
+        failure: why the workers could not be started.
     """
 
     def __init__(
@@ -50,10 +54,12 @@ class Service:
         self._metrics = ServiceMetrics(lambda: self._queue.users)
         self._info: dict[str, Any] = {}
         self._ready: set[Worker] = set()
+        self._accepted = self._answered = 0
+        self.failure: InputError | None = None
         self.app = self._make_app()
 
     def _make_app(self) -> FastAPI:
-        app = FastAPI(title="padrec", version=software_versions()["padrec"], lifespan=self._lifespan)
+        app = FastAPI(title="padrec", version="1", lifespan=self._lifespan)
         app.add_middleware(RequestGuard, limits=self._limits)
         app.add_exception_handler(RequestValidationError, _wrong_fields)  # type: ignore[arg-type]
         answered: Callable[..., Any] = app.post("/recommend", response_model=RecommendationAnswer, responses=_PROBLEMS)
@@ -67,13 +73,13 @@ class Service:
 
     async def recommend(self, request: RecommendationRequest) -> Response:
         """Recommend K items to each user."""
-        return await self._answered(request)
+        return await self._response(request)
 
     async def explain(self, request: RecommendationRequest) -> Response:
         """Recommend to one user, and tell how the list came about, round by round. For people: it takes its time."""
         if len(request.histories) > 1:
             return _problem(422, f"histories: {len(request.histories)}, expected one to explain")
-        return await self._answered(request, explain=True)
+        return await self._response(request, explain=True)
 
     async def health(self) -> Response:
         """Whether requests can be answered."""
@@ -92,7 +98,7 @@ class Service:
         """A page to try it."""
         return (files("padrec.serving") / "page.html").read_text(encoding="utf-8")
 
-    async def _answered(self, request: RecommendationRequest, explain: bool = False) -> Response:
+    async def _response(self, request: RecommendationRequest, explain: bool = False) -> Response:
         start = time.perf_counter()
         answer = await self._answer(request, explain)
         self._metrics.requests.labels(str(answer.status)).inc()
@@ -108,17 +114,25 @@ class Service:
             self._queue.put(queued)
         except QueueFullError:
             return _refusal(503, f"{self._queue.users} users wait already, at most {self._limits.queue} may: try again")
-        return await queued.answer
+        self._accepted += 1
+        answer = await queued.answer
+        self._answered += 1
+        return answer
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         serving: list[asyncio.Task[None]] = []
         try:
-            infos = await asyncio.gather(*(self._start(worker) for worker in self._workers))
+            try:
+                infos = await asyncio.gather(*(self._start(worker) for worker in self._workers))
+            except InputError as error:
+                self.failure = error
+                raise
             self._info = {**infos[0], "workers": len(infos), "limits": vars(self._limits)}
             serving = [asyncio.create_task(self._serve(worker)) for worker in self._workers]
             yield
         finally:
+            _LOG.info("answered %d of %d accepted requests", self._answered, self._accepted)
             for task in serving:
                 task.cancel()
             await asyncio.gather(*(worker.stop() for worker in self._workers))

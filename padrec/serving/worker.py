@@ -50,15 +50,15 @@ class WorkerSettings:
     """What a worker's process is started with.
 
     Attributes:
-        folder: of the recommender.
-        device: where it computes.
+        folder: of the recommender, or a repository of the hub.
+        device: where it computes; None is the GPU where there is one, else the CPU.
         catalog: see `Answerer`.
         stock: see `Answerer`.
         warm_up: see `Answerer`.
         batch_size: see `Answerer`.
     """
 
-    folder: Path
+    folder: str
     device: str | None = None
     catalog: Path | None = None
     stock: Path | None = None
