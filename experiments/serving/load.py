@@ -272,13 +272,14 @@ class _Load:
                 outcome.failed += 1
 
     async def _exchange(self, request: bytes) -> tuple[int, bytes]:
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+        used = bool(self._idle)
+        reader, writer = self._idle.pop() if used else await asyncio.open_connection("127.0.0.1", self._port)
         try:
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
         except (OSError, asyncio.IncompleteReadError):
             writer.close()
-            if not self._idle:
+            if not used:
                 raise
             return await self._exchange(request)  # the service closes connections that were idle for long
         length = re.findall(rb"content-length: (\d+)", head.lower())

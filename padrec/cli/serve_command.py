@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -71,10 +72,8 @@ class ServedRecommender:
         check_arguments(ServedRecommender, locals())
         kinds = tuple(_kind(text) for text in warm_up.split(","))
         catalog_folder, stock_file = (None if path is None else Path(path) for path in (catalog, stock))
-        workers = [
-            WorkerProcess(WorkerSettings(folder, device, catalog_folder, stock_file, kinds, batch_size))
-            for device in devices or [None]
-        ]
+        settings = WorkerSettings(folder, None, catalog_folder, stock_file, kinds, batch_size)
+        workers = [WorkerProcess(replace(settings, device=device)) for device in devices or (None,)]
         self._address, self._drain_seconds = (host, port), drain_seconds
         self._service = Service(workers, limits, batch_size, wait_ms / 1000)
 
@@ -90,6 +89,7 @@ class ServedRecommender:
             self._service.app,
             log_level="error",
             access_log=False,
+            timeout_keep_alive=75,  # longer than load balancers keep connections, or they would use closed ones
             timeout_graceful_shutdown=self._drain_seconds,
         )
         # The port listens once the workers are ready. If they cannot start, uvicorn logs it at length and ends with a

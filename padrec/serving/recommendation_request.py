@@ -21,14 +21,16 @@ class RecommendationRequest(BaseModel):
         list[Annotated[list[Key], Field(min_length=1)]],
         Field(min_length=1, description="Of each user the items, oldest first, by key or unambiguous title."),
     ]
-    k: int = Field(10, ge=1, description="K, items in each list.")
+    k: Annotated[int, Field(ge=1, description="K, items in each list.")] = 10
     exclude: Annotated[
         Literal["history"] | list[Key] | list[list[Key]] | None,
         Field(description="Items not to recommend: each user's own history, a list for all, or one for each user."),
     ] = None
-    search: Literal["list", "beam"] = Field("list", description="Write lists item by item, or rank items in a beam.")
-    temperature: float = Field(0.0, ge=0, le=100, description="Of sampled lists; 0 is greedy.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of sampled lists.")
+    search: Annotated[
+        Literal["list", "beam"], Field(description="Write lists item by item, or rank items in a beam.")
+    ] = "list"
+    temperature: Annotated[float, Field(ge=0, le=100, description="Of sampled lists; 0 is greedy.")] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Of sampled lists.")] = 0
 
     @property
     def kind(self) -> "RequestKind":

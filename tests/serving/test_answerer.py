@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_no_answer_mixes_two_catalogs_or_misses_a_stock_list(
     link.symlink_to(tmp_path / "v0")
     service = Service([LocalWorker(Answerer(recommender, link, stock))])
     stop = False
-    answers = []
+    answers: list[dict[str, Any]] = []
 
     def keep_asking(seed: int) -> None:
         while not stop:
