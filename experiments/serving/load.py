@@ -80,7 +80,7 @@ async def _measured(
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
         service = _Service(folder, [f"--warm_up={k}", *arguments], Path(place))
-        load = await _Load.of(service, k, chance)
+        load = await Load.of(service, k, chance)
         alone = await load.one_by_one(seconds / 10)
         decoder = service.decoder_seconds()
         start = time.monotonic()
@@ -95,7 +95,7 @@ async def _measured(
         ended = await load.until_signal(overload * can, service, signal.SIGTERM)
         accepted, answered = service.counts()
         killed = _Service(folder, [f"--warm_up={k}", *arguments], Path(place))
-        half = await (await _Load.of(killed, k, chance)).until_signal(overload * can, killed, signal.SIGKILL)
+        half = await (await Load.of(killed, k, chance)).until_signal(overload * can, killed, signal.SIGKILL)
     return {
         "k": k,
         "arguments": arguments,
@@ -119,7 +119,7 @@ async def _measured(
 
 
 @dataclass
-class _Outcome:
+class Outcome:
     """What became of some requests."""
 
     seconds: list[float] = field(default_factory=list)  # of each answered one
@@ -189,48 +189,48 @@ class _Service:
         return sum(int(found) for text in status for found in re.findall(r"^VmRSS:\s+(\d+) kB", text, re.M)) / 1024
 
 
-class _Load:
+class Load:
     """Clients of one service.
 
     Attributes:
         received: requests answered with lists.
     """
 
-    def __init__(self, service: _Service, bodies: Sequence[bytes], chance: random.Random) -> None:
-        self._port, self._bodies, self._chance = service.port, bodies, chance
+    def __init__(self, port: int, bodies: Sequence[bytes], chance: random.Random) -> None:
+        self._port, self._bodies, self._chance = port, bodies, chance
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._expected: dict[int, list[str]] = {}
         self.received = 0
 
     @classmethod
-    async def of(cls, service: _Service, k: int, chance: random.Random) -> "_Load":
+    async def of(cls, service: _Service, k: int, chance: random.Random) -> "Load":
         """Clients with random histories, of the items that the service shows."""
-        load = cls(service, [], chance)
+        load = cls(service.port, [], chance)
         _, text = await load._exchange(b"GET /info HTTP/1.1\r\nHost: here\r\n\r\n")
         keys = [item["key"] for item in json.loads(text)["examples"]]
         histories = [chance.sample(keys, chance.randint(1, min(_LONGEST, len(keys)))) for _ in range(_HISTORIES)]
         load._bodies = [json.dumps({"histories": [one], "k": k, "exclude": "history"}).encode() for one in histories]
         return load
 
-    async def one_by_one(self, seconds: float) -> _Outcome:
+    async def one_by_one(self, seconds: float) -> Outcome:
         """One client that asks again when it is answered; its answers are what the others' are compared with."""
-        outcome, end = _Outcome(), time.monotonic() + seconds
+        outcome, end = Outcome(), time.monotonic() + seconds
         while time.monotonic() < end:
             refused = outcome.refused
             await self._ask(outcome)
             await asyncio.sleep(1.0 if outcome.refused > refused else 0.0)  # as the service says
         return outcome
 
-    async def as_fast_as_possible(self, clients: int, seconds: float) -> _Outcome:
+    async def as_fast_as_possible(self, clients: int, seconds: float) -> Outcome:
         """Several clients that do so."""
         parts = await asyncio.gather(*(self.one_by_one(seconds) for _ in range(clients)))
         seconds_of_all = [one for part in parts for one in part.seconds]
         names = ("refused", "failed", "half", "differing")
-        return _Outcome(seconds_of_all, *(sum(getattr(part, name) for part in parts) for name in names))
+        return Outcome(seconds_of_all, *(sum(getattr(part, name) for part in parts) for name in names))
 
-    async def arriving(self, rate: float, seconds: float) -> _Outcome:
+    async def arriving(self, rate: float, seconds: float) -> Outcome:
         """Requests that arrive at random, whether the others have been answered or not."""
-        outcome, asking, due = _Outcome(), set[asyncio.Task[None]](), time.monotonic()
+        outcome, asking, due = Outcome(), set[asyncio.Task[None]](), time.monotonic()
         end = due + seconds
         while (due := due + self._chance.expovariate(rate)) < end:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -240,7 +240,7 @@ class _Load:
         await asyncio.gather(*asking)
         return outcome
 
-    async def until_signal(self, rate: float, service: _Service, number: signal.Signals) -> _Outcome:
+    async def until_signal(self, rate: float, service: _Service, number: signal.Signals) -> Outcome:
         """A load in whose midst the service is told to end."""
         load = asyncio.create_task(self.arriving(rate, _END_SECONDS))
         await asyncio.sleep(_END_SECONDS / 2)
@@ -249,7 +249,7 @@ class _Load:
         await asyncio.to_thread(service.process.wait)
         return outcome
 
-    async def _ask(self, outcome: _Outcome) -> None:
+    async def _ask(self, outcome: Outcome) -> None:
         at = self._chance.randrange(len(self._bodies))
         body, start = self._bodies[at], time.perf_counter()
         head = b"POST /recommend HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"

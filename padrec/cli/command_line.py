@@ -29,6 +29,7 @@ commands:
 
 Help on a command: padrec prepare --help, padrec fit --help and so on. padrec --version prints the version.
 """
+_WITHOUT_CLASSES = (["export"], ["serve"])
 
 
 def main(args: "ArgsType" = None) -> None:
@@ -69,6 +70,9 @@ def _run_with_short_names(arguments: "ArgsType") -> None:
     Only imported classes are found by their short names and listed in help. Most configs give full names, so all
     classes are imported only for help, and for another try where an argument was refused.
     """
+    if isinstance(arguments, list) and arguments[:1] in _WITHOUT_CLASSES:
+        _run(arguments)
+        return
     if isinstance(arguments, list) and any(word == "-h" or word.endswith("help") for word in arguments):
         _import_all()
     try:
