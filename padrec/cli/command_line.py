@@ -27,12 +27,14 @@ commands:
   report     put reports of `test` into one table and one figure
   pool       make a pool of lists that a target wrote, for drafts that retrieve
   text-pool  make a pool of texts that a language model wrote
+  export     put a recommender into one folder: target, draft, catalog, settings and model card
+  serve      answer requests for recommendations over HTTP (needs the extra `serve`)
   experiments
              list the experiments that come with padrec, or copy one
 
 Help on a command: padrec prepare --help, padrec fit --help and so on. padrec --version prints the version.
 """
-_WITHOUT_CLASSES = (["report"], ["experiments"])
+_WITHOUT_CLASSES = (["report"], ["experiments"], ["export"], ["serve"])
 
 
 def main(args: "ArgsType" = None) -> None:
@@ -104,6 +106,14 @@ def _run(arguments: "ArgsType") -> None:
         from padrec.cli.pool_command import pool
 
         pool(command, others)
+    elif command == "export":
+        from padrec.cli.export_command import export
+
+        export(others)
+    elif command == "serve":
+        from padrec.cli.serve_command import serve
+
+        serve(others)
     else:
         from padrec.cli.lightning_program import train_or_evaluate
 
