@@ -118,12 +118,7 @@ class TextEvaluator(ArmComparison[TextPromptBatch, GeneratedText]):
 
     def settings(self) -> dict[str, Any]:
         """See `ArmComparison`."""
-        return {
-            "list_length": None,
-            "max_tokens": self._max_tokens,
-            "temperature": self._sampling.temperature,
-            "constraint": None,
-        }
+        return {"max_tokens": self._max_tokens, "temperature": self._sampling.temperature}
 
     @property
     def made_of(self) -> dict[str, str | int]:

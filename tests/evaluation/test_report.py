@@ -62,7 +62,7 @@ def test_the_json_file_holds_the_designed_keys(tmp_path: Path) -> None:
 
 def test_numbers_that_are_not_finite_become_null_and_a_dash(tmp_path: Path) -> None:
     metrics = toy_metrics(2.0, 3) | {"ndcg@10": math.nan, "speedup": math.inf, "speedup_ci95": (math.nan, 2.0)}
-    report = toy_report(arms={"a": metrics}, constraint=None)
+    report = toy_report(arms={"a": metrics}, settings={"constraint": None})
     report.write(tmp_path)
     found = read_strictly(tmp_path / "report.json")
     assert found["constraint"] is None

@@ -1,6 +1,7 @@
 """The relaxed rule and the one with a budget, beside a plain search through all paths of a tree."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -108,7 +109,8 @@ def test_the_longest_path_within_the_budget_is_emitted(
 )
 def test_a_rule_without_freedom_is_exact(rule: VerificationRule) -> None:
     runner, prompts = TransformersRunner(tiny_target(_VOCABULARY)), random_prompts(_CATALOG, _VOCABULARY, [3, 0, 4])
-    for request in (ListRequest.build(_CATALOG, _VOCABULARY, _K), TextRequest(_VOCABULARY.size, 20, (3,))):
+    requests: list[Any] = [ListRequest.build(_CATALOG, _VOCABULARY, _K), TextRequest(_VOCABULARY.size, 20, (3,))]
+    for request in requests:
         expected, _ = AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator())
         decoder = SpeculativeDecoder(RandomDraft(_VOCABULARY), DynamicTree(4, 3, 12), verification=rule)
         assert not decoder.lossless

@@ -59,7 +59,7 @@ def test_lists_and_texts_are_the_targets_own(temperature: float) -> None:
 def plain_tree(following: list[list[int]], votes: list[float], unseen: float, nodes: int) -> set[tuple[int, ...]]:
     """The paths of the best nodes, each with the product of its shares of the votes."""
     share: dict[tuple[int, ...], float] = {(): 1.0}
-    level = {(): [place for place, vote in enumerate(votes) if vote > 0]}
+    level: dict[tuple[int, ...], list[int]] = {(): [place for place, vote in enumerate(votes) if vote > 0]}
     for depth in range(_DEPTH):
         deeper: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
         for path, places in level.items():
