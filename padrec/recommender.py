@@ -1,12 +1,17 @@
 """Histories in, items out: a saved target with its catalog, and a draft that makes it faster."""
 
 from collections.abc import Collection, Sequence, Set
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations_with_replacement
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
+from huggingface_hub import HfApi
+from torch.nn import functional
 
 from padrec.catalog import Catalog, CatalogTrie, InputError
 from padrec.decoding import (
@@ -16,15 +21,17 @@ from padrec.decoding import (
     CatalogConstraint,
     Decoder,
     DecodingSession,
-    DynamicTree,
+    DecodingTrace,
+    LeafExclusion,
     ListRequest,
     Prompts,
     Recommendations,
     Sampling,
-    SpeculativeDecoder,
     TransformersRunner,
-    excluded_leaves,
 )
+from padrec.decoding.device.captured_graph import captures_graphs
+from padrec.recommender_card import recommender_card
+from padrec.recommender_folder import DecoderSettings, RecommenderFolder, pretrained_folder
 from padrec.targets import SavedTarget, fingerprint, to_precision
 
 Search = Literal["list", "beam"]
@@ -32,8 +39,9 @@ Exclude = Literal["history"] | Set[str] | Sequence[Collection[str]]
 
 _BATCH_SIZE = 32
 _MOST_SESSIONS = 8
-# Of the tree: drafts are surer of greedy targets than of sampled ones (docs/decoding.md, Trees).
-_GREEDY_TEMPERATURE = 0.5
+# On a GPU, where every shape is recorded: excluded leaves are padded to this many, and histories of at most this many
+# lengths and items are recorded beforehand.
+_LEAVES, _LENGTHS, _LONGEST_WARM_UP = 64, 20, 200
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,23 @@ class RecommendedItem:
     ties: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class User:
+    """Somebody to recommend to; `Recommender.users` makes them.
+
+    Attributes:
+        history: item keys, oldest first.
+        excluded: rows of the catalog that are not recommended.
+        key: what makes a sampled list random, see `Prompts.keys`.
+    """
+
+    history: Sequence[str]
+    excluded: Set[int]
+    key: int
+
+
 class Recommender:
-    """Recommends with a saved target; `load` reads it.
+    """Recommends with a saved target; `load` and `from_pretrained` read it.
 
     Args:
         target: the target with its catalog and prompt format.
@@ -64,6 +87,10 @@ class Recommender:
 
     Attributes:
         catalog: the items.
+        device: where it computes.
+        runner: the target.
+        vocabulary: its tokens.
+        decoders: what answers each kind of search.
 
     Raises:
         InputError: the target was saved without its catalog or prompt format.
@@ -82,26 +109,23 @@ class Recommender:
             raise InputError(
                 f"a target without {missing}: expected one that `padrec fit` or `save_pretrained` saved with both"
             )
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         known_as = fingerprint(target.model)  # before the change of precision, as drafts know it
         model = target.model.eval()
-        torch.nn.Module.to(model, self._device)  # in place; transformers wraps its own `to` without types
-        to_precision(model, dtype or (torch.bfloat16 if self._device.type == "cuda" else torch.float32))
-        self._runner = TransformersRunner(model, known_as)
-        self.catalog, self._vocabulary = target.catalog, target.vocabulary
-        self._format = target.prompt_format
-        self._encoder = self._format.encoder(self._vocabulary, self.catalog)
-        self._names = _ItemNames(self.catalog)
-        self._trie = CatalogTrie(self.catalog, self._vocabulary).to(self._device)
-        self._decoders: dict[Search, Decoder] = {"list": decoder or AutoregressiveDecoder(), "beam": BeamDecoder()}
-        # Kept, since a session holds the cache and the captured rounds; the least recently used one is given up.
-        self._session = lru_cache(_MOST_SESSIONS)(self._new_session)
+        torch.nn.Module.to(model, self.device)  # in place; transformers wraps its own `to` without types
+        to_precision(model, dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32))
+        self.runner = TransformersRunner(model, known_as)
+        self.vocabulary, self._format = target.vocabulary, target.prompt_format
+        self.decoders: dict[Search, Decoder] = {"list": decoder or AutoregressiveDecoder(), "beam": BeamDecoder()}
+        self._folder: RecommenderFolder | None = None
+        self._use(target.catalog)
 
     @classmethod
     def load(
         cls,
         target: str | Path,
         draft: str | Path | None = None,
+        decoder: DecoderSettings | None = None,
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -111,27 +135,128 @@ class Recommender:
         Args:
             target: folder of `TargetRecommender.save_pretrained`, or a checkpoint of `padrec fit`.
             draft: folder or checkpoint of a draft of this target; None writes the same lists without, slower.
+            decoder: how the draft is used; None is `DecoderSettings()`.
             device: see `Recommender`.
             dtype: see `Recommender`.
 
         Raises:
             InputError: one of them is missing, malformed or of another kind, or the target lacks its catalog.
         """
-        decoder: Decoder | None = None
-        if draft is not None:
-            from padrec.drafts import FeatureDraft
+        folder = RecommenderFolder(Path(target), None if draft is None else Path(draft), decoder or DecoderSettings())
+        return cls._of(folder, device, dtype)
 
-            tree = DynamicTree(greedy_temperature=_GREEDY_TEMPERATURE)
-            decoder = SpeculativeDecoder(FeatureDraft(str(draft)), tree)
-        path = Path(target)
-        if path.is_dir():
-            saved = SavedTarget.read(path)
-        else:
-            # Only here: the checkpoints of Lightning need Lightning, which takes seconds to import.
-            from padrec.targets import TargetRecommender
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "Recommender":
+        """Read a folder that `save_pretrained` or `padrec export` wrote.
 
-            saved = TargetRecommender.load(path).saved()
-        return cls(saved, decoder, device=device, dtype=dtype)
+        Args:
+            name: the folder, or a repository of the Hugging Face hub.
+            revision: branch, tag or commit of the repository.
+            device: see `Recommender`.
+            dtype: see `Recommender`.
+
+        Raises:
+            InputError: there is neither, a part is missing or damaged, or the folder has another format version.
+        """
+        return cls._of(RecommenderFolder.open(pretrained_folder(name, revision)), device, dtype)
+
+    @classmethod
+    def _of(
+        cls, folder: RecommenderFolder, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> "Recommender":
+        recommender = cls(folder.read_target(), folder.decoder.decoder(folder.draft), device=device, dtype=dtype)
+        recommender._folder = folder
+        return recommender
+
+    def save_pretrained(self, folder: str | Path, report: str | Path | None = None, arm: str = "padrec") -> None:
+        """Write target, draft, catalog, decoder settings and model card to a folder, as they were read.
+
+        Args:
+            folder: where to write.
+            report: `report.json` of `padrec test`, which fills in the card.
+            arm: the report's arm that this recommender is.
+
+        Raises:
+            InputError: the recommender was not read from files or they are gone, the folder holds something already, or
+                the report lacks the arm.
+        """
+        if self._folder is None:
+            raise InputError("a recommender made in memory: expected one of `load` or `from_pretrained` to save")
+        evaluated = None if report is None else Path(report)
+        card = recommender_card(Path(folder).name, self.catalog, self._folder.draft is not None, evaluated, arm)
+        self._folder.write(Path(folder), card)
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, report: str | Path | None = None, arm: str = "padrec"
+    ) -> None:
+        """Upload what `save_pretrained` writes to a repository of the Hugging Face hub, made where there is none.
+
+        Args:
+            repository: its name, `owner/name`.
+            private: whether a new repository is private.
+            report: see `save_pretrained`.
+            arm: see `save_pretrained`.
+        """
+        with TemporaryDirectory() as place:
+            folder = Path(place) / repository.rpartition("/")[2]
+            self.save_pretrained(folder, report, arm)
+            hub = HfApi()
+            hub.create_repo(repository, private=private, exist_ok=True)
+            hub.upload_folder(repo_id=repository, folder_path=folder)
+
+    def with_catalog(self, catalog: Catalog) -> "Recommender":
+        """The same recommender for another catalog, which shares the weights; nothing is out of stock.
+
+        Raises:
+            InputError: a code that the target has no token for, or items whose semantic IDs have changed.
+        """
+        catalog.check_ids(self.catalog, "the recommender")
+        other = copy(self)
+        other._use(catalog)
+        return other
+
+    def undrafted(self) -> "Recommender":
+        """The same recommender without its draft, which writes the same lists, slower."""
+        other = copy(self)
+        other.decoders = {**self.decoders, "list": AutoregressiveDecoder()}
+        other._forget_sessions()
+        return other
+
+    @property
+    def out_of_stock(self) -> set[str]:
+        """Keys of the items that nobody is recommended."""
+        return {self.catalog.keys[row] for row in self._out_of_stock}
+
+    def set_out_of_stock(self, items: Collection[str]) -> None:
+        """Recommend these items to nobody; they may be in histories. Replaces those set before.
+
+        Args:
+            items: keys or titles.
+
+        Raises:
+            InputError: an unknown item; nothing is changed.
+        """
+        self._out_of_stock = frozenset(self._names.index(name) for name in items)
+        self._exclusion = LeafExclusion(self.catalog, self._out_of_stock)
+
+    def _use(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._encoder = self._format.encoder(self.vocabulary, catalog)
+        self._names = _ItemNames(catalog)
+        self._trie = CatalogTrie(catalog, self.vocabulary).to(self.device)
+        self._forget_sessions()
+        self.set_out_of_stock(())
+
+    def _forget_sessions(self) -> None:
+        # Kept, since a session holds the cache and the captured rounds; the least recently used one is given up.
+        self._session = lru_cache(_MOST_SESSIONS)(self._new_session)
 
     def recommend(
         self,
@@ -163,15 +288,76 @@ class Recommender:
             InputError: no or an empty history, an unknown item, too large a K, fewer than K semantic IDs left, or a
                 beam that shall sample.
         """
+        lists, _ = self.decode(self.users(histories, exclude, seed), k, search, temperature)
+        return lists
+
+    def users(
+        self, histories: Sequence[Sequence[str]], exclude: Exclude | None = None, seed: int = 0
+    ) -> Sequence[User]:
+        """Users of one call of `recommend`; see there."""
         keys = [[self._names.key(name) for name in history] for history in histories]
+        random_keys = Sampling().keys(len(keys), torch.Generator().manual_seed(seed), torch.device("cpu")).tolist()
+        return [User(*row) for row in zip(keys, self._excluded(keys, exclude), random_keys, strict=True)]
+
+    def decode(
+        self, users: Sequence[User], k: int, search: Search = "list", temperature: float = 0.0
+    ) -> tuple[list[list[RecommendedItem]], DecodingTrace]:
+        """Recommend to users of any calls, together: each gets the list of its own call. See `recommend`.
+
+        Returns:
+            For each user K items, best first; and what they cost (on a GPU with copies of users that fill the batch).
+
+        Raises:
+            InputError: see `recommend`.
+        """
         session = self._session(k, search, temperature)
-        batch = self._format.prompts(keys, self._encoder, self.catalog).to(self._device)
-        excluded = self._excluded(keys, exclude)
-        leaves = excluded_leaves(self.catalog, excluded, k).to(self._device) if any(excluded) else None
-        prompts = Prompts(batch.tokens, batch.slots, batch.lengths, excluded=leaves)
-        lists, _ = session.decode(prompts, torch.Generator().manual_seed(seed))
-        rows = zip(lists.leaves.tolist(), self._log_probs(lists, k), excluded, strict=True)
-        return [self._items(*row) for row in rows]
+        lists, trace = session.decode(self.prompts(self._in_known_shape(users), k), torch.Generator())
+        rows = zip(lists.leaves.tolist(), self._log_probs(lists, k), users, strict=False)
+        return [self._items(leaves, log_probs, user.excluded) for leaves, log_probs, user in rows], trace
+
+    def prompts(self, users: Sequence[User], k: int) -> Prompts:
+        """The users' prompts for lists of K items; see `recommend`."""
+        batch = self._format.prompts([user.history for user in users], self._encoder, self.catalog).to(self.device)
+        excluded = [user.excluded for user in users]
+        leaves = None
+        if self._out_of_stock or any(excluded) or captures_graphs(self.device):
+            leaves = self._exclusion.leaves(excluded, k).to(self.device)
+            if captures_graphs(self.device):  # few numbers of leaves are recorded
+                leaves = functional.pad(leaves, (0, max(0, _LEAVES - leaves.shape[1])), value=-1)
+        keys = torch.tensor([user.key for user in users], device=self.device)
+        return Prompts(batch.tokens, batch.slots, batch.lengths, excluded=leaves, keys=keys)
+
+    def _in_known_shape(self, users: Sequence[User]) -> Sequence[User]:
+        """On a GPU with copies that make the number a power of two, so that few batch sizes are recorded."""
+        rest = len(users) % _BATCH_SIZE
+        if rest == 0 or not captures_graphs(self.device):
+            return users
+        return [*users, *[users[0]] * ((1 << (rest - 1).bit_length()) - rest)]
+
+    def warm_up(
+        self, k: int, search: Search = "list", temperature: float = 0.0, *, batch_size: int = _BATCH_SIZE
+    ) -> None:
+        """Open the session for requests of a kind; on a GPU record its passes for batches and prompts of all sizes.
+
+        Args:
+            k: see `recommend`.
+            search: see `recommend`.
+            temperature: see `recommend`.
+            batch_size: users in the largest batch.
+
+        Raises:
+            InputError: see `recommend`.
+        """
+        if not captures_graphs(self.device):
+            self.decode(self.users([self.catalog.keys[:1]]), k, search, temperature)
+            return
+        longest = min(self._format.max_history, _LONGEST_WARM_UP)
+        lengths = range(longest, 0, -max(1, longest // _LENGTHS))
+        for size in (1 << power for power in reversed(range(batch_size.bit_length()))):
+            for first, others in combinations_with_replacement(lengths, 2):
+                if size > 1 or first == others:
+                    histories = [self.catalog.keys[:first], *[self.catalog.keys[:others]] * (size - 1)]
+                    self.decode(self.users(histories), k, search, temperature)
 
     def _excluded(self, histories: Sequence[Sequence[str]], exclude: Exclude | None) -> list[set[int]]:
         """The item indices that each row excludes."""
@@ -191,24 +377,26 @@ class Recommender:
 
     def _new_session(self, k: int, search: Search, temperature: float) -> DecodingSession[Recommendations]:
         """What writes such lists."""
-        if search not in self._decoders:
+        if search not in self.decoders:
             raise InputError(f"search {search!r}: expected 'list' or 'beam'")
-        constraint = CatalogConstraint(self._trie, self._vocabulary, k)
-        request = ListRequest(self.catalog, self._vocabulary, k, constraint, Sampling(temperature))  # type: ignore[arg-type]
-        return BatchwiseDecoder(self._decoders[search], _BATCH_SIZE).bind(self._runner, request)
+        return BatchwiseDecoder(self.decoders[search], _BATCH_SIZE).bind(self.runner, self.request(k, temperature))
+
+    def request(self, k: int, temperature: float) -> ListRequest:
+        """What decoders are asked for; see `recommend`."""
+        constraint = CatalogConstraint(self._trie, self.vocabulary, k)
+        return ListRequest(self.catalog, self.vocabulary, k, constraint, Sampling(temperature))  # type: ignore[arg-type]
 
     def _log_probs(self, lists: Recommendations, k: int) -> list[list[float]]:
         """Of each item the sum over its codes; its separator is certain."""
-        tokens = torch.nn.functional.pad(
-            lists.log_probs, (0, k * self._vocabulary.item_length - lists.log_probs.shape[1])
-        )
+        tokens = functional.pad(lists.log_probs, (0, k * self.vocabulary.item_length - lists.log_probs.shape[1]))
         sums: list[list[float]] = tokens.view(len(tokens), k, -1).sum(-1).tolist()
         return sums
 
-    def _items(self, leaves: list[int], log_probs: list[float], excluded: set[int]) -> list[RecommendedItem]:
+    def _items(self, leaves: list[int], log_probs: list[float], excluded: Set[int]) -> list[RecommendedItem]:
         items = []
         for leaf, log_prob in zip(leaves, log_probs, strict=True):
-            first, *others = (item for item in self.catalog.leaf_items(leaf) if item not in excluded)
+            here = (item for item in self.catalog.leaf_items(leaf) if item not in self._out_of_stock)
+            first, *others = (item for item in here if item not in excluded)
             ties = tuple(self.catalog.keys[item] for item in others)
             items.append(RecommendedItem(self.catalog.keys[first], self._names.title(first), log_prob, ties))
         return items

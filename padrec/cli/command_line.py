@@ -24,15 +24,17 @@ commands:
   validate   validate one
   test       compare decoders side by side, or test a target
   predict    write recommendations, texts or semantic IDs to a file
+  report     put reports of `test` into one table and one figure
   pool       make a pool of lists that a target wrote, for drafts that retrieve
   text-pool  make a pool of texts that a language model wrote
-  report     put reports of `test` into one table and one figure
+  export     put a recommender into one folder: target, draft, catalog, settings and model card
+  serve      answer requests for recommendations over HTTP (needs the extra `serve`)
   experiments
              list the experiments that come with padrec, or copy one
 
 Help on a command: padrec prepare --help, padrec fit --help and so on. padrec --version prints the version.
 """
-_WITHOUT_CLASSES = (["report"], ["experiments"])
+_WITHOUT_CLASSES = (["report"], ["experiments"], ["export"], ["serve"])
 
 
 def main(args: "ArgsType" = None) -> None:
@@ -92,10 +94,6 @@ def _run(arguments: "ArgsType") -> None:
         from padrec.cli.prepare_command import prepare
 
         prepare(others)
-    elif command in ("pool", "text-pool"):
-        from padrec.cli.pool_command import pool
-
-        pool(command, others)
     elif command == "report":
         from padrec.cli.report_command import report
 
@@ -104,6 +102,18 @@ def _run(arguments: "ArgsType") -> None:
         from padrec.cli.experiments_command import experiments
 
         experiments(others)
+    elif command in ("pool", "text-pool"):
+        from padrec.cli.pool_command import pool
+
+        pool(command, others)
+    elif command == "export":
+        from padrec.cli.export_command import export
+
+        export(others)
+    elif command == "serve":
+        from padrec.cli.serve_command import serve
+
+        serve(others)
     else:
         from padrec.cli.lightning_program import train_or_evaluate
 

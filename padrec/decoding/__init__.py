@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from padrec.decoding.lists.constraint import FreeDecoding as FreeDecoding
     from padrec.decoding.lists.decoding_trace import DecodingTrace as DecodingTrace
     from padrec.decoding.lists.decoding_trace import RoundStatistics as RoundStatistics
+    from padrec.decoding.lists.excluded_leaves import LeafExclusion as LeafExclusion
     from padrec.decoding.lists.excluded_leaves import excluded_leaves as excluded_leaves
     from padrec.decoding.lists.excluded_leaves import history_leaves as history_leaves
     from padrec.decoding.lists.list_state import ListState as ListState

@@ -134,7 +134,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What the report says about the output that was asked for, as arguments of `Report`."""
+        """What the report says about the output that was asked for."""
 
     def setup(self, stage: str) -> None:
         """Check that the report can be written, and prepare target and arms on the device.
@@ -195,7 +195,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
         for name, (result, trace) in results.items():
             expected = None if (model := models[name]) is None else results[model][0]
             self._metrics[name].update(on_cpu, result, trace, expected, traces[self._reference], further_traces)
-        self.keep_sample(on_cpu, {name: results[name] for name in names})
+        self.keep_sample(on_cpu, results)
 
     def on_test_epoch_end(self) -> None:
         """Write and log the report."""
@@ -217,16 +217,18 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
     def _report(self, results: list[ArmResult]) -> Report:
         return Report(
             dataset=getattr(getattr(self.trainer, "datamodule", None), "dataset_name", ""),
-            users=len(results[0].latencies_ms),
-            batch_size=self._batch_size,
-            precision=str(self.trainer.precision),
-            device=device_name(self._runner.model.device),
+            settings={
+                "users": len(results[0].latencies_ms),
+                **self.settings(),
+                "batch_size": self._batch_size,
+                "precision": str(self.trainer.precision),
+                "device": device_name(self._runner.model.device),
+            },
             versions=self._versions,
             seed=self._seed,
             command=" ".join(["padrec", *sys.argv[1:]]),
             reference=self._reference,
             arms={result.name: self._facts(result.name) | result.metrics for result in results},
-            **self.settings(),
         )
 
     def _facts(self, name: str) -> dict[str, Any]:

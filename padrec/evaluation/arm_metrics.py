@@ -190,7 +190,7 @@ class ArmMetrics(nn.Module):
             f"identical_{self._outputs}": float(self.identical.compute()),
             "first_difference_margin": None if isnan(margin) else margin,
         }
-        if written_by:
+        if any(written_by.values()):
             metrics[f"{self._outputs}_by"] = {decoder: count for decoder, count in written_by.items() if count > 0}
         if self._accepted_by:
             metrics["accepted_by"] = {name: int(total.compute()) for name, total in self._accepted_by.items()}
@@ -198,10 +198,10 @@ class ArmMetrics(nn.Module):
         return ArmResult(name, metrics, acceptance, accepted_lengths, latencies)
 
 
-def quality_metric(metrics: Iterable[str]) -> str | None:
-    """Which of an arm's metrics stands for the quality of its lists: NDCG at the largest cutoff; None for texts."""
-    rankings = (name for name in metrics if name.startswith("ndcg@"))
-    return max(rankings, key=lambda name: int(name.partition("@")[2]), default=None)
+def quality_metric(metrics: Iterable[str]) -> str:
+    """Which of an arm's metrics stands for the quality of its lists: NDCG at the largest cutoff; empty for texts."""
+    found = [name for name in metrics if name.startswith("ndcg@")]
+    return max(found, key=lambda name: int(name.partition("@")[2]), default="")
 
 
 def _passes(accepted_lengths: list[int], users_by_passes: list[int]) -> dict[str, Any]:

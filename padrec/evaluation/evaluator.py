@@ -81,6 +81,8 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
         cutoffs: Sequence[PositiveInt] = CUTOFFS,
     ) -> None:
         check_arguments(SpeculativeEvaluator, locals())
+        if not cutoffs:
+            raise InputError("cutoffs []: expected at least one length of lists")
         source = target if isinstance(target, str) else type(target).__name__
         shown = {"target": source, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         super().__init__(arms, reference, further_references, predict_arm, seed, shown)
@@ -91,11 +93,9 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
         self._list_length = list_length
         self._constraint = constraint
         self._sampling = Sampling(temperature, top_k, top_p)
+        self._cutoffs = tuple(cutoffs)
         vocabulary.check_same(loaded.vocabulary, f"the target {source}")
         check_ids(catalog, loaded.catalog, f"the target {source}")
-        if not cutoffs:
-            raise InputError("cutoffs []: expected at least one length of lists")
-        self._cutoffs = tuple(cutoffs)
         self._samples: list[SampleLists] = []
 
     def load_target(self) -> tuple[PreTrainedModel, str]:

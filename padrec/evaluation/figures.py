@@ -56,7 +56,7 @@ def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
     """Return all figures of a comparison of at least one arm, by name.
 
     The names are `acceptance/<arm>` for each arm with a draft, `acceptance_by_depth` and `accepted_lengths` if there is
-    one, `speedup`, `latency`, `users_by_target_passes`, and for lists `quality_by_cutoff` and `quality_against_speed`.
+    one, `speedup`, `latency`, `users_by_target_passes` and, for lists, `quality_by_cutoff` and `quality_against_speed`.
     """
     drafting = [result for result in results if result.max_depth > 0]
     figures = {f"acceptance/{result.name}": acceptance_by_slot_and_depth(result) for result in drafting}
@@ -68,9 +68,11 @@ def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
         "latency": latency_distribution(results),
         "users_by_target_passes": users_by_target_passes(results),
     }
-    if (quality := quality_metric(results[0].metrics)) is not None:
-        figures["quality_by_cutoff"] = quality_by_cutoff(results)
-        figures["quality_against_speed"] = quality_against_speed(results, quality)
+    if quality_metric(results[0].metrics):
+        figures |= {
+            "quality_by_cutoff": quality_by_cutoff(results),
+            "quality_against_speed": quality_against_speed(results),
+        }
     return figures
 
 
@@ -240,9 +242,9 @@ def latency_distribution(results: Sequence[ArmResult]) -> Figure:
     return figure
 
 
-def quality_against_speed(results: Sequence[ArmResult], quality: str) -> Figure:
-    """NDCG of every arm, the metric `quality`, over its lists per second, with both axes from 0."""
-    styles = arm_styles([result.name for result in results])
+def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
+    """NDCG of every arm over its lists per second, with both axes from 0."""
+    styles, quality = arm_styles([result.name for result in results]), quality_metric(results[0].metrics)
     name = quality.replace("ndcg", "NDCG")
     figure, axes = _axes("Quality against speed", "lists per second", name)
     for result in results:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from padrec.catalog import InputError
 from padrec.catalog.whole_output import written_whole
-from padrec.evaluation.arm_numbers import ArmNumbers, column
+from padrec.evaluation.arm_numbers import MISSING, ArmNumbers, column
 from padrec.evaluation.figures import speedup_panels
 from padrec.evaluation.leaderboard_page import leaderboard_page
 from padrec.evaluation.report import Report, escape_markdown, markdown_table
@@ -103,7 +103,9 @@ class Leaderboard:
         if len(panels) > 1:
             return speedup_panels(panels)
         (report, *_), (panel,) = self._reports.values(), panels.values()
-        title = f"{report.dataset}, {report.device}, {report.users} users, {report.batch_size} at a time"
+        settings = report.settings
+        device, users, batch = settings.get("device"), settings["users"], settings["batch_size"]
+        title = f"{report.dataset}, {device}, {users} users, {batch} at a time"
         return speedup_panels({title: panel})
 
     def svg(self) -> str:
@@ -145,10 +147,11 @@ class Leaderboard:
     def _settings(self) -> tuple[list[str], list[list[str]]]:
         """A row for each setting, a column for each report."""
         settings = [
-            {"dataset": report.dataset, **report.settings(), "command": report.command}
+            {"dataset": report.dataset, **report.shown_settings(), "command": report.command}
             for report in self._reports.values()
         ]
-        return ["", *self._reports], [[name, *(found[name] for found in settings)] for name in settings[0]]
+        names = dict.fromkeys(name for found in settings for name in found)
+        return ["", *self._reports], [[name, *(found.get(name, MISSING) for found in settings)] for name in names]
 
 
 def read_reports(folders: Sequence[Path]) -> dict[str, Report]:
@@ -186,7 +189,7 @@ def _combined(reports: Mapping[str, Report]) -> list[Row]:
 
 
 def _settings_but_seed(report: Report) -> tuple[str, ...]:
-    settings = report.settings()
+    settings = report.shown_settings()
     return report.dataset, *(value for name, value in settings.items() if name not in ("seed", "versions"))
 
 

@@ -22,9 +22,11 @@ _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*[]|"} | {"<"
 _HOW_TO_READ = (
     "Speedup: total seconds of the reference arm ÷ total seconds of the arm over the same users; median: that of the "
     "same ratio in each batch. τ: tokens per target pass, including the target's own token; accepted per pass leaves "
-    "it out. Identical: share of lists equal to the reference arm's. "
+    "it out. Identical: share of lists or texts equal to the reference arm's. "
     "Recording: seconds spent once on compiling and capturing for new shapes; part of no other number."
 )
+# Settings that every report has.
+_NUMBERS = ("users", "batch_size", "temperature")
 # How far ratio and median of a speedup may lie apart without a word.
 _PARTED = 0.1
 
@@ -35,35 +37,21 @@ class Report:
 
     Attributes:
         dataset: name of the data.
-        users: number of users, or of prompts.
-        list_length: K, items in a list; None for texts.
-        batch_size: users decoded together.
-        temperature: 0 for greedy decoding.
-        constraint: `catalog` for lists of distinct, existing items, None for free decoding.
-        precision: precision of the target's weights.
-        device: name of the device, see `device_name`.
+        settings: number of `users`, `batch_size`, `precision`, `device`, and what was asked for, by name.
         versions: software versions by name, see `software_versions`.
         seed: seed of sampled lists.
         command: the command line.
         reference: name of the reference arm.
         arms: each arm's metrics, in the order of the report.
-        max_tokens: most tokens of a text; None for lists.
     """
 
     dataset: str
-    users: int
-    list_length: int | None
-    batch_size: int
-    temperature: float
-    constraint: str | None
-    precision: str
-    device: str
+    settings: dict[str, Any]
     versions: dict[str, str]
     seed: int
     command: str
     reference: str
     arms: dict[str, dict[str, Any]]
-    max_tokens: int | None = None
 
     @classmethod
     def read(cls, path: Path) -> "Report":
@@ -77,19 +65,22 @@ class Report:
         arms = found.get("arms")
         if not isinstance(arms, dict) or not all(isinstance(arm, dict) and "speedup" in arm for arm in arms.values()):
             raise InputError(f"{file}: no arms with a speedup, expected a report.json of SpeculativeEvaluator")
-        optional = {"reference", "list_length" if "max_tokens" in found else "max_tokens"}
-        if missing := [entry.name for entry in fields(cls) if entry.name not in found.keys() | optional]:
+        own = {entry.name for entry in fields(cls)} - {"settings"}
+        if missing := sorted({*own, *_NUMBERS} - {*found, "reference"}):
             raise InputError(f"{file}: no {', '.join(missing)}, expected a report.json of SpeculativeEvaluator")
-        for name in ("users", "list_length", "batch_size", "temperature"):
-            if not isinstance(found.get(name, 0), int | float):
+        for name in _NUMBERS:
+            if not isinstance(found[name], int | float):
                 raise InputError(f"{file}: {name} is {found[name]!r}, expected a number")
-        known: dict[str, Any] = {entry.name: found.get(entry.name) for entry in fields(cls)}
-        return cls(**known | {"reference": found.get("reference", next(iter(arms), ""))})
+        settings = {name: value for name, value in found.items() if name not in own}
+        known: dict[str, Any] = {name: found.get(name) for name in own}
+        return cls(**known | {"settings": settings, "reference": found.get("reference", next(iter(arms), ""))})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON, with None for numbers that are not finite."""
-        absent = "list_length" if self.list_length is None else "max_tokens"
-        return {name: _without_nan(value) for name, value in asdict(self).items() if name != absent}
+        content = asdict(self)
+        settings = content.pop("settings")
+        content = {"dataset": content.pop("dataset"), **settings, **content}
+        return {name: _without_nan(value) for name, value in content.items()}
 
     def scalars(self) -> dict[str, float]:
         """Return every finite number as `test/<arm>/<metric>`, nested ones as `…/latency_ms/p50`."""
@@ -107,10 +98,10 @@ class Report:
             *self._remarks(),
             _HOW_TO_READ,
             "## Further numbers",
-            markdown_table(*self._table([*self._further_speedups(), *self._further_columns()])),
+            markdown_table(*self._table([*self._further_speedups(), *_FURTHER_COLUMNS])),
             markdown_table(*self._table([*_PASS_COLUMNS, *self._rankings()])),
             "## Settings",
-            "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self.settings().items()),
+            "\n".join(f"- {name}: {escape_markdown(value)}" for name, value in self.shown_settings().items()),
             f"```\n{self.command}\n```",
         ]
         return "\n\n".join(parts) + "\n"
@@ -124,19 +115,15 @@ class Report:
         return "\n".join([*lines, *self._remarks()])
 
     def _table(self, keys: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-        """The header and one row per arm."""
-        columns = [column(key) for key in keys]
+        """The header and one row per arm, without columns that no arm has."""
         numbers = {arm: ArmNumbers.of(metrics) for arm, metrics in self.arms.items()}
+        known = {name for metrics in self.arms.values() for name in metrics}
+        columns = [column(key) for key in keys if key.partition("/")[0] in known]
         rows = [[escape_markdown(arm), *(shown.cell(found) for shown in columns)] for arm, found in numbers.items()]
         return ["arm", *(escape_markdown(shown.heading) for shown in columns)], rows
 
     def _main_columns(self) -> list[str]:
-        quality = quality_metric(self._rankings())
-        comparison = [f"identical_{self._outputs}", "latency_ms/p50"]
-        return [*_SPEED_COLUMNS, *([] if quality is None else [quality]), *comparison]
-
-    def _further_columns(self) -> list[str]:
-        return ["tokens_per_second", f"{self._outputs}_per_second", "latency_ms/p95", "recording_seconds"]
+        return [*_SPEED_COLUMNS, quality_metric(self._rankings()), *_COMPARISON_COLUMNS]
 
     def _rankings(self) -> list[str]:
         """Names of the ranking metrics by leaf."""
@@ -150,7 +137,7 @@ class Report:
     def _remarks(self) -> list[str]:
         """Sentences on arms that are not lossless or whose speedup is doubtful, and on what arms draw on."""
         lossy = [
-            f"{escape_markdown(arm)} is not lossless: it may write other {self._outputs} than the target."
+            f"{escape_markdown(arm)} is not lossless: it may write other lists than the target."
             for arm, metrics in self.arms.items()
             if not metrics.get("lossless", True)
         ]
@@ -162,10 +149,11 @@ class Report:
         ]
         chosen = [
             f"{escape_markdown(arm)} wrote "
-            + ", ".join(f"{count:,} lists by {escape_markdown(name)}" for name, count in metrics["lists_by"].items())
+            + ", ".join(f"{count:,} {kind} by {escape_markdown(name)}" for name, count in metrics[f"{kind}_by"].items())
             + "."
             for arm, metrics in self.arms.items()
-            if "lists_by" in metrics
+            for kind in ("lists", "texts")
+            if f"{kind}_by" in metrics
         ]
         drawn = [
             f"{escape_markdown(arm)} retrieves from {_pool(metrics['pool'])}."
@@ -183,23 +171,11 @@ class Report:
         ]
         return lossy + parted + chosen + drawn + accepted
 
-    @property
-    def _outputs(self) -> str:
-        """What the arms write."""
-        return "lists" if self.max_tokens is None else "texts"
-
-    def settings(self) -> dict[str, str]:
+    def shown_settings(self) -> dict[str, str]:
         """Return what the numbers depend on, as text by name."""
         return {
-            "users": f"{self.users:,}",
-            **({} if self.list_length is None else {"list length": str(self.list_length)}),
-            **({} if self.max_tokens is None else {"most tokens of a text": str(self.max_tokens)}),
-            "batch size": str(self.batch_size),
-            "temperature": f"{self.temperature:g}",
+            **{name.replace("_", " "): _shown(value) for name, value in self.settings.items()},
             "reference arm": self.reference,
-            "constraint": self.constraint or "none",
-            "precision": self.precision,
-            "device": self.device,
             "seed": str(self.seed),
             "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
         }
@@ -209,22 +185,13 @@ class Report:
         write_report(folder, self.to_dict(), self.markdown())
 
 
-def _pool(pool: Mapping[str, Any]) -> str:
-    """What a pool holds, in words; see `RetrievalDraft.facts`."""
-    size = f"{pool['texts']:,} earlier texts ({pool['tokens']:,} tokens) in {pool['groups']:,} groups"
-    learned = ", finished ones among them" if pool["online"] else ""
-    own = {True: ", earlier answers to the tested users included", False: ", none of tested users", None: ""}
-    return size + learned + own[pool.get("own_answers")]
-
-
 def main_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
     """Which of an arm's metrics `trainer.test` returns and TensorBoard's HParams tab shows.
 
-    Five: the tab has no more columns unless told otherwise.
+    Five at most: the tab has no more columns unless told otherwise.
     """
-    quality = quality_metric(metrics)
-    shared = ("speedup", "tokens_per_second", "acceptance_length")
-    return (*shared, "identical_texts") if quality is None else (*shared, quality, "identical_lists")
+    main = ("speedup", "tokens_per_second", "acceptance_length", quality_metric(metrics), *_IDENTICAL)
+    return tuple(name for name in main if name in metrics)
 
 
 def write_report(folder: Path, content: Mapping[str, Any], markdown: str) -> None:
@@ -277,8 +244,32 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_co
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
+_IDENTICAL = ("identical_lists", "identical_texts")
 _SPEED_COLUMNS = ("speedup", "speedup_median", "acceptance_length")
+_COMPARISON_COLUMNS = (*_IDENTICAL, "latency_ms/p50")
+_FURTHER_COLUMNS = (
+    "tokens_per_second",
+    "lists_per_second",
+    "texts_per_second",
+    "latency_ms/p95",
+    "recording_seconds",
+)
 _PASS_COLUMNS = ("target_passes", "one_pass_users", "accepted_per_pass", "accepted_steps", "accepted_share")
+
+
+def _pool(pool: Mapping[str, Any]) -> str:
+    """What a pool holds, in words; see `RetrievalDraft.facts`."""
+    size = f"{pool['texts']:,} earlier texts ({pool['tokens']:,} tokens) in {pool['groups']:,} groups"
+    learned = ", finished ones among them" if pool["online"] else ""
+    own = {True: ", earlier answers to the tested users included", False: ", none of tested users", None: ""}
+    return size + learned + own[pool.get("own_answers")]
+
+
+def _shown(value: object) -> str:
+    """Format a setting."""
+    if value is None:
+        return "none"
+    return format(value, "," if isinstance(value, int) else "g") if isinstance(value, int | float) else str(value)
 
 
 def _without_nan(value: object) -> object:

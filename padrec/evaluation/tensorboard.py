@@ -31,6 +31,8 @@ LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
         "acceptance length": ("Multiline", [r"val/acceptance_length$"]),
     },
 }
+# Of the report's settings.
+_HYPERPARAMETERS = ("batch_size", "list_length", "max_tokens", "precision")
 _SHOWN_HISTORY = 5
 _SHOWN_SIGNS = 80
 
@@ -68,8 +70,8 @@ def log_report(
         settings: further hyperparameters beside the report's settings.
     """
     # Few: TensorBoard shows the first five, and what all rows share says nothing.
-    length = "max_tokens" if report.list_length is None else "list_length"
-    shared = {name: getattr(report, name) for name in ("batch_size", length, "precision")} | dict(settings or {})
+    shared = {name: report.settings[name] for name in _HYPERPARAMETERS if name in report.settings}
+    shared |= dict(settings or {})
     for logger in loggers:
         for name, path in figures.items():
             log_figure(logger, f"test/{name}", path)
@@ -88,13 +90,13 @@ def log_report(
 def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
     """Write an arm's run below the evaluation's folder."""
     board = TensorBoardLogger(folder, name="", version=arm.replace("/", "-"), default_hp_metric=False)
-    for name in main_metrics(metrics):
-        if isfinite(metrics[name]):
-            board.experiment.add_scalar(f"test/{name}", metrics[name], 0)
+    numbers = {f"test/{name}": metrics[name] for name in main_metrics(metrics)}
     for part in ("accepted_by", "pool"):
-        for name, value in metrics.get(part, {}).items():
-            if isinstance(value, int):
-                board.experiment.add_scalar(f"test/{part}/{name}", value, 0)
+        found = metrics.get(part, {})
+        numbers |= {f"test/{part}/{name}": value for name, value in found.items() if isinstance(value, int)}
+    for tag, value in numbers.items():
+        if isfinite(value):
+            board.experiment.add_scalar(tag, value, 0)
     add_hyperparameter_row(board, hyperparameters)
     board.experiment.close()
 

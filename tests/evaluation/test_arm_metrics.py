@@ -92,7 +92,7 @@ def test_lists_are_judged_at_the_given_lengths() -> None:
 
 
 def test_users_are_counted_by_the_passes_after_the_first() -> None:
-    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=1, quality=ListQuality(_CATALOG))
+    metrics = ArmMetrics("lists", n_slot_states=4, max_depth=1)
     batch = users_with(torch.arange(3)[:, None])  # users 0, 1, 2 took as many passes
     counts = torch.zeros(4, 1, dtype=torch.long)
     trace = replace(trace_of(batch), attempted=counts, accepted=counts, accepted_lengths=torch.tensor([1, 5]))

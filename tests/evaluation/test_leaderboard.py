@@ -133,7 +133,7 @@ def test_the_command_writes_table_figure_and_page(
         ("{tmp}/absent", "absent/report.json: no such file"),
         ("{tmp}/bad", "bad/report.json: no valid JSON"),
         ("{tmp}/other", "other/report.json: no arms with a speedup, expected a report.json of SpeculativeEvaluator"),
-        ("{tmp}/old", "old/report.json: no users, list_length"),
+        ("{tmp}/old", "old/report.json: no batch_size, command"),
         ("{tmp}/words", "words/report.json: users is 'many', expected a number"),
         ("{tmp}/good {tmp}/good/report.json", "good: given twice"),
         ("{tmp}/good --columns nonsense", "columns: 'nonsense' is in no report, expected some of seconds, "),

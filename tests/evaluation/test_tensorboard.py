@@ -56,8 +56,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, figures: dict[str, Path]) -
     """What TensorBoard reads of a comparison."""
     logger = TensorBoardLogger(tmp_path_factory.mktemp("board"), default_hp_metric=False)
     settings = {"target": "runs/target", "temperature": 0.0, "top_k": None}
-    samples = {"test/sample_lists": sample_lists_markdown([toy_samples()], toy_catalog())}
-    log_report([logger], toy_report(), figures, samples, settings)
+    log_report(
+        [logger],
+        toy_report(),
+        figures,
+        {"test/sample_lists": sample_lists_markdown([toy_samples()], toy_catalog())},
+        settings,
+    )
     logger.finalize("success")
     return Path(logger.log_dir)
 

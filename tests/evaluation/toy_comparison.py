@@ -66,17 +66,21 @@ def toy_results() -> list[ArmResult]:
 def toy_report(**changes: Any) -> Report:
     fields: dict[str, Any] = {
         "dataset": "toy",
-        "users": 1000,
-        "list_length": 10,
-        "batch_size": 4,
-        "temperature": 0.0,
-        "constraint": "catalog",
-        "precision": "32-true",
-        "device": "CPU",
+        "settings": {
+            "users": 1000,
+            "list_length": 10,
+            "batch_size": 4,
+            "temperature": 0.0,
+            "constraint": "catalog",
+            "precision": "32-true",
+            "device": "CPU",
+        },
         "versions": {"padrec": "0.1.0", "torch": "2.13.0"},
         "seed": 0,
         "command": "padrec test --config a.yaml",
         "reference": "autoregressive",
         "arms": {result.name: result.metrics for result in toy_results()},
     }
-    return Report(**fields | changes)
+    settings = fields["settings"]
+    settings |= {name: value for name, value in changes.items() if name in settings}
+    return Report(**fields | {name: value for name, value in changes.items() if name not in settings})

@@ -106,7 +106,7 @@ class _GenerateSession(DecodingSession[R]):
             raise InputError(f"{batch} prompts at once: expected one, since transformers speculates for no more")
         watch = Stopwatch(device)
         tokens, mask = padded_left(prompts, request.pad_token)
-        processor = _RequestProcessor(request, request.sampling.keys(batch, generator, device), width)
+        processor = _RequestProcessor(request, prompts.random_keys(request.sampling, generator), width)
         passes = _Passes(watch)
         with passes.watched(self._model, self._assistant):
             written = self._model.generate(  # type: ignore[operator]

@@ -99,7 +99,7 @@ class _BeamSession(DecodingSession[Recommendations]):
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
         request = self._request
-        keys = request.sampling.keys(len(prompts.tokens), generator, prompts.tokens.device)
+        keys = prompts.random_keys(request.sampling, generator)
         seconds = self._loop.run(prompts, keys, self._loop.round)
         leaves, log_probs = self._search.best()
         lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)

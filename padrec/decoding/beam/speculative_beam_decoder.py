@@ -90,7 +90,7 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
         request, search, batch = self._request, self._search, len(prompts.tokens)
-        keys = request.sampling.keys(batch, generator, prompts.tokens.device)
+        keys = prompts.random_keys(request.sampling, generator)
         prefill, rest, capture = self._loop.run(prompts, keys, self._finish)
         leaves, log_probs = search.best(request.list_length)
         lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)

@@ -61,15 +61,18 @@ class SpeculativeDecoder(Decoder):
         """Nodes that the target reads per row and pass, forced tokens included."""
         return self.expansion.nodes + self._forced_runs(request).nodes
 
+    def room(self, request: Request[Any]) -> int:
+        """Cache tokens that are needed after a prompt: the list and one round."""
+        max_depth = self.max_depth(request)
+        # After the list, caches hold a round's tree, or the columns that commit writes, or the draft's own nodes.
+        return request.n_tokens + max(self.nodes(request), max_depth + 1, self.expansion.draft_rows + max_depth + 1)
+
     def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
         """Bind the draft; see `Decoder.bind`."""
         draft = self.draft.bind(runner, request)
-        max_depth = self.max_depth(request)
-        # After the list, caches hold a round's tree, or the columns that commit writes, or the draft's own nodes.
-        tree = max(self.nodes(request), max_depth + 1, self.expansion.draft_rows + max_depth + 1)
         return SessionsByShape(
             partial(self._session, runner, request, draft),
-            request.n_tokens + tree,
+            self.room(request),
             partial(runner.check_length, written=request.n_tokens),
         )
 

@@ -126,7 +126,8 @@ class RepeatedDecoder(WrappingDecoder):
         # Copies follow the prompts, which thus get the random keys that they have without copies.
         excluded = None if prompts.excluded is None else prompts.excluded.repeat(copies, 1)
         tokens, slots = prompts.tokens.repeat(copies, 1), prompts.slots.repeat(copies, 1)
-        repeated = Prompts(tokens, slots, prompts.lengths.repeat(copies), excluded=excluded)
+        keys = None if prompts.keys is None else prompts.keys.repeat(copies)
+        repeated = Prompts(tokens, slots, prompts.lengths.repeat(copies), excluded=excluded, keys=keys)
         try:
             lists, trace = session.decode(repeated, torch.Generator().set_state(generator.get_state()))
         except NotFiniteError as error:

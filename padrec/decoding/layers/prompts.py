@@ -7,6 +7,7 @@ from torch import Tensor
 
 from padrec.catalog import PositiveInt, check_arguments
 from padrec.decoding.layers.placement import Placement, VariableLengthLayout
+from padrec.decoding.lists.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Prompts:
             the rows as they are padded.
         excluded: leaves of the catalog that a row's list must not contain, int64 `[B, E]`, -1 for none, as
             `excluded_leaves` returns them; None excludes nothing and costs nothing.
+        keys: what makes each row's list random, int64 `[B]`, as `Sampling.keys` draws them: a user with the same key
+            gets the same list in any batch. None draws them from the decode's generator.
     """
 
     tokens: Tensor
@@ -28,6 +31,7 @@ class Prompts:
     lengths: Tensor
     packed: PositiveInt | None = None
     excluded: Tensor | None = None
+    keys: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_arguments(Prompts, vars(self))
@@ -39,6 +43,10 @@ class Prompts:
         batch, width = self.tokens.shape
         return VariableLengthLayout.of(self.lengths + extra, width + extra, self.packed + batch * extra)
 
+    def random_keys(self, sampling: Sampling, generator: torch.Generator) -> Tensor:
+        """The rows' own keys, or else new ones; see `Sampling.keys`."""
+        return sampling.keys(len(self.tokens), generator, self.tokens.device) if self.keys is None else self.keys
+
     def batches(self, size: int) -> "list[Prompts]":
         """Split into batches of at most `size` prompts, each trimmed to its longest prompt; synchronises the device."""
         lengths: list[int] = self.lengths.tolist()
@@ -47,7 +55,10 @@ class Prompts:
             rows = slice(first, first + size)
             part = rows, slice(0, max(lengths[rows]))
             excluded = None if self.excluded is None else self.excluded[rows]
-            batches.append(Prompts(self.tokens[part], self.slots[part], self.lengths[rows], excluded=excluded))
+            keys = None if self.keys is None else self.keys[rows]
+            batches.append(
+                Prompts(self.tokens[part], self.slots[part], self.lengths[rows], excluded=excluded, keys=keys)
+            )
         return batches
 
 

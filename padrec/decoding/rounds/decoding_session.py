@@ -81,7 +81,7 @@ class ShapeSession(DecodingSession[R]):
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
         """See `DecodingSession.decode`."""
         rounds, lists = self._rounds, self._rounds.lists
-        keys = self._request.sampling.keys(len(prompts.tokens), generator, self._device)
+        keys = prompts.random_keys(self._request.sampling, generator)
         watch = Stopwatch(self._device)
         rounds.next_batch(prompts)
         learning = watch.lap()

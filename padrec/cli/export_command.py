@@ -1,0 +1,44 @@
+"""The command that puts a recommender into one folder."""
+
+from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
+from padrec.recommender import Recommender
+from padrec.recommender_folder import DecoderSettings
+
+
+def export(arguments: list[str]) -> None:
+    """Run `padrec export` with these arguments."""
+    about, _, _ = (write.__doc__ or "").partition("Args:")
+    parser = OneMessageParser(prog="padrec export", description=about, parser_mode=PARSER_MODE)
+    parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
+    parser.add_function_arguments(write, as_group=False)
+    settings = parser.instantiate(parser.parse_args(arguments))
+    settings.pop("config")
+    write(**settings)
+
+
+def write(
+    target: str,
+    output: str,
+    draft: str | None = None,
+    decoder: DecoderSettings | None = None,
+    report: str | None = None,
+    arm: str = "padrec",
+    hub: str | None = None,
+) -> None:
+    """Write a recommender to one folder: target, draft, catalog, decoder settings and model card.
+
+    `padrec serve` and `Recommender.from_pretrained` read it.
+
+    Args:
+        target: folder of `save_pretrained`, or checkpoint of `padrec fit`.
+        output: where to write.
+        draft: folder or checkpoint of a draft of this target; without, lists are written by the target alone.
+        decoder: how the draft is used.
+        report: `report.json` of `padrec test`, which fills in the model card.
+        arm: the report's arm that this recommender is.
+        hub: repository of the Hugging Face hub to upload to as well, `owner/name`.
+    """
+    recommender = Recommender.load(target, draft, decoder, device="cpu")
+    recommender.save_pretrained(output, report, arm)
+    if hub is not None:
+        recommender.push_to_hub(hub, report=report, arm=arm)

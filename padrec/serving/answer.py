@@ -1,0 +1,64 @@
+"""What a client gets."""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, Field
+
+
+class AnsweredItem(BaseModel):
+    """An item of a list; see `RecommendedItem`."""
+
+    key: str
+    title: str | None
+    score: float = Field(description="Natural logarithm of its probability.")
+    ties: list[str] = Field(description="Keys of other items with the same semantic ID.")
+
+
+class RecommendationAnswer(BaseModel):
+    """The lists of one request, all of one state of catalog and stock."""
+
+    lists: list[list[AnsweredItem]] = Field(description="For each history K items, best first.")
+    catalog: str = Field(description="Which catalog the items are from.")
+    stock: str = Field(description="Which list of items out of stock was left out.")
+
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply to one request.
+
+    Attributes:
+        status: HTTP status.
+        body: JSON.
+    """
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class AnsweredBatch:
+    """Replies to the requests of a batch, in their order, and what they cost.
+
+    Attributes:
+        answers: one for each request.
+        lists: lists that were written.
+        tokens: tokens in them.
+        target_passes: passes of the target, without prefills.
+        seconds: in the decoder.
+        swaps: catalogs and stock lists taken over since the last batch, by what they are.
+        failed_swaps: of those that were refused, why.
+    """
+
+    answers: list[Answer]
+    lists: int = 0
+    tokens: int = 0
+    target_passes: int = 0
+    seconds: float = 0.0
+    swaps: tuple[str, ...] = ()
+    failed_swaps: tuple[str, ...] = ()

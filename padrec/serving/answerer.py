@@ -1,0 +1,178 @@
+"""Answers batches of requests with one recommender, whose catalog and stock others replace meanwhile."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from padrec.catalog import Catalog, InputError
+from padrec.data.text_file import read_text
+from padrec.decoding.device.device_name import device_name
+from padrec.decoding.lists.not_finite_error import NotFiniteError
+from padrec.recommender import RecommendedItem, Recommender, User
+from padrec.serving.answer import Answer, AnsweredBatch
+from padrec.serving.explanation import Explainer
+from padrec.serving.recommendation_request import RecommendationRequest, RequestKind
+from padrec.serving.watched_file import WatchedFile
+
+_LOG = logging.getLogger(__name__)
+_EXAMPLES = 200
+
+
+class Answerer:
+    """Answers batches; each of its answers is of one catalog and one stock list.
+
+    Args:
+        recommender: what answers; its catalog is replaced where `catalog` is given.
+        catalog: folder of `Catalog.save` to watch; a new one is loaded beside the running service, then taken over
+            between two batches. None keeps the recommender's own.
+        stock: file to watch with the keys of items out of stock, one a line; keys that are no item are ignored.
+        warm_up: kinds of requests to record before the first one comes.
+        batch_size: users in the largest batch.
+
+    Raises:
+        InputError: catalog or stock cannot be read, or do not fit the recommender.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        catalog: Path | None = None,
+        stock: Path | None = None,
+        warm_up: Sequence[RequestKind] = (),
+        batch_size: int = 32,
+    ) -> None:
+        self._recommender, self._warm_up_kinds, self._batch_size = recommender, warm_up, batch_size
+        self._catalog_file = None if catalog is None else WatchedFile(catalog)
+        self._stock_file = None if stock is None else WatchedFile(stock)
+        self._loader = ThreadPoolExecutor(1)
+        self._loading: Future[Recommender] | None = None
+        self._swaps: list[str] = []
+        self._failed: list[str] = []
+        if self._catalog_file is not None and self._catalog_file.changed():
+            self._recommender = recommender.with_catalog(Catalog.load(self._catalog_file.path))
+        self._out_of_stock: Sequence[str] = ()
+        if self._stock_file is not None and self._stock_file.changed():
+            self._out_of_stock = _read_stock(self._stock_file.path)
+        self._use(self._recommender)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What `/info` says: device, number of items, and some of them for the page."""
+        catalog = self._recommender.catalog
+        titles = catalog.texts or [None] * catalog.n_items
+        examples = [{"key": key, "title": title} for key, title in zip(catalog.keys[:_EXAMPLES], titles, strict=False)]
+        return {"device": device_name(self._recommender.device), "n_items": catalog.n_items, "examples": examples}
+
+    def refresh(self) -> None:
+        """Take over what has been replaced, if it can be; else go on with what there is and say why."""
+        if self._catalog_file is not None and self._catalog_file.changed():
+            path, recommender = self._catalog_file.path, self._recommender
+            self._loading = self._loader.submit(lambda: recommender.with_catalog(Catalog.load(path)))
+        if self._loading is not None and self._loading.done():
+            loaded, self._loading = self._loading, None
+            self._swap("catalog", lambda: self._use(loaded.result()))
+        if self._stock_file is not None and self._stock_file.changed():
+            stock = self._stock_file.path
+            self._swap("stock", lambda: self._set_stock(_read_stock(stock)))
+
+    def answer(self, requests: Sequence[RecommendationRequest]) -> AnsweredBatch:
+        """Answer requests of one kind; one that is wrong does not disturb the others."""
+        self.refresh()
+        try:
+            batch = self._answer(requests)
+        except InputError as error:
+            batch = _joined([self.answer([one]) for one in requests]) if len(requests) > 1 else _problem(error)
+        swaps, failed, self._swaps, self._failed = self._swaps, self._failed, [], []
+        return replace(batch, swaps=batch.swaps + tuple(swaps), failed_swaps=batch.failed_swaps + tuple(failed))
+
+    def explain(self, request: RecommendationRequest) -> AnsweredBatch:
+        """Answer a request for one user, and say how its list came about; see `Explainer`."""
+        self.refresh()
+        try:
+            explanation = self._explainer.explain(self._users(request)[0], request.kind)
+        except InputError as error:
+            return _problem(error)
+        return AnsweredBatch([Answer(200, _json(explanation))])
+
+    def _answer(self, requests: Sequence[RecommendationRequest]) -> AnsweredBatch:
+        users = [self._users(request) for request in requests]
+        together = [user for some in users for user in some]
+        lists, trace = self._recommender.decode(together, *requests[0].kind)
+        rest = iter(lists)
+        answers = [Answer(200, self._body([next(rest) for _ in some])) for some in users]
+        tokens, passes = int(trace.tokens.sum()), int(trace.target_passes.sum())
+        return AnsweredBatch(answers, len(lists), tokens, passes, trace.seconds)
+
+    def _users(self, request: RecommendationRequest) -> Sequence[User]:
+        return self._recommender.users(request.histories, request.excluded, request.seed)
+
+    def _body(self, lists: Sequence[Sequence[RecommendedItem]]) -> bytes:
+        rows = [
+            [{"key": item.key, "title": item.title, "score": item.log_prob, "ties": item.ties} for item in row]
+            for row in lists
+        ]
+        return _json({"lists": rows, **self._version})
+
+    def _use(self, recommender: Recommender) -> None:
+        """Recommend with it from now on; its passes are recorded before."""
+        for kind in self._warm_up_kinds:
+            recommender.warm_up(*kind, batch_size=self._batch_size)
+        self._recommender, self._explainer = recommender, Explainer(recommender)
+        self._set_stock(self._out_of_stock)
+
+    def _set_stock(self, keys: Sequence[str]) -> None:
+        catalog = self._recommender.catalog
+        self._recommender.set_out_of_stock([key for key in keys if key in catalog])
+        self._out_of_stock = keys
+        self._version = {"catalog": _catalog_version(catalog), "stock": _version("\n".join(sorted(keys)).encode())}
+
+    def _swap(self, what: str, swap: Callable[[], None]) -> None:
+        try:
+            swap()
+        except (InputError, OSError) as error:  # files may vanish while they are read
+            self._failed.append(what)
+            _LOG.error("%s not replaced: %s", what, error)
+        else:
+            self._swaps.append(what)
+            _LOG.info("%s replaced: now %s", what, self._version[what])
+
+
+def _read_stock(path: Path) -> list[str]:
+    return [line for line in read_text(path).splitlines() if line]
+
+
+def _catalog_version(catalog: Catalog) -> str:
+    return _version(catalog.codes.cpu().numpy().tobytes(), "\n".join(catalog.keys).encode())
+
+
+def _version(*content: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in content:
+        digest.update(part)
+    return digest.hexdigest()[:12]
+
+
+def _problem(error: InputError) -> AnsweredBatch:
+    status = 500 if isinstance(error, NotFiniteError) else 422
+    return AnsweredBatch([Answer(status, _json({"detail": str(error)}))])
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _joined(batches: Sequence[AnsweredBatch]) -> AnsweredBatch:
+    return AnsweredBatch(
+        [answer for batch in batches for answer in batch.answers],
+        sum(batch.lists for batch in batches),
+        sum(batch.tokens for batch in batches),
+        sum(batch.target_passes for batch in batches),
+        sum(batch.seconds for batch in batches),
+        tuple(swap for batch in batches for swap in batch.swaps),
+        tuple(failed for batch in batches for failed in batch.failed_swaps),
+    )

@@ -1,0 +1,58 @@
+"""Refuses requests that are too large or too slow before anything is done with them."""
+
+import asyncio
+import json
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from padrec.serving.limits import Limits
+
+
+class RequestGuard:
+    """ASGI middleware that reads a request's whole body, within limits of bytes and seconds, before the service does.
+
+    Args:
+        app: the service.
+        limits: what is refused.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app, self._limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limits, body, more = self._limits, b"", True
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    body, more = body + message.get("body", b""), message.get("more_body", False)
+                    if len(body) > limits.body_bytes:
+                        await _refuse(send, 413, f"body: more than {limits.body_bytes} bytes, expected at most those")
+                        return
+        except TimeoutError:
+            await _refuse(send, 408, f"body: not there after {limits.body_seconds:g} s, expected it within those")
+            return
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def again() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await self._app(scope, again, send)
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    body = json.dumps({"detail": reason}).encode()
+    # The rest of the body is never read.
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

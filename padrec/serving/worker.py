@@ -1,0 +1,143 @@
+"""A process that answers with one recommender on one device."""
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from padrec.catalog import InputError
+from padrec.serving.answer import AnsweredBatch
+from padrec.serving.recommendation_request import RecommendationRequest, RequestKind
+
+_LOG = logging.getLogger(__name__)
+_SECONDS_TO_END = 10.0
+_SECONDS_BETWEEN_LOOKS = 1.0  # at catalog and stock, when there is nothing else to do
+
+
+class WorkerEndedError(Exception):
+    """The worker's process has ended before it answered."""
+
+
+class Worker(Protocol):
+    """Answers one batch at a time."""
+
+    async def start(self) -> dict[str, Any]:
+        """Get ready to answer; returns what `/info` says about it.
+
+        Raises:
+            InputError: it cannot, and never will.
+        """
+
+    async def answer(self, requests: Sequence[RecommendationRequest], explain: bool = False) -> AnsweredBatch:
+        """Answer requests of one kind; with `explain` a single one, and say how its list comes about.
+
+        Raises:
+            WorkerEndedError: it has died; `start` starts it anew.
+        """
+
+    async def stop(self) -> None:
+        """End."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker's process is started with.
+
+    Attributes:
+        folder: of the recommender, or a repository of the hub.
+        device: where it computes; None is the GPU where there is one, else the CPU.
+        catalog: see `Answerer`.
+        stock: see `Answerer`.
+        warm_up: see `Answerer`.
+        batch_size: see `Answerer`.
+    """
+
+    folder: str
+    device: str | None = None
+    catalog: Path | None = None
+    stock: Path | None = None
+    warm_up: tuple[RequestKind, ...] = ()
+    batch_size: int = 32
+
+
+class WorkerProcess(Worker):
+    """A worker in a process of its own, so that reading and writing HTTP never waits for the decoder, nor it for that.
+
+    The process ends with its parent, however that ends.
+
+    Args:
+        settings: what to answer with.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._context = multiprocessing.get_context("spawn")
+
+    async def start(self) -> dict[str, Any]:
+        """See `Worker.start`."""
+        self._connection, theirs = self._context.Pipe()
+        self._process = self._context.Process(target=run_worker, args=(theirs, self._settings), daemon=True)
+        self._process.start()
+        theirs.close()
+        ready = await self._receive()
+        if isinstance(ready, str):
+            raise InputError(ready)
+        return ready  # type: ignore[no-any-return]
+
+    async def answer(self, requests: Sequence[RecommendationRequest], explain: bool = False) -> AnsweredBatch:
+        """See `Worker.answer`."""
+        try:
+            self._connection.send((explain, [request.model_dump() for request in requests]))
+        except OSError:
+            raise WorkerEndedError from None
+        return await self._receive()  # type: ignore[no-any-return]
+
+    async def stop(self) -> None:
+        """See `Worker.stop`."""
+        self._connection.close()
+        await asyncio.to_thread(self._process.join, _SECONDS_TO_END)
+        self._process.kill()
+
+    async def _receive(self) -> Any:  # noqa: ANN401
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._connection.fileno(), readable.set)
+        try:
+            await readable.wait()
+            return self._connection.recv()
+        except (EOFError, OSError):
+            raise WorkerEndedError from None
+        finally:
+            loop.remove_reader(self._connection.fileno())
+
+
+def run_worker(connection: Connection, settings: WorkerSettings) -> None:
+    """Answer batches from a connection until it is closed."""
+    # Whoever stops the service lets it answer first; it closes the connection when it has.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="padrec serve: %(message)s")
+    from padrec.recommender import Recommender
+    from padrec.serving.answerer import Answerer
+
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            recommender = Recommender.from_pretrained(settings.folder, device=settings.device)
+            answerer = Answerer(
+                recommender, settings.catalog, settings.stock, settings.warm_up, batch_size=settings.batch_size
+            )
+        except InputError as error:
+            connection.send(str(error))
+            return
+        connection.send(answerer.info)
+        while True:
+            while not connection.poll(_SECONDS_BETWEEN_LOOKS):
+                answerer.refresh()
+            explain, rows = connection.recv()
+            requests = [RecommendationRequest.model_validate(row) for row in rows]
+            connection.send(answerer.explain(requests[0]) if explain else answerer.answer(requests))
