@@ -17,7 +17,7 @@ export PADREC_LANGUAGE_MODEL=${PADREC_LANGUAGE_MODEL:-runs/laser/language-model}
 export PADREC_KNOWLEDGE_RUNS=${PADREC_KNOWLEDGE_RUNS:-runs/laser/knowledge}
 configs=experiments/laser results=$PADREC_KNOWLEDGE_RUNS office=${PADREC_DATA:-../shared/data}/office
 read -ra options <<< "${PADREC_KNOWLEDGE_OPTIONS:-}"
-kinds=${PADREC_KNOWLEDGE_KINDS:-items users}
+kinds=${PADREC_KNOWLEDGE_KINDS:-items users} groups=${PADREC_KNOWLEDGE_GROUPS:-8}
 
 # texts KIND FILE HALF OPTION…: write the texts of a half to a file, unless it is there.
 texts() {
@@ -54,9 +54,9 @@ write() {
       texts "$kind" "$folder/exact-$half.jsonl" $half
     done
     pool "$kind" "$folder/global.pool" second "$folder/exact-first.jsonl"
-    pool "$kind" "$folder/groups.pool" second "$folder/exact-first.jsonl" --n_groups 8
-    pool "$kind" "$folder/few.pool" second "$folder/exact-first.jsonl" --n_groups 8 --texts_per_group 10
-    pool "$kind" "$folder/groups-of-second.pool" first "$folder/exact-second.jsonl" --n_groups 8
+    pool "$kind" "$folder/groups.pool" second "$folder/exact-first.jsonl" --n_groups "$groups"
+    pool "$kind" "$folder/few.pool" second "$folder/exact-first.jsonl" --n_groups "$groups" --texts_per_group 10
+    pool "$kind" "$folder/groups-of-second.pool" first "$folder/exact-second.jsonl" --n_groups "$groups"
   done
 }
 
