@@ -1,11 +1,10 @@
-"""Takes the pictures in docs/screenshots/ with Chromium, after `make docs` and `make quickstart`:
+"""Takes the pictures in docs/screenshots/ with Chromium:
 
-    python docs/tools/screenshots.py [--page URL]
+    python docs/tools/screenshots.py
 
-The page is that of a running `padrec serve`.
+Needs what `make docs`, `make quickstart` and `padrec export` as in docs/serving.md write.
 """
 
-import argparse
 import shutil
 import socket
 import subprocess
@@ -73,20 +72,16 @@ def _wait_for(port: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", help="address of a running padrec serve")
-    page = parser.parse_args().page
     with served("http.server", "--directory", "site", "--bind", "127.0.0.1", "{port}") as address:
         for name, path in _SITE.items():
             take(name, address + path)
-    with served(
-        "tensorboard.main", "--logdir", "runs/quickstart", "--host", "127.0.0.1", "--port", "{port}"
-    ) as address:
+    board = ("tensorboard.main", "--logdir", "runs/quickstart", "--host", "127.0.0.1", "--port", "{port}")
+    with served(*board) as address:
         for name, tab in _BOARD.items():
             take(name, address + tab)
         take("tensorboard-hparams", f"{address}#hparams", (2200, 700))
-    if page:
-        take("page", page)
+    with served("padrec", "serve", "runs/quickstart/recommender", "--port", "{port}") as address:
+        take("serving", f"{address}?item=item-17&item=item-203&item=item-44", (1100, 1180))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def _pages(entries: str | list[str]) -> list[str]:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that stand outside docs/, and a page of the API reference for each room."""
     for name, page in _OUTSIDE.items():
-        files.append(File.generated(config, page, content=(_REPOSITORY / name).read_text(encoding="utf-8")))
+        text = (_REPOSITORY / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=text.replace("# padrec\n", "# Get started\n", 1)))
     for room, names in _exports_by_room().items():
         files.append(File.generated(config, f"{_API}{room}.md", content=_room_page(room, names)))
     for path in sorted((_REPOSITORY / "docs" / "notebooks").glob("*.ipynb")):

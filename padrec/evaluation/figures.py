@@ -141,7 +141,7 @@ def users_by_target_passes(results: Sequence[ArmResult]) -> Figure:
 
 def quality_by_cutoff(results: Sequence[ArmResult]) -> Figure:
     """Curves of recall@K, solid, and NDCG@K, dotted, over the cutoffs K."""
-    figure, axes = _axes("Quality by cutoff", "K, first items of a list", "recall@K (solid), NDCG@K (dotted)")
+    figure, axes = _axes("Quality by cutoff", "K, first items of a list", "recall (solid), NDCG (dotted)")
     styles = arm_styles([result.name for result in results])
     for result in results:
         for metric, line in (("recall", "-"), ("ndcg", ":")):

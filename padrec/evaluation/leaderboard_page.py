@@ -14,7 +14,7 @@ _PAGE = Template("""\
 <title>Leaderboard</title>
 <style>
   :root { color-scheme: light; }
-  body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 72rem; margin: 2rem auto;
+  body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 90rem; margin: 2rem auto;
          padding: 0 1rem; }
   .wide { overflow-x: auto; }
   table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -69,13 +69,12 @@ def leaderboard_page(table: _Table, figure: str, how_to_read: str, settings: _Ta
 
 def _table(kind: str, table: _Table) -> str:
     header, rows = table
-    lines = [_row("th", header), "</thead><tbody>", *(_row("td", row) for row in rows)]
-    return f'<table class="{kind}"><thead>{"".join(lines)}</tbody></table>'
+    sides = ["" if cell[:1].isdigit() or cell[:1] in "–-" else ' class="text"' for cell in rows[0]]
+    body = "".join(_row("td", row, sides) for row in rows)
+    return f'<table class="{kind}"><thead>{_row("th", header, sides)}</thead><tbody>{body}</tbody></table>'
 
 
-def _row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}{_side(cell)}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
-
-
-def _side(cell: str) -> str:
-    return "" if cell[:1].isdigit() or cell[:1] in "–-" else ' class="text"'
+def _row(tag: str, cells: Sequence[str], sides: Sequence[str]) -> str:
+    """Cells, each with the attribute of its column."""
+    written = (f"<{tag}{side}>{escape(cell)}</{tag}>" for cell, side in zip(cells, sides, strict=True))
+    return f"<tr>{''.join(written)}</tr>"

@@ -1,6 +1,6 @@
 """The steps of a speculative beam search, which can be captured."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,8 +49,7 @@ class SearchedBeam(TensorRecord):
 
     def where(self, rows: Tensor, other: "SearchedBeam") -> "SearchedBeam":
         """This beam in some rows, bool `[B]`, and the other one elsewhere."""
-        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
-        return SearchedBeam(*(torch.where(rows.view(-1, *[1] * (own.ndim - 1)), own, new) for own, new in pairs))
+        return self.map(lambda own, new: torch.where(rows.view(-1, *[1] * (own.ndim - 1)), own, new), other)
 
 
 class SpeculativeBeamSearch:

@@ -1,6 +1,6 @@
 """The states of lists while they are written."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Self, TypeVar
 
 import torch
@@ -33,5 +33,4 @@ S = TypeVar("S", bound=ListState)
 
 def concatenate(states: list[S]) -> S:
     """Join states `[B, M_1]`, `[B, M_2]`, … to `[B, M_1 + M_2 + …]`."""
-    joined = {field.name: torch.cat([getattr(state, field.name) for state in states], 1) for field in fields(states[0])}
-    return replace(states[0], **joined)
+    return states[0].map(lambda *parts: torch.cat(parts, 1), *states[1:])

@@ -10,10 +10,11 @@ from torch import Tensor
 class TensorRecord:
     """Base of dataclasses whose fields are all tensors."""
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """Apply a function to every tensor."""
+    def map(self, change: Callable[..., Tensor], *others: Self) -> Self:
+        """Apply a function to every tensor, given those of other records, too."""
         record: Any = self
-        changed: Self = replace(record, **{field.name: change(getattr(self, field.name)) for field in fields(record)})
+        names = [field.name for field in fields(record)]
+        changed: Self = replace(record, **{n: change(*(getattr(r, n) for r in (self, *others))) for n in names})
         return changed
 
     def clone(self) -> Self:
@@ -22,9 +23,7 @@ class TensorRecord:
 
     def copy_(self, other: Self) -> None:
         """Overwrite the values with those of a record of the same shapes."""
-        record: Any = self
-        for field in fields(record):
-            getattr(self, field.name).copy_(getattr(other, field.name))
+        self.map(Tensor.copy_, other)
 
 
 def pick(values: Tensor, places: Tensor) -> Tensor:
