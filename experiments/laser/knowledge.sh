@@ -3,10 +3,11 @@
 #
 #   write      exact texts about items and users, half by half, and the pools of the first halves
 #   evaluate   arms side by side on the second halves, one prompt and 32 prompts at a time
+#   old        arms that draw on users' texts as they were before the last item, without and with their own
 #   relaxed    texts by the relaxed and the bounded rule, from pools of the other half
 #   clicks     what the texts are worth to a click model
 #
-#   bash experiments/laser/knowledge.sh write evaluate relaxed clicks
+#   bash experiments/laser/knowledge.sh write evaluate old relaxed clicks
 #
 # PADREC_LANGUAGE_MODEL names the model's folder, PADREC_KNOWLEDGE_RUNS that of the results; PADREC_KNOWLEDGE_OPTIONS holds
 # more options of `padrec predict` and `padrec test`, such as --trainer.accelerator=cpu --trainer.precision=32-true, and
@@ -67,6 +68,14 @@ evaluate() {
   done
   compare items sizes sizes --data.init_args.max_prompts "${PADREC_KNOWLEDGE_PROMPTS:-200}"
   compare items transformers transformers
+}
+
+old() {
+  local folder=$results/users
+  texts users "$folder/old.jsonl" null --data.init_args.prompts.init_args.leave_out 1
+  pool users "$folder/old.pool" second "$folder/old.jsonl"
+  pool users "$folder/old-own.pool" second "$folder/old.jsonl" --own_answers true
+  compare users old old --data.init_args.max_prompts "${PADREC_KNOWLEDGE_PROMPTS:-200}"
 }
 
 relaxed() {

@@ -75,7 +75,7 @@ def test_users_have_texts_too(runs: Path) -> None:
     assert {row["key"] for row in rows} < {"a", "b", "c"}
 
 
-@pytest.mark.parametrize("overlays", ["sizes", "transformers", "evaluate small"])
+@pytest.mark.parametrize("overlays", ["sizes", "transformers", "old", "evaluate small"])
 def test_further_comparisons_are_as_the_program_takes_them(overlays: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run("test", "items", overlays, "--print_config")
