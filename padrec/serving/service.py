@@ -149,7 +149,9 @@ class Service:
             batch = await self._queue.next_batch()
             try:
                 answered = await worker.answer([queued.request for queued in batch], batch[0].explain)
-            except WorkerEndedError:
+            except Exception as error:
+                if not isinstance(error, WorkerEndedError):
+                    _LOG.exception("a worker failed")
                 await self._replace(worker, batch)
                 continue
             self._metrics.count(answered)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,14 +107,17 @@ class WorkerProcess(Worker):
 
     async def _receive(self) -> Any:  # noqa: ANN401
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._connection.fileno(), readable.set)
+        place = self._connection.fileno()
+        loop.add_reader(place, readable.set)
         try:
             await readable.wait()
+        finally:
+            loop.remove_reader(place)
+        os.set_blocking(place, True)  # uvloop changes that, and a message may arrive in parts
+        try:
             return self._connection.recv()
         except (EOFError, OSError):
             raise WorkerEndedError from None
-        finally:
-            loop.remove_reader(self._connection.fileno())
 
 
 def run_worker(connection: Connection, settings: WorkerSettings) -> None:
