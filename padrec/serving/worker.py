@@ -126,11 +126,15 @@ def run_worker(connection: Connection, settings: WorkerSettings) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="padrec serve: %(message)s")
+    import torch
+
     from padrec.recommender import Recommender
     from padrec.serving.answerer import Answerer
 
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
+            if settings.device is not None and settings.device.startswith("cuda:"):
+                torch.cuda.set_device(settings.device)  # where kernels are launched and graphs recorded
             recommender = Recommender.from_pretrained(settings.folder, device=settings.device)
             answerer = Answerer(
                 recommender, settings.catalog, settings.stock, settings.warm_up, batch_size=settings.batch_size

@@ -11,13 +11,14 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-from padrec import Recommender
+from padrec import InputError, Recommender
 from padrec.decoding import Chain, DynamicTree, FastestDecoder, SpeculativeDecoder
 from padrec.drafts import FeatureDraft
 from padrec.serving import Answerer, Limits, Service
 from padrec.serving.explanation import Explainer
 from padrec.serving.recommendation_request import RequestKind
 from padrec.serving.request_guard import RequestGuard
+from padrec.serving.worker import WorkerEndedError
 from padrec.targets import SavedTarget
 from tests.serving.tiny_service import LocalWorker, StubWorker, ask
 
@@ -212,6 +213,36 @@ def test_a_worker_that_ends_is_replaced_and_its_clients_are_told() -> None:
         assert worker.starts == 2
         assert "padrec_worker_restarts_total 1.0" in client.get("/metrics").text
     assert worker.stops == 2
+
+
+def test_a_worker_that_does_not_start_again_is_tried_until_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("padrec.serving.service._SECONDS_BETWEEN_STARTS", 0.01)
+
+    class Weak(StubWorker):
+        async def start(self) -> dict[str, Any]:
+            await super().start()
+            if self.starts in (2, 3):
+                raise WorkerEndedError
+            return {}
+
+    worker = Weak()
+    with TestClient(Service([worker]).app) as client:
+        assert ask(client, seed=13)[0] == 503
+        assert ask(client)[0] == 200
+        assert worker.starts == 4
+
+
+@pytest.mark.parametrize("error", [InputError("no such folder"), WorkerEndedError()])
+def test_a_service_whose_workers_do_not_start_says_why(error: Exception) -> None:
+    class Broken(StubWorker):
+        async def start(self) -> dict[str, Any]:
+            raise error
+
+    service = Service([Broken()])
+    with pytest.raises(type(error)), TestClient(service.app):
+        pass
+    assert service.failure is not None
+    assert "expected it to get ready" in str(service.failure) or service.failure is error
 
 
 def test_health_and_figures(client: TestClient) -> None:
