@@ -598,7 +598,8 @@ def configs() -> dict[str, list[Path]]:
         contents = {path: yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))}
         complete = [path for path, content in contents.items() if names_a_class(content, "model", "data")]
         for path, content in contents.items():
-            if not content.keys() & {"class_path", "source"}:  # else a part that others include, or of `prepare`
+            # Others are parts that are included, or for `prepare` and `pool`.
+            if not content.keys() & {"class_path", "source", "lists"}:
                 found[f"{folder.name}/{path.stem}"] = [path] if path in complete else [*complete, path]
     return found
 
@@ -617,11 +618,12 @@ def test_every_experiment_can_be_read(name: str, capfd: pytest.CaptureFixture[st
     assert any(parses(base, path) for base in bases) if bases else parses(path), capfd.readouterr().err
 
 
-def test_every_preparation_can_be_read(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("command", "key"), [("prepare", "source"), ("pool", "lists")])
+def test_every_preparation_can_be_read(command: str, key: str, capfd: pytest.CaptureFixture[str]) -> None:
     for path in _EXPERIMENTS.glob("*/*.yaml"):
-        if "source" in yaml.safe_load(path.read_text()):
+        if key in yaml.safe_load(path.read_text()):
             with pytest.raises(SystemExit) as caught:
-                main(["prepare", f"--config={path}", "--print_config"])
+                main([command, f"--config={path}", "--print_config"])
             assert caught.value.code == 0, capfd.readouterr().err
 
 

@@ -26,7 +26,7 @@ _PAGES = [_README, *sorted(p for p in (_REPOSITORY / "docs").rglob("*.md") if _R
 # Reports below docs/results/ are written by the program, not by hand.
 _NOTES = [_RESULTS / "README.md", *sorted(_RESULTS.rglob("notes.md"))]
 _RUNNABLE = re.compile(r"^<!-- run -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^padrec (?:prepare|fit|validate|test|predict) .*$", re.MULTILINE)
+_COMMAND = re.compile(r"^padrec (?:prepare|fit|validate|test|predict|pool) .*$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _QUICKSTART_FILE = re.compile(r'"(runs/quickstart/(\w+)/[^"]+)"')
 

@@ -246,6 +246,8 @@ def read_texts(
     """The vectors of every name's texts, and none at all."""
     found: dict[str, dict[str, Tensor]] = {}
     for kind, entries, keys in (("items", arguments.texts, item_keys), ("users", arguments.users, user_keys)):
+        if not entries:
+            continue
         vectors = TextVectors(arguments.language_model, device)
         paths = dict(entry.split("=", 1) for entry in entries)
         for name in sorted(paths, key=lambda name: name != arguments.reference):
@@ -310,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--users", action="append", default=[], metavar="NAME=FILE", help="texts about users")
     parser.add_argument("--reference", required=True, help="the name that others are compared with")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=20)
     return parser
 
 

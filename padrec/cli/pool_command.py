@@ -10,7 +10,7 @@ def pool(command: str, arguments: list[str]) -> None:
     about, _, _ = (builder.__doc__ or "").partition("Args:")
     parser = OneMessageParser(prog=f"padrec {command}", description=about, parser_mode=PARSER_MODE)
     parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
-    parser.add_class_arguments(builder, as_group=False)
+    parser.add_class_arguments(builder, as_group=False, sub_configs=True)
     settings = parser.instantiate_classes(parser.parse_args(arguments))
     settings.pop("config")
     builder(**settings).run()

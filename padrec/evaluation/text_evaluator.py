@@ -113,7 +113,7 @@ class TextEvaluator(ArmComparison[TextPromptBatch, GeneratedText]):
 
     def shown_samples(self) -> dict[str, str]:
         """See `ArmComparison`."""
-        legend = "Bold: tokens that the draft had proposed; each run of them was accepted in one round or several."
+        legend = "Bold: tokens that the draft had proposed; each run of them was accepted in one round."
         return {"test/sample_texts": "\n\n".join([legend, *self._samples])}
 
     def settings(self) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def load_pretrained(
         raise InputError(
             f"{name}: the data have no text tokens, expected a prompt template with this model's tokenizer"
         )
+    _check_folder(name)
     if tokenizer_fingerprint(load_tokenizer(name)) != vocabulary.tokenizer:
         raise InputError(f"{name}: its tokenizer is not that of the data's prompt template, expected the same one")
     model = read_language_model(name, vocabulary.text_tokens)
@@ -108,9 +109,7 @@ def read_language_model(name: str, text_tokens: int) -> PreTrainedModel:
     Raises:
         InputError: the model does not exist, lacks weights, or has fewer embeddings than its tokenizer has tokens.
     """
-    check_name(name)
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise InputError(f"{name}: no config.json, expected the folder of a pretrained language model")
+    _check_folder(name)
     model, report = read_weights(name)
     # transformers only warns of these, and leaves the weights random.
     if report["missing_keys"]:
@@ -149,6 +148,12 @@ def extend_vocabulary(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, 
     model.config.eos_token_id = vocabulary.eos_token
     # The model's own may sample or penalise repetitions, which `generate` would then do by default.
     model.generation_config = GenerationConfig.from_model_config(model.config)
+
+
+def _check_folder(name: str) -> None:
+    check_name(name)
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise InputError(f"{name}: no config.json, expected the folder of a pretrained language model")
 
 
 def _tables(model: PreTrainedModel) -> list[Tensor]:

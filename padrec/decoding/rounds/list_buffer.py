@@ -52,6 +52,7 @@ class ListBuffer:
         self.finished.zero_()
         self.tokens.fill_(self.request.pad_token)
         self.log_probs.zero_()
+        self.drafted.zero_()
 
     def remaining(self) -> int:
         """The most tokens that any list still lacks; waits for the device."""

@@ -28,6 +28,7 @@ FORCED = "forced"
 
 
 _LEAST = -1e30
+_BINS = 8  # of the first draft's confidence
 
 
 class CombinedDraft(Draft):
@@ -35,18 +36,20 @@ class CombinedDraft(Draft):
 
     A draft that is sure fills the tree, one that knows nothing and spreads its probability leaves it to the others. The
     weights are calibrated while decoding: after every round each draft gets its share of responsibility for the emitted
-    tokens, w_s p_s(x) / Σ_r w_r p_r(x), and the weights of a slot are the mean responsibilities so far (the EM
-    algorithm's update for the weights of a mixture). They change no list.
+    tokens, w_s p_s(x) / Σ_r w_r p_r(x), and the weights are the mean responsibilities so far (the EM algorithm's update
+    for the weights of a mixture), apart for each slot and each eighth of the first draft's confidence, its largest
+    probability. They change no list.
 
     Args:
-        drafts: by name, at least two, such as `retrieval`, `learned` and `catalog`; none may work on the host.
-        patience: tokens that the equal weights of the beginning count for.
+        drafts: by name, at least two, such as `retrieval`, `learned` and `catalog`; the first should be the one whose
+            confidence says most. None may work on the host.
+        patience: tokens that the equal weights of the beginning count for in each case.
 
     Raises:
         InputError: an argument out of range, too few drafts, or drafts that want features of different layers.
     """
 
-    def __init__(self, drafts: Mapping[str, Draft], patience: PositiveFloat = 100.0) -> None:
+    def __init__(self, drafts: Mapping[str, Draft], patience: PositiveFloat = 1.0) -> None:
         check_arguments(CombinedDraft, locals())
         if len(drafts) < 2 or FORCED in drafts:
             raise InputError(f"CombinedDraft: drafts {list(drafts)}, expected at least two, none called {FORCED!r}")
@@ -65,8 +68,9 @@ class CombinedDraft(Draft):
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
         """Bind all drafts; their weights are shared by the sessions; see `Draft.bind`."""
         openers = [draft.bind(runner, request) for draft in self.drafts.values()]
-        share = torch.full((request.n_slot_states, len(openers)), self.patience / len(openers))
-        return partial(self._open, openers, share.to(runner.model.device))
+        every = torch.ones(request.n_slot_states, _BINS, len(openers), dtype=torch.float32)
+        shares = every * self.patience / len(openers)
+        return partial(self._open, openers, shares.to(runner.model.device))
 
     def _open(self, openers: Sequence[SessionOpener], shares: Tensor, plan: DraftPlan) -> "CombinedSession":
         sessions = [opener(plan) for opener in openers]
@@ -76,10 +80,18 @@ class CombinedDraft(Draft):
         return CombinedSession(sessions, list(self.drafts), shares, plan)
 
 
+class _Opinions(NamedTuple):
+    """What all drafts say of the tokens after k nodes."""
+
+    log_probs: Tensor  # [S, B, k, V]
+    cases: Tensor  # slot and bin of each node as one number, int64 [B, k]
+    weights: Tensor  # logarithms of the drafts' weights, [S, B, k]
+
+
 class _Level(NamedTuple):
     """The nodes that all drafts have read at one depth."""
 
-    log_probs: Tensor  # of every draft, [S, B, k, V]
+    opinions: _Opinions
     tokens: Tensor  # int64 [B, k]
     parents: Tensor  # among the nodes one depth above, int64 [B, k]
 
@@ -90,7 +102,7 @@ class CombinedSession(OnlineDraftSession, SourcesDraftSession):
     Args:
         sessions: of the drafts.
         names: of the drafts.
-        shares: responsibility that each draft has gathered in each slot, float32 `[slots, S]`, changed in place.
+        shares: responsibility that each draft has gathered, float32 `[slots, bins, S]`, changed in place.
         plan: the batch shape and the rounds.
     """
 
@@ -120,22 +132,22 @@ class CombinedSession(OnlineDraftSession, SourcesDraftSession):
     def root_logits(self) -> Tensor:
         """The logarithm of the mixture after the root; see `DraftSteps`."""
         logits = [session.root_logits()[:, None] for session in self._sessions]
-        log_probs, mixed = _mixed(self._shares, self._slot[:, None], logits)
+        opinions, mixed = _mixed(self._shares, self._slot[:, None], logits)
         root = torch.zeros_like(self._slot)[:, None]
-        self._levels = [_Level(log_probs, root, root)]
+        self._levels = [_Level(opinions, root, root)]
         return mixed[:, 0]
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         """The logarithm of the mixture after each node; see `DraftSteps`."""
         logits = [session.extend(tokens, parents, slots, depth) for session in self._sessions]
-        log_probs, mixed = _mixed(self._shares, slots, logits)
-        self._levels.append(_Level(log_probs, tokens, parents))
+        opinions, mixed = _mixed(self._shares, slots, logits)
+        self._levels.append(_Level(opinions, tokens, parents))
         return mixed
 
     def observe(self, observation: Observation) -> None:
         """Share the responsibility for what the round emitted."""
         tokens, slots, count = observation.tokens, observation.slots, observation.count
-        _share(self._shares, self._accepted, self._slot, self._levels, tokens, slots, count)
+        _share(self._shares, self._accepted, self._levels, tokens, count)
         last = slots.gather(1, (count - 1).clamp(min=0)[:, None])[:, 0]
         self._slot.copy_(torch.where(count > 0, last, self._slot))
         for session in self._sessions:
@@ -143,47 +155,37 @@ class CombinedSession(OnlineDraftSession, SourcesDraftSession):
 
 
 @compiled
-def _mixed(shares: Tensor, slots: Tensor, logits: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of every draft, `[S, B, k, V]`, and of their mixture at nodes in these slots, `[B, k, V]`."""
+def _mixed(shares: Tensor, slots: Tensor, logits: Sequence[Tensor]) -> tuple[_Opinions, Tensor]:
+    """What the drafts say at nodes in these slots, and the log-probabilities of their mixture, `[B, k, V]`."""
     # Whatever a draft returns, the other ones still count.
     finite = torch.stack([one.float().nan_to_num(_LEAST, -_LEAST, _LEAST) for one in logits])
     log_probs = finite.log_softmax(-1)
-    return log_probs, (log_probs + _log_weights(shares, slots)[..., None]).logsumexp(0)
-
-
-def _log_weights(shares: Tensor, slots: Tensor) -> Tensor:
-    """Logarithms of the drafts' weights in slots `[*]`, `[S, *]`."""
-    return (shares / shares.sum(1, keepdim=True)).log()[slots].movedim(-1, 0)
+    bins = (log_probs[0].amax(-1).exp() * _BINS).long().clamp(max=_BINS - 1)  # [B, k]
+    weights = (shares / shares.sum(-1, keepdim=True)).log()[slots, bins].movedim(-1, 0)  # [S, B, k]
+    mixed = (log_probs + weights[..., None]).logsumexp(0)
+    return _Opinions(log_probs, slots * _BINS + bins, weights), mixed
 
 
 @compiled
-def _share(
-    shares: Tensor,
-    accepted: Tensor,
-    root_slot: Tensor,
-    levels: Sequence[_Level],
-    tokens: Tensor,
-    slots: Tensor,
-    count: Tensor,
-) -> None:
+def _share(shares: Tensor, accepted: Tensor, levels: Sequence[_Level], tokens: Tensor, count: Tensor) -> None:
     """Add the responsibilities for emitted tokens `[B, M]` to the shares, and count the accepted ones by source.
 
     They are known as far as the path leads through nodes that the drafts have read.
     """
-    rows, node, known = torch.arange(len(tokens), device=tokens.device), torch.zeros_like(root_slot), count > 0
-    n_slots, n_drafts = shares.shape
-    before, gained, by_draft = root_slot, torch.zeros_like(shares), torch.zeros_like(accepted[:n_drafts])
-    for depth, level in enumerate(levels):
+    rows, known = torch.arange(len(tokens), device=tokens.device), count > 0
+    node, gained = torch.zeros_like(count), torch.zeros_like(shares).flatten(0, 1)  # [slots * bins, S]
+    n_cases, n_drafts = gained.shape
+    by_draft = torch.zeros_like(accepted[:n_drafts])
+    for depth, (opinions, level_tokens, parents) in enumerate(levels):
         if depth > 0:
-            is_next = (level.tokens == tokens[:, depth - 1, None]) & (level.parents == node[:, None])  # [B, k]
+            is_next = (level_tokens == tokens[:, depth - 1, None]) & (parents == node[:, None])  # [B, k]
             known, node = known & is_next.any(1) & (depth < count), is_next.int().argmax(1)
-            before = slots[:, depth - 1]
-        found = level.log_probs[:, rows, node, tokens[:, depth]] + _log_weights(shares, before)  # [S, B]
+        found = opinions.log_probs[:, rows, node, tokens[:, depth]] + opinions.weights[:, rows, node]  # [S, B]
         responsible = torch.where(known, found.softmax(0), 0)
-        in_slot = before == torch.arange(n_slots, device=shares.device)[:, None]  # [slots, B]
-        gained = gained + (in_slot[..., None] * responsible.T).sum(1)
+        is_case = opinions.cases[rows, node] == torch.arange(n_cases, device=shares.device)[:, None]  # [cases, B]
+        gained = gained + (is_case[..., None] * responsible.T).sum(1)
         is_source = responsible.argmax(0) == torch.arange(n_drafts, device=shares.device)[:, None]  # [S, B]
         by_draft = by_draft + (is_source & known & (depth < count - 1)).sum(1)
-    shares.add_(gained)
+    shares.add_(gained.view(shares.shape))
     forced = (count - 1).clamp(min=0).sum() - by_draft.sum()
     accepted.add_(torch.cat([by_draft, forced[None]]))

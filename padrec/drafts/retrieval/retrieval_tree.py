@@ -86,10 +86,8 @@ def _grow(
     number = torch.arange(n_places, device=following.device)
     above = state.unsqueeze().gather(torch.zeros_like(following[..., 0], dtype=torch.long))  # [B, C]
     agree = (votes[:, None] > 0) & (votes[..., None] > 0)  # [B, C, C], whether two places share the path so far
-    score, first = (
-        torch.where(votes > 0, torch.zeros_like(votes), -torch.inf),
-        torch.zeros_like(number).expand(votes.shape),
-    )
+    score = torch.zeros_like(votes).masked_fill(votes <= 0, -torch.inf)
+    first = torch.zeros_like(number).expand(votes.shape)
     tokens, scores, parents, states = [root[:, None]], [torch.zeros_like(votes[:, :1])], [], [state.unsqueeze()]
     for depth in range(max_depth):
         token = following[..., depth]

@@ -8,6 +8,9 @@ from torch import Tensor
 from padrec.decoding.device.compiled import compiled
 from padrec.drafts.retrieval.token_pool import END, PoolTexts
 
+# Sums of so few numbers the compiler fuses with what is around them: then all steps of a search are one kernel.
+_FUSED = 4
+
 
 class Matches(NamedTuple):
     """Places of a pool after contexts like those of B rows, the longest contexts first.
@@ -134,7 +137,8 @@ def _ranges(context: Tensor, known: Tensor, bounds: Tensor, tokens: Tensor, orde
         middle = (low + high) // 2
         start = order[middle.clamp(max=len(order) - 1)]
         read = tokens[start[..., None] + place]  # [B, R, L, 2, L]
-        compared = ((read - pattern[:, None, :, None]).sign() * powers[:, None]).sum(-1, dtype=torch.int32)
+        signs = (read - pattern[:, None, :, None]).sign() * powers[:, None]
+        compared = sum(part.sum(-1, dtype=torch.int32) for part in signs.split(_FUSED, -1))
         is_before = (compared < bias) & (middle < high)
         low, high = torch.where(is_before, middle + 1, low), torch.where(is_before, high, middle)
     found = torch.where(length[:, 0] <= known[:, None], 1, 0)[:, None]  # [B, 1, L]

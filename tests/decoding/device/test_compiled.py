@@ -17,7 +17,9 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
     BeamDecoder,
+    BoundedVerification,
     CatalogBeamDraft,
+    CatalogDraft,
     Chain,
     Decoder,
     DynamicTree,
@@ -29,7 +31,7 @@ from padrec.decoding import (
     TransformersRunner,
     compiled,
 )
-from padrec.drafts.retrieval import PromptGroups, RetrievalDraft, TokenPool
+from padrec.drafts.retrieval import CombinedDraft, PromptGroups, RetrievalDraft, RetrievalTree, TokenPool
 from tests.stubs import random_catalog, random_network_draft, random_prompts, tiny_target
 
 _SIZES, _K = (5, 6, 4), 2
@@ -99,12 +101,15 @@ def test_every_compiled_step_is_one_graph(traced: Counter[str]) -> None:
     with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=2048):
         for sampling, constrained in ((Sampling(), False), (Sampling(1.0), True)):
             request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=constrained, sampling=sampling)
+            retrieval, exact = RetrievalDraft(grouped_pool(), context=2, places=3), BoundedVerification(max_relaxed=0)
+            mixed = CombinedDraft({"retrieval": retrieval, "catalog": CatalogDraft()})
             decoders: list[Decoder] = [
                 AutoregressiveDecoder(),
                 AutoregressiveDecoder(forced_tokens=True),
                 SpeculativeDecoder(random_network_draft(model, vocabulary), Chain(2)),
                 SpeculativeDecoder(random_network_draft(model, vocabulary), DynamicTree(2, 2, 6)),
-                SpeculativeDecoder(RetrievalDraft(grouped_pool(), context=2, places=3), DynamicTree(2, 2, 6)),
+                SpeculativeDecoder(retrieval, RetrievalTree(2, 6)),
+                SpeculativeDecoder(mixed, DynamicTree(2, 2, 6), verification=exact),
             ]
             runner = TransformersRunner(model)
             assert_same(decoders, runner, request, prompts)

@@ -94,7 +94,7 @@ def test_weights_are_the_mean_responsibilities_of_the_em_algorithm() -> None:
     session = draft.bind(_RUNNER, request)(DraftPlan(_RUNNER, request, 1, 20, 4, 3))
     zero = torch.zeros(1, 1, dtype=torch.long)
     session.begin(Prompts(zero, zero, zero[0]), torch.empty(0), zero[0], zero[0])
-    shares = [1.0, 1.0]
+    shares = [1.0, 1.0]  # of one case: the first draft's confidence is always .7
     for emitted in ([2, 0], [2, 2], [1, 2]):
         weights = [share / sum(shares) for share in shares]
         mixed = [sum(w * p[token] for w, p in zip(weights, (first, second), strict=True)) for token in range(3)]

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Knowledge about Office Products, from texts to clicks. Stages, each of which continues where it was interrupted:
+#
+#   write      exact texts about items and users, half by half, and the pools of the first halves
+#   evaluate   arms side by side on the second halves, one prompt and 32 prompts at a time
+#   relaxed    texts by the relaxed and the bounded rule, from pools of the other half
+#   clicks     what the texts are worth to a click model
+#
+#   bash experiments/laser/knowledge.sh write evaluate relaxed clicks
+#
+# PADREC_LANGUAGE_MODEL names the model's folder, PADREC_KNOWLEDGE_RUNS that of the results; PADREC_KNOWLEDGE_OPTIONS holds
+# more options of `padrec predict` and `padrec test`, such as --trainer.accelerator=cpu --trainer.precision=32-true, and
+# PADREC_KNOWLEDGE_CLICKS of the click model, such as --seeds 1 --epochs 1.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export PADREC_LANGUAGE_MODEL=${PADREC_LANGUAGE_MODEL:-runs/laser/language-model}
+export PADREC_KNOWLEDGE_RUNS=${PADREC_KNOWLEDGE_RUNS:-runs/laser/knowledge}
+configs=experiments/laser results=$PADREC_KNOWLEDGE_RUNS office=${PADREC_DATA:-../shared/data}/office
+read -ra options <<< "${PADREC_KNOWLEDGE_OPTIONS:-}"
+kinds=${PADREC_KNOWLEDGE_KINDS:-items users}
+
+# texts KIND FILE HALF OPTION…: write the texts of a half to a file, unless it is there.
+texts() {
+  local kind=$1 file=$2 half=$3
+  shift 3
+  if [ -e "$file" ]; then return; fi
+  PADREC_KNOWLEDGE_TEXTS=$file padrec predict --config $configs/knowledge.yaml --data "$configs/knowledge_${kind}_data.yaml" \
+    --config $configs/knowledge_write.yaml --data.init_args.half "$half" \
+    --trainer.logger.init_args.name "write/$kind/$(basename "$file" .jsonl)" "${options[@]}" "$@"
+}
+
+# pool KIND FILE HALF TEXTS OPTION…: make a pool for the prompts of a half from a file of texts, unless it is there.
+pool() {
+  local kind=$1 file=$2 half=$3 from=$4
+  shift 4
+  if [ -e "$file" ]; then return; fi
+  padrec text-pool --data "$configs/knowledge_${kind}_data.yaml" --data.init_args.half "$half" \
+    --texts "[$from]" --path "$file" "$@"
+}
+
+# compare KIND CONFIG NAME OPTION…: arms side by side on the second half, unless the report is there.
+compare() {
+  local kind=$1 config=$2 name=$3
+  shift 3
+  if [ -e "$results/$kind-$name/report.json" ]; then return; fi
+  PADREC_KNOWLEDGE_POOLS=$results/$kind padrec test --config $configs/knowledge.yaml --data "$configs/knowledge_${kind}_data.yaml" \
+    --config "$configs/knowledge_$config.yaml" --trainer.logger.init_args.name "$kind-$name" "${options[@]}" "$@"
+}
+
+write() {
+  for kind in $kinds; do
+    local folder=$results/$kind
+    for half in first second; do
+      texts "$kind" "$folder/exact-$half.jsonl" $half
+    done
+    pool "$kind" "$folder/global.pool" second "$folder/exact-first.jsonl"
+    pool "$kind" "$folder/groups.pool" second "$folder/exact-first.jsonl" --n_groups 8
+    pool "$kind" "$folder/few.pool" second "$folder/exact-first.jsonl" --n_groups 8 --texts_per_group 10
+    pool "$kind" "$folder/groups-of-second.pool" first "$folder/exact-second.jsonl" --n_groups 8
+  done
+}
+
+evaluate() {
+  for kind in $kinds; do
+    compare "$kind" evaluate evaluate --data.init_args.max_prompts "${PADREC_KNOWLEDGE_PROMPTS:-200}"
+    compare "$kind" evaluate evaluate-32 --data.init_args.batch_size 32
+  done
+  compare items sizes sizes --data.init_args.max_prompts "${PADREC_KNOWLEDGE_PROMPTS:-200}"
+  compare items transformers transformers
+}
+
+relaxed() {
+  for kind in $kinds; do
+    local folder=$results/$kind
+    for rule in relaxed bounded; do
+      PADREC_KNOWLEDGE_POOL=$folder/groups.pool \
+        texts "$kind" "$folder/$rule-second.jsonl" second --config $configs/knowledge_$rule.yaml
+      PADREC_KNOWLEDGE_POOL=$folder/groups-of-second.pool \
+        texts "$kind" "$folder/$rule-first.jsonl" first --config $configs/knowledge_$rule.yaml
+    done
+    for rule in exact relaxed bounded; do
+      cat "$folder/$rule-first.jsonl" "$folder/$rule-second.jsonl" > "$folder/$rule.jsonl"
+    done
+  done
+}
+
+clicks() {
+  local named=()
+  for rule in exact relaxed bounded; do
+    named+=(--texts "$rule=$results/items/$rule.jsonl")
+    if [ -e "$results/users/$rule.jsonl" ]; then named+=(--users "$rule=$results/users/$rule.jsonl"); fi
+  done
+  # shellcheck disable=SC2086  # options are words
+  python -m experiments.laser.click_model --data "$office" --language-model "$PADREC_LANGUAGE_MODEL" \
+    --output "$results/clicks" --reference exact "${named[@]}" ${PADREC_KNOWLEDGE_CLICKS:-}
+}
+
+for stage in "$@"; do $stage; done
