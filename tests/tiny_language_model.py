@@ -37,7 +37,7 @@ def save_tiny_language_model(folder: Path, model_type: str = "qwen2", seed: int 
     """Write a model with a few more embeddings than its tokenizer has tokens, and the tokenizer."""
     folder.mkdir(parents=True)
     save_tiny_tokenizer(folder)
-    sizes = tiny_backbone(model_type, max_position_embeddings=512, initializer_range=0.3, **settings)
+    sizes = tiny_backbone(model_type, **{"max_position_embeddings": 512, "initializer_range": 0.3, **settings})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = AutoConfig.for_model(**{"vocab_size": 320, "bos_token_id": 1, "eos_token_id": 0, **sizes})

@@ -3,10 +3,11 @@
 #
 #   write      exact texts about items and users, half by half, and the pools of the first halves
 #   evaluate   arms side by side on the second halves, one prompt and 32 prompts at a time
+#   old        arms that draw on users' texts as they were before the last item, without and with their own
 #   relaxed    texts by the relaxed and the bounded rule, from pools of the other half
 #   clicks     what the texts are worth to a click model
 #
-#   bash experiments/laser/knowledge.sh write evaluate relaxed clicks
+#   bash experiments/laser/knowledge.sh write evaluate old relaxed clicks
 #
 # PADREC_LANGUAGE_MODEL names the model's folder, PADREC_KNOWLEDGE_RUNS that of the results; PADREC_KNOWLEDGE_OPTIONS holds
 # more options of `padrec predict` and `padrec test`, such as --trainer.accelerator=cpu --trainer.precision=32-true, and
@@ -17,7 +18,7 @@ export PADREC_LANGUAGE_MODEL=${PADREC_LANGUAGE_MODEL:-runs/laser/language-model}
 export PADREC_KNOWLEDGE_RUNS=${PADREC_KNOWLEDGE_RUNS:-runs/laser/knowledge}
 configs=experiments/laser results=$PADREC_KNOWLEDGE_RUNS office=${PADREC_DATA:-../shared/data}/office
 read -ra options <<< "${PADREC_KNOWLEDGE_OPTIONS:-}"
-kinds=${PADREC_KNOWLEDGE_KINDS:-items users}
+kinds=${PADREC_KNOWLEDGE_KINDS:-items users} groups=${PADREC_KNOWLEDGE_GROUPS:-8}
 
 # texts KIND FILE HALF OPTION…: write the texts of a half to a file, unless it is there.
 texts() {
@@ -54,9 +55,9 @@ write() {
       texts "$kind" "$folder/exact-$half.jsonl" $half
     done
     pool "$kind" "$folder/global.pool" second "$folder/exact-first.jsonl"
-    pool "$kind" "$folder/groups.pool" second "$folder/exact-first.jsonl" --n_groups 8
-    pool "$kind" "$folder/few.pool" second "$folder/exact-first.jsonl" --n_groups 8 --texts_per_group 10
-    pool "$kind" "$folder/groups-of-second.pool" first "$folder/exact-second.jsonl" --n_groups 8
+    pool "$kind" "$folder/groups.pool" second "$folder/exact-first.jsonl" --n_groups "$groups"
+    pool "$kind" "$folder/few.pool" second "$folder/exact-first.jsonl" --n_groups "$groups" --texts_per_group 10
+    pool "$kind" "$folder/groups-of-second.pool" first "$folder/exact-second.jsonl" --n_groups "$groups"
   done
 }
 
@@ -67,6 +68,14 @@ evaluate() {
   done
   compare items sizes sizes --data.init_args.max_prompts "${PADREC_KNOWLEDGE_PROMPTS:-200}"
   compare items transformers transformers
+}
+
+old() {
+  local folder=$results/users
+  texts users "$folder/old.jsonl" null --data.init_args.prompts.init_args.leave_out 1
+  pool users "$folder/old.pool" second "$folder/old.jsonl"
+  pool users "$folder/old-own.pool" second "$folder/old.jsonl" --own_answers true
+  compare users old old --data.init_args.max_prompts "${PADREC_KNOWLEDGE_PROMPTS:-200}"
 }
 
 relaxed() {

@@ -137,7 +137,7 @@ class Report:
     def _remarks(self) -> list[str]:
         """Sentences on arms that are not lossless or whose speedup is doubtful, and on what arms draw on."""
         lossy = [
-            f"{escape_markdown(arm)} is not lossless: it may write other lists than the target."
+            f"{escape_markdown(arm)} is not lossless: it may write other lists or texts than the target."
             for arm, metrics in self.arms.items()
             if not metrics.get("lossless", True)
         ]

@@ -54,3 +54,22 @@ def test_a_draft_sees_the_catalog_and_the_training_items(tmp_path: Path) -> None
     assert draft.request.catalog.keys == tiny_data().catalog.keys
     assert training is not None
     assert training.items.tolist() == split.train.items.tolist()
+
+
+def test_half_precision_keeps_the_rotary_frequencies(tmp_path: Path) -> None:
+    data = tiny_data(max_users=1)
+
+    class Watching(AutoregressiveDecoder):
+        def bind(self, runner: TransformersRunner, request: Request[Any]) -> Any:  # noqa: ANN401
+            self.model = runner.model
+            return super().bind(runner, request)
+
+    arm = Watching()
+    evaluator = SpeculativeEvaluator(
+        tiny_recommender(data), {"autoregressive": arm}, data.vocabulary, data.catalog, data.list_length
+    )
+    trainer = quiet_trainer(tmp_path, precision="bf16-true")
+    trainer.test(evaluator, datamodule=data, verbose=False)
+    frequencies = [buffer.dtype for name, buffer in arm.model.named_buffers() if name.endswith("inv_freq")]
+    assert set(frequencies) == {torch.float32}
+    assert {weight.dtype for weight in arm.model.parameters()} == {torch.bfloat16}

@@ -151,7 +151,7 @@ def test_what_an_arm_draws_on_and_whether_it_is_lossless_stands_below_the_table(
     }
     report = toy_report(arms=arms)
     for remark in (
-        "b is not lossless: it may write other lists than the target.",
+        "b is not lossless: it may write other lists or texts than the target.",
         "b retrieves from 1,200 earlier texts (60,000 tokens) in 8 groups, none of tested users.",
         "(60,000 tokens) in 8 groups, finished ones among them, earlier answers to the tested users included.",
         "b accepted 3,000 tokens of retrieval, 20 tokens of forced.",

@@ -109,7 +109,10 @@ def test_the_longest_path_within_the_budget_is_emitted(
 )
 def test_a_rule_without_freedom_is_exact(rule: VerificationRule) -> None:
     runner, prompts = TransformersRunner(tiny_target(_VOCABULARY)), random_prompts(_CATALOG, _VOCABULARY, [3, 0, 4])
-    requests: list[Any] = [ListRequest.build(_CATALOG, _VOCABULARY, _K), TextRequest(_VOCABULARY.size, 20, (3,))]
+    requests: list[Request[Any]] = [
+        ListRequest.build(_CATALOG, _VOCABULARY, _K),
+        TextRequest(_VOCABULARY.size, 20, (3,)),
+    ]
     for request in requests:
         expected, _ = AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator())
         decoder = SpeculativeDecoder(RandomDraft(_VOCABULARY), DynamicTree(4, 3, 12), verification=rule)
