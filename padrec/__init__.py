@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from padrec.quantization import TextEmbeddings as TextEmbeddings
     from padrec.recommender import RecommendedItem as RecommendedItem
     from padrec.recommender import Recommender as Recommender
+    from padrec.recommender_folder import DecoderSettings as DecoderSettings
     from padrec.targets import PretrainedModel as PretrainedModel
     from padrec.targets import TargetRecommender as TargetRecommender
     from padrec.targets import TargetWeights as TargetWeights

@@ -67,6 +67,7 @@ def test_the_wheel_holds_the_package_and_its_experiments_alone(installed: Path) 
     (metadata,) = installed.glob("padrec-*.dist-info")
     assert {path.name for path in installed.iterdir()} == {"padrec", metadata.name}
     assert (installed / "padrec" / "py.typed").is_file()
+    assert (installed / "padrec" / "serving" / "page.html").is_file()
     assert not list(installed.rglob("__pycache__"))
     for config in (_REPOSITORY / "experiments" / "quickstart").glob("*.yaml"):
         assert (installed / "padrec" / "experiments" / "quickstart" / config.name).is_file()

@@ -31,6 +31,10 @@ stage hass "HASS: trained on its own predictions" fit --config $configs/draft.ya
 stage padrec "PAD-Rec: HASS with slot and step embeddings" \
   fit --config $configs/draft.yaml --config $configs/padrec.yaml
 stage evaluate "all arms on the same users" test --config $configs/evaluate.yaml
+padrec export --target $results/target/checkpoints/last.ckpt --draft $results/padrec/checkpoints/last.ckpt \
+  --decoder.width 3 --decoder.nodes 16 --report $results/evaluate/report.json --output $results/recommender \
+  2>$results/export.log || { cat $results/export.log >&2; exit 1; }
 echo
 echo "Report:      $results/evaluate/report.md"
 echo "TensorBoard: tensorboard --logdir $results"
+echo "Service:     padrec serve $results/recommender"

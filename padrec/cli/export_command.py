@@ -11,7 +11,7 @@ def export(arguments: list[str]) -> None:
     parser = OneMessageParser(prog="padrec export", description=about, parser_mode=PARSER_MODE)
     parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
     parser.add_function_arguments(write, as_group=False)
-    settings = parser.instantiate(parser.parse_args(arguments))
+    settings = parser.instantiate_classes(parser.parse_args(arguments))
     settings.pop("config")
     write(**settings)
 

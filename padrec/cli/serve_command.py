@@ -27,7 +27,7 @@ def serve(arguments: list[str]) -> None:
     parser = OneMessageParser(prog="padrec serve", description=about, parser_mode=PARSER_MODE)
     parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
     parser.add_class_arguments(ServedRecommender, as_group=False, as_positional=True)
-    settings = parser.instantiate(parser.parse_args(arguments))
+    settings = parser.instantiate_classes(parser.parse_args(arguments))
     settings.pop("config")
     ServedRecommender(**settings).run()
 

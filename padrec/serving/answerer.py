@@ -28,7 +28,7 @@ class Answerer:
 
     Args:
         recommender: what answers; its catalog is replaced where `catalog` is given.
-        catalog: folder of `Catalog.save` to watch; a new one is loaded beside the running service, then taken over
+        catalog: folder of `Catalog.save` to watch; a new one is read beside the running service, then taken over
             between two batches. None keeps the recommender's own.
         stock: file to watch with the keys of items out of stock, one a line; keys that are no item are ignored.
         warm_up: kinds of requests to record before the first one comes.
@@ -50,7 +50,7 @@ class Answerer:
         self._catalog_file = None if catalog is None else WatchedFile(catalog)
         self._stock_file = None if stock is None else WatchedFile(stock)
         self._loader = ThreadPoolExecutor(1)
-        self._loading: Future[Recommender] | None = None
+        self._loading: Future[Catalog] | None = None
         self._swaps: list[str] = []
         self._failed: list[str] = []
         if self._catalog_file is not None and self._catalog_file.changed():
@@ -71,11 +71,11 @@ class Answerer:
     def refresh(self) -> None:
         """Take over what has been replaced, if it can be; else go on with what there is and say why."""
         if self._catalog_file is not None and self._catalog_file.changed():
-            path, recommender = self._catalog_file.path, self._recommender
-            self._loading = self._loader.submit(lambda: recommender.with_catalog(Catalog.load(path)))
+            self._loading = self._loader.submit(Catalog.load, self._catalog_file.path)
         if self._loading is not None and self._loading.done():
             loaded, self._loading = self._loading, None
-            self._swap("catalog", lambda: self._use(loaded.result()))
+            # Nothing else may touch a GPU while passes are recorded, so only reading is done beside.
+            self._swap("catalog", lambda: self._use(self._recommender.with_catalog(loaded.result())))
         if self._stock_file is not None and self._stock_file.changed():
             stock = self._stock_file.path
             self._swap("stock", lambda: self._set_stock(_read_stock(stock)))

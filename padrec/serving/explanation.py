@@ -1,10 +1,11 @@
 """How a list came about: round by round, drafted token or not, beside plain decoding."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from padrec.decoding import (
     Constraint,
@@ -15,7 +16,7 @@ from padrec.decoding import (
     TokenTree,
     TreeExpansion,
 )
-from padrec.decoding.layers.prompt_shape import cache_capacity
+from padrec.decoding.layers.prompt_shape import cache_capacity, captured_width
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice
 from padrec.decoding.rounds.rounds import Rounds
@@ -74,6 +75,10 @@ class Explainer:
         """Rounds of a batch of this one user, after the prefill."""
         recommender = self._recommender
         prompts = recommender.prompts([user], kind.k)
+        # As wide as those that are served, since on a GPU functions are compiled for each width.
+        spare = captured_width(prompts.tokens.shape[1], recommender.device) - prompts.tokens.shape[1]
+        tokens, slots = (functional.pad(x, (0, spare)) for x in (prompts.tokens, prompts.slots))
+        prompts = replace(prompts, tokens=tokens, slots=slots)
         request = recommender.request(kind.k, kind.temperature)
         if prompts.excluded is not None:
             request = request.excluding(1)

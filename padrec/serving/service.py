@@ -23,6 +23,7 @@ from padrec.serving.service_metrics import ServiceMetrics
 from padrec.serving.worker import Worker, WorkerEndedError
 
 _LOG = logging.getLogger(__name__)
+_SECONDS_BETWEEN_STARTS = 1.0
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "No JSON."},
     408: {"model": Problem, "description": "The body took too long."},
@@ -125,6 +126,9 @@ class Service:
         try:
             try:
                 infos = await asyncio.gather(*(self._start(worker) for worker in self._workers))
+            except WorkerEndedError:
+                self.failure = InputError("a worker ended while it started, expected it to get ready: see its output")
+                raise
             except InputError as error:
                 self.failure = error
                 raise
@@ -149,7 +153,9 @@ class Service:
             batch = await self._queue.next_batch()
             try:
                 answered = await worker.answer([queued.request for queued in batch], batch[0].explain)
-            except WorkerEndedError:
+            except Exception as error:
+                if not isinstance(error, WorkerEndedError):
+                    _LOG.exception("a worker failed")
                 await self._replace(worker, batch)
                 continue
             self._metrics.count(answered)
@@ -166,7 +172,12 @@ class Service:
         for queued in batch:
             queued.answer.set_result(_refusal(503, "the worker ended over this request or one beside it: try again"))
         await worker.stop()
-        await self._start(worker)
+        while worker not in self._ready:
+            try:
+                await self._start(worker)
+            except (InputError, WorkerEndedError) as error:
+                _LOG.error("a worker does not start: %s", error)
+                await asyncio.sleep(_SECONDS_BETWEEN_STARTS)
 
 
 def _refusal(status: int, reason: str) -> Answer:

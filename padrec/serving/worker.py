@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,14 +107,17 @@ class WorkerProcess(Worker):
 
     async def _receive(self) -> Any:  # noqa: ANN401
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._connection.fileno(), readable.set)
+        place = self._connection.fileno()
+        loop.add_reader(place, readable.set)
         try:
             await readable.wait()
+        finally:
+            loop.remove_reader(place)
+        os.set_blocking(place, True)  # uvloop changes that, and a message may arrive in parts
+        try:
             return self._connection.recv()
         except (EOFError, OSError):
             raise WorkerEndedError from None
-        finally:
-            loop.remove_reader(self._connection.fileno())
 
 
 def run_worker(connection: Connection, settings: WorkerSettings) -> None:
@@ -122,11 +126,15 @@ def run_worker(connection: Connection, settings: WorkerSettings) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="padrec serve: %(message)s")
+    import torch
+
     from padrec.recommender import Recommender
     from padrec.serving.answerer import Answerer
 
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
+            if settings.device is not None and settings.device.startswith("cuda:"):
+                torch.cuda.set_device(settings.device)  # where kernels are launched and graphs recorded
             recommender = Recommender.from_pretrained(settings.folder, device=settings.device)
             answerer = Answerer(
                 recommender, settings.catalog, settings.stock, settings.warm_up, batch_size=settings.batch_size

@@ -1,14 +1,12 @@
 """`padrec serve` as a user runs it: a process of its own, its answers, its end."""
 
 import json
-import multiprocessing
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,9 +20,6 @@ import pytest
 from padrec import Recommender
 from padrec.catalog import InputError
 from padrec.cli import main
-from padrec.serving import WorkerSettings
-from padrec.serving.recommendation_request import RequestKind
-from padrec.serving.worker import run_worker
 from tests.serving.tiny_service import StubWorker
 
 
@@ -85,36 +80,6 @@ def test_the_page_recommends_in_a_browser(served: Served, tmp_path: Path) -> Non
     assert 'class="drafted"' in page
     assert 'class="kept"' in page
     assert "round 1 of" in page
-
-
-@pytest.fixture
-def signals_kept() -> Iterator[None]:
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
-def test_a_worker_ends_when_nobody_is_left_to_ask_it(shop: Path, signals_kept: None) -> None:
-    ours, theirs = multiprocessing.Pipe()
-    ours.send((False, [{"histories": [["item-1"]], "k": 3}]))
-    replies = []
-
-    def read_and_leave() -> None:
-        replies.extend([ours.recv(), ours.recv()])
-        ours.close()
-
-    threading.Thread(target=read_and_leave).start()
-    run_worker(theirs, WorkerSettings(str(shop), "cpu", warm_up=(RequestKind(3, "beam", 0.0),)))
-    info, batch = replies
-    assert info["n_items"] == 30
-    assert [answer.status for answer in batch.answers] == [200]
-
-
-def test_a_worker_that_cannot_start_says_why(tmp_path: Path, signals_kept: None) -> None:
-    ours, theirs = multiprocessing.Pipe()
-    run_worker(theirs, WorkerSettings(str(tmp_path), "cpu"))
-    assert "no recommender.json, expected a folder of `padrec export`" in ours.recv()
 
 
 @pytest.mark.parametrize(

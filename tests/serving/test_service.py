@@ -1,5 +1,6 @@
 """The service: what clients send, wrong or right, and what they get."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +9,17 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
-from padrec import Recommender
+from padrec import InputError, Recommender
+from padrec.decoding import Chain, DynamicTree, FastestDecoder, SpeculativeDecoder
+from padrec.drafts import FeatureDraft
 from padrec.serving import Answerer, Limits, Service
+from padrec.serving.explanation import Explainer
+from padrec.serving.recommendation_request import RequestKind
+from padrec.serving.request_guard import RequestGuard
+from padrec.serving.worker import WorkerEndedError
+from padrec.targets import SavedTarget
 from tests.serving.tiny_service import LocalWorker, StubWorker, ask
 
 _LIMITS = Limits(body_bytes=4000, k=20, users=4, history=8, excluded=6)
@@ -206,6 +215,36 @@ def test_a_worker_that_ends_is_replaced_and_its_clients_are_told() -> None:
     assert worker.stops == 2
 
 
+def test_a_worker_that_does_not_start_again_is_tried_until_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("padrec.serving.service._SECONDS_BETWEEN_STARTS", 0.01)
+
+    class Weak(StubWorker):
+        async def start(self) -> dict[str, Any]:
+            await super().start()
+            if self.starts in (2, 3):
+                raise WorkerEndedError
+            return {}
+
+    worker = Weak()
+    with TestClient(Service([worker]).app) as client:
+        assert ask(client, seed=13)[0] == 503
+        assert ask(client)[0] == 200
+        assert worker.starts == 4
+
+
+@pytest.mark.parametrize("error", [InputError("no such folder"), WorkerEndedError()])
+def test_a_service_whose_workers_do_not_start_says_why(error: Exception) -> None:
+    class Broken(StubWorker):
+        async def start(self) -> dict[str, Any]:
+            raise error
+
+    service = Service([Broken()])
+    with pytest.raises(type(error)), TestClient(service.app):
+        pass
+    assert service.failure is not None
+    assert "expected it to get ready" in str(service.failure) or service.failure is error
+
+
 def test_health_and_figures(client: TestClient) -> None:
     ask(client, k=3)
     assert client.get("/health").json() == {"workers": 1}
@@ -239,3 +278,37 @@ def test_an_explained_list_is_the_served_one_token_by_token(client: TestClient, 
     beam = client.post("/explain", json={"histories": [["item-3"]], "k": 2, "search": "beam"}).json()
     assert beam["rounds"] == []
     assert client.post("/explain", json={"histories": [["item-3"], ["item-4"]]}).status_code == 422
+
+
+def test_the_decoder_that_was_chosen_by_trial_is_explained(shop: Path) -> None:
+    draft = FeatureDraft(str(shop / "draft"))
+    decoders = {"tree": SpeculativeDecoder(draft, DynamicTree(2, 2, 4)), "chain": SpeculativeDecoder(draft, Chain(2))}
+    recommender = Recommender(SavedTarget.read(shop / "target"), FastestDecoder(decoders), device="cpu")
+    (user,) = recommender.users([["item-3"]])
+    found = Explainer(recommender).explain(user, RequestKind(3, "list", 0.0))
+    assert sum(len(round_["tokens"]) for round_ in found["rounds"]) == recommender.vocabulary.list_tokens(3)
+
+
+def test_a_body_that_takes_too_long_is_refused_and_one_that_breaks_off_is_dropped() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def never() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def gone() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def service(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError
+
+    guard = RequestGuard(service, Limits(body_seconds=0.02))
+    asyncio.run(guard({"type": "http"}, never, send))
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"]) == {"detail": "body: not there after 0.02 s, expected it within those"}
+    sent.clear()
+    asyncio.run(guard({"type": "http"}, gone, send))
+    assert sent == []

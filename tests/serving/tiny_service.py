@@ -70,7 +70,11 @@ class StubWorker(Worker):
             await asyncio.sleep(0.001)
         if any(request.seed == 13 for request in requests):
             raise WorkerEndedError
-        return AnsweredBatch([Answer(200, json.dumps({"batch": number}).encode()) for _ in requests])
+        return AnsweredBatch([Answer(200, json.dumps(self.body(number)).encode()) for _ in requests])
+
+    def body(self, number: int) -> dict[str, object]:
+        """The answer to the requests of a batch."""
+        return {"batch": number}
 
     async def stop(self) -> None:
         self.stops += 1

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
-from padrec.decoding import CatalogConstraint, excluded_leaves
+from padrec.decoding import CatalogConstraint, LeafExclusion, excluded_leaves
 from tests import reference
 from tests.stubs import random_catalog
 
@@ -56,3 +56,16 @@ def test_what_may_follow_is_what_some_item_that_is_not_excluded_continues_with(
             written[row].append(data.draw(st.sampled_from(sorted(following))))
         state = constraint.advance(state, torch.tensor([[tokens[-1]] for tokens in written]))
     assert not constraint.allowed(state).any()
+
+
+@given(seed=st.integers(0, 50), data=st.data())
+def test_items_excluded_for_all_count_as_those_of_every_row(seed: int, data: st.DataObject) -> None:
+    catalog = random_catalog((3, 3), 20, seed)
+    items = st.sets(st.integers(0, 19), max_size=12)
+    for_all, rows = data.draw(items), [data.draw(items) for _ in range(3)]
+    together = excluded_leaves(catalog, [row | for_all for row in rows], list_length=0)
+    found = LeafExclusion(catalog, for_all).leaves(rows, list_length=0)
+    for row, expected in zip(found.tolist(), together.tolist(), strict=True):
+        leaves = [leaf for leaf in row if leaf >= 0]
+        assert len(set(leaves)) == len(leaves)
+        assert set(leaves) == {leaf for leaf in expected if leaf >= 0}

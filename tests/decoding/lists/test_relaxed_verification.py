@@ -16,7 +16,6 @@ from padrec.decoding import (
     ListRequest,
     ListState,
     RelaxedVerification,
-    Request,
     Sampling,
     SpeculativeDecoder,
     TextRequest,
@@ -110,7 +109,7 @@ def test_the_longest_path_within_the_budget_is_emitted(
 )
 def test_a_rule_without_freedom_is_exact(rule: VerificationRule) -> None:
     runner, prompts = TransformersRunner(tiny_target(_VOCABULARY)), random_prompts(_CATALOG, _VOCABULARY, [3, 0, 4])
-    requests: list[Request[Any]] = [
+    requests: list[Any] = [
         ListRequest.build(_CATALOG, _VOCABULARY, _K),
         TextRequest(_VOCABULARY.size, 20, (3,)),
     ]

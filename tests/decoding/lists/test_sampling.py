@@ -227,3 +227,9 @@ def test_keys_come_from_the_generator_alone() -> None:
     assert torch.equal(random_keys(5, seed=4), random_keys(5, seed=4))
     assert len(set(random_keys(1000).tolist())) == 1000
     assert torch.equal(random_keys(9)[:4], random_keys(4)), "a request's key does not depend on later ones"
+
+
+def test_keys_do_not_depend_on_how_many_are_drawn_at_once() -> None:
+    generator, sampling, place = torch.Generator().manual_seed(3), Sampling(1.0), torch.device("cpu")
+    parts = [sampling.keys(n, generator, place) for n in (32, 1, 7)]
+    assert torch.equal(torch.cat(parts), random_keys(40, seed=3))
