@@ -591,21 +591,28 @@ def names_a_class(config: dict[str, Any], *keys: str) -> bool:
     return all(isinstance(config.get(key), str) or "class_path" in config.get(key, {}) for key in keys)
 
 
+def is_data(config: dict[str, Any]) -> bool:
+    """Whether a config is a part that says what the data are."""
+    return str(config.get("class_path")).endswith("DataModule")
+
+
 def configs() -> dict[str, list[Path]]:
-    """Complete configs on their own, and overlays with every complete config of their folder, by name."""
+    """Complete configs on their own, and overlays with every complete config and data of their folder, by name."""
     found = {}
     for folder in sorted(path for path in _EXPERIMENTS.iterdir() if path.is_dir()):
         contents = {path: yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))}
         complete = [path for path, content in contents.items() if names_a_class(content, "model", "data")]
+        data = [path for path, content in contents.items() if is_data(content)]
         for path, content in contents.items():
             # Others are parts that are included, or for `prepare` and `pool`.
             if not content.keys() & {"class_path", "source", "lists"}:
-                found[f"{folder.name}/{path.stem}"] = [path] if path in complete else [*complete, path]
+                found[f"{folder.name}/{path.stem}"] = [path] if path in complete else [*complete, *data, path]
     return found
 
 
 def parses(*paths: Path) -> bool:
-    arguments = [f"--config={path}" for path in paths]
+    options = ("--data" if is_data(yaml.safe_load(path.read_text())) else "--config" for path in paths)
+    arguments = [f"{option}={path}" for option, path in zip(options, paths, strict=True)]
     with pytest.raises(SystemExit) as caught:
         main(["fit", *arguments, "--print_config"])
     return caught.value.code == 0
