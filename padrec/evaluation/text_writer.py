@@ -64,6 +64,8 @@ class TextWriter(Callback):
         trainer.strategy.barrier("texts may be written")
         written = self._written()
         trainer.strategy.barrier("texts are known")  # before any process changes its part
+        if len(written) == len(data.user_keys):
+            written.popitem()  # written again: without any batch, Lightning would not call `on_predict_end`
         data.leave_out(written)
         if written:
             rank_zero_info(f"{self._parts}: {len(written):,} of {len(data.user_keys):,} texts are there already")

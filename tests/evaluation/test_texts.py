@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from transformers import AutoModelForCausalLM
 
 from padrec.catalog import InputError
@@ -14,7 +15,7 @@ from padrec.cli import main
 from padrec.data import ItemJSON, ItemKnowledge, TextPromptBatch, TextPromptDataModule
 from padrec.decoding import AutoregressiveDecoder, GeneratedText
 from padrec.drafts import TokenPool
-from padrec.evaluation import TextEvaluator, TextPoolBuilder
+from padrec.evaluation import TextEvaluator, TextPoolBuilder, TextWriter
 from padrec.evaluation.text_evaluator import marked_text
 from tests.tiny_language_model import save_tiny_language_model
 
@@ -100,6 +101,21 @@ def test_an_interrupted_run_continues_without_repeating_or_losing_a_text(
     assert not part.parent.exists()
     with pytest.raises(SystemExit):
         predict(path, sampled)  # nothing is overwritten
+
+
+def test_a_run_that_is_interrupted_after_its_last_text_still_gets_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: TextWriter, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise KeyboardInterrupt
+
+    expected = predict(tmp_path / "whole.jsonl")
+    path = tmp_path / "texts.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(TextWriter, "on_predict_end", interrupted)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            predict(path)
+    assert predict(path) == expected
 
 
 def test_parts_of_other_texts_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
