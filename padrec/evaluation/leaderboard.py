@@ -89,11 +89,12 @@ class Leaderboard:
     @cached_property
     def _table(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows as plain text; the number of seeds only where there are several."""
-        columns = self._names()
+        columns = list(self._names().items())
         if any(row.seeds > 1 for row in self.rows):
-            columns["seeds"] = [str(row.seeds) for row in self.rows]
-        columns |= {shown.heading: [shown.cell(row.numbers) for row in self.rows] for shown in self._columns}
-        return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
+            columns.append(("seeds", [str(row.seeds) for row in self.rows]))
+        columns += [(shown.heading, [shown.cell(row.numbers) for row in self.rows]) for shown in self._columns]
+        headings, cells = zip(*columns, strict=True)
+        return list(headings), [list(row) for row in zip(*cells, strict=True)]
 
     def figure(self) -> Figure:
         """Return bars of all speedups with their intervals, a panel for each report."""

@@ -57,6 +57,13 @@ def test_the_name_of_a_single_report_is_left_out(folders: list[Path]) -> None:
     assert [row[0] for row in rows] == ["transformers", "padrec"]
 
 
+def test_columns_with_the_same_heading_stand_side_by_side() -> None:
+    texts = {name: value for name, value in toy_metrics(2.0, 3).items() if name != "identical_lists"}
+    arms = {"lists": toy_metrics(1.0, 0), "texts": texts | {"identical_texts": 0.5}}
+    board = Leaderboard({"a": toy_report(arms=arms)}, ["identical_lists", "identical_texts"])
+    assert table(board) == [["arm", "identical", "identical"], ["lists", "100%", "–"], ["texts", "–", "50.00%"]]
+
+
 def test_numbered_arms_of_a_report_are_seeds_where_asked() -> None:
     board = Leaderboard({"a": with_seeds(2.0, 3.0, 4.0)}, ["speedup"], seeds=True)
     assert table(board)[1:] == [
