@@ -1,5 +1,6 @@
 """What a client gets."""
 
+import json
 from dataclasses import dataclass
 
 from pydantic import BaseModel, Field
@@ -39,6 +40,11 @@ class Answer:
 
     status: int
     body: bytes
+
+    @classmethod
+    def problem(cls, status: int, detail: str) -> "Answer":
+        """The reply that says why a request was not answered, see `Problem`."""
+        return cls(status, json.dumps({"detail": detail}).encode())
 
 
 @dataclass(frozen=True)

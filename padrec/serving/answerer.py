@@ -159,7 +159,7 @@ def _version(*content: bytes) -> str:
 
 def _problem(error: InputError) -> AnsweredBatch:
     status = 500 if isinstance(error, NotFiniteError) else 422
-    return AnsweredBatch([Answer(status, _json({"detail": str(error)}))])
+    return AnsweredBatch([Answer.problem(status, str(error))])
 
 
 def _json(value: object) -> bytes:

@@ -1,10 +1,10 @@
 """Refuses requests that are too large or too slow before anything is done with them."""
 
 import asyncio
-import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from padrec.serving.answer import Answer
 from padrec.serving.limits import Limits
 
 
@@ -47,12 +47,12 @@ class RequestGuard:
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:
-    body = json.dumps({"detail": reason}).encode()
+    refusal = Answer.problem(status, reason)
     # The rest of the body is never read.
     headers = [
         (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
+        (b"content-length", str(len(refusal.body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": refusal.body})

@@ -31,6 +31,11 @@ class QueuedRequest:
         """Lists to write."""
         return len(self.request.histories)
 
+    def resolve(self, answer: Answer) -> None:
+        """Set the answer, unless nobody waits for it any more."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
 
 class RequestQueue:
     """Lets requests wait, and makes batches of those of one kind, the oldest first.

@@ -1,10 +1,9 @@
 """The service: requests over HTTP, a queue, workers."""
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -79,7 +78,7 @@ class Service:
     async def explain(self, request: RecommendationRequest) -> Response:
         """Recommend to one user, and tell how the list came about, round by round. For people: it takes its time."""
         if len(request.histories) > 1:
-            return _problem(422, f"histories: {len(request.histories)}, expected one to explain")
+            return _response(Answer.problem(422, f"histories: {len(request.histories)}, expected one to explain"))
         return await self._response(request, explain=True)
 
     async def health(self) -> Response:
@@ -104,17 +103,18 @@ class Service:
         answer = await self._answer(request, explain)
         self._metrics.requests.labels(str(answer.status)).inc()
         self._metrics.seconds.observe(time.perf_counter() - start)
-        headers = {"retry-after": "1"} if answer.status == 503 else None
-        return Response(answer.body, answer.status, headers, media_type="application/json")
+        return _response(answer, {"retry-after": "1"} if answer.status == 503 else None)
 
     async def _answer(self, request: RecommendationRequest, explain: bool) -> Answer:
         if (exceeded := self._limits.exceeded_by(request)) is not None:
-            return _refusal(422, exceeded)
+            return Answer.problem(422, exceeded)
         queued = QueuedRequest(request, explain)
         try:
             self._queue.put(queued)
         except QueueFullError:
-            return _refusal(503, f"{self._queue.users} users wait already, at most {self._limits.queue} may: try again")
+            return Answer.problem(
+                503, f"{self._queue.users} users wait already, at most {self._limits.queue} may: try again"
+            )
         self._accepted += 1
         answer = await queued.answer
         self._answered += 1
@@ -160,8 +160,7 @@ class Service:
                 continue
             self._metrics.count(answered)
             for queued, answer in zip(batch, answered.answers, strict=True):
-                if not queued.answer.done():  # the client may be gone
-                    queued.answer.set_result(answer)
+                queued.resolve(answer)
 
     async def _replace(self, worker: Worker, batch: Sequence[QueuedRequest]) -> None:
         """Start a worker anew that has ended over a batch."""
@@ -170,7 +169,7 @@ class Service:
         self._metrics.workers.set(len(self._ready))
         self._metrics.restarts.inc()
         for queued in batch:
-            queued.answer.set_result(_refusal(503, "the worker ended over this request or one beside it: try again"))
+            queued.resolve(Answer.problem(503, "the worker ended over this request or one beside it: try again"))
         await worker.stop()
         while worker not in self._ready:
             try:
@@ -180,19 +179,15 @@ class Service:
                 await asyncio.sleep(_SECONDS_BETWEEN_STARTS)
 
 
-def _refusal(status: int, reason: str) -> Answer:
-    return Answer(status, json.dumps({"detail": reason}).encode())
-
-
-def _problem(status: int, reason: str) -> Response:
-    refusal = _refusal(status, reason)
-    return Response(refusal.body, refusal.status, media_type="application/json")
+def _response(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(answer.body, answer.status, headers, media_type="application/json")
 
 
 async def _wrong_fields(request: Request, error: RequestValidationError) -> Response:
     """One message, without the input, which may not even be text."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return _problem(400, f"body: no JSON at character {first['loc'][-1]} ({first['ctx']['error']})")
+        answer = Answer.problem(400, f"body: no JSON at character {first['loc'][-1]} ({first['ctx']['error']})")
+        return _response(answer)
     place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-    return _problem(422, f"{place}: {first['msg']}")
+    return _response(Answer.problem(422, f"{place}: {first['msg']}"))

@@ -25,14 +25,15 @@ class ServiceMetrics:
         self.restarts = Counter("padrec_worker_restarts", "Workers that were started anew", registry=self._registry)
         self._batch_users = self._histogram("padrec_batch_users", "Users decoded together", _USERS)
         self._decoder_seconds = self._histogram("padrec_decoder_seconds", "In the decoder, for a batch", _SECONDS)
-        self._lists, self._tokens, self._passes = (
-            Counter(f"padrec_{name}", text, registry=self._registry)
+        self._written = {
+            name: Counter(f"padrec_{name}", text, registry=self._registry)
             for name, text in [
                 ("lists", "Lists written"),
                 ("tokens", "Tokens in them"),
                 ("target_passes", "Target passes while a list was unfinished, without prefills"),
             ]
-        )
+        }
+        self._totals = dict.fromkeys(self._written, 0)
         self._swaps, self._failed_swaps = (
             Counter(f"padrec_{name}", text, ["what"], registry=self._registry)
             for name, text in [
@@ -40,7 +41,6 @@ class ServiceMetrics:
                 ("failed_swaps", "Catalogs and stock lists refused"),
             ]
         )
-        self._totals = {"lists": 0, "tokens": 0, "passes": 0}
         tau = Gauge("padrec_acceptance_length", "Tokens per target pass since the start, τ", registry=self._registry)
         tau.set_function(self._acceptance_length)
         queue = Gauge("padrec_queue_users", "Users that wait for a worker", registry=self._registry)
@@ -55,10 +55,9 @@ class ServiceMetrics:
         if batch.lists > 0:
             self._batch_users.observe(batch.lists)
             self._decoder_seconds.observe(batch.seconds)
-            for counter, more in [(self._lists, batch.lists), (self._tokens, batch.tokens)]:
+            for name, counter in self._written.items():
+                more: int = getattr(batch, name)
                 counter.inc(more)
-            self._passes.inc(batch.target_passes)
-            for name, more in [("lists", batch.lists), ("tokens", batch.tokens), ("passes", batch.target_passes)]:
                 self._totals[name] += more
 
     def text(self) -> bytes:
@@ -67,8 +66,8 @@ class ServiceMetrics:
 
     def _acceptance_length(self) -> float:
         """The prefill yields each list's first token."""
-        totals = self._totals
-        return (totals["tokens"] - totals["lists"]) / totals["passes"] if totals["passes"] else 0.0
+        lists, tokens, passes = self._totals.values()
+        return (tokens - lists) / passes if passes else 0.0
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, buckets=buckets, registry=self._registry)

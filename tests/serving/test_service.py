@@ -16,8 +16,9 @@ from padrec.decoding import Chain, DynamicTree, FastestDecoder, SpeculativeDecod
 from padrec.drafts import FeatureDraft
 from padrec.serving import Answerer, Limits, Service
 from padrec.serving.explanation import Explainer
-from padrec.serving.recommendation_request import RequestKind
+from padrec.serving.recommendation_request import RecommendationRequest, RequestKind
 from padrec.serving.request_guard import RequestGuard
+from padrec.serving.request_queue import QueuedRequest
 from padrec.serving.worker import WorkerEndedError
 from padrec.targets import SavedTarget
 from tests.serving.tiny_service import LocalWorker, StubWorker, ask
@@ -213,6 +214,18 @@ def test_a_worker_that_ends_is_replaced_and_its_clients_are_told() -> None:
         assert worker.starts == 2
         assert "padrec_worker_restarts_total 1.0" in client.get("/metrics").text
     assert worker.stops == 2
+
+
+def test_a_worker_that_ends_over_a_request_whose_client_is_gone_is_replaced() -> None:
+    async def steps() -> None:
+        worker = StubWorker()
+        service = Service([worker])
+        queued = QueuedRequest(RecommendationRequest(histories=[["item-1"]], seed=13))
+        queued.answer.cancel()
+        await service._replace(worker, [queued])
+        assert worker.starts == 1
+
+    asyncio.run(steps())
 
 
 def test_a_worker_that_does_not_start_again_is_tried_until_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
