@@ -1,19 +1,13 @@
 """The command that puts a recommender into one folder."""
 
-from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
+from padrec.cli.configured_command import call_configured
 from padrec.recommender import Recommender
 from padrec.recommender_folder import DecoderSettings
 
 
 def export(arguments: list[str]) -> None:
     """Run `padrec export` with these arguments."""
-    about, _, _ = (write.__doc__ or "").partition("Args:")
-    parser = OneMessageParser(prog="padrec export", description=about, parser_mode=PARSER_MODE)
-    parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
-    parser.add_function_arguments(write, as_group=False)
-    settings = parser.instantiate_classes(parser.parse_args(arguments))
-    settings.pop("config")
-    write(**settings)
+    call_configured("export", write, arguments)
 
 
 def write(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from padrec.catalog import InputError, NonNegativeFloat, PositiveInt, Range, check_arguments
-from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
+from padrec.cli.configured_command import call_configured
 
 try:
     import uvicorn
@@ -23,13 +23,7 @@ _Port = Annotated[int, Range("1 … 65535", lambda port: 1 <= port <= 65535)]
 
 def serve(arguments: list[str]) -> None:
     """Run `padrec serve` with these arguments."""
-    about, _, _ = (ServedRecommender.__doc__ or "").partition("Args:")
-    parser = OneMessageParser(prog="padrec serve", description=about, parser_mode=PARSER_MODE)
-    parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
-    parser.add_class_arguments(ServedRecommender, as_group=False, as_positional=True)
-    settings = parser.instantiate_classes(parser.parse_args(arguments))
-    settings.pop("config")
-    ServedRecommender(**settings).run()
+    call_configured("serve", ServedRecommender, arguments, as_positional=True).run()
 
 
 class ServedRecommender:
