@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from padrec.catalog import Catalog, InputError
-from padrec.data.json_file import read_json_object
+
+if TYPE_CHECKING:
+    from padrec.evaluation.report import Report
 
 _METRICS = {
     "ndcg@10": "NDCG@10",
@@ -75,10 +77,13 @@ def recommender_card(
     results: list[EvalResult] = []
     evaluation = "None yet: `padrec export --report REPORT.json` adds one."
     if report is not None:
-        stored = read_json_object(report, "of `padrec test`")
-        metrics = _metrics(stored, arm, report)
-        results = [_result(stored, name, value) for name, value in metrics.items()]
-        evaluation = _evaluation(stored, arm, metrics)
+        # Only here: it needs torchmetrics, which takes a second to import.
+        from padrec.evaluation.report import Report
+
+        compared = Report.read(report)
+        metrics = _metrics(compared, arm, report)
+        results = [_result(compared.dataset, name, value) for name, value in metrics.items()]
+        evaluation = _evaluation(compared, arm, metrics)
     data = ModelCardData(
         library_name="padrec",
         tags=["recommender-system", "generative-recommendation", "speculative-decoding"],
@@ -99,16 +104,15 @@ def recommender_card(
     return str(card)
 
 
-def _metrics(report: Mapping[str, Any], arm: str, file: Path) -> dict[str, float]:
-    arms = report.get("arms")
-    if not isinstance(arms, dict) or arm not in arms:
-        found = sorted(arms) if isinstance(arms, dict) else arms
+def _metrics(report: "Report", arm: str, file: Path) -> dict[str, float]:
+    if arm not in report.arms:
+        found = sorted(report.arms)
         raise InputError(f"{file}: arms {found}, expected {arm!r} among them: name the recommender's with --arm")
-    return {name: arms[arm][name] for name in _METRICS if arms[arm].get(name) is not None}
+    metrics = report.arms[arm]
+    return {name: metrics[name] for name in _METRICS if metrics.get(name) is not None}
 
 
-def _result(report: Mapping[str, Any], name: str, value: float) -> EvalResult:
-    dataset = str(report.get("dataset"))
+def _result(dataset: str, name: str, value: float) -> EvalResult:
     return EvalResult(
         task_type="recommendation",
         dataset_type=dataset,
@@ -119,9 +123,9 @@ def _result(report: Mapping[str, Any], name: str, value: float) -> EvalResult:
     )
 
 
-def _evaluation(report: Mapping[str, Any], arm: str, metrics: Mapping[str, float]) -> str:
+def _evaluation(report: "Report", arm: str, metrics: Mapping[str, float]) -> str:
     rows = "\n".join(f"| {_METRICS[name]} | {value:.4g} |" for name, value in metrics.items())
-    versions = ", ".join(f"{name} {version}" for name, version in report.get("versions", {}).items())
-    named = ("users", "dataset", "list_length", "batch_size", "temperature", "constraint", "precision", "device")
-    settings = {name: report.get(name) for name in (*named, "reference", "command")}
-    return _EVALUATED.format(arm=arm, rows=rows, versions=versions, **settings)
+    named = ("users", "list_length", "batch_size", "temperature", "constraint", "precision", "device")
+    settings = {name: report.settings.get(name) for name in named}
+    versions = report.shown_settings()["versions"]
+    return _EVALUATED.format(**vars(report) | settings | {"arm": arm, "rows": rows, "versions": versions})

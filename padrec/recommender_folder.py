@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from padrec.catalog.whole_output import written_whole
 from padrec.data.json_file import read_json_object
 from padrec.decoding import AdaptiveDecoder, AutoregressiveDecoder, Decoder, DynamicTree, SpeculativeDecoder
 from padrec.targets import SavedTarget
+from padrec.version import __version__
 
 FORMAT_VERSION = 1
 """Of `recommender.json`; raised by every change that older releases would misread."""
@@ -125,20 +125,13 @@ class RecommenderFolder:
 
         target = self.read_target()
         draft = None if self.draft is None else DraftCheckpoint.read(self.draft)
-        described = {"format_version": FORMAT_VERSION, "padrec": _padrec_version(), "decoder": asdict(self.decoder)}
+        described = {"format_version": FORMAT_VERSION, "padrec": __version__, "decoder": asdict(self.decoder)}
         with written_whole(folder) as part:
             target.write(part / _TARGET)
             if draft is not None:
                 draft.write(part / _DRAFT)
             (part / _FILE).write_text(json.dumps(described, indent=2) + "\n")
             (part / _CARD).write_text(card, encoding="utf-8")
-
-
-def _padrec_version() -> str | None:
-    try:
-        return version("padrec")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return None
 
 
 def pretrained_folder(name: str | Path, revision: str | None = None) -> Path:

@@ -5,7 +5,7 @@ import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from padrec.catalog.whole_output import check_place, written_whole
 from padrec.data.json_file import read_json_object
 from padrec.evaluation.arm_metrics import SPEEDUP_OVER, quality_metric
 from padrec.evaluation.arm_numbers import ArmNumbers, column
+from padrec.version import __version__
 
 _JSON, _MARKDOWN = "report.json", "report.md"
 _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*[]|"} | {"<": "&lt;", "&": "&amp;"})
@@ -60,7 +61,7 @@ class Report:
         Raises:
             InputError: there is none, or it is no comparison of arms.
         """
-        file = path if path.is_file() else path / _JSON
+        file = path if path.is_file() or path.suffix == ".json" else path / _JSON
         found = read_json_object(file, "with the arms of `padrec test`")
         arms = found.get("arms")
         if not isinstance(arms, dict) or not all(isinstance(arm, dict) and "speedup" in arm for arm in arms.values()):
@@ -223,13 +224,8 @@ def check_writable(folder: Path) -> None:
 
 def software_versions() -> dict[str, str]:
     """Return the versions of what affects results and speed, by name; `cuda` only if torch was built with it."""
-    found = {}
-    for package in ("padrec", "torch", "lightning", "transformers", "torchmetrics"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout that was never installed
-            found[package] = "not installed"
-    found["python"] = platform.python_version()
+    packages = ("torch", "lightning", "transformers", "torchmetrics")
+    found = {"padrec": __version__, **{name: version(name) for name in packages}, "python": platform.python_version()}
     return found if torch.version.cuda is None else found | {"cuda": torch.version.cuda}
 
 
