@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -137,40 +137,13 @@ class Report:
 
     def _remarks(self) -> list[str]:
         """Sentences on arms that are not lossless or whose speedup is doubtful, and on what arms draw on."""
-        lossy = [
-            f"{escape_markdown(arm)} is not lossless: it may write other lists or texts than the target."
+        kinds = (_lossy, _parted, _chosen, _drawn, _accepted)
+        return [
+            f"{escape_markdown(arm)}{remark}"
+            for kind in kinds
             for arm, metrics in self.arms.items()
-            if not metrics.get("lossless", True)
+            for remark in kind(metrics)
         ]
-        parted = [
-            f"{escape_markdown(arm)}: the ratio of totals, {metrics['speedup']:.2f}, is far from the median, "
-            f"{metrics['speedup_median']:.2f}: a few slow batches decide it. Evaluate again, without other load."
-            for arm, metrics in self.arms.items()
-            if abs(metrics["speedup"] / metrics["speedup_median"] - 1) > _PARTED
-        ]
-        chosen = [
-            f"{escape_markdown(arm)} wrote "
-            + ", ".join(f"{count:,} {kind} by {escape_markdown(name)}" for name, count in metrics[f"{kind}_by"].items())
-            + "."
-            for arm, metrics in self.arms.items()
-            for kind in ("lists", "texts")
-            if f"{kind}_by" in metrics
-        ]
-        drawn = [
-            f"{escape_markdown(arm)} retrieves from {_pool(metrics['pool'])}."
-            for arm, metrics in self.arms.items()
-            if "pool" in metrics
-        ]
-        accepted = [
-            f"{escape_markdown(arm)} accepted "
-            + ", ".join(
-                f"{count:,} tokens of {escape_markdown(name)}" for name, count in metrics["accepted_by"].items()
-            )
-            + "."
-            for arm, metrics in self.arms.items()
-            if "accepted_by" in metrics
-        ]
-        return lossy + parted + chosen + drawn + accepted
 
     def shown_settings(self) -> dict[str, str]:
         """Return what the numbers depend on, as text by name."""
@@ -251,6 +224,40 @@ _FURTHER_COLUMNS = (
     "recording_seconds",
 )
 _PASS_COLUMNS = ("target_passes", "one_pass_users", "accepted_per_pass", "accepted_steps", "accepted_share")
+
+
+def _lossy(metrics: Mapping[str, Any]) -> Iterator[str]:
+    if not metrics.get("lossless", True):
+        yield " is not lossless: it may write other lists or texts than the target."
+
+
+def _parted(metrics: Mapping[str, Any]) -> Iterator[str]:
+    speedup, median = metrics["speedup"], metrics["speedup_median"]
+    if abs(speedup / median - 1) > _PARTED:
+        yield (
+            f": the ratio of totals, {speedup:.2f}, is far from the median, {median:.2f}: a few slow batches decide "
+            "it. Evaluate again, without other load."
+        )
+
+
+def _chosen(metrics: Mapping[str, Any]) -> Iterator[str]:
+    for kind in ("lists", "texts"):
+        if counts := metrics.get(f"{kind}_by"):
+            yield f" wrote {_listed(counts, f'{kind} by')}."
+
+
+def _drawn(metrics: Mapping[str, Any]) -> Iterator[str]:
+    if "pool" in metrics:
+        yield f" retrieves from {_pool(metrics['pool'])}."
+
+
+def _accepted(metrics: Mapping[str, Any]) -> Iterator[str]:
+    if counts := metrics.get("accepted_by"):
+        yield f" accepted {_listed(counts, 'tokens of')}."
+
+
+def _listed(counts: Mapping[str, int], what: str) -> str:
+    return ", ".join(f"{count:,} {what} {escape_markdown(name)}" for name, count in counts.items())
 
 
 def _pool(pool: Mapping[str, Any]) -> str:
