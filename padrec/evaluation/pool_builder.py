@@ -14,11 +14,10 @@ from padrec.data.item_sequences import ItemSequences
 from padrec.data.json_file import read_json_lines
 from padrec.data.prompts import PromptRows
 from padrec.data.training_rows import read_generated_lists
-from padrec.drafts.retrieval import PromptGroups, TokenPool
-from padrec.drafts.retrieval.prompt_groups import prompt_vectors
+from padrec.drafts.retrieval import TokenPool
+from padrec.evaluation.grouped_pool import fill_pool
 from padrec.quantization import ItemEmbeddings
 from padrec.quantization.item_embeddings import EmbeddingSource
-from padrec.quantization.k_means import KMeans
 
 _AT_A_TIME = 4096  # prompts that are encoded together
 
@@ -95,21 +94,13 @@ class PoolBuilder:
         pool = TokenPool(self._max_tokens, self._n_groups)
         vectors = None if self._embeddings is None else _code_vectors(self._embeddings.embed(), self._data)
         texts: list[list[int]] = []
-        points: list[Tensor] = []
+        prompts: list[tuple[Tensor, Tensor]] = []
         for rows in torch.arange(len(lists)).split(_AT_A_TIME):
-            prompts = self._prompts(histories.select(rows))
-            before = prompts.tokens.gather(1, prompts.lengths[:, None] - 1)[:, 0].tolist()
+            batch = self._prompts(histories.select(rows))
+            prompts.append((batch.tokens, batch.lengths))
+            before = batch.tokens.gather(1, batch.lengths[:, None] - 1)[:, 0].tolist()
             texts += [[token, *self._tokens(lists.row(row))] for token, row in zip(before, rows.tolist(), strict=True)]
-            if vectors is not None:
-                points.append(prompt_vectors(prompts.tokens, prompts.lengths, vectors))
-        groups = torch.zeros(len(texts), dtype=torch.long)
-        if vectors is not None:
-            means = KMeans(self._n_groups, init="k-means++")
-            centroids = means.fit(torch.cat(points), self._generator)
-            groups = means.assign(torch.cat(points), centroids)
-            PromptGroups(vectors, centroids).into_pool(pool)
-        for row in self._sample(groups):
-            pool.add(texts[row], int(groups[row]))
+        fill_pool(pool, texts, prompts, vectors, self._lists_per_group, self._generator)
         return pool
 
     def _prompts(self, histories: ItemSequences) -> PromptBatch:
@@ -121,13 +112,6 @@ class PoolBuilder:
         data = self._data
         tokens: list[int] = data.vocabulary.encode(data.catalog.codes[items]).flatten().tolist()
         return tokens[: data.vocabulary.list_tokens(len(items))]
-
-    def _sample(self, groups: Tensor) -> list[int]:
-        """The rows to keep, in their order."""
-        rows = torch.randperm(len(groups), generator=self._generator)
-        most = len(groups) if self._lists_per_group is None else self._lists_per_group
-        kept = torch.cat([rows[groups[rows] == group][:most] for group in range(self._n_groups)])
-        return kept.sort().values.tolist()
 
 
 def _tested_users(data: SemanticIDDataModule) -> set[object]:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from padrec.catalog import InputError, PositiveInt, Seed, check_arguments
 from padrec.catalog.whole_output import check_place
 from padrec.data import TextPromptDataModule
 from padrec.data.json_file import read_json_lines
 from padrec.data.tokenizer import n_tokens
-from padrec.drafts.retrieval import PromptGroups, TokenPool
-from padrec.drafts.retrieval.prompt_groups import prompt_vectors
-from padrec.quantization import KMeans
+from padrec.drafts.retrieval import TokenPool
+from padrec.evaluation.grouped_pool import fill_pool
 from padrec.targets import read_language_model
 
 _LINE = '{"key": key, "tokens": [token, …]}, as TextWriter writes it'
@@ -73,15 +73,12 @@ class TextPoolBuilder:
         check_place(self._path)
         keys, answers, n_refused = self._answers()
         prompts = self._data.prompt_tokens(keys)
+        vectors = self._vectors(prompts) if self._n_groups > 1 else None
+        # The prompt's last token tells where answers begin.
+        texts = [[prompt[-1], *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        batches = (_padded(prompts[at : at + _AT_A_TIME]) for at in range(0, len(prompts), _AT_A_TIME))
         pool = TokenPool(self._max_tokens, self._n_groups)
-        groups = self._grouped(prompts, pool) if self._n_groups > 1 else torch.zeros(len(keys), dtype=torch.long)
-        taken: Counter[int] = Counter()
-        for row in torch.randperm(len(keys), generator=self._generator).tolist():
-            group = int(groups[row])
-            taken[group] += 1
-            if self._texts_per_group is None or taken[group] <= self._texts_per_group:
-                # The prompt's last token tells where answers begin.
-                pool.add([prompts[row][-1], *answers[row]], group)
+        fill_pool(pool, texts, batches, vectors, self._texts_per_group, self._generator)
         pool.settings = {"own_answers": self._own_answers, "refused": n_refused}
         pool.save(self._path)
         found = f"{len(pool.texts.lengths):,} distinct texts in {self._n_groups} groups"
@@ -106,17 +103,6 @@ class TextPoolBuilder:
             raise InputError(f"{', '.join(self._texts)}: only answers of evaluated prompts, expected some of others")
         return keys, answers, n_refused
 
-    def _grouped(self, prompts: Sequence[Sequence[int]], pool: TokenPool) -> Tensor:
-        """The group of each prompt, int64 `[n]`; the pool remembers how they are told."""
-        vectors = self._vectors(prompts)
-        points = torch.cat(
-            [_means(prompts[at : at + _AT_A_TIME], vectors) for at in range(0, len(prompts), _AT_A_TIME)]
-        )
-        means = KMeans(self._n_groups, init="k-means++")
-        centroids = means.fit(points, self._generator)
-        PromptGroups(vectors, centroids).into_pool(pool)
-        return means.assign(points, centroids)
-
     def _vectors(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """A vector of each token, float32 `[V, d]`; 0 for those in all prompts or in none."""
         model = read_language_model(self._data.language_model, n_tokens(self._data.tokenizer))
@@ -132,9 +118,7 @@ class TextPoolBuilder:
         return vectors
 
 
-def _means(prompts: Sequence[Sequence[int]], vectors: Tensor) -> Tensor:
+def _padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Tokens, int64 `[B, P]`, and lengths, `[B]`."""
     lengths = torch.tensor([len(prompt) for prompt in prompts])
-    tokens = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = torch.tensor(prompt)
-    return prompt_vectors(tokens, lengths, vectors)
+    return pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True), lengths
