@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ class TextPoolBuilder:
         for path in self._texts:
             for place, row in read_json_lines(Path(path), _LINE):
                 key, tokens = row.get("key"), row.get("tokens")
-                if not isinstance(key, str) or not isinstance(tokens, list) or not tokens:
+                if not isinstance(key, str) or not _is_text(tokens):
                     raise InputError(f"{place}: key {key!r} and tokens {tokens!r}, expected {_LINE}")
                 if key in evaluated:
                     n_refused += 1
@@ -116,6 +117,10 @@ class TextPoolBuilder:
         vectors = torch.zeros(len(embeddings), min(_DIMENSIONS, len(directions)))
         vectors[seen] = centred @ directions[:_DIMENSIONS].T * weights
         return vectors
+
+
+def _is_text(tokens: object) -> TypeGuard[list[int]]:
+    return isinstance(tokens, list) and len(tokens) > 0 and all(isinstance(x, int) and x >= 0 for x in tokens)
 
 
 def _padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

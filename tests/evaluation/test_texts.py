@@ -182,9 +182,10 @@ def test_answers_of_evaluated_prompts_do_not_enter_a_pool(runs: Path, tmp_path: 
     only.write_text(json.dumps(lines[min(evaluated)]) + "\n")
     with pytest.raises(InputError, match="only answers of evaluated prompts, expected some of others"):
         TextPoolBuilder(data, [str(only)], str(tmp_path / "none")).run()
-    only.write_text('{"key": "i0"}\n')
-    with pytest.raises(InputError, match=r"only.jsonl, line 1: key 'i0' and tokens None"):
-        TextPoolBuilder(data, [str(only)], str(tmp_path / "none")).run()
+    for tokens in ("null", "[]", "[1.5]", '["a"]', "[3, -1]"):
+        only.write_text(f'{{"key": "i0", "tokens": {tokens}}}\n')
+        with pytest.raises(InputError, match=r"only.jsonl, line 1: key 'i0' and tokens "):
+            TextPoolBuilder(data, [str(only)], str(tmp_path / "none")).run()
 
 
 def test_prompts_of_one_kind_form_a_group(runs: Path, tmp_path: Path) -> None:
