@@ -271,7 +271,7 @@ class Recommender:
         """Recommend K items to each user.
 
         Args:
-            histories: of each user the items, oldest first, by their keys or by titles that only one item has.
+            histories: each user's items, oldest first, by their keys or by titles that only one item has.
             k: K, items to recommend; no two of a list have the same semantic ID.
             exclude: items not to recommend, by key or title: `"history"` for those of each user's own history, a set
                 for all users, or a list with a collection for each user. A semantic ID is excluded where all its items
@@ -286,7 +286,7 @@ class Recommender:
 
         Raises:
             InputError: no or an empty history, an unknown item, too large a K, fewer than K semantic IDs left, or a
-                beam that shall sample.
+                beam with a temperature.
         """
         lists, _ = self.decode(self.users(histories, exclude, seed), k, search, temperature)
         return lists
@@ -376,7 +376,7 @@ class Recommender:
         return [{self._names.index(name) for name in items} for items in exclude]
 
     def _new_session(self, k: int, search: Search, temperature: float) -> DecodingSession[Recommendations]:
-        """What writes such lists."""
+        """A session for such lists."""
         if search not in self.decoders:
             raise InputError(f"search {search!r}: expected 'list' or 'beam'")
         return BatchwiseDecoder(self.decoders[search], _BATCH_SIZE).bind(self.runner, self.request(k, temperature))

@@ -157,7 +157,7 @@ class _Parser(OneMessageParser, LightningArgumentParser):
 
 
 class _EndTogether(Callback):
-    """Ends the processes that this one has started if it fails: they could wait for it for ever."""
+    """Ends the processes that this one has started if it fails: they could wait for it forever."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         launcher = trainer.strategy.launcher

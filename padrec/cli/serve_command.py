@@ -32,17 +32,17 @@ class ServedRecommender:
     The page at / and the description of the API at /docs say how.
 
     Args:
-        folder: of `padrec export`, or a repository of the Hugging Face hub.
+        folder: a folder of `padrec export`, or a repository of the Hugging Face hub.
         host: address to listen at; 0.0.0.0 for all.
         port: to listen at.
         devices: a worker for each, such as cuda:0; None is one worker, on the GPU where there is one.
-        catalog: folder of `Catalog.save` with the items to recommend; when it is replaced, it is taken over.
-        stock: file with the keys of items out of stock, one a line; when it is replaced, it is taken over.
+        catalog: folder of `Catalog.save` with the items to recommend; a replaced one is used from then on.
+        stock: file with the keys of items out of stock, one a line; a replaced one is used from then on.
         batch_size: users decoded together.
-        wait_ms: how long a batch that is not full waits for more requests, in milliseconds. Batches gather while
-            the one before is decoded, so 0 serves most loads.
+        wait_ms: how long a batch that is not full waits for more requests, in milliseconds. A batch gathers while
+            the one before it is decoded, so 0 serves most loads.
         warm_up: kinds of requests to record before the port opens: K, or K:search:temperature, with commas between.
-        drain_seconds: after a SIGTERM, to answer the requests that were accepted.
+        drain_seconds: seconds after a SIGTERM to answer the requests that were accepted.
         limits: what is refused.
 
     Raises:

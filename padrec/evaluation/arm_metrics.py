@@ -205,9 +205,8 @@ def quality_metric(metrics: Iterable[str]) -> str:
 
 
 def _passes(accepted_lengths: list[int], users_by_passes: list[int]) -> dict[str, Any]:
-    """What the histograms of rounds by accepted steps, and of users by passes, say of each user."""
-    users, accepted = sum(users_by_passes), sum(length * rounds for length, rounds in enumerate(accepted_lengths))
-    passes = sum(passes * users for passes, users in enumerate(users_by_passes))
+    """Numbers from the histograms of rounds by accepted steps, and of users by passes."""
+    users, accepted, passes = sum(users_by_passes), _weighted(accepted_lengths), _weighted(users_by_passes)
     return {
         "target_passes": passes,
         "accepted_steps": accepted / users,
@@ -215,6 +214,11 @@ def _passes(accepted_lengths: list[int], users_by_passes: list[int]) -> dict[str
         "one_pass_users": users_by_passes[0] / users,
         "users_by_target_passes": users_by_passes,
     }
+
+
+def _weighted(histogram: list[int]) -> int:
+    """The sum of what a histogram by 0, 1, … counts."""
+    return sum(value * count for value, count in enumerate(histogram))
 
 
 def _floats(values: dict[str, Tensor]) -> dict[str, float]:

@@ -25,9 +25,8 @@ _AT_A_TIME = 4096  # prompts that are encoded together
 class PoolBuilder:
     """Makes a pool for `RetrievalDraft` of lists that the target wrote before.
 
-    A user who is tested must not find the answer to his own earlier question, which is nearly the same list: lists of
-    users that `data` tests with are left out unless `own_answers` says otherwise. The pool remembers it, and reports
-    show it.
+    An earlier list of a tested user is nearly the list to be written: lists of users that `data` tests with are left
+    out unless `own_answers` is set. The pool records this, and reports show it.
 
     With several groups, users are grouped by k-means on the mean vector of their histories' items. An item's vector
     here is the mean over its codes, a code's the mean of the embeddings of the items that have it, so that a prompt's

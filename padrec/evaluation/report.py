@@ -28,7 +28,7 @@ _HOW_TO_READ = (
 )
 # Settings that every report has.
 _NUMBERS = ("users", "batch_size", "temperature")
-# How far ratio and median of a speedup may lie apart without a word.
+# A larger relative difference between the ratio and the median of a speedup is worth a remark.
 _PARTED = 0.1
 
 

@@ -27,12 +27,12 @@ _AT_A_TIME = 256  # prompts
 class TextPoolBuilder:
     """Makes a pool for `RetrievalDraft` of texts that the target wrote before.
 
-    What an evaluated prompt was answered before is nearly the same text again: answers of prompts that `data` evaluates
-    are left out unless `own_answers` says otherwise. The pool remembers it, and reports show it.
+    An earlier answer to an evaluated prompt is nearly the text to be written: answers to prompts that `data` evaluates
+    are left out unless `own_answers` is set. The pool records this, and reports show it.
 
     With several groups, prompts are grouped by k-means on the mean of their tokens' vectors: the language model's
     embeddings, reduced to 64 principal components, times log(prompts ÷ prompts with the token). So the words of the
-    template count for nothing, and a prompt's tokens alone tell its group, on the device.
+    template do not count, and a prompt's tokens alone tell its group, on the device.
 
     Args:
         data: the prompts of the evaluation that the pool is for; their source also has those of the texts.

@@ -19,8 +19,8 @@ class RecommendationAnswer(BaseModel):
     """The lists of one request, all of one state of catalog and stock."""
 
     lists: list[list[AnsweredItem]] = Field(description="For each history K items, best first.")
-    catalog: str = Field(description="Which catalog the items are from.")
-    stock: str = Field(description="Which list of items out of stock was left out.")
+    catalog: str = Field(description="Version of the catalog that the items are from.")
+    stock: str = Field(description="Version of the list of items out of stock.")
 
 
 class Problem(BaseModel):
@@ -56,9 +56,9 @@ class AnsweredBatch:
         lists: lists that were written.
         tokens: tokens in them.
         target_passes: passes of the target, without prefills.
-        seconds: in the decoder.
-        swaps: catalogs and stock lists taken over since the last batch, by what they are.
-        failed_swaps: of those that were refused, why.
+        seconds: seconds in the decoder.
+        swaps: what was replaced since the last batch, each `catalog` or `stock`.
+        failed_swaps: what could not be replaced.
     """
 
     answers: list[Answer]

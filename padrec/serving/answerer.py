@@ -1,4 +1,4 @@
-"""Answers batches of requests with one recommender, whose catalog and stock others replace meanwhile."""
+"""Answers batches of requests with one recommender, whose catalog and stock may be replaced while it runs."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ _EXAMPLES = 200
 
 
 class Answerer:
-    """Answers batches; each of its answers is of one catalog and one stock list.
+    """Answers batches of requests; each answer comes from one catalog and one stock list.
 
     Args:
-        recommender: what answers; its catalog is replaced where `catalog` is given.
-        catalog: folder of `Catalog.save` to watch; a new one is read beside the running service, then taken over
-            between two batches. None keeps the recommender's own.
+        recommender: writes the lists.
+        catalog: folder of `Catalog.save` to watch; a new one is read in the background and used from the next batch on.
+            None keeps the recommender's own.
         stock: file to watch with the keys of items out of stock, one a line; keys that are no item are ignored.
         warm_up: kinds of requests to record before the first one comes.
         batch_size: users in the largest batch.
@@ -69,19 +69,19 @@ class Answerer:
         return {"device": device_name(self._recommender.device), "n_items": catalog.n_items, "examples": examples}
 
     def refresh(self) -> None:
-        """Take over what has been replaced, if it can be; else go on with what there is and say why."""
+        """Use a catalog or stock list that has been replaced; if it cannot be used, log why and keep the old one."""
         if self._catalog_file is not None and self._catalog_file.changed():
             self._loading = self._loader.submit(Catalog.load, self._catalog_file.path)
         if self._loading is not None and self._loading.done():
             loaded, self._loading = self._loading, None
-            # Nothing else may touch a GPU while passes are recorded, so only reading is done beside.
+            # Nothing else may touch a GPU while passes are recorded, so only reading happens in the background.
             self._swap("catalog", lambda: self._use(self._recommender.with_catalog(loaded.result())))
         if self._stock_file is not None and self._stock_file.changed():
             stock = self._stock_file.path
             self._swap("stock", lambda: self._set_stock(_read_stock(stock)))
 
     def answer(self, requests: Sequence[RecommendationRequest]) -> AnsweredBatch:
-        """Answer requests of one kind; one that is wrong does not disturb the others."""
+        """Answer requests of one kind; a wrong one does not affect the others."""
         self.refresh()
         try:
             batch = self._answer(requests)
@@ -91,7 +91,7 @@ class Answerer:
         return replace(batch, swaps=batch.swaps + tuple(swaps), failed_swaps=batch.failed_swaps + tuple(failed))
 
     def explain(self, request: RecommendationRequest) -> AnsweredBatch:
-        """Answer a request for one user, and say how its list came about; see `Explainer`."""
+        """Answer a request for one user and explain its list; see `Explainer`."""
         self.refresh()
         try:
             explanation = self._explainer.explain(self._users(request)[0], request.kind)
@@ -119,7 +119,7 @@ class Answerer:
         return _json({"lists": rows, **self._version})
 
     def _use(self, recommender: Recommender) -> None:
-        """Recommend with it from now on; its passes are recorded before."""
+        """Recommend with it from now on, after recording its passes."""
         for kind in self._warm_up_kinds:
             recommender.warm_up(*kind, batch_size=self._batch_size)
         self._recommender, self._explainer = recommender, Explainer(recommender)

@@ -1,4 +1,4 @@
-"""How a list came about: round by round, drafted token or not, beside plain decoding."""
+"""Explains a list round by round, and compares its cost with that of plain decoding."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -26,7 +26,7 @@ from padrec.serving.recommendation_request import RequestKind
 
 
 class Explainer:
-    """Decodes a user's list as it is served, without a draft, and slowly, to look at every round.
+    """Decodes a user's list as it is served, without a draft, and round by round to record the trees.
 
     Args:
         recommender: whose lists it explains.
@@ -48,7 +48,7 @@ class Explainer:
         """
         self._plain.set_out_of_stock(self._recommender.out_of_stock)
         (items,), _ = self._recommender.decode([user], *kind)
-        self._plain.decode([user], *kind)  # both are timed when they have run before
+        self._plain.decode([user], *kind)  # so that neither timing includes a first run
         (_, trace), (_, plain) = (one.decode([user], *kind) for one in (self._recommender, self._plain))
         return {
             "items": [asdict(item) for item in items],
@@ -111,7 +111,7 @@ def _cost(trace: DecodingTrace) -> dict[str, Any]:
 
 
 class _WatchedExpansion(TreeExpansion):
-    """Another expansion, whose last tree it keeps."""
+    """Wraps an expansion and keeps its last tree."""
 
     tree: TokenTree
 

@@ -11,12 +11,12 @@ class Limits:
     """Limits of a service.
 
     Attributes:
-        body_bytes: of a request; larger ones get status 413.
-        body_seconds: to send it; slower ones get status 408.
-        k: the largest K; larger ones get status 422, as with the next three.
+        body_bytes: bytes in a request's body; larger ones get status 413.
+        body_seconds: seconds to send a body; slower requests get status 408.
+        k: the largest K; larger ones get status 422, as with the next three limits.
         users: histories in a request.
         history: items in a history.
-        excluded: items to exclude, all of a request.
+        excluded: items to exclude in a request.
         queue: users that wait; further requests get status 503.
 
     Raises:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Search = Literal["list", "beam"]
 Key = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -19,22 +20,20 @@ class RecommendationRequest(BaseModel):
 
     histories: Annotated[
         list[Annotated[list[Key], Field(min_length=1)]],
-        Field(min_length=1, description="Of each user the items, oldest first, by key or unambiguous title."),
+        Field(min_length=1, description="Each user's items, oldest first, by key or unambiguous title."),
     ]
     k: Annotated[int, Field(ge=1, description="K, items in each list.")] = 10
     exclude: Annotated[
         Literal["history"] | list[Key] | list[list[Key]] | None,
         Field(description="Items not to recommend: each user's own history, a list for all, or one for each user."),
     ] = None
-    search: Annotated[
-        Literal["list", "beam"], Field(description="Write lists item by item, or rank items in a beam.")
-    ] = "list"
+    search: Annotated[Search, Field(description="Write lists item by item, or rank items in a beam.")] = "list"
     temperature: Annotated[float, Field(ge=0, le=100, description="Of sampled lists; 0 is greedy.")] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**32, description="Of sampled lists.")] = 0
 
     @property
     def kind(self) -> "RequestKind":
-        """What it shares with the requests that can be decoded together with it."""
+        """What requests that are decoded together have in common."""
         return RequestKind(self.k, self.search, self.temperature)
 
     @property
@@ -50,5 +49,5 @@ class RequestKind(NamedTuple):
     """What a decoder is opened for: requests that differ here are not decoded together."""
 
     k: int
-    search: Literal["list", "beam"]
+    search: Search
     temperature: float

@@ -33,10 +33,10 @@ class RequestGuard:
                         return
                     body, more = body + message.get("body", b""), message.get("more_body", False)
                     if len(body) > limits.body_bytes:
-                        await _refuse(send, 413, f"body: more than {limits.body_bytes} bytes, expected at most those")
+                        await _refuse(send, 413, f"body: more than {limits.body_bytes} bytes, expected no more")
                         return
         except TimeoutError:
-            await _refuse(send, 408, f"body: not there after {limits.body_seconds:g} s, expected it within those")
+            await _refuse(send, 408, f"body: incomplete after {limits.body_seconds:g} s, expected all of it by then")
             return
         whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -18,8 +18,8 @@ class QueuedRequest:
 
     Attributes:
         request: what is asked for.
-        explain: ask how the list comes about, too; such a request is a batch of its own.
-        answer: set when it is there.
+        explain: whether to explain the list, too; such a request is a batch of its own.
+        answer: its future.
     """
 
     request: RecommendationRequest
@@ -46,7 +46,7 @@ class RequestQueue:
     Args:
         most_waiting: users that may wait.
         batch_size: users in a batch.
-        wait: seconds that a batch which is not full waits for more.
+        wait: seconds that a batch that is not full waits for more.
     """
 
     def __init__(self, most_waiting: int, batch_size: int, wait: float) -> None:
@@ -71,7 +71,7 @@ class RequestQueue:
         self._some.set()
 
     async def next_batch(self) -> list[QueuedRequest]:
-        """Take the oldest request and those of its kind behind it, as soon as there is one."""
+        """Wait for a request, and take the oldest one with later ones of its kind."""
         while True:
             await self._some.wait()
             if self._wait > 0 and self.users < self._batch_size:

@@ -24,7 +24,7 @@ from padrec.serving.worker import Worker, WorkerEndedError
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_STARTS = 1.0
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "No JSON."},
+    400: {"model": Problem, "description": "The body is no JSON."},
     408: {"model": Problem, "description": "The body took too long."},
     413: {"model": Problem, "description": "The body is too large."},
     422: {"model": Problem, "description": "A field is wrong, too large or unknown."},
@@ -39,7 +39,7 @@ class Service:
         workers: answer batches, one at a time each.
         limits: what is refused.
         batch_size: users in a batch.
-        wait: seconds that a batch which is not full waits for more requests.
+        wait: seconds that a batch that is not full waits for more requests.
 
     Attributes:
         app: the application; it starts and stops the workers.
@@ -76,7 +76,7 @@ class Service:
         return await self._response(request)
 
     async def explain(self, request: RecommendationRequest) -> Response:
-        """Recommend to one user, and tell how the list came about, round by round. For people: it takes its time."""
+        """Recommend to one user, and explain the list round by round. Slow: for people, not for a shop."""
         if len(request.histories) > 1:
             return _response(Answer.problem(422, f"histories: {len(request.histories)}, expected one to explain"))
         return await self._response(request, explain=True)
@@ -95,7 +95,7 @@ class Service:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def page(self) -> str:
-        """A page to try it."""
+        """A page to try the service."""
         return (files("padrec.serving") / "page.html").read_text(encoding="utf-8")
 
     async def _response(self, request: RecommendationRequest, explain: bool = False) -> Response:
@@ -148,7 +148,7 @@ class Service:
         return info
 
     async def _serve(self, worker: Worker) -> None:
-        """Hand batches to a worker, for ever."""
+        """Hand batches to a worker, forever."""
         while True:
             batch = await self._queue.next_batch()
             try:
@@ -163,13 +163,13 @@ class Service:
                 queued.resolve(answer)
 
     async def _replace(self, worker: Worker, batch: Sequence[QueuedRequest]) -> None:
-        """Start a worker anew that has ended over a batch."""
-        _LOG.error("a worker has ended; it is started anew")
+        """Tell the clients of a batch that its worker has ended, and restart the worker."""
+        _LOG.error("a worker has ended; restarting it")
         self._ready.discard(worker)
         self._metrics.workers.set(len(self._ready))
         self._metrics.restarts.inc()
         for queued in batch:
-            queued.resolve(Answer.problem(503, "the worker ended over this request or one beside it: try again"))
+            queued.resolve(Answer.problem(503, "the worker ended while answering this batch: try again"))
         await worker.stop()
         while worker not in self._ready:
             try:

@@ -14,7 +14,7 @@ class ServiceMetrics:
     """Counts requests and batches.
 
     Args:
-        waiting: gives the users that wait.
+        waiting: returns the number of users that wait.
     """
 
     def __init__(self, waiting: Callable[[], int]) -> None:
@@ -22,7 +22,7 @@ class ServiceMetrics:
         self.requests = Counter("padrec_requests", "Answers by HTTP status", ["status"], registry=self._registry)
         self.seconds = self._histogram("padrec_request_seconds", "From a request's arrival to its answer", _SECONDS)
         self.workers = Gauge("padrec_workers", "Workers that are ready", registry=self._registry)
-        self.restarts = Counter("padrec_worker_restarts", "Workers that were started anew", registry=self._registry)
+        self.restarts = Counter("padrec_worker_restarts", "Restarts of workers", registry=self._registry)
         self._batch_users = self._histogram("padrec_batch_users", "Users decoded together", _USERS)
         self._decoder_seconds = self._histogram("padrec_decoder_seconds", "In the decoder, for a batch", _SECONDS)
         self._written = {
@@ -37,8 +37,8 @@ class ServiceMetrics:
         self._swaps, self._failed_swaps = (
             Counter(f"padrec_{name}", text, ["what"], registry=self._registry)
             for name, text in [
-                ("swaps", "Catalogs and stock lists taken over"),
-                ("failed_swaps", "Catalogs and stock lists refused"),
+                ("swaps", "Catalogs and stock lists replaced"),
+                ("failed_swaps", "Catalogs and stock lists that could not be used"),
             ]
         )
         tau = Gauge("padrec_acceptance_length", "Tokens per target pass since the start, τ", registry=self._registry)

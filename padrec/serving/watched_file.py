@@ -15,7 +15,7 @@ class WatchedFile:
         self._seen: object = None
 
     def changed(self) -> bool:
-        """Whether it is another one than at the last call; the first time it is."""
+        """Whether it has changed since the last call; True at the first call."""
         now = self._state()
         changed, self._seen = now != self._seen, now
         return changed

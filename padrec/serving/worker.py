@@ -32,14 +32,14 @@ class Worker(Protocol):
         """Get ready to answer; returns what `/info` says about it.
 
         Raises:
-            InputError: it cannot, and never will.
+            InputError: it cannot start, and another try would not help.
         """
 
     async def answer(self, requests: Sequence[RecommendationRequest], explain: bool = False) -> AnsweredBatch:
-        """Answer requests of one kind; with `explain` a single one, and say how its list comes about.
+        """Answer requests of one kind; with `explain` a single one, whose list is explained.
 
         Raises:
-            WorkerEndedError: it has died; `start` starts it anew.
+            WorkerEndedError: it has died; `start` restarts it.
         """
 
     async def stop(self) -> None:
@@ -68,7 +68,7 @@ class WorkerSettings:
 
 
 class WorkerProcess(Worker):
-    """A worker in a process of its own, so that reading and writing HTTP never waits for the decoder, nor it for that.
+    """A worker in a process of its own, so that HTTP and decoding never wait for each other.
 
     The process ends with its parent, however that ends.
 
@@ -122,7 +122,7 @@ class WorkerProcess(Worker):
 
 def run_worker(connection: Connection, settings: WorkerSettings) -> None:
     """Answer batches from a connection until it is closed."""
-    # Whoever stops the service lets it answer first; it closes the connection when it has.
+    # The service ends its workers by closing the connection, after they have answered.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="padrec serve: %(message)s")

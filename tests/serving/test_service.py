@@ -134,7 +134,7 @@ _BAD: list[tuple[Any, int, str]] = [
     (_BODY | {"exclude": [["item-1"], []]}, 422, "exclude: 2 collections of items, expected one for each of 1 users"),
     (_BODY | {"exclude": ["item-1", ["item-2"]]}, 422, "exclude"),
     (_BODY | {"exclude": [f"item-{number}" for number in range(7)]}, 422, "items to exclude: 7, expected at most 6"),
-    (_BODY | {"histories": [["item-" + "1" * 900] * 5]}, 413, "body: more than 4000 bytes, expected at most those"),
+    (_BODY | {"histories": [["item-" + "1" * 900] * 5]}, 413, "body: more than 4000 bytes, expected no more"),
 ]
 
 
@@ -209,7 +209,7 @@ def test_a_worker_that_ends_is_replaced_and_its_clients_are_told() -> None:
     worker = StubWorker()
     with TestClient(Service([worker]).app) as client:
         status, answer = ask(client, seed=13)
-        assert (status, answer["detail"]) == (503, "the worker ended over this request or one beside it: try again")
+        assert (status, answer["detail"]) == (503, "the worker ended while answering this batch: try again")
         assert ask(client)[0] == 200
         assert worker.starts == 2
         assert "padrec_worker_restarts_total 1.0" in client.get("/metrics").text
@@ -321,7 +321,7 @@ def test_a_body_that_takes_too_long_is_refused_and_one_that_breaks_off_is_droppe
     guard = RequestGuard(service, Limits(body_seconds=0.02))
     asyncio.run(guard({"type": "http"}, never, send))
     assert sent[0]["status"] == 408
-    assert json.loads(sent[1]["body"]) == {"detail": "body: not there after 0.02 s, expected it within those"}
+    assert json.loads(sent[1]["body"]) == {"detail": "body: incomplete after 0.02 s, expected all of it by then"}
     sent.clear()
     asyncio.run(guard({"type": "http"}, gone, send))
     assert sent == []

@@ -1,4 +1,4 @@
-"""Several drafts in one tree, each where it is sure."""
+"""Several drafts in one tree, each where it is confident."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -34,16 +34,16 @@ _BINS = 8  # of the first draft's confidence
 class CombinedDraft(Draft):
     """One tree from the mixture of several drafts' distributions, Σ_s w_s p_s.
 
-    A draft that is sure fills the tree, one that knows nothing and spreads its probability leaves it to the others. The
-    weights are calibrated while decoding: after every round each draft gets its share of responsibility for the emitted
-    tokens, w_s p_s(x) / Σ_r w_r p_r(x), and the weights are the mean responsibilities so far (the EM algorithm's update
-    for the weights of a mixture), apart for each slot and each eighth of the first draft's confidence, its largest
+    A confident draft fills the tree; one that spreads its probability leaves it to the others. The weights are
+    calibrated while decoding: after every round each draft gets its share of responsibility for the emitted tokens,
+    w_s p_s(x) / Σ_r w_r p_r(x), and the weights are the mean responsibilities so far (the EM algorithm's update for the
+    weights of a mixture), separately for each slot and each eighth of the first draft's confidence, its largest
     probability. They change no list.
 
     Args:
         drafts: by name, at least two, such as `retrieval`, `learned` and `catalog`; the first should be the one whose
             confidence says most. None may work on the host.
-        patience: tokens that the equal weights of the beginning count for in each case.
+        patience: how many tokens the equal initial weights count for, in each case.
 
     Raises:
         InputError: an argument out of range, too few drafts, or drafts that want features of different layers.

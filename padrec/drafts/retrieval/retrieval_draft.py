@@ -36,8 +36,8 @@ class RetrievalDraft(Draft):
         pool: earlier texts of the target, or the file of a pool; None draws on the request's own text alone.
         context: most tokens of a context, 1 … 16.
         places: most places of the pool, and as many of the own text, that are followed in a round.
-        backoff: how many places with a context of one token less outweigh a place.
-        unseen: votes shared equally by all tokens: they say how little few votes prove.
+        backoff: how many places with a context one token shorter weigh as much as one place.
+        unseen: votes spread equally over all tokens, so that few votes are weak evidence.
         online: whether finished texts enter the pool, between batches. No text helps to write itself: it is left out
             if the next batch has the same prompt. Needs a pool.
 
