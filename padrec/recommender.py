@@ -295,7 +295,7 @@ class Recommender:
         self, histories: Sequence[Sequence[str]], exclude: Exclude | None = None, seed: int = 0
     ) -> Sequence[User]:
         """Users of one call of `recommend`; see there."""
-        keys = [[self._names.key(name) for name in history] for history in histories]
+        keys = [self._names.keys(history) for history in histories]
         random_keys = Sampling().keys(len(keys), torch.Generator().manual_seed(seed), torch.device("cpu")).tolist()
         return [User(*row) for row in zip(keys, self._excluded(keys, exclude), random_keys, strict=True)]
 
@@ -429,6 +429,16 @@ class _ItemNames:
             catalog = self._catalog
             raise InputError(f"item {name!r}: no key or title of the {catalog.n_items} items of {catalog.source}")
         return self._catalog.keys[items[0]]
+
+    def keys(self, history: Sequence[str]) -> list[str]:
+        """The keys of a user's items; see `key`.
+
+        Raises:
+            InputError: one item where a list of items belongs.
+        """
+        if isinstance(history, str):
+            raise InputError(f"history {history!r}: expected a list of items")
+        return [self.key(name) for name in history]
 
     def index(self, name: str) -> int:
         """The row of an item in the catalog; see `key`."""

@@ -586,6 +586,23 @@ def test_wrong_input_gets_one_message(case: str, runs: Path, tmp_path: Path, cap
     assert not list((runs / "wrong").glob("metrics.csv")), "work had begun"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "padrec: error: no command: expected one of prepare, fit, validate, test, predict, report, pool, "),
+        (["reprot"], "padrec: error: command 'reprot': expected one of prepare, "),
+        (["reprot"], "; did you mean 'report'?"),
+    ],
+)
+def test_all_commands_are_named_where_none_is_known(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def names_a_class(config: dict[str, Any], *keys: str) -> bool:
     """Whether a config says what each of these is, itself or through a file, and does not only change it."""
     return all(isinstance(config.get(key), str) or "class_path" in config.get(key, {}) for key in keys)

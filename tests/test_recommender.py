@@ -149,6 +149,7 @@ def test_titles_go_in_and_come_out(saved: Path, tmp_path: Path) -> None:
     [
         ([], {}, "no histories to make prompts from"),
         ([["item-1"], []], {}, "history 1 is empty"),
+        (["item-1"], {}, "history 'item-1': expected a list of items"),
         ([["item-1", "item-99"]], {}, "item 'item-99': no key or title of the 30 items of .*catalog"),
         ([["item-1"]], {"k": 28}, "lists of 28 distinct items: the catalog has 27 distinct semantic IDs"),
         ([["item-1"]], {"k": 0}, "lists of 0 distinct items"),
@@ -156,7 +157,7 @@ def test_titles_go_in_and_come_out(saved: Path, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input_gets_one_message(
-    histories: list[list[str]], arguments: dict[str, Any], message: str, saved: Path
+    histories: list[Any], arguments: dict[str, Any], message: str, saved: Path
 ) -> None:
     recommender = Recommender.load(saved / "target", device="cpu")
     with pytest.raises(InputError, match=message):

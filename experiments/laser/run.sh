@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Lists by retrieval, or the parts of the study that are named: pools greedy sampled ablation batch32 retrieval bound. Needs
-# what `../beauty/run.sh target lists drafts` makes; `small` first trains a target and a draft on a CPU and then does all of
-# it with those. What stands after -- goes to every evaluation: run.sh greedy -- --data.init_args.max_users 100
+# Drafts by retrieval (LASER) for lists of Amazon Beauty, or the parts of the study that are named. For texts see knowledge.sh.
+# Parts: pools greedy sampled ablation batch32 retrieval bound. They need what `../beauty/run.sh target lists drafts` makes;
+# `small` first trains a target and a draft on a CPU and then does all of it with those. What stands after -- goes to every
+# evaluation: run.sh greedy -- --data.init_args.max_users 100
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/laser

@@ -63,7 +63,8 @@ def check_absent(path: Path) -> None:
         InputError: something other than an empty folder is there.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path}: there already, expected nothing or an empty folder: move it away or name another")
+        expected = "nothing or an empty folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: there already, expected {expected}: move it away or name another")
 
 
 def check_place(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, NoReturn
 
 from omegaconf.errors import OmegaConfBaseException
@@ -34,6 +35,8 @@ commands:
 
 Help on a command: padrec prepare --help, padrec fit --help and so on. padrec --version prints the version.
 """
+_TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+_COMMANDS = ("prepare", *_TRAINER_COMMANDS, "report", "pool", "text-pool", "export", "serve", "experiments")
 _WITHOUT_CLASSES = (["report"], ["experiments"], ["export"], ["serve"])
 
 
@@ -114,10 +117,19 @@ def _run(arguments: "ArgsType") -> None:
         from padrec.cli.serve_command import serve
 
         serve(others)
+    elif isinstance(arguments, list) and not command.startswith("-") and command not in _TRAINER_COMMANDS:
+        raise InputError(_no_command(command))
     else:
         from padrec.cli.lightning_program import train_or_evaluate
 
         train_or_evaluate(arguments)
+
+
+def _no_command(word: str) -> str:
+    """What to say of the word where a command belongs."""
+    near = get_close_matches(word, _COMMANDS, n=1)
+    guess = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{f'command {word!r}' if word else 'no command'}: expected one of {', '.join(_COMMANDS)}{guess}"
 
 
 def _import_all() -> None:

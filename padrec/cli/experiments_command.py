@@ -54,8 +54,8 @@ def shipped_experiments() -> dict[str, Path]:
 
 
 def _about(folder: Path) -> str:
-    """The first sentence of the comment that its script or, without one, its first config starts with."""
-    file = min(folder.glob("*.sh"), default=min(folder.glob("*.yaml")))
+    """The first sentence of the comment that `run.sh` or, without one, its first script or config starts with."""
+    file = next(file for name in ("run.sh", "*.sh", "*.yaml") for file in sorted(folder.glob(name)))
     comment = re.search(r"^# (.+(?:\n# .+)*)", file.read_text(encoding="utf-8"), re.MULTILINE)
     first, _, _ = comment[1].replace("\n# ", " ").partition(". ") if comment else ("", "", "")
     return first.removesuffix(".")

@@ -34,5 +34,6 @@ def write(
     """
     recommender = Recommender.load(target, draft, decoder, device="cpu")
     recommender.save_pretrained(output, report, arm)
+    print(f"Recommender written to {output}")
     if hub is not None:
         recommender.push_to_hub(hub, report=report, arm=arm)

@@ -18,6 +18,7 @@ try:
 except ImportError as error:
     raise InputError(f"padrec serve without {error.name}: expected the extra, `pip install 'padrec[serve]'`") from None
 
+_LOG = logging.getLogger(__name__)
 _Port = Annotated[int, Range("1 … 65535", lambda port: 1 <= port <= 65535)]
 
 
@@ -81,6 +82,8 @@ class ServedRecommender:
         host, port = self._address
         config = uvicorn.Config(
             self._service.app,
+            host=host,
+            port=port,
             log_level="error",
             access_log=False,
             timeout_keep_alive=75,  # longer than load balancers keep connections, or they would use closed ones
@@ -90,9 +93,18 @@ class ServedRecommender:
         # status of its own.
         logging.getLogger("uvicorn.error").addFilter(lambda record: self._service.failure is None)
         with _bound(host, port) as listening, contextlib.suppress(SystemExit):
-            uvicorn.Server(config).run(sockets=[listening])
+            _AnnouncedServer(config).run(sockets=[listening])
         if self._service.failure is not None:
             raise self._service.failure
+
+
+class _AnnouncedServer(uvicorn.Server):
+    """Says where it answers, once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        _LOG.info("answers at http://%s:%d", host, self.config.port)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -24,6 +24,7 @@ def test_every_experiment_is_listed_with_what_it_does(capsys: pytest.CaptureFixt
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert list(lines) == list(shipped_experiments())
     assert lines["quickstart"] == "The whole job on made-up data: target, drafts, evaluation"
+    assert lines["laser"].startswith("Drafts by retrieval (LASER)")
 
 
 @pytest.mark.parametrize("target", [None, "mine", "deep/er/mine"])

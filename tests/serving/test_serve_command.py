@@ -146,7 +146,9 @@ def test_a_service_answers_until_it_is_told_to_end_and_drains_then(served: Serve
         assert [item["key"] for item in answers[number]] == [item.key for item in expected[number]]
     half.close()
     assert served.process.wait(30) == -signal.SIGTERM, "after the last answer, as other commands end"
-    (counts,) = re.findall(r"answered (\d+) of (\d+) accepted requests", served.process.communicate()[0])
+    output = served.process.communicate()[0]
+    assert f"padrec serve: answers at http://127.0.0.1:{served.port}\n" in output
+    (counts,) = re.findall(r"answered (\d+) of (\d+) accepted requests", output)
     assert counts[0] == counts[1]
     assert int(counts[0]) >= len(accepted)
     with pytest.raises(ConnectionRefusedError):
