@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from padrec.catalog import PositiveFloat, PositiveInt, check_arguments
+from padrec.catalog import InputError, PositiveFloat, PositiveInt, check_arguments
 from padrec.serving.recommendation_request import RecommendationRequest
 
 
@@ -17,7 +17,7 @@ class Limits:
         users: histories in a request.
         history: items in a history.
         excluded: items to exclude in a request.
-        queue: users that wait; further requests get status 503.
+        queue: users that wait, at least as many as a request may have; further requests get status 503.
 
     Raises:
         InputError: a value outside its range.
@@ -33,6 +33,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         check_arguments(Limits, vars(self))
+        if self.queue < self.users:
+            raise InputError(f"queue {self.queue}: expected at least users, {self.users}, or such requests never fit")
 
     def exceeded_by(self, request: RecommendationRequest) -> str | None:
         """What is too large in a request, in words; None if nothing is."""

@@ -188,7 +188,7 @@ def test_a_wrong_request_does_not_disturb_those_beside_it(recommender: Recommend
 def test_overload_is_refused_and_over_when_the_queue_is_shorter() -> None:
     gate: list[bool] = []
     worker = StubWorker(lambda: bool(gate))
-    with TestClient(Service([worker], Limits(queue=2)).app) as client, ThreadPoolExecutor(8) as pool:
+    with TestClient(Service([worker], Limits(users=2, queue=2)).app) as client, ThreadPoolExecutor(8) as pool:
         accepted = [pool.submit(ask, client)]
         while not worker.batches:
             pass
@@ -300,6 +300,11 @@ def test_the_decoder_that_was_chosen_by_trial_is_explained(shop: Path) -> None:
     (user,) = recommender.users([["item-3"]])
     found = Explainer(recommender).explain(user, RequestKind(3, "list", 0.0))
     assert sum(len(round_["tokens"]) for round_ in found["rounds"]) == recommender.vocabulary.list_tokens(3)
+
+
+def test_a_queue_has_room_for_the_largest_request() -> None:
+    with pytest.raises(InputError, match="queue 8: expected at least users, 32"):
+        Limits(queue=8)
 
 
 def test_a_body_that_takes_too_long_is_refused_and_one_that_breaks_off_is_dropped() -> None:
