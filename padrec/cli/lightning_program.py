@@ -22,6 +22,8 @@ from padrec.cli.termination import Termination
 from padrec.cli.unwanted_messages import hide_unwanted_messages
 from padrec.training import last_metrics
 
+# Gloo's words when the other end of a connection is gone.
+_LOST_PEER = ("Connection closed by peer", "Connection reset by peer")
 _LINKS = ("vocabulary", "catalog", "list_length", "prompt_format", "dimension", "language_model")
 # What a model defines for each command. Prediction has a default of Lightning's, which calls the model.
 _STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
@@ -141,7 +143,7 @@ def train_or_evaluate(args: ArgsType) -> None:
             args=args,
         )
     except Exception as error:
-        if isinstance(error, RuntimeError) and "Connection closed by peer" in str(error):  # gloo's words
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST_PEER):
             # A traceback of this process would bury the message that says why.
             raise InputError("another process of this run has failed, see its own message") from None
         refusal = refused_by_lightning(error)

@@ -39,7 +39,7 @@ def run(command: str, extra: str = "") -> None:
     program, *arguments = shlex.split(command)
     assert program == "padrec"
     small = " ".join(flags for config, flags in _SMALL.items() if f"/{config}" in command)
-    quiet = "" if arguments[0] == "prepare" else _QUIET
+    quiet = "" if arguments[0] in ("prepare", "pool", "report") else _QUIET
     arguments = [str(_REPOSITORY / part) if part.startswith("experiments/") else part for part in arguments]
     main([*arguments, *shlex.split(f"{small} {quiet} {extra}")])
 
@@ -92,6 +92,16 @@ def test_six_commands_lead_from_a_raw_log_to_lists_for_new_users() -> None:
     assert not Path("config.yaml").exists()
 
 
+def test_a_draft_without_training_draws_on_lists_of_other_users(capsys: pytest.CaptureFixture[str]) -> None:
+    lists, pool, evaluate = commands()[6:-3]
+    run(lists, "--data.init_args.max_users=150")
+    run(pool)
+    run(evaluate)
+    arms = json.loads((_RUNS / "retrieval" / "report.json").read_text())["arms"]
+    assert all(arm["identical_lists"] == 1.0 for arm in arms.values())
+    assert "retrieval" in capsys.readouterr().out
+
+
 def test_a_history_longer_than_the_limit_keeps_its_end() -> None:
     history = items()[:25]
     long, short = recommend([{"user": "long", "history": history}, {"user": "short", "history": history[-10:]}])
@@ -125,7 +135,7 @@ def test_later_items_can_be_recommended(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("raw", "prepared"):
         shutil.copytree(_RUNS / name, tmp_path / _RUNS / name)
     monkeypatch.chdir(tmp_path)
-    _, _, target, draft, _, _, by_texts, later_ids, with_later = commands()
+    (_, _, target, draft, *_), (by_texts, later_ids, with_later) = commands()[:6], commands()[-3:]
     for command in (by_texts, target, draft, later_ids):
         run(command)
     catalog = Catalog.load(_RUNS / "later_catalog")

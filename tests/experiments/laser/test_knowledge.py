@@ -60,7 +60,7 @@ def test_texts_fill_pools_from_which_arms_draw(runs: Path) -> None:
     exact = write(runs, "items", "exact", "write", "first")
     pool("items", exact, runs / "global.pool", 1)
     pool("items", exact, runs / "groups.pool", 2)
-    run("test", "items", "evaluate", "--data.init_args.max_prompts=2")
+    run("test", "items", "evaluate", "--data.init_args.max_prompts=2", "--trainer.logger.init_args.name=evaluate")
     report = json.loads((runs / "evaluate" / "report.json").read_text())
     assert report["users"] == 2
     for name, arm in report["arms"].items():
