@@ -34,8 +34,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wheel(sdist: Path) -> Path:
     """Built from the source distribution alone."""
-    with tarfile.open(sdist) as file:
-        file.extractall(sdist.parent, filter="data")
+    shutil.unpack_archive(sdist, sdist.parent)
     return build("wheel", sdist.parent / sdist.name.removesuffix(".tar.gz"))
 
 

@@ -15,7 +15,7 @@ from tests.serving.tiny_service import StubWorker
 @pytest.fixture
 def port() -> Iterator[int]:
     """Of a service that answers with the number of the batch, as a list of one item."""
-    config = uvicorn.Config(Service([Numbered()], Limits(queue=4)).app, port=0, log_level="error")
+    config = uvicorn.Config(Service([Numbered()], Limits(users=4, queue=4)).app, port=0, log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
