@@ -82,14 +82,18 @@ class ShapeSession(DecodingSession[R]):
         """See `DecodingSession.decode`."""
         rounds, lists = self._rounds, self._rounds.lists
         keys = prompts.random_keys(self._request.sampling, generator)
-        watch = Stopwatch(self._device)
-        rounds.next_batch(prompts)
-        learning = watch.lap()
+        learning = self._learn(prompts) if rounds.learns else 0.0
         prefill, rest, capture = self._loop.run(prompts, keys, lambda: self._finish(prompts))
         trace = rounds.statistics.trace(learning + prefill, rest, lists.lengths, capture)
         drafted = lists.drafted.to("cpu", copy=True)
         trace = replace(trace, accepted_by_source=rounds.accepted_by_source(), drafted=drafted)
         return self._request.result(*lists.written()), trace
+
+    def _learn(self, prompts: Prompts) -> float:
+        """Seconds in which the draft learned from the last batch; both ends wait for the device."""
+        watch = Stopwatch(self._device)
+        self._rounds.next_batch(prompts)
+        return watch.lap()
 
     def _finish(self, prompts: Prompts) -> None:
         remaining = self._request.n_tokens - 1

@@ -41,6 +41,7 @@ class Rounds:
         statistics: what its rounds cost.
         most_tokens: the most tokens that a round adds to a list.
         on_host: whether `look_up` must be called before every round.
+        learns: whether `next_batch` must be called before every batch.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Rounds:
         self.statistics = RoundStatistics(plan.batch, request.n_slot_states, plan.max_depth, model.device)
         self.most_tokens = plan.max_depth + 1
         self.on_host = isinstance(self._draft, HostDraftSession)
+        self.learns = isinstance(self._draft, OnlineDraftSession)
 
     def start(self, prompts: Prompts, keys: Tensor) -> None:
         """Read the prompts and begin new lists, with the requests' random keys, int64 `[B]`."""
@@ -75,8 +77,8 @@ class Rounds:
 
     def next_batch(self, prompts: Prompts) -> None:
         """Let the draft learn from the last batch before `start`, which may be captured."""
-        if isinstance(self._draft, OnlineDraftSession):
-            self._draft.next_batch(prompts)
+        assert isinstance(self._draft, OnlineDraftSession)
+        self._draft.next_batch(prompts)
 
     def accepted_by_source(self) -> dict[str, int]:
         """Accepted tokens of the batch by what proposed them, for drafts of several sources."""
