@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from padrec.drafts.feature_draft import FeatureDraft as FeatureDraft
     from padrec.drafts.feature_draft import NetworkDraft as NetworkDraft
     from padrec.drafts.feature_draft_network import FeatureDraftNetwork as FeatureDraftNetwork
-    from padrec.drafts.feature_draft_network import PositionAwareEmbedding as PositionAwareEmbedding
     from padrec.drafts.folded_fusion import FoldedFusion as FoldedFusion
     from padrec.drafts.objective import DraftObjective as DraftObjective
     from padrec.drafts.objective import agreement_by_slot as agreement_by_slot
     from padrec.drafts.padrec_draft import PADRecDraft as PADRecDraft
+    from padrec.drafts.position_aware import PositionAwareEmbedding as PositionAwareEmbedding
     from padrec.drafts.retrieval import CombinedDraft as CombinedDraft
     from padrec.drafts.retrieval import RetrievalDraft as RetrievalDraft
     from padrec.drafts.retrieval import RetrievalTree as RetrievalTree
