@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from padrec.cli import main
-from padrec.data.preparation import PreparedFolder
+from padrec.data.preparation.prepared_folder import PreparedFolder
 from tests.data.preparation.made_up_log import random_log
 
 _TARGET = Path(__file__).parent / "conf" / "target.yaml"

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from padrec.catalog import InputError
 from padrec.data.json_file import read_json_object
-from padrec.data.preparation import PreparedFolder
+from padrec.data.preparation.prepared_folder import PreparedFolder
 from padrec.data.readers.prepared import read_prepared_table
 
 _LOG = logging.getLogger(__name__)

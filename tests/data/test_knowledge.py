@@ -7,7 +7,7 @@ import torch
 
 from padrec.catalog import InputError
 from padrec.data import ItemJSON, ItemKnowledge, SyntheticReader, TextPromptDataModule, UserKnowledge
-from padrec.data.knowledge.text_prompts import first_words
+from padrec.data.knowledge import first_words
 from tests.tiny_language_model import save_tiny_tokenizer
 
 

@@ -13,7 +13,7 @@ import torch
 from experiments.own_catalog import sample
 from padrec import Catalog
 from padrec.cli import main
-from padrec.data.preparation import PreparedFolder
+from padrec.data.preparation.prepared_folder import PreparedFolder
 from tests.quantization.tiny_encoder import save_tiny_encoder
 
 _REPOSITORY = Path(__file__).parents[2]

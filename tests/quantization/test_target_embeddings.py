@@ -10,7 +10,7 @@ import torch
 from padrec.catalog import Catalog, InputError
 from padrec.cli import main
 from padrec.data import SemanticIDDataModule
-from padrec.data.readers import LCRecReader
+from padrec.data.readers.lcrec import LCRecReader
 from padrec.quantization import TargetEmbeddings
 from padrec.targets import TargetRecommender
 from tests.data.toy_data import write_lcrec

@@ -1,17 +1,30 @@
 """Amazon reviews, as published in 2014, 2018 and 2023."""
 
 import ast
+import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from padrec.data.logs.item_metadata import names, parse_json, read_metadata, text
-from padrec.data.logs.json_log import JsonFields, read_json_log
-from padrec.data.logs.source import ItemText, LogSource, LogTable
+from padrec.catalog import InputError
+from padrec.data.logs.source import LATEST, ItemText, LogSource, LogTable
+from padrec.data.text_file import is_gzipped, read_lines
 
 if TYPE_CHECKING:
     from ibis.backends.duckdb import Backend
+
+_MICROSECONDS = {"seconds": 1_000_000, "milliseconds": 1_000}
+
+
+class _Fields(NamedTuple):
+    """What the fields of a review are called."""
+
+    user: str  # a string that is not empty
+    item: str  # a string that is not empty
+    rating: str  # a number
+    time: str  # a whole number since 1970
+    time_unit: Literal["seconds", "milliseconds"]
 
 
 class AmazonReviews(LogSource):
@@ -22,7 +35,7 @@ class AmazonReviews(LogSource):
         metadata: file of item metadata; None leaves the items without text.
     """
 
-    _fields: ClassVar[JsonFields]
+    _fields: ClassVar[_Fields]
 
     def __init__(self, reviews: str, metadata: str | None = None) -> None:
         self.reviews = Path(reviews)
@@ -37,12 +50,29 @@ class AmazonReviews(LogSource):
         return {}
 
     def interactions(self, reader: "Backend") -> Iterator[LogTable]:
-        """One interaction per review.
+        """One interaction per review; other fields are ignored.
 
         Raises:
             InputError: the file is missing, or a line is no review.
         """
-        yield read_json_log(reader, self.reviews, self._fields)
+        import ibis
+
+        path, fields = self.reviews, self._fields
+        columns = dict.fromkeys((fields.user, fields.item, fields.time, fields.rating), "JSON")
+        compression = "gzip" if is_gzipped(path) else "none"
+        raw = reader.read_json(str(path), columns=columns, format="newline_delimited", compression=compression)
+        user, item = raw[fields.user].str, raw[fields.item].str
+        time, rating = raw[fields.time].int, raw[fields.rating].float
+        factor = _MICROSECONDS[fields.time_unit]
+        good = (user != "") & (item != "") & (time.abs() <= LATEST // factor) & ~rating.isnan()
+        rows = raw.select(
+            user=user,
+            item=item,
+            time=good.ifelse(time, 0) * factor,
+            rating=rating,
+            wrong=good.fill_null(False).ifelse(ibis.null(str), "wrong"),
+        )
+        yield LogTable(path, rows, self._first_wrong_line)
 
     def item_texts(self, reader: "Backend") -> Iterator[ItemText]:
         """One text per line of metadata.
@@ -52,18 +82,39 @@ class AmazonReviews(LogSource):
         """
         if self.metadata is None:
             return
-        for item, record in read_metadata(self.metadata, self._parse, key=self._fields.item):
+        key = self._fields.item
+        for number, line in read_lines(self.metadata):
+            place = f"{self.metadata}, line {number}"
+            try:
+                record = self._parse(line)
+            except ValueError as error:
+                raise InputError(f"{place}: {error}") from None
+            if not isinstance(record, dict):
+                raise InputError(f"{place}: a {type(record).__name__}, expected an object with {key}")
+            item = record.get(key)
+            if not isinstance(item, str) or not item:
+                raise InputError(f"{place}: {key} is {item!r}, expected a string that is not empty")
             yield self._text_of(item, record)
 
     @staticmethod
     def _parse(line: str) -> object:
         """A record of the metadata; a ValueError says what is wrong."""
-        return parse_json(line)
+        return _parse_json(line)
 
     @staticmethod
     @abstractmethod
     def _text_of(item: str, record: Mapping[str, object]) -> ItemText:
         """The text in an item's record."""
+
+    def _first_wrong_line(self, reason: str) -> str:
+        """Name the first wrong line: DuckDB is fast but does not count blank lines; only a wrong file is read again."""
+        number = 0
+        for number, line in read_lines(self.reviews):
+            if problem := _problem(line, self._fields):
+                return f", line {number}: {problem}"
+        if number == 0:
+            return ": empty, expected one JSON object per line"
+        return f": cannot be read ({' '.join(reason.split())}), expected one JSON object per line"
 
 
 class AmazonReviews2014(AmazonReviews):
@@ -77,7 +128,7 @@ class AmazonReviews2014(AmazonReviews):
         metadata: file of item metadata; None leaves the items without text.
     """
 
-    _fields = JsonFields("reviewerID", "asin", "overall", "unixReviewTime", time_unit="seconds")
+    _fields = _Fields("reviewerID", "asin", "overall", "unixReviewTime", time_unit="seconds")
 
     @staticmethod
     def _parse(line: str) -> object:
@@ -88,7 +139,7 @@ class AmazonReviews2014(AmazonReviews):
 
     @staticmethod
     def _text_of(item: str, record: Mapping[str, object]) -> ItemText:
-        return _item_text(item, record, record.get("brand"), record.get("categories"))
+        return ItemText.published(item, record, record.get("brand"), record.get("categories"))
 
 
 class AmazonReviews2018(AmazonReviews):
@@ -102,11 +153,11 @@ class AmazonReviews2018(AmazonReviews):
         metadata: file of item metadata, which repeats some items; None leaves the items without text.
     """
 
-    _fields = JsonFields("reviewerID", "asin", "overall", "unixReviewTime", time_unit="seconds")
+    _fields = AmazonReviews2014._fields
 
     @staticmethod
     def _text_of(item: str, record: Mapping[str, object]) -> ItemText:
-        return _item_text(item, record, record.get("brand"), record.get("category"))
+        return ItemText.published(item, record, record.get("brand"), record.get("category"))
 
 
 class AmazonReviews2023(AmazonReviews):
@@ -121,15 +172,42 @@ class AmazonReviews2023(AmazonReviews):
         metadata: file of item metadata; None leaves the items without text.
     """
 
-    _fields = JsonFields("user_id", "parent_asin", "rating", "timestamp", time_unit="milliseconds")
+    _fields = _Fields("user_id", "parent_asin", "rating", "timestamp", time_unit="milliseconds")
 
     @staticmethod
     def _text_of(item: str, record: Mapping[str, object]) -> ItemText:
         details = record.get("details")
         brand = details.get("Brand") if isinstance(details, dict) else None
         # Many records name the brand as the store only.
-        return _item_text(item, record, brand or record.get("store"), record.get("categories"))
+        return ItemText.published(item, record, brand or record.get("store"), record.get("categories"))
 
 
-def _item_text(item: str, record: Mapping[str, object], brand: object, categories: object) -> ItemText:
-    return ItemText(item, text(record.get("title")), text(record.get("description")), text(brand), names(categories))
+def _problem(line: str, fields: _Fields) -> str | None:
+    """What is wrong with a line of reviews."""
+    try:
+        record = _parse_json(line)
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return r"half of a surrogate pair (\ud800 to \udfff), expected whole characters"
+    except ValueError as error:
+        return str(error)
+    if not isinstance(record, dict):
+        return f"a JSON {type(record).__name__}, expected an object"
+    for name in (fields.user, fields.item):
+        if not isinstance(record.get(name), str) or not record[name]:
+            return f"{name} is {record.get(name)!r}, expected a string that is not empty"
+    rating, time = record.get(fields.rating), record.get(fields.time)
+    if type(rating) not in (int, float) or rating != rating:
+        return f"{fields.rating} is {rating!r}, expected a number"
+    if type(time) is not int or abs(time) * _MICROSECONDS[fields.time_unit] > LATEST:
+        return f"{fields.time} is {time!r}, expected a whole number of {fields.time_unit} since 1970, before 2100"
+    return None
+
+
+def _parse_json(line: str) -> object:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no valid JSON at column {error.colno} ({error.msg}), expected an object") from None
+    except RecursionError:
+        raise ValueError("JSON nested too deeply, expected an object") from None

@@ -1,6 +1,7 @@
 """What a raw interaction log gives to the preparation."""
 
-from collections.abc import Callable, Iterator, Sequence
+import html
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -54,6 +55,18 @@ class ItemText:
     brand: str = ""
     categories: tuple[str, ...] = ()
 
+    @classmethod
+    def published(cls, item: str, record: Mapping[str, object], brand: object, categories: object) -> "ItemText":
+        """The text in published fields: strings, numbers, lists of paragraphs, or nothing.
+
+        Args:
+            item: the log's own key of the item.
+            record: fields by name, of which `title` and `description` are read.
+            brand: the field with the brand.
+            categories: a name, names, or lists of names (paths in a tree); each is kept once, in order.
+        """
+        return cls(item, _text(record.get("title")), _text(record.get("description")), _text(brand), _names(categories))
+
 
 class LogSource(Protocol):
     """Reads one format of raw logs.
@@ -91,3 +104,25 @@ class LogSource(Protocol):
             InputError: a file is missing or wrong; names the file and the line or row.
         """
         ...
+
+
+def _text(value: object) -> str:
+    """A text field on one line, without HTML entities."""
+    parts = (_string(part) for part in (value if isinstance(value, list) else [value]))
+    return " ".join(" ".join(html.unescape(part).split()) for part in parts if part and part.strip())
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        name = html.unescape(_string(value))
+        return (name,) if name else ()
+    return tuple(dict.fromkeys(name for part in value for name in _names(part)))
+
+
+def _string(value: object) -> str:
+    """A string, or a number such as the title 1984, as text that can be written; else an empty string."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()  # without halves of surrogate pairs
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return ""
+    return str(int(value)) if value == value // 1 else str(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from padrec.catalog import InputError
-from padrec.data.logs.text_lines import is_gzipped, open_binary, read_lines
+from padrec.data.text_file import is_gzipped, open_binary, read_lines
 
 if TYPE_CHECKING:
     import ibis

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from padrec.catalog import InputError, check_arguments
-from padrec.data.logs.item_metadata import names, text
 from padrec.data.logs.source import ItemText, LogSource, LogTable
 from padrec.data.logs.table_file import CSVFormat, explain, explained, read_table
 
@@ -121,5 +120,4 @@ class TableLog(LogSource):
         for number, row in enumerate(rows, start=1):
             if not row["item"]:
                 raise InputError(f"{self.items}, row {number}: no {self.item}, expected a key")
-            title, description, brand = (text(row.get(field)) for field in ("title", "description", "brand"))
-            yield ItemText(row["item"], title, description, brand, names(row.get("categories")))
+            yield ItemText.published(row["item"], row, row.get("brand"), row.get("categories"))

@@ -1,9 +1,10 @@
 """From a raw log to a prepared folder, in stages."""
 
+import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -11,14 +12,12 @@ from typing import Any
 
 from padrec.catalog import InputError, PositiveInt, check_arguments
 from padrec.catalog.whole_output import PARTIAL, check_place, write_digests
-from padrec.data.logs import LogSource
+from padrec.data.logs.source import LogSource
 from padrec.data.preparation.engine import DuckDBEngine, Engine, connected
-from padrec.data.preparation.fingerprint import fingerprint
-from padrec.data.preparation.leave_last_out import LeaveLastOut
 from padrec.data.preparation.prepared_folder import FORMAT, PreparedFolder
-from padrec.data.preparation.progress import Progress, say
-from padrec.data.preparation.split_rule import SplitRule
-from padrec.data.preparation.stages import StageFolder, first_difference, write_json
+from padrec.data.preparation.split_rule import LeaveLastOut, SplitRule
+from padrec.data.preparation.stages import Progress, StageFolder, first_difference, say, write_json
+from padrec.data.text_file import open_binary
 
 
 class Preparation:
@@ -95,7 +94,7 @@ class Preparation:
     def _settings(self) -> dict[str, Any]:
         """Everything that the output depends on, as JSON values."""
         with Progress("fingerprint") as progress:
-            sources = fingerprint(self.source.files())
+            sources = list(_fingerprints(self.source.files()))
             progress.state = f"{sum(file['bytes'] for file in sources):,} bytes in {len(sources)} files"
         settings = {
             "format": FORMAT,
@@ -121,9 +120,7 @@ class Preparation:
 
     def _run_stages(self, stages: StageFolder, settings: Mapping[str, object]) -> None:
         # Ibis and DuckDB are loaded only here: importing them takes a second.
-        from padrec.data.preparation.prepared_tables import write_interactions, write_items
-        from padrec.data.preparation.queries import find_core, order_log
-        from padrec.data.preparation.read_log import read_log
+        from padrec.data.preparation.queries import find_core, order_log, read_log, write_interactions, write_items
 
         scratch = stages.path / f"scratch{PARTIAL}"
         with ExitStack() as stack:
@@ -148,6 +145,14 @@ class Preparation:
         write_digests(whole.path)
         whole.path.rename(self.output.path)
         say("done", str(self.output.path))
+
+
+def _fingerprints(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """Name, size in bytes and SHA-256 of each file; its folder does not matter."""
+    for path in paths:
+        with open_binary(path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            yield {"name": path.name, "bytes": file.tell(), "sha256": digest}
 
 
 def _versions() -> dict[str, str]:

@@ -8,12 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from padrec.data.logs import ItemText, LogSource
+from padrec.data.logs.source import ItemText, LogSource
 from padrec.data.preparation.engine import DuckDBEngine, connected
-from padrec.data.preparation.progress import Progress
-from padrec.data.preparation.queries import LOG
-from padrec.data.preparation.read_log import read_log
-from padrec.data.preparation.stages import Stage
+from padrec.data.preparation.queries import LOG, read_log
+from padrec.data.preparation.stages import Progress, Stage
 
 REVIEWS_2014 = [
     {

@@ -6,8 +6,8 @@ import pytest
 
 from padrec.catalog import InputError
 from padrec.data import AmazonReviews2014, AmazonReviews2018, AmazonReviews2023
-from padrec.data.logs import ItemText
 from padrec.data.logs.amazon import AmazonReviews
+from padrec.data.logs.source import ItemText
 from tests.data.logs.log_samples import (
     EXPECTED,
     METADATA_2014,

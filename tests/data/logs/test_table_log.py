@@ -8,7 +8,7 @@ import pytest
 
 from padrec.catalog import InputError
 from padrec.data import TableLog
-from padrec.data.logs import ItemText
+from padrec.data.logs.source import ItemText
 from tests.data.logs.log_samples import logged, texts
 
 CSV = 'who,what,"note, free",when,stars\nann,7,x,10,4\nbob,8,"a\nb",20.5,3.5\n'

@@ -8,7 +8,7 @@ from typing import Any
 import ibis
 import pyarrow as pa
 
-from padrec.data.logs import ItemText, LogSource, LogTable
+from padrec.data.logs.source import ItemText, LogSource, LogTable
 from tests.data.preparation.reference_preparation import Event
 
 _SCHEMA = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.int64()), ("rating", pa.float64())])

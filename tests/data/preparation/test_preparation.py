@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from padrec.catalog import InputError
 from padrec.data import LeaveLastOut, Preparation, SplitRule, TableLog, TimeSplit
-from padrec.data.logs import ItemText
-from padrec.data.preparation import PreparedFolder, prepared_tables, queries, read_log
+from padrec.data.logs.source import ItemText
+from padrec.data.preparation import queries
 from padrec.data.preparation.engine import DuckDBEngine, SparkEngine
+from padrec.data.preparation.prepared_folder import PreparedFolder
 from padrec.data.preparation.stages import StageFolder
 from tests.data.preparation.made_up_log import MadeUpLog, random_log
 from tests.data.preparation.reference_preparation import Event, reference_sequences
@@ -154,13 +155,7 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
-STAGES = {
-    "read_log": read_log,
-    "order_log": queries,
-    "find_core": queries,
-    "write_interactions": prepared_tables,
-    "write_items": prepared_tables,
-}
+STAGES = ("read_log", "order_log", "find_core", "write_interactions", "write_items")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -170,7 +165,7 @@ def test_an_interrupted_preparation_goes_on_behind_its_last_stage(
     calls: list[str] = []
 
     def count(name: str) -> None:
-        original = getattr(STAGES[name], name)
+        original = getattr(queries, name)
 
         def run(*args: Any) -> Any:  # noqa: ANN401
             calls.append(name)
@@ -179,7 +174,7 @@ def test_an_interrupted_preparation_goes_on_behind_its_last_stage(
                 raise KilledError  # all is written, but not finished
             return result
 
-        monkeypatch.setattr(STAGES[name], name, run)
+        monkeypatch.setattr(queries, name, run)
 
     for name in STAGES:
         count(name)

@@ -9,8 +9,8 @@ import torch
 
 from padrec.catalog import Catalog, InputError
 from padrec.data import Preparation, PreparedReader, SemanticIDDataModule, Split
-from padrec.data.logs import ItemText
-from padrec.data.preparation import PreparedFolder
+from padrec.data.logs.source import ItemText
+from padrec.data.preparation.prepared_folder import PreparedFolder
 from padrec.data.readers.semantic_id_index import write_index
 from tests.damage import with_a_flipped_bit
 from tests.data.preparation.made_up_log import MadeUpLog, random_log
