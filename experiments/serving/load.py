@@ -79,10 +79,11 @@ async def _measured(
 ) -> dict[str, Any]:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
-        service = _Service(folder, [f"--warm_up={k}", *arguments], Path(place))
+        service = ServiceProcess(folder, [f"--warm_up={k}", *arguments], Path(place))
         load = await Load.of(service, k, chance)
         alone = await load.one_by_one(seconds / 10)
-        decoder = service.decoder_seconds()
+        figures = service.figures()
+        decoder = figures["decoder_seconds_sum"] / figures["decoder_seconds_count"]
         start = time.monotonic()
         most = await load.as_fast_as_possible(clients, seconds / 10)
         can = len(most.seconds) / (time.monotonic() - start)
@@ -94,7 +95,7 @@ async def _measured(
         again = await load.arriving(0.5 * can, max(1.0, seconds / 50))
         ended = await load.until_signal(overload * can, service, signal.SIGTERM)
         accepted, answered = service.counts()
-        killed = _Service(folder, [f"--warm_up={k}", *arguments], Path(place))
+        killed = ServiceProcess(folder, [f"--warm_up={k}", *arguments], Path(place))
         half = await (await Load.of(killed, k, chance)).until_signal(overload * can, killed, signal.SIGKILL)
     return {
         "k": k,
@@ -143,7 +144,7 @@ class Outcome:
         }
 
 
-class _Service:
+class ServiceProcess:
     """A `padrec serve` in a process of its own."""
 
     def __init__(self, folder: str, arguments: Sequence[str], place: Path) -> None:
@@ -161,13 +162,12 @@ class _Service:
                     return
         raise InputError(f"padrec serve: {self._log.read_text()}, expected it to start")
 
-    def decoder_seconds(self) -> float:
-        """Mean seconds in the decoder so far, of a batch."""
+    def figures(self) -> dict[str, float]:
+        """What `/metrics` says so far, but what it divides by label."""
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
             text = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
-        figures = dict(re.findall(r"^padrec_decoder_seconds_(sum|count) (\S+)$", text, re.M))
-        return float(figures["sum"]) / float(figures["count"])
+        return {name: float(value) for name, value in re.findall(r"^padrec_(\w+) (\S+)$", text, re.M)}
 
     def counts(self) -> tuple[int, int]:
         """Requests accepted and answered, as the service tells in the end."""
@@ -203,13 +203,13 @@ class Load:
         self.received = 0
 
     @classmethod
-    async def of(cls, service: _Service, k: int, chance: random.Random) -> "Load":
+    async def of(cls, service: ServiceProcess, k: int, chance: random.Random) -> "Load":
         """Clients with random histories, of the items that the service shows."""
         load = cls(service.port, [], chance)
         _, text = await load._exchange(b"GET /info HTTP/1.1\r\nHost: here\r\n\r\n")
         keys = [item["key"] for item in json.loads(text)["examples"]]
         histories = [chance.sample(keys, chance.randint(1, min(_LONGEST, len(keys)))) for _ in range(_HISTORIES)]
-        load._bodies = [json.dumps({"histories": [one], "k": k, "exclude": "history"}).encode() for one in histories]
+        load._bodies = request_bodies(histories, k)
         return load
 
     async def one_by_one(self, seconds: float) -> Outcome:
@@ -240,7 +240,7 @@ class Load:
         await asyncio.gather(*asking)
         return outcome
 
-    async def until_signal(self, rate: float, service: _Service, number: signal.Signals) -> Outcome:
+    async def until_signal(self, rate: float, service: ServiceProcess, number: signal.Signals) -> Outcome:
         """A load in whose midst the service is told to end."""
         load = asyncio.create_task(self.arriving(rate, _END_SECONDS))
         await asyncio.sleep(_END_SECONDS / 2)
@@ -286,6 +286,11 @@ class Load:
         body = await _whole(reader, int(length[0]))
         self._idle.append((reader, writer))
         return int(head.split()[1]), body
+
+
+def request_bodies(histories: Sequence[Sequence[str]], k: int) -> list[bytes]:
+    """Requests for K items that are not in the history, each for one user."""
+    return [json.dumps({"histories": [one], "k": k, "exclude": "history"}).encode() for one in histories]
 
 
 async def _whole(reader: asyncio.StreamReader, length: int) -> bytes:

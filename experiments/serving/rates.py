@@ -1,0 +1,151 @@
+"""How many requests a second a service answers in time, on this machine.
+
+From the repository's root: python -m experiments.serving.rates --folder FOLDER --output runs/serving/rates
+"""
+
+import asyncio
+import random
+import signal
+import tempfile
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.serving.load import Load, Outcome, ServiceProcess, request_bodies
+from experiments.study import chosen_device, circumstances, circumstances_markdown, run_command
+from padrec.catalog import InputError
+from padrec.data.json_file import read_json_lines
+from padrec.evaluation.report import check_writable, markdown_table, write_report
+
+_USERS = 200
+
+
+def measure(
+    folder: str,
+    output: Path,
+    histories: str | None = None,
+    rates: Sequence[float] = (600, 800, 1000, 1200, 1500),
+    seconds: float = 10,
+    most_ms: float = 60,
+    k: int = 10,
+    options: list[str] | None = None,
+    seed: int = 0,
+) -> None:
+    """Offer requests at rising rates until they come late; writes report.json and report.md.
+
+    One user alone comes first, for the same number of seconds.
+
+    Args:
+        folder: of the recommender.
+        output: folder of the report, new or without one.
+        histories: file of users as `padrec predict` reads it, of which 200 ask; None makes up random histories.
+        rates: to offer, in requests per second, rising.
+        seconds: of each rate.
+        most_ms: milliseconds within which 99 % of the answers are to come.
+        k: items in a list.
+        options: further ones of `padrec serve`, without their dashes: batch_size=16.
+        seed: of histories and arrivals.
+
+    Raises:
+        InputError: a file that cannot be read, or a report that is already there.
+    """
+    check_writable(output)
+    chance = random.Random(seed)
+    bodies = None if histories is None else request_bodies(_drawn(Path(histories), chance), k)
+    arguments = [f"--warm_up={k}", *(f"--{option}" for option in options or ())]
+    found = asyncio.run(_measured(folder, arguments, bodies, rates, seconds, most_ms, k, chance))
+    content = circumstances("experiments.serving.rates", *chosen_device(None), seed) | found
+    write_report(output, content, _markdown(content))
+
+
+def _drawn(file: Path, chance: random.Random) -> list[list[str]]:
+    rows: list[Any] = [row.get("history") for _, row in read_json_lines(file, 'such as {"user": 7, "history": ["a"]}')]
+    if not all(isinstance(row, list) and row for row in rows):
+        raise InputError(f"{file}: a user without a history, expected item keys")
+    return [[str(key) for key in row] for row in chance.sample(rows, min(_USERS, len(rows)))]
+
+
+async def _measured(
+    folder: str,
+    arguments: list[str],
+    bodies: list[bytes] | None,
+    rates: Sequence[float],
+    seconds: float,
+    most_ms: float,
+    k: int,
+    chance: random.Random,
+) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as place:
+        service = ServiceProcess(folder, arguments, Path(place))
+        try:
+            load = await Load.of(service, k, chance) if bodies is None else Load(service.port, bodies, chance)
+            await load.one_by_one(seconds / 10)  # after a first answer, nothing is left to load
+            alone = await _row(service, load.one_by_one(seconds))
+            for rate in rates:
+                rows.append({"offered_per_second": rate} | await _row(service, load.arriving(rate, seconds)))
+                if not _in_time(rows[-1], most_ms):
+                    break
+        finally:
+            service.process.send_signal(signal.SIGTERM)
+        accepted, _ = service.counts()
+    return {
+        "k": k,
+        "arguments": arguments,
+        "most_ms": most_ms,
+        "lists_per_second": max((row["offered_per_second"] for row in rows if _in_time(row, most_ms)), default=0),
+        "alone": alone,
+        "rates": rows,
+        "lost": accepted - load.received,
+    }
+
+
+async def _row(service: ServiceProcess, load: Awaitable[Outcome]) -> dict[str, Any]:
+    """What became of some requests, and how they were decoded."""
+    before = service.figures()
+    outcome = await load
+    after = service.figures()
+    spent = {
+        name: after[name] - before[name] for name in ("decoder_seconds_sum", "decoder_seconds_count", "lists_total")
+    }
+    decoder = spent["decoder_seconds_sum"] / max(1.0, spent["decoder_seconds_count"])
+    return outcome.described() | {
+        "mean_ms": 1000 * outcome.mean,
+        "decoder_ms": 1000 * decoder,  # of a batch
+        "batch_users": spent["lists_total"] / max(1.0, spent["decoder_seconds_count"]),
+    }
+
+
+def _in_time(row: dict[str, Any], most_ms: float) -> bool:
+    return bool(row["latency_ms"]["p99"] <= most_ms) and row["refused"] == row["failed"] == 0
+
+
+def _markdown(content: dict[str, Any]) -> str:
+    rows = {"one user alone": content["alone"]} | {f"{row['offered_per_second']:g}": row for row in content["rates"]}
+    cells = [
+        [name, *(f"{row[x]:,}" for x in ("answered", "refused", "failed", "differing")), *_milliseconds(row)]
+        for name, row in rows.items()
+    ]
+    header = ["requests per second", "answered", "refused", "failed", "other than alone", "p50 (ms)", "p99 (ms)"]
+    table = markdown_table([*header, "decoder, a batch (ms)", "users in it"], cells)
+    alone = content["alone"]
+    facts = (
+        f"Up to {content['lists_per_second']:g} lists per second (K = {content['k']}) were written with 99 % of the "
+        f"answers within {content['most_ms']:g} ms. Alone, a list takes {alone['decoder_ms']:.2f} ms in the decoder "
+        f"and {alone['mean_ms'] - alone['decoder_ms']:.2f} ms around it. Accepted requests whose answer did not "
+        f"arrive: {content['lost']}."
+    )
+    return "\n\n".join(["# Rates", facts, table, circumstances_markdown(content)]) + "\n"
+
+
+def _milliseconds(row: dict[str, Any]) -> list[str]:
+    found = [row["latency_ms"]["p50"], row["latency_ms"]["p99"], row["decoder_ms"], row["batch_users"]]
+    return [f"{value:,.1f}" for value in found]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    run_command(measure, arguments)
+
+
+if __name__ == "__main__":
+    main()
