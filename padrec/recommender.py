@@ -39,6 +39,7 @@ Exclude = Literal["history"] | Set[str] | Sequence[Collection[str]]
 
 _BATCH_SIZE = 32
 _MOST_SESSIONS = 8
+_SAMPLING = Sampling()  # whose keys do not depend on its settings
 # On a GPU, where every shape is recorded: excluded leaves are padded to this many, and histories of at most this many
 # lengths and items are recorded beforehand.
 _LEAVES, _LENGTHS, _LONGEST_WARM_UP = 64, 20, 200
@@ -296,7 +297,7 @@ class Recommender:
     ) -> Sequence[User]:
         """Users of one call of `recommend`; see there."""
         keys = [self._names.keys(history) for history in histories]
-        random_keys = Sampling().keys(len(keys), torch.Generator().manual_seed(seed), torch.device("cpu")).tolist()
+        random_keys = _SAMPLING.keys(len(keys), torch.Generator().manual_seed(seed), torch.device("cpu")).tolist()
         return [User(*row) for row in zip(keys, self._excluded(keys, exclude), random_keys, strict=True)]
 
     def decode(
@@ -317,7 +318,7 @@ class Recommender:
 
     def prompts(self, users: Sequence[User], k: int) -> Prompts:
         """The users' prompts for lists of K items; see `recommend`."""
-        batch = self._format.prompts([user.history for user in users], self._encoder, self.catalog).to(self.device)
+        encoded = self._format.encoded([user.history for user in users], self._encoder, self.catalog)
         excluded = [user.excluded for user in users]
         leaves = None
         if self._out_of_stock or any(excluded) or captures_graphs(self.device):
@@ -325,7 +326,8 @@ class Recommender:
             if captures_graphs(self.device):  # few numbers of leaves are recorded
                 leaves = functional.pad(leaves, (0, max(0, _LEAVES - leaves.shape[1])), value=-1)
         keys = torch.tensor([user.key for user in users], device=self.device)
-        return Prompts(batch.tokens, batch.slots, batch.lengths, excluded=leaves, keys=keys)
+        tokens, slots, lengths = (x.to(self.device) for x in (encoded.tokens, encoded.slots, encoded.lengths))
+        return Prompts(tokens, slots, lengths, excluded=leaves, keys=keys)
 
     def _in_known_shape(self, users: Sequence[User]) -> Sequence[User]:
         """On a GPU with copies that make the number a power of two, so that few batch sizes are recorded."""
@@ -395,8 +397,8 @@ class Recommender:
     def _items(self, leaves: list[int], log_probs: list[float], excluded: Set[int]) -> list[RecommendedItem]:
         items = []
         for leaf, log_prob in zip(leaves, log_probs, strict=True):
-            here = (item for item in self.catalog.leaf_items(leaf) if item not in self._out_of_stock)
-            first, *others = (item for item in here if item not in excluded)
+            here = self.catalog.leaf_items(leaf)
+            first, *others = [item for item in here if item not in self._out_of_stock and item not in excluded]
             ties = tuple(self.catalog.keys[item] for item in others)
             items.append(RecommendedItem(self.catalog.keys[first], self._names.title(first), log_prob, ties))
         return items

@@ -22,8 +22,13 @@ class ItemSequences:
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> "ItemSequences":
         """Concatenate lists of item indices."""
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
-        return cls(torch.tensor([item for row in rows for item in row], dtype=torch.long), _offsets(lengths))
+        items = torch.tensor([item for row in rows for item in row], dtype=torch.long)
+        return cls.from_lengths(items, torch.tensor([len(row) for row in rows], dtype=torch.long))
+
+    @classmethod
+    def from_lengths(cls, items: Tensor, lengths: Tensor) -> "ItemSequences":
+        """Rows of these lengths, int64 `[rows]`, that stand one after the other in `items`, int64 `[n]`."""
+        return cls(items, _offsets(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

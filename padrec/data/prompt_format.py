@@ -14,7 +14,7 @@ from padrec.data.item_sequences import ItemSequences
 from padrec.data.json_file import read_json_object
 from padrec.data.prompt_template import PromptTemplate
 from padrec.data.prompts import PromptRows
-from padrec.data.sequence_encoder import SequenceEncoder
+from padrec.data.sequence_encoder import EncodedSequences, SequenceEncoder
 
 _FILE, _TOKENIZER_FOLDER = "prompts.json", "tokenizer"
 
@@ -58,6 +58,19 @@ class PromptFormat:
         Raises:
             InputError: no histories, an empty one, or an unknown item.
         """
+        rows = self._rows(histories, catalog)
+        users, nothing = torch.full((len(rows),), -1), ItemSequences.from_lists([[]] * len(rows))
+        prompts = PromptRows(rows, nothing, users, catalog, encoder)
+        return prompts.__getitems__(list(range(len(rows))))
+
+    def encoded(
+        self, histories: Sequence[Sequence[str]], encoder: SequenceEncoder, catalog: Catalog
+    ) -> EncodedSequences:
+        """The tokens of such prompts, which is all that decoding needs; see `prompts`."""
+        history = self._rows(histories, catalog).padded()
+        return encoder.encode(history, to_list=torch.ones(len(history), dtype=torch.bool))
+
+    def _rows(self, histories: Sequence[Sequence[str]], catalog: Catalog) -> ItemSequences:
         if not histories:
             raise InputError("no histories to make prompts from, expected at least one")
         rows = []
@@ -68,9 +81,7 @@ class PromptFormat:
                 rows.append([catalog.index(key) for key in history][-self.max_history :])
             except InputError as error:
                 raise InputError(f"history {number}: {error}") from None
-        users, nothing = torch.full((len(rows),), -1), ItemSequences.from_lists([[]] * len(rows))
-        prompts = PromptRows(ItemSequences.from_lists(rows), nothing, users, catalog, encoder)
-        return prompts.__getitems__(list(range(len(rows))))
+        return ItemSequences.from_lists(rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The format as JSON can hold it; it names the tokenizer of the template."""

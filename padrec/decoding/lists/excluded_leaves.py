@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import Catalog, InputError
+from padrec.data.item_sequences import ItemSequences
 
 
 class LeafExclusion:
@@ -37,19 +38,24 @@ class LeafExclusion:
         Raises:
             InputError: a row leaves fewer than K leaves; it is named by its number.
         """
-        n_leaves, rows = self._catalog.n_leaves, [self._row(excluded) for excluded in items]
-        for number, row in enumerate(rows):
-            if (left := n_leaves - len(row)) < list_length:
+        n_leaves, own = self._catalog.n_leaves, self._own(items)
+        for number, n_own in enumerate(own.lengths.tolist()):
+            if (left := n_leaves - len(self._leaves) - n_own) < list_length:
                 raise InputError(
-                    f"history {number}: {len(row)} of {n_leaves} semantic IDs excluded, which leaves {left}: "
+                    f"history {number}: {n_leaves - left} of {n_leaves} semantic IDs excluded, which leaves {left}: "
                     f"expected at least {list_length} for a list of {list_length} items"
                 )
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+        return torch.cat([self._leaves.expand(len(items), -1), own.padded()], 1)
 
-    def _row(self, items: Collection[int]) -> Tensor:
-        catalog = self._catalog
-        own, count = catalog.leaf_of_item[_tensor(set(items) - self._for_all)].unique(return_counts=True)
-        return torch.cat([self._leaves, own[self._count[own] + count == catalog.leaf_sizes[own]]])
+    def _own(self, items: Sequence[Collection[int]]) -> ItemSequences:
+        """The leaves that each row excludes beside those of all."""
+        n_leaves = self._catalog.n_leaves
+        rows = ItemSequences.from_lists([list(set(row) - self._for_all) for row in items])
+        of_rows = torch.arange(len(rows)).repeat_interleave(rows.lengths) * n_leaves
+        found, count = (of_rows + self._catalog.leaf_of_item[rows.items]).unique(return_counts=True)
+        row, leaf = found // n_leaves, found % n_leaves
+        whole = self._count[leaf] + count == self._catalog.leaf_sizes[leaf]
+        return ItemSequences.from_lengths(leaf[whole], row[whole].bincount(minlength=len(rows)))
 
 
 def excluded_leaves(catalog: Catalog, items: Sequence[Collection[int]], list_length: int) -> Tensor:
