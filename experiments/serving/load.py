@@ -35,7 +35,6 @@ def measure(
     minutes: float = 10,
     k: int = 10,
     overload: float = 1.5,
-    rate: float | None = None,
     clients: int = 64,
     options: list[str] | None = None,
     seed: int = 0,
@@ -50,7 +49,6 @@ def measure(
         minutes: of overload; the other parts take a tenth of it each.
         k: items in a list.
         overload: requests for each one that it can carry.
-        rate: of the steady load, in requests per second; None is 0.8 of what it can carry.
         clients: that keep asking, to find what it can carry.
         options: further ones of `padrec serve`, without their dashes: limits.queue=32.
         seed: of histories and arrivals.
@@ -62,7 +60,7 @@ def measure(
         raise InputError(f"minutes {minutes}: expected more than 0")
     check_writable(output)
     arguments = [f"--{option}" for option in options or ()]
-    found = asyncio.run(_measured(folder, arguments, 60 * minutes, k, overload, rate, clients, seed))
+    found = asyncio.run(_measured(folder, arguments, 60 * minutes, k, overload, clients, seed))
     content = circumstances("experiments.serving.load", *chosen_device(None), seed) | found
     write_report(output, content, _markdown(content))
 
@@ -73,7 +71,6 @@ async def _measured(
     seconds: float,
     k: int,
     overload: float,
-    rate: float | None,
     clients: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -87,7 +84,7 @@ async def _measured(
         start = time.monotonic()
         most = await load.as_fast_as_possible(clients, seconds / 10)
         can = len(most.seconds) / (time.monotonic() - start)
-        steady_rate = rate or 0.8 * can
+        steady_rate = 0.8 * can
         steady = await load.arriving(steady_rate, seconds / 10)
         memory = asyncio.create_task(service.watched_memory(seconds))
         over = await load.arriving(overload * can, seconds)
