@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from padrec.drafts import FeatureBeamDraft as FeatureBeamDraft
     from padrec.drafts import FeatureDraft as FeatureDraft
     from padrec.drafts import PADRecDraft as PADRecDraft
+    from padrec.drafts import PositionAware as PositionAware
     from padrec.drafts import RetrievalDraft as RetrievalDraft
     from padrec.drafts import RetrievalTree as RetrievalTree
     from padrec.drafts import SeqKD as SeqKD

@@ -26,7 +26,7 @@ from tests.tiny_training import tiny_backbone
 
 _CONF = Path(__file__).parent / "conf"
 _EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-_HASS = "--model.init_args.slot_embeddings=false --model.init_args.step_embeddings=false"
+_HASS = "--model.init_args.position_aware=null"
 _FLAVOURS = {
     "padrec": "",
     "hass": _HASS,
@@ -117,7 +117,7 @@ def test_training_a_draft_logs_losses_and_acceptance(name: str, runs: Path) -> N
     assert min(logged(runs / name, "val/acceptance_length")) >= 1
     settings = torch.load(checkpoint(runs, name), weights_only=True)["settings"]
     assert settings["n_steps"] == (1 if name == "eagle" else 3)
-    assert settings["slot_embeddings"] == settings["step_embeddings"] == (name == "padrec")
+    assert (settings["position_aware"] is not None) == (name == "padrec")
 
 
 @pytest.mark.parametrize(("name", "kind"), [("target", TargetRecommender), ("padrec", PADRecDraft)])
@@ -520,8 +520,8 @@ WRONG_INPUT = {
     "other embeddings than the checkpoint's": (
         "validate",
         "draft",
-        f"--ckpt_path={_DRAFT} --model.init_args.slot_embeddings=false",
-        ["slot_embeddings is False in the config and True in the checkpoint"],
+        f"--ckpt_path={_DRAFT} --model.init_args.position_aware.slots=constant",
+        ["position_aware.slots is constant in the config and input in the checkpoint"],
     ),
     "checkpoint of another vocabulary": (
         "fit",

@@ -24,14 +24,14 @@ draft() { # name, then arguments
 fit target --config $configs/target.yaml
 draft base --config $configs/base.yaml
 for seed in 0 1 2; do
-  while read -r name slots steps; do
+  while read -r name form; do
     draft "$name-$seed" --seed_everything $seed --data.init_args.seed $seed \
-      --model.init_args.slot_embeddings "$slots" --model.init_args.step_embeddings "$steps" \
+      --model.init_args.position_aware "$form" \
       --model.init_args.initial_weights.init_args.path $results/base/checkpoints/last.ckpt </dev/null
-  done <<<"hass false false
-slots true false
-steps false true
-padrec true true"
+  done <<<"hass null
+slots {steps: null}
+steps {slots: null}
+padrec {}"
 done
 padrec test --config $configs/evaluate.yaml --config $configs/shared_codes.yaml
 cat $results/evaluate/report.md

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from padrec.drafts.objective import DraftObjective as DraftObjective
     from padrec.drafts.objective import agreement_by_slot as agreement_by_slot
     from padrec.drafts.padrec_draft import PADRecDraft as PADRecDraft
+    from padrec.drafts.position_aware import PositionAware as PositionAware
     from padrec.drafts.position_aware import PositionAwareEmbedding as PositionAwareEmbedding
     from padrec.drafts.retrieval import CombinedDraft as CombinedDraft
     from padrec.drafts.retrieval import RetrievalDraft as RetrievalDraft

@@ -12,8 +12,8 @@ from padrec.decoding.device.early_launch import has_kernels
 class Gate(NamedTuple):
     """The gate of PAD-Rec's step embedding; see `FoldedFusion`."""
 
-    weight: Tensor  # w, [1, d]
-    offset: Tensor  # c[v], [V, 1]
+    weight: Tensor  # w, [1, d], or [d, d] of a vector gate
+    offset: Tensor  # c[v], [V, 1] or [V, d]
     step_embedding: Tensor  # Q[step], [d]
 
 

@@ -1,6 +1,7 @@
 """The EAGLE-type draft network with PAD-Rec's position-aware part."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,14 +11,13 @@ from transformers import AutoModel, Cache, PretrainedConfig
 from padrec.catalog import InputError
 from padrec.decoding import additive_mask, can_fuse
 from padrec.decoding.layers.transformers_layers import PreallocatedCache
-from padrec.drafts.position_aware import PositionAwareEmbedding
+from padrec.drafts.position_aware import PAD_REC, PositionAware, PositionAwareEmbedding
 
 
 class FeatureDraftNetwork(nn.Module):
     """Predicts the target's next feature from its last one and the token in between.
 
-        u = W [e(x_{i+1}); f_i] + b
-        f̂_{i+1} = DecoderLayer(position_aware(u))
+        f̂_{i+1} = DecoderLayer(ũ_i),   ũ_i = W [e(x_{i+1}); f_i] + b + what PositionAwareEmbedding adds
 
     One decoder layer of the target's architecture. As in EAGLE (arXiv 2401.15077) it has no norm before its attention
     and no final norm: its output replaces the target's feature after the final norm, which the target's head reads.
@@ -27,8 +27,7 @@ class FeatureDraftNetwork(nn.Module):
         target_config: the target's transformers configuration.
         n_slot_states: number of slots, L + 2.
         n_steps: see `PositionAwareEmbedding`.
-        slot_embeddings: see `PositionAwareEmbedding`.
-        step_embeddings: see `PositionAwareEmbedding`.
+        position_aware: form of the position-aware part, or its settings; None for the base draft, which has none.
 
     Raises:
         InputError: the target's architecture has no decoder layer that can be used alone.
@@ -39,17 +38,13 @@ class FeatureDraftNetwork(nn.Module):
         target_config: PretrainedConfig,
         n_slot_states: int,
         n_steps: int,
-        *,
-        slot_embeddings: bool = True,
-        step_embeddings: bool = True,
+        position_aware: PositionAware | Mapping[str, Any] | None = PAD_REC,
     ) -> None:
         super().__init__()
         d: int = target_config.hidden_size
         self.hidden_size = d
         self.fusion = nn.Linear(2 * d, d)
-        self.position_aware = PositionAwareEmbedding(
-            d, n_slot_states, n_steps, slot_embeddings=slot_embeddings, step_embeddings=step_embeddings
-        )
+        self.position_aware = PositionAwareEmbedding(d, n_slot_states, n_steps, PositionAware.of(position_aware))
         try:
             self.config = _one_layer(target_config)
             donor: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")
@@ -103,8 +98,7 @@ class FeatureDraftNetwork(nn.Module):
         Returns:
             f̂_{i+1}, `[B, T, d]`.
         """
-        fused = self.fusion(torch.cat([embeddings, features], dim=-1))
-        hidden = self.position_aware(fused, slots, step)
+        hidden = self.position_aware(self.fusion, embeddings, features, slots, step)
         return self.attend(hidden, positions, additive_mask(visible, hidden.dtype), cache)
 
     def attend(self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:

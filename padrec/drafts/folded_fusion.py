@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from padrec.catalog import SemanticIDVocabulary
@@ -19,8 +20,9 @@ class FoldedFusion:
         W [e; f] + b + α P[slot] = W_f f + T[token],   T[v] = W_e e(v) + b + α P[slot(v)]
 
     The gate reads its input u without the slot term, so the term's share is subtracted per token:
-    `w · u + c = w · (W_f f + T[v]) + c[v]` with `c[v] = c - α w · P[slot(v)]`. Where slots share their code tokens, a
-    token does not determine its slot: T then holds no slot term, and it is added to the result. The head and `W_f`
+    `w · u + c = w · (W_f f + T[v]) + c[v]` with `c[v] = c - α w · P[slot(v)]`; for a gate that reads the feature alone,
+    `c[v] = c - w · T[v]`. Where slots share their code tokens, a token does not determine its slot, nor does it where
+    the term depends on the step: T then holds no slot term, and it is added to the result. The head and `W_f`
     read the same features; if the vocabulary is small, they are computed as one product.
 
     Args:
@@ -56,17 +58,40 @@ class FoldedFusion:
         # Fold in float32 at least: one rounding replaces several.
         exact = torch.promote_types(weight.dtype, torch.float32)
         embeddings = embedding(torch.arange(vocabulary.size, device=weight.device)).to(exact)
-        table = nn.functional.linear(embeddings, weight[:, :d].to(exact), bias.to(exact))  # [V, d]
-        slot_term, token_slots = self._position.slot_term(), vocabulary.token_slots
+        table = functional.linear(embeddings, weight[:, :d].to(exact), bias.to(exact))  # [V, d]
+        steps = range(self._position.n_steps)
+        slot_terms = [self._position.slot_term(network.fusion, step) for step in steps]
+        token_slots = self._token_slots(embeddings, vocabulary)
         by_token = torch.zeros_like(table)
-        if slot_term is not None and token_slots is not None:
-            by_token = slot_term.to(exact)[token_slots.to(weight.device)]
+        if slot_terms[0] is not None and token_slots is not None:
+            by_token = slot_terms[0].to(exact)[token_slots]
+            slot_terms = [None]
+        self._slot_terms = slot_terms  # [L + 2, d] of each step, where the table does not hold them
         self._table = (table + by_token).to(weight.dtype)
-        self._slot_term = slot_term if token_slots is None else None  # [L + 2, d]
-        gate = self._position.gate
-        if gate is not None:
-            offset = gate.bias.to(exact) - nn.functional.linear(by_token, gate.weight.to(exact))
-            self._gate_offset = offset.to(weight.dtype)  # [V, 1]
+        gate = self._gate(table, by_token, weight.dtype)
+        terms = [self._position.step_term(network.fusion, step) for step in steps]
+        self._gates = [
+            None if term is None else gate._replace(step_embedding=term * gate.step_embedding) for term in terms
+        ]
+
+    def _token_slots(self, embeddings: Tensor, vocabulary: SemanticIDVocabulary) -> Tensor | None:
+        """The slot whose term each token takes, int64 `[V]`; None if the token does not tell the term."""
+        form = self._position.form
+        if form.steps == "slot_and_step":
+            return None
+        if form.slots in ("shuffled", "constant"):  # any slot has the constant one's term
+            return self._position.shuffled_slots(embeddings)
+        slots = vocabulary.token_slots
+        return None if slots is None else slots.to(embeddings.device)
+
+    def _gate(self, table: Tensor, by_token: Tensor, dtype: torch.dtype) -> Gate:
+        """The gate of any step, for a factor of the step's embedding."""
+        gate, one = self._position.gate, torch.ones((), dtype=dtype, device=table.device)
+        if gate is None:  # sigmoid(0) = 1/2
+            return Gate(table.new_zeros(1, table.shape[1]).to(dtype), table.new_zeros(len(table), 1).to(dtype), 2 * one)
+        unread = by_token if self._position.form.gate_input == "fused" else table + by_token
+        offset = gate.bias.to(table.dtype) - functional.linear(unread, gate.weight.to(table.dtype))
+        return Gate(gate.weight, offset.to(dtype), one)
 
     def empty(self, batch: int, width: int) -> Tensor:
         """Zeros in place of `W_f f`, `[batch, width, d]`."""
@@ -84,7 +109,7 @@ class FoldedFusion:
             ũ, `[B, T, d]`.
         """
         fused, _ = self._operations.fuse(tokens, self._map(features, self._feature_weight), self._table)
-        return self._with_slots(fused, slots)
+        return self._with_slots(fused, slots, 0)
 
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `[B, p, V]` of the token after features `[B, p, d]`, and `W_f f`, `[B, p, d]`."""
@@ -109,19 +134,15 @@ class FoldedFusion:
         Returns:
             ũ, `[B, k, d]`, and which nodes each node sees, bool `[B, k, R]`.
         """
-        fused, visible = self._operations.fuse(tokens, mapped, self._table, self._gate(step), level)
-        return self._with_slots(fused, slots), visible
+        gate = self._gates[min(step, len(self._gates) - 1)]
+        fused, visible = self._operations.fuse(tokens, mapped, self._table, gate, level)
+        return self._with_slots(fused, slots, step), visible
 
     def _map(self, features: Tensor, weight: Tensor) -> Tensor:
         flat = features.to(weight.dtype).flatten(0, 1).contiguous()
         mapped = self._layers.linear(ResidualStream(flat), weight, last=True)
         return mapped.view(*features.shape[:2], -1)
 
-    def _gate(self, step: int) -> Gate | None:
-        gate, step_embedding = self._position.gate, self._position.embedding_of(step)
-        if gate is None or step_embedding is None:
-            return None
-        return Gate(gate.weight, self._gate_offset, step_embedding)
-
-    def _with_slots(self, fused: Tensor, slots: Tensor) -> Tensor:
-        return fused if self._slot_term is None else fused + self._slot_term[slots]
+    def _with_slots(self, fused: Tensor, slots: Tensor, step: int) -> Tensor:
+        term = self._slot_terms[min(step, len(self._slot_terms) - 1)]
+        return fused if term is None else fused + term[slots]

@@ -1,5 +1,6 @@
 """Training PAD-Rec, and HASS and EAGLE as PAD-Rec without some of its parts."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import torch
@@ -35,6 +36,7 @@ from padrec.drafts.draft_module import DraftModule
 from padrec.drafts.feature_draft import NetworkDraft
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
+from padrec.drafts.position_aware import PAD_REC, PositionAware
 from padrec.metrics import AcceptanceLength
 from padrec.targets import in_step_precision
 from padrec.targets.named_users import named_users
@@ -48,17 +50,16 @@ class PADRecDraft(DraftModule):
     """Trains a feature draft against a frozen target.
 
     The draft is unrolled over `unrolled_steps` draft steps with context alignment; the target's features are computed
-    on the fly. Without both embeddings this is HASS; with only one unrolled step, too, it is EAGLE. Validation decodes
-    speculatively and reports the acceptance length.
+    on the fly. Without the position-aware part this is HASS; with only one unrolled step, too, it is EAGLE. Validation
+    decodes speculatively and reports the acceptance length.
 
     Args:
         target: checkpoint or folder of the target.
         vocabulary: the tokens; linked from the datamodule.
         catalog: the items, for validation; linked from the datamodule.
         list_length: K, items in a validation list; linked from the datamodule.
-        slot_embeddings: tell the draft a token's slot in its item.
-        step_embeddings: tell the draft its draft step.
-        unrolled_steps: T, from 1 to 32; 2 or more for step embeddings.
+        position_aware: what the draft is told about slots and draft steps; null for nothing.
+        unrolled_steps: T, from 1 to 32; 2 or more with step embeddings.
         step_weight: λ in the loss Σ λ^s L_s over the steps s = 0 … T-1, in (0, 1].
         feature_weight: see `DraftObjective`.
         soft_weight: see `DraftObjective`.
@@ -83,8 +84,7 @@ class PADRecDraft(DraftModule):
         vocabulary: SemanticIDVocabulary,
         catalog: Catalog | None = None,
         list_length: PositiveInt = 10,
-        slot_embeddings: bool = True,
-        step_embeddings: bool = True,
+        position_aware: PositionAware | None = PAD_REC,
         unrolled_steps: Annotated[int, Range(f"1 … {_MOST_STEPS}", lambda steps: 1 <= steps <= _MOST_STEPS)] = 4,
         step_weight: NonZeroShare = 1.0,
         feature_weight: NonNegativeFloat = 1.0,
@@ -105,12 +105,12 @@ class PADRecDraft(DraftModule):
         # Not the target: a checkpoint's path would silently override the config's.
         linked = ["vocabulary", "catalog", "list_length", "prompt_format"]
         self.save_hyperparameters(ignore=["target", "initial_weights", *linked])
+        self.hparams["position_aware"] = None if position_aware is None else asdict(position_aware)
         self.starts_random = initial_weights is None
         self.settings = {
             "n_slot_states": vocabulary.n_slot_states,
             "n_steps": unrolled_steps,
-            "slot_embeddings": slot_embeddings,
-            "step_embeddings": step_embeddings,
+            "position_aware": self.hparams["position_aware"],
         }
         self.network = FeatureDraftNetwork(self.target.model.config, **self.settings)
         if initial_weights is not None:

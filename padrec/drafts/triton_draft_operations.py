@@ -17,6 +17,8 @@ class TritonDraftOperations(DraftOperations):
         self, tokens: Tensor, mapped: Tensor, table: Tensor, gate: Gate | None = None, level: TreeLevel | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """See `DraftOperations.fuse`."""
+        if gate is not None and len(gate.weight) > 1:  # a vector gate is a product, which the kernel does not compute
+            return super().fuse(tokens, mapped, table, gate, level)
         rows, n_units, n_nodes, visible = in_rows(mapped), table.shape[1], 0, None
         fused = torch.empty(*tokens.shape, n_units, dtype=table.dtype, device=table.device)
         if level is not None:

@@ -6,19 +6,18 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from padrec.drafts import FeatureDraftNetwork, StepCache
+from padrec.drafts import FeatureDraftNetwork, PositionAware, StepCache
+from padrec.drafts.position_aware import PAD_REC
 from padrec.targets import to_precision
 
 
 def random_network(
-    model: PreTrainedModel, n_slot_states: int, *, slot_embeddings: bool = True, step_embeddings: bool = True
+    model: PreTrainedModel, n_slot_states: int, position_aware: PositionAware | None = PAD_REC
 ) -> FeatureDraftNetwork:
     """A draft for a target, in its precision, with every parameter away from its initial value."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = FeatureDraftNetwork(
-            model.config, n_slot_states, n_steps=3, slot_embeddings=slot_embeddings, step_embeddings=step_embeddings
-        )
+        network = FeatureDraftNetwork(model.config, n_slot_states, 3, position_aware)
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.3)
     to_precision(network, model.dtype)
@@ -39,8 +38,8 @@ def inputs_by_step(
     """Inputs of the decoder layer, `[1, n, d]`; the first `n_true` features are the target's own."""
     hidden = []
     for place, feature in enumerate(features):
-        fused = network.fusion(torch.cat([embeddings[place], feature]))
-        hidden.append(network.position_aware(fused, slots[place], max(0, place + 1 - n_true)))
+        step = max(0, place + 1 - n_true)
+        hidden.append(network.position_aware(network.fusion, embeddings[place], feature, slots[place], step))
     return torch.stack(hidden)[None]
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data import SemanticIDDataModule
 from padrec.decoding import ListRequest, TransformersRunner
-from padrec.drafts import DraftCheckpoint, DraftWeights, FeatureDraft, PADRecDraft
+from padrec.drafts import DraftCheckpoint, DraftWeights, FeatureDraft, PADRecDraft, PositionAware
 from padrec.targets import TargetRecommender
 from tests.drafts.reference_drafting import randomise
 from tests.stubs import random_catalog
@@ -219,7 +219,7 @@ def test_another_vocabulary_is_refused_and_both_are_named(
 def test_padrec_starts_where_another_draft_ended(
     data: SemanticIDDataModule, target_folder: Path, tmp_path: Path
 ) -> None:
-    eagle = tiny_draft(data, target_folder, init_seed=1, slot_embeddings=False, step_embeddings=False, unrolled_steps=1)
+    eagle = tiny_draft(data, target_folder, init_seed=1, position_aware=None, unrolled_steps=1)
     randomise(eagle.network)
     eagle.save_pretrained(tmp_path / "eagle")
     padrec = tiny_draft(data, target_folder, initial_weights=DraftWeights(str(tmp_path / "eagle")))
@@ -238,7 +238,7 @@ def test_an_initial_draft_that_does_not_fit_is_refused(
     tiny_draft(data, target_folder).save_pretrained(tmp_path / "draft")
     initial = DraftWeights(str(tmp_path / "draft"))
     with pytest.raises(InputError, match=r"(?s)does not fit this draft.*slot_embedding"):
-        tiny_draft(data, target_folder, slot_embeddings=False, initial_weights=initial)
+        tiny_draft(data, target_folder, position_aware=PositionAware(slots=None), initial_weights=initial)
     with pytest.raises(InputError, match=r"(?s)does not fit this draft.*step_embedding"):
         tiny_draft(data, target_folder, unrolled_steps=5, initial_weights=initial)
     with pytest.raises(InputError, match="no such file, expected the checkpoint or folder of a draft"):

@@ -14,15 +14,19 @@ from padrec.decoding import (
     Chain,
     DraftPlan,
     DraftSteps,
+    DynamicTree,
     ListRequest,
     Observation,
     Prompts,
+    Sampling,
     SpeculativeDecoder,
     TextRequest,
     TransformersRunner,
 )
-from padrec.drafts import DraftCheckpoint, FeatureDraft, FeatureDraftNetwork, NetworkDraft, unroll
+from padrec.drafts import DraftCheckpoint, FeatureDraft, FeatureDraftNetwork, NetworkDraft, PositionAware, unroll
+from padrec.drafts.position_aware import PAD_REC
 from tests.drafts.reference_drafting import random_network
+from tests.drafts.test_position_aware import FORMS
 from tests.stubs import random_catalog, random_prompts, tiny_target
 
 _LENGTH, _DEPTH = 12, 4
@@ -91,12 +95,14 @@ class Drafting:
         self.chain.position = self.chain.position + count
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen3"])
+@pytest.mark.parametrize(
+    ("model_type", "form"), [("llama", PAD_REC), ("qwen3", PAD_REC), *(("qwen3", form) for form in FORMS[4:])], ids=str
+)
 @pytest.mark.parametrize("shared_codes", [False, True])
-def test_drafting_sees_what_training_saw(shared_codes: bool, model_type: str) -> None:
+def test_drafting_sees_what_training_saw(shared_codes: bool, model_type: str, form: PositionAware) -> None:
     vocabulary = SemanticIDVocabulary((5, 6, 7), shared_codes=shared_codes)
     model = tiny_target(vocabulary, model_type=model_type)
-    network = random_network(model, vocabulary.n_slot_states).requires_grad_(False)
+    network = random_network(model, vocabulary.n_slot_states, form).requires_grad_(False)
     drafting = Drafting(network, model.get_input_embeddings(), vocabulary)
     embeddings = model.get_input_embeddings()(drafting.tokens[:, 1:])
     trained = list(unroll(network, embeddings, drafting.features, drafting.slots[:, 1:], _DEPTH + 1))
@@ -112,6 +118,21 @@ def test_drafting_sees_what_training_saw(shared_codes: bool, model_type: str) ->
                     compared += 1
         drafting.keep(torch.tensor(count))
     assert compared > 30
+
+
+@pytest.mark.parametrize("shared_codes", [False, True])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+def test_every_form_of_the_position_aware_part_is_lossless(sampling: Sampling, shared_codes: bool) -> None:
+    vocabulary = SemanticIDVocabulary((5, 6, 7), shared_codes=shared_codes)
+    model, catalog = tiny_target(vocabulary), random_catalog(vocabulary.codebook_sizes, 30)
+    runner, prompts = TransformersRunner(model), random_prompts(catalog, vocabulary, [3, 0])
+    request = ListRequest.build(catalog, vocabulary, 3, sampling=sampling)
+    expected, _ = AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
+    for form in FORMS:
+        draft = NetworkDraft(random_network(model, vocabulary.n_slot_states, form).requires_grad_(False), vocabulary)
+        session = SpeculativeDecoder(draft, DynamicTree(depth=4, width=3, nodes=12)).bind(runner, request)
+        found, _ = session.decode(prompts, torch.Generator().manual_seed(0))
+        assert torch.equal(found.tokens, expected.tokens)
 
 
 def saved_draft(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, folder: Path) -> FeatureDraft:

@@ -5,24 +5,21 @@ from transformers import PreTrainedModel
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.layers.layer_operations import LayerOperations
-from padrec.drafts import FeatureDraftNetwork, FoldedFusion
+from padrec.drafts import FeatureDraftNetwork, FoldedFusion, PositionAware
 from padrec.drafts.draft_operations import DraftOperations, TreeLevel
+from padrec.drafts.position_aware import PAD_REC
 from tests.drafts.reference_drafting import random_network
-from tests.drafts.test_feature_draft_network import SWITCHES
+from tests.drafts.test_position_aware import FORMS
 from tests.stubs import tiny_target
 
 _VOCABULARIES = [SemanticIDVocabulary((5, 6, 7), shared_codes=shared) for shared in (False, True)]
 
 
 def target_and_draft(
-    vocabulary: SemanticIDVocabulary, dtype: torch.dtype, *switches: bool
+    vocabulary: SemanticIDVocabulary, dtype: torch.dtype, form: PositionAware = PAD_REC
 ) -> tuple[PreTrainedModel, FeatureDraftNetwork]:
     model = tiny_target(vocabulary, dtype=dtype)
-    slot_embeddings, step_embeddings = switches or (True, True)
-    network = random_network(
-        model, vocabulary.n_slot_states, slot_embeddings=slot_embeddings, step_embeddings=step_embeddings
-    )
-    return model, network
+    return model, random_network(model, vocabulary.n_slot_states, form)
 
 
 def folded(
@@ -34,8 +31,7 @@ def folded(
 def as_trained(
     network: FeatureDraftNetwork, embedding: nn.Module, tokens: Tensor, features: Tensor, slots: Tensor, step: int
 ) -> Tensor:
-    fused = network.fusion(torch.cat([embedding(tokens), features], -1))
-    result: Tensor = network.position_aware(fused, slots, step)
+    result: Tensor = network.position_aware(network.fusion, embedding(tokens), features, slots, step)
     return result
 
 
@@ -50,17 +46,21 @@ def every_token(vocabulary: SemanticIDVocabulary, dtype: torch.dtype) -> tuple[T
 
 
 @pytest.mark.parametrize("step", range(5))
-@pytest.mark.parametrize(("slot_embeddings", "step_embeddings"), SWITCHES)
+@pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("vocabulary", _VOCABULARIES, ids=["own codes", "shared codes"])
 def test_folded_fusion_equals_the_fusion_as_trained(
-    vocabulary: SemanticIDVocabulary, slot_embeddings: bool, step_embeddings: bool, step: int
+    vocabulary: SemanticIDVocabulary, form: PositionAware, step: int
 ) -> None:
-    model, network = target_and_draft(vocabulary, torch.float64, slot_embeddings, step_embeddings)
+    model, network = target_and_draft(vocabulary, torch.float64, form)
     tokens, slots, features = every_token(vocabulary, torch.float64)
     expected = as_trained(network, model.get_input_embeddings(), tokens, features, slots, step)
     fusion = folded(model, network, vocabulary)
     # Where a token determines its slot, slots are not read.
-    given = slots if vocabulary.shared_codes else torch.full_like(slots, -1)
+    reads_slots = any(term is not None for term in fusion._slot_terms)
+    assert reads_slots == (
+        form.steps == "slot_and_step" or (vocabulary.shared_codes and form.slots in ("input", "next"))
+    )
+    given = slots if reads_slots else torch.full_like(slots, -1)
     if step == 0:
         torch.testing.assert_close(fusion.read(features, tokens, given), expected, rtol=0, atol=1e-10)
         return

@@ -1,4 +1,5 @@
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch import Tensor
 from padrec.catalog import InputError
 from padrec.data import PromptBatch, SemanticIDDataModule, SequenceBatch
 from padrec.decoding import DynamicTree, ListRequest, Prompts, SpeculativeDecoder, TransformersRunner
-from padrec.drafts import DraftObjective, NetworkDraft, PADRecDraft, agreement_by_slot
+from padrec.drafts import DraftObjective, NetworkDraft, PADRecDraft, PositionAware, agreement_by_slot
+from padrec.drafts.position_aware import PAD_REC
 from padrec.metrics import AcceptanceLength
 from padrec.targets import TargetRecommender, to_precision
 from tests.drafts.reference_drafting import randomise, simulated_drafting
@@ -163,10 +165,10 @@ def test_the_position_aware_part_is_never_decayed(
 @pytest.mark.parametrize(
     ("flavour", "without"),
     [
-        ({"slot_embeddings": False, "step_embeddings": False}, ("slot_", "step_", "gate")),
-        ({"slot_embeddings": False, "step_embeddings": False, "unrolled_steps": 1}, ("slot_", "step_", "gate")),
-        ({"slot_embeddings": False}, ("slot_",)),
-        ({"step_embeddings": False}, ("step_", "gate")),
+        ({"position_aware": None}, ("slot_", "step_", "gate")),
+        ({"position_aware": None, "unrolled_steps": 1}, ("slot_", "step_", "gate")),
+        ({"position_aware": PositionAware(slots=None)}, ("slot_",)),
+        ({"position_aware": PositionAware(steps=None)}, ("step_", "gate")),
     ],
 )
 def test_hass_and_eagle_are_the_same_module_with_parts_switched_off(
@@ -209,7 +211,7 @@ def test_checkpoints_hold_the_draft_only_and_load_strictly(data: SemanticIDDataM
     lacking = {name: weight for name, weight in state.items() if name != "network.fusion.bias"}
     with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "network\.fusion\.bias"'):
         other.load_state_dict(lacking)
-    hass = tiny_draft(data, target_folder, slot_embeddings=False, step_embeddings=False)
+    hass = tiny_draft(data, target_folder, position_aware=None)
     with pytest.raises(RuntimeError, match=r"Unexpected key\(s\) in state_dict"):
         hass.load_state_dict(state)
 
@@ -226,6 +228,9 @@ def test_hyperparameters_are_primitives_and_leave_the_target_to_the_config(
     saved_draft(data, target_folder, tmp_path)
     checkpoint = torch.load(tmp_path / "draft.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["unrolled_steps"] == 3
+    assert (
+        checkpoint["hyper_parameters"]["position_aware"] == checkpoint["settings"]["position_aware"] == asdict(PAD_REC)
+    )
     # The command line lets a checkpoint's hyperparameters win: another target would silently not be used.
     assert not {"target", "vocabulary", "catalog", "list_length"} & set(checkpoint["hyper_parameters"])
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.layers.layer_operations import LayerOperations
 from padrec.decoding.layers.triton_operations import TritonOperations
-from padrec.drafts import FoldedFusion
+from padrec.drafts import FoldedFusion, PositionAware
 from padrec.drafts.draft_operations import DraftOperations, Gate, TreeLevel
+from padrec.drafts.position_aware import PAD_REC
 from padrec.drafts.triton_draft_operations import TritonDraftOperations
 from tests.drafts.reference_drafting import random_network
 from tests.kernel_device import DEVICE, DTYPES, ON_GPU, needs_gpu
@@ -101,7 +102,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 def plain_and_fused(dtype: torch.dtype, steps: bool) -> tuple[FoldedFusion, FoldedFusion]:
     """The same fusion in float64 on the CPU and in this precision on the GPU."""
     model = tiny_target(_VOCABULARY, dtype=dtype)
-    network = random_network(model, _VOCABULARY.n_slot_states, step_embeddings=steps)
+    network = random_network(model, _VOCABULARY.n_slot_states, PAD_REC if steps else PositionAware(steps=None))
     there: Any = copy.deepcopy(model)
     there.to(DEVICE)
     fused = FoldedFusion(
