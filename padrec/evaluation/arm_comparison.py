@@ -249,10 +249,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
         # Every arm gets the same seed, so that even sampled output can be compared one by one.
         seed = (self._seed * 1_000_003 + number) * 1009 + self.global_rank
         with named_users(self, batch):
-            result, trace = self._sessions[name].decode(
-                prompts or self.prompts(batch), torch.Generator().manual_seed(seed)
-            )
-        return result.cpu(), trace
+            return self._sessions[name].decode(prompts or self.prompts(batch), torch.Generator().manual_seed(seed))
 
 
 def models_of_comparison(arms: Mapping[str, Arm], reference: str) -> dict[str, str | None]:

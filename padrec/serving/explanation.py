@@ -66,7 +66,7 @@ class Explainer:
         watched = _WatchedExpansion(decoder.expansion)
         rounds = self._open(SpeculativeDecoder(decoder.draft, watched, decoder.forced_tokens), user, kind)
         yield {"tokens": self._tokens(rounds, 0), "tree": None}  # from the prefill
-        while rounds.lists.remaining() > 0:
+        while int(rounds.lists.missing) > 0:
             before = int(rounds.lists.lengths[0])
             rounds.round()
             yield {"tokens": self._tokens(rounds, before), "tree": self._tree(watched.tree)}

@@ -130,7 +130,7 @@ class _GenerateSession(DecodingSession[R]):
         lengths = ((ended == 0).sum(1) + 1).clamp(max=written.shape[1])
         statistics = passes.statistics(width, lists, lengths, request, max_depth)
         trace = statistics.trace(passes.prefill_seconds, decode_seconds, lengths)
-        return request.result(lists, processor.log_probs_of(lists, lengths)), trace
+        return request.result(lists.cpu(), processor.log_probs_of(lists, lengths).cpu()), trace
 
 
 class _Passes:

@@ -80,7 +80,7 @@ class BeamSearch:
         self._plan, self._renormalise, self._draw, self._fixed_shapes = plan, renormalise, draw, fixed_shapes
         # Allocated by the first run, which knows the precision of the scores.
         self._begun: Beam | None = None
-        self._ranked: Beam | None = None
+        self._ranked: Beam | None = None  # its nodes are leaves
 
     def start(self, prompts: Prompts, keys: Tensor) -> None:
         """Read the prompts and the first levels of the trie; `keys` are the requests' random ones, int64 `[B]`."""
@@ -110,12 +110,13 @@ class BeamSearch:
             read += stage.n_nodes  # the tree may have fewer nodes: nothing attends to the other columns
             places = torch.arange(beam.nodes.shape[1], device=beam.nodes.device).expand_as(beam.nodes)
             beam = self._descend(replace(beam, places=places), tree, features, stage)
-        self._ranked = beam.best(self._constraint.list_length).kept_in(self._ranked)
+        best = beam.best(self._constraint.list_length)
+        self._ranked = replace(best, nodes=self._trie.leaf(best.nodes)).kept_in(self._ranked)
 
     def best(self) -> tuple[Tensor, Tensor]:
-        """Copies of the K best leaves, int64 `[B, K]`, and their codes' log-probabilities, `[B, K, L]`."""
+        """The K best leaves, int64 `[B, K]`, and their codes' log-probabilities, `[B, K, L]`, until the next search."""
         assert self._ranked is not None
-        return self._trie.leaf(self._ranked.nodes), self._ranked.log_probs.clone()
+        return self._ranked.nodes, self._ranked.log_probs
 
     def _descend(self, beam: Beam, tree: PrefixTree, features: Tensor, stage: BeamPass) -> Beam:
         """Extend the beam by all levels that a pass has read; its features are `[B, N, d]`."""

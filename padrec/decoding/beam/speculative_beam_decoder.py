@@ -92,7 +92,7 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
         request, search, batch = self._request, self._search, len(prompts.tokens)
         keys = prompts.random_keys(request.sampling, generator)
         prefill, rest, capture = self._loop.run(prompts, keys, self._finish)
-        leaves, log_probs = search.best(request.list_length)
+        leaves, log_probs = (values.to("cpu", copy=True) for values in search.best())
         lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
         trace = search.statistics.trace(
             prefill, rest, torch.full_like(keys, leaves.numel() // batch * self._n_slots), capture
@@ -103,6 +103,6 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
 
     def _finish(self) -> None:
         for round_ in range(self._n_slots - 1):
-            if not bool(self._search.unfinished().any()):
+            if not bool(self._search.goes_on):
                 return
             self._loop.round(round_)

@@ -70,6 +70,7 @@ class SpeculativeBeamSearch:
 
     Attributes:
         beam: what the target has chosen so far.
+        goes_on: whether some prefixes are not complete items, bool `[]`.
         statistics: what the rounds after the first cost, and how many levels of all rounds were accepted.
     """
 
@@ -90,6 +91,9 @@ class SpeculativeBeamSearch:
         dtype = torch.promote_types(runner.model.dtype, torch.float32)
         self._root = SearchedBeam.empty(plan, draw.keys, constraint.trie.sink, dtype)
         self.beam = self._root.clone()
+        self.goes_on = torch.ones((), dtype=torch.bool, device=draw.keys.device)
+        shape = len(draw.keys), constraint.list_length
+        self._leaves, self._log_probs = draw.keys.new_zeros(shape), self.beam.log_probs.new_zeros(*shape, plan.n_slots)
         n_slot_states = constraint.vocabulary.n_slot_states
         self.statistics = RoundStatistics(len(draw.keys), n_slot_states, plan.n_slots - 1, draw.keys.device)
 
@@ -128,10 +132,18 @@ class SpeculativeBeamSearch:
         """Rows whose prefixes are not complete items, bool `[B]`."""
         return self.beam.level < self._plan.n_slots
 
-    def best(self, count: int) -> tuple[Tensor, Tensor]:
-        """The best items, ties in catalog order: leaves, int64 `[B, K]`, and log-probabilities of their codes."""
-        order = self.beam.scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
-        return self._constraint.trie.leaf(self.beam.nodes.gather(1, order)), pick(self.beam.log_probs, order)
+    def best(self) -> tuple[Tensor, Tensor]:
+        """The K best leaves, int64 `[B, K]`, ties in catalog order, and log-probabilities of their codes, `[B, K, L]`.
+
+        Valid where the search is complete, until the next one.
+        """
+        return self._leaves, self._log_probs
+
+    def _rank(self) -> None:
+        self.goes_on.copy_(self.unfinished().any())
+        order = self.beam.scores.sort(dim=1, descending=True, stable=True).indices[:, : self._leaves.shape[1]]
+        self._leaves.copy_(self._constraint.trie.leaf(self.beam.nodes.gather(1, order)))
+        self._log_probs.copy_(pick(self.beam.log_probs, order))
 
     def _follow(self, levels: list[Level], features: Tensor, round_: int) -> None:
         """Continue the target's search through a tree that it has read, `[B, nodes, d]`, as far as the rule goes."""
@@ -148,7 +160,8 @@ class SpeculativeBeamSearch:
             if following is not None:
                 accepted = accepted + going
         self._count(begins, start, accepted, len(levels) - 1)
-        self.beam.copy_(beam)  # the last step: it changes `start`
+        self.beam.copy_(beam)  # after all else: it changes `start`
+        self._rank()
 
     def _count(self, begins: Tensor, start: Tensor, accepted: Tensor, drafted: int) -> None:
         """Count the levels that a round drafted, by the slot of their last code."""

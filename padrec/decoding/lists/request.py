@@ -63,8 +63,9 @@ class Request(Protocol[R_co]):
         """Make the result from the generated tokens.
 
         Args:
-            tokens: int64 `[B, T]`, padded after the end.
-            log_probs: the tokens' under the target's constrained distribution at temperature 1, float32 `[B, T]`.
+            tokens: int64 `[B, T]` on the CPU, padded after the end.
+            log_probs: the tokens' under the target's constrained distribution at temperature 1, float32 `[B, T]` on the
+                CPU.
 
         Raises:
             NotFiniteError: a log-probability is NaN.
@@ -73,10 +74,10 @@ class Request(Protocol[R_co]):
 
 @dataclass(frozen=True)
 class Recommendations:
-    """One list for each row.
+    """One list for each row, on the CPU.
 
     Attributes:
-        leaves: the catalog's leaves in list order, int64 `[B, K]` on the CPU; -1 if the tokens are not an item.
+        leaves: the catalog's leaves in list order, int64 `[B, K]`; -1 if the tokens are not an item.
         tokens: generated tokens, int64 `[B, T]`, padded after the end.
         log_probs: the tokens' under the target's constrained distribution at temperature 1, `[B, T]`. After a beam
             search: what it adds up (see `BeamDecoder`), 0 for separators.
@@ -96,7 +97,7 @@ class Recommendations:
             NotFiniteError: a log-probability is NaN.
         """
         check_finite(log_probs)
-        codes = vocabulary.parse_lists(tokens.cpu(), list_length)
+        codes = vocabulary.parse_lists(tokens, list_length)
         return cls(leaves=catalog.leaf_of_codes(codes), tokens=tokens, log_probs=log_probs)
 
     @classmethod
@@ -110,19 +111,14 @@ class Recommendations:
         """
         check_finite(log_probs)
         length = vocabulary.list_tokens(leaves.shape[1])
-        leaves = leaves.cpu()
         tokens = vocabulary.encode(catalog.leaf_codes[leaves]).flatten(1)[:, :length]
         padded = torch.nn.functional.pad(log_probs, (0, vocabulary.item_length - vocabulary.n_slots))
-        return cls(leaves, tokens.to(log_probs.device), padded.flatten(1)[:, :length])
+        return cls(leaves, tokens, padded.flatten(1)[:, :length])
 
     @classmethod
     def joined(cls, parts: "Sequence[Recommendations]") -> "Recommendations":
         """Join the lists of several batches of one request."""
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("leaves", "tokens", "log_probs")))
-
-    def cpu(self) -> "Recommendations":
-        """Move all tensors to the CPU."""
-        return Recommendations(self.leaves, self.tokens.cpu(), self.log_probs.cpu())
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +192,9 @@ class ListRequest:
     @property
     def stop_tokens(self) -> tuple[int, ...]:
         """`<eos>`, which may end an unconstrained list."""
-        return (self.vocabulary.eos_token,)
+        if not isinstance(self.constraint, CatalogConstraint):
+            return (self.vocabulary.eos_token,)
+        return ()
 
     def slots(self, tokens: Tensor) -> Tensor:
         """See `Request.slots`."""
@@ -218,15 +216,11 @@ class ListRequest:
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """One text for each row."""
+    """One text for each row, on the CPU."""
 
     tokens: Tensor  # int64 [B, T], padded after the end
     log_probs: Tensor  # under the target's distribution at temperature 1, float32 [B, T]
     lengths: Tensor  # tokens of each text, including the stop token, int64 [B]
-
-    def cpu(self) -> "GeneratedText":
-        """Move all tensors to the CPU."""
-        return GeneratedText(self.tokens.cpu(), self.log_probs.cpu(), self.lengths.cpu())
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from padrec.decoding.device.deferred_value import deferred_value
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompt_shape import cache_capacity
 from padrec.decoding.layers.prompts import Prompts
@@ -96,13 +97,28 @@ class ShapeSession(DecodingSession[R]):
         return watch.lap()
 
     def _finish(self, prompts: Prompts) -> None:
-        remaining = self._request.n_tokens - 1
-        while remaining > 0:
-            if self._rounds.on_host:
+        missing = self._rounds.lists.missing
+        if self._rounds.on_host:
+            while int(missing) > 0:
                 self._rounds.look_up(prompts)
                 self._loop.round()
-            else:
-                # At least this many rounds remain: run them before synchronising.
-                for _ in range(math.ceil(remaining / self._rounds.most_tokens)):
-                    self._loop.round()
-            remaining = self._rounds.lists.remaining()
+            return
+        run, needed = 0, self._least_rounds(self._request.n_tokens - 1)
+        while run < needed:
+            lacking = {}
+            for after in range(run + 1, needed + 1):
+                self._loop.round()
+                # The last but one may already show that more are needed, while the device runs the last.
+                if after >= needed - 1:
+                    lacking[after] = deferred_value(missing)
+            run = needed
+            least = (after + self._least_rounds(value()) for after, value in lacking.items())
+            needed = next((rounds for rounds in least if rounds > run), run)
+
+    def _least_rounds(self, missing: int) -> int:
+        """Rounds to run before asking again, when the list that lacks most lacks `missing` tokens.
+
+        Lists that may stop anywhere get one more than they need for sure, so that the device does not wait.
+        """
+        least = math.ceil(missing / self._rounds.most_tokens)
+        return min(2, least) if self._request.stop_tokens else least

@@ -31,6 +31,7 @@ class ListBuffer:
         self.log_probs = torch.zeros(batch, request.n_tokens, dtype=torch.float32, device=device)
         self.drafted = torch.zeros_like(self.tokens, dtype=torch.bool)  # [B, T] kept proposals
         self.last = torch.zeros_like(self.keys)  # [B] the token that the target chose but has not read
+        self.missing = torch.zeros((), dtype=torch.long, device=device)  # the most tokens that any list still lacks
         self._start = request.constraint.initial(batch, device)  # its tensors may share memory
         self.state = self._start.clone()  # [B] after `last`
 
@@ -53,10 +54,6 @@ class ListBuffer:
         self.tokens.fill_(self.request.pad_token)
         self.log_probs.zero_()
         self.drafted.zero_()
-
-    def remaining(self) -> int:
-        """The most tokens that any list still lacks; waits for the device."""
-        return int((self.request.n_tokens - self.lengths).masked_fill(self.finished, 0).max())
 
     def choice(self, max_depth: int) -> Choice:
         """What decides the next tokens, for a round that is `max_depth` deep."""
@@ -96,11 +93,12 @@ class ListBuffer:
         self.drafted.copy_(torch.where(is_new, source < proposals[:, None], self.drafted))
         self.lengths += count
         self.finished |= (stops & written).any(1) | (self.lengths == end)
+        self.missing.copy_((end - self.lengths).masked_fill(self.finished, 0).max())
         return count
 
     def written(self) -> tuple[Tensor, Tensor]:
-        """Copies of tokens and log-probabilities, `[B, T]`."""
-        return self.tokens.clone(), self.log_probs.clone()
+        """Copies of tokens and log-probabilities on the CPU, `[B, T]`."""
+        return self.tokens.to("cpu", copy=True), self.log_probs.to("cpu", copy=True)
 
 
 @compiled

@@ -1,0 +1,23 @@
+"""Values of device tensors that the host reads later."""
+
+import pytest
+import torch
+
+from padrec.decoding.device.deferred_value import deferred_value
+
+_DEVICES = [
+    torch.device("cpu"),
+    pytest.param(
+        torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    ),
+]
+
+
+@pytest.mark.parametrize("device", _DEVICES, ids=str)
+def test_a_deferred_value_is_that_of_its_own_moment(device: torch.device) -> None:
+    count = torch.zeros((), dtype=torch.long, device=device)
+    read = []
+    for _ in range(3):
+        count += 1
+        read.append(deferred_value(count))
+    assert [value() for value in read] == [1, 2, 3]
