@@ -265,7 +265,8 @@ def _pool(pool: Mapping[str, Any]) -> str:
     size = f"{pool['texts']:,} earlier texts ({pool['tokens']:,} tokens) in {pool['groups']:,} groups"
     learned = ", finished ones among them" if pool["online"] else ""
     own = {True: ", earlier answers to the tested users included", False: ", none of tested users", None: ""}
-    return size + learned + own[pool.get("own_answers")]
+    time = f", {pool['look_up_ms']:.3g} ms for a look-up" if "look_up_ms" in pool else ""
+    return size + learned + own[pool.get("own_answers")] + time
 
 
 def _shown(value: object) -> str:

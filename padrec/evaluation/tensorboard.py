@@ -93,7 +93,7 @@ def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters:
     numbers = {f"test/{name}": metrics[name] for name in main_metrics(metrics)}
     for part in ("accepted_by", "pool"):
         found = metrics.get(part, {})
-        numbers |= {f"test/{part}/{name}": value for name, value in found.items() if isinstance(value, int)}
+        numbers |= {f"test/{part}/{name}": value for name, value in found.items() if isinstance(value, int | float)}
     for tag, value in numbers.items():
         if isfinite(value):
             board.experiment.add_scalar(tag, value, 0)

@@ -142,5 +142,6 @@ def test_the_command_writes_a_pool_that_an_evaluation_draws_on(
     found = json.loads((tmp_path / "run" / "report.json").read_text())["arms"]
     assert found["autoregressive"]["lossless"] is True
     assert found["retrieval-exact"]["pool"]["own_answers"] is False
+    assert found["retrieval-exact"]["pool"]["look_up_ms"] > 0
     assert found["retrieval-exact"]["identical_lists"] == 1.0
     assert "none of tested users" in (tmp_path / "run" / "report.md").read_text()

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from padrec.catalog import InputError, PositiveFloat, PositiveInt, Range, check_arguments
+from padrec.decoding.device.captured_graph import CapturedGraph
 from padrec.decoding.device.compiled import compiled
-from padrec.decoding.device.stopwatch import Phase
+from padrec.decoding.device.stopwatch import Phase, Stopwatch
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import ListRequest, Request
@@ -23,6 +24,7 @@ _LONGEST_CONTEXT = 16
 _READ_AHEAD = 8  # tokens after a context by which its places are ordered
 # Of the pool: when as many new tokens wait, the index is made again.
 _DUE = 1 / 16
+_REPEATS = 20  # of a look-up that is timed
 
 
 class RetrievalDraft(Draft):
@@ -60,6 +62,7 @@ class RetrievalDraft(Draft):
         self.pool = TokenPool.load(pool) if isinstance(pool, str) else pool or TokenPool(1)
         self.context, self.places, self.backoff, self.unseen, self.online = context, places, backoff, unseen, online
         self._index: SuffixIndex | None = None
+        self.last_session: RetrievalSession | None = None
 
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
         """Index the pool on the target's device, once for all sessions; see `Draft.bind`."""
@@ -74,10 +77,13 @@ class RetrievalDraft(Draft):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The pool; see `Draft.facts`."""
+        """The pool, and the milliseconds of a look-up for the last batch shape; see `Draft.facts`."""
         texts = self.pool.texts
-        sizes = {"texts": len(texts.lengths), "tokens": len(texts.tokens), "groups": self.pool.n_groups}
-        return {"pool": sizes | {"online": self.online} | self.pool.settings}
+        facts = {"texts": len(texts.lengths), "tokens": len(texts.tokens), "groups": self.pool.n_groups}
+        facts |= {"online": self.online} | self.pool.settings
+        if self.last_session is not None:
+            facts["look_up_ms"] = self.last_session.look_up_ms()
+        return {"pool": facts}
 
     def learn(self, texts: Sequence[Sequence[int]], groups: Sequence[int]) -> None:
         """Add texts, and index them as soon as they are many; call it between batches."""
@@ -117,6 +123,7 @@ class RetrievalSession(OnlineDraftSession):
         self._votes: Tensor
         self._texts: Tensor
         self._agreed: Tensor  # places that agree with each node read last, [B, p, C]
+        draft.last_session = self
 
     def next_batch(self, prompts: Prompts) -> None:
         """Learn the texts of the last batch, except those that are asked for again; see `OnlineDraftSession`."""
@@ -156,6 +163,17 @@ class RetrievalSession(OnlineDraftSession):
             self._votes = _votes(found.lengths, found.counts, matched, draft.backoff)
         return self._following, self._votes
 
+    def look_up_ms(self) -> float:
+        """Milliseconds that `retrieve` takes as a part of a round; waits for the device."""
+
+        def look_up() -> None:
+            self.retrieve()
+
+        work, watch = CapturedGraph(look_up, self._lengths.device), Stopwatch(self._lengths.device)
+        for _ in range(_REPEATS):
+            work()
+        return watch.lap() / _REPEATS * 1000
+
     def root_logits(self) -> Tensor:
         """Look the last tokens up, and let the places vote; see `DraftSteps`."""
         following, votes = self.retrieve()
@@ -170,10 +188,11 @@ class RetrievalSession(OnlineDraftSession):
             return _log_shares(self._following, self._votes, self._agreed, depth, self._size, self.unseen)
 
     def observe(self, observation: Observation) -> None:
-        """Take the tokens that the round has emitted, and credit the texts that proposed the first of them."""
-        right = (self._following[:, :, 0] == observation.tokens[:, :1]) & (observation.count > 0)[:, None]
-        right = (right & (self._votes > 0))[:, : self._texts.shape[1]]
-        self._index.hits.index_add_(0, self._texts.flatten(), right.long().flatten())
+        """Take the tokens that the round has emitted; a pool that learns credits the texts that proposed the first."""
+        if self._draft.online:
+            right = (self._following[:, :, 0] == observation.tokens[:, :1]) & (observation.count > 0)[:, None]
+            right = (right & (self._votes > 0))[:, : self._texts.shape[1]]
+            self._index.hits.index_add_(0, self._texts.flatten(), right.long().flatten())
         _append(self._seen, self._lengths, observation.tokens, observation.count)
 
 

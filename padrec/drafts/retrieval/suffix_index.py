@@ -1,15 +1,14 @@
 """A suffix array over a pool, on the decoding device: what followed a context in earlier texts."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from padrec.decoding.device.compiled import compiled
+from padrec.decoding.device.early_launch import has_kernels
 from padrec.drafts.retrieval.token_pool import END, PoolTexts
-
-# Sums of so few numbers the compiler fuses with what is around them: then all steps of a search are one kernel.
-_FUSED = 4
 
 
 class Matches(NamedTuple):
@@ -49,7 +48,7 @@ class SuffixIndex:
 
     def __init__(self, max_tokens: int, n_groups: int, depth: int, device: torch.device) -> None:
         self._max_tokens, self._n_groups, self._depth = max_tokens, n_groups, depth
-        self._n_orders = 1 if n_groups == 1 else 2
+        self._n_orders, self._find_ranges = 1 if n_groups == 1 else 2, find_ranges_for(device)
         self.tokens = torch.full((max_tokens + 2 * depth,), END, dtype=torch.int32, device=device)
         self._text_of = torch.zeros(max_tokens, dtype=torch.int32, device=device)
         self._order = torch.zeros(self._n_orders * max_tokens, dtype=torch.int32, device=device)
@@ -89,7 +88,7 @@ class SuffixIndex:
             groups: group of each row, int64 `[B]`.
             places: M.
         """
-        low, high = _ranges(context, known, self._bounds[groups], self.tokens, self._order)
+        low, high = self._find_ranges(context, known, self._bounds[groups], self.tokens, self._order)
         return _spread(low, high, self._order, self._text_of, self._counts, places)
 
 
@@ -117,32 +116,44 @@ def suffix_ranks(tokens: Tensor, lengths: Tensor, depth: int) -> Tensor:
     return rank
 
 
-@compiled
-def _ranges(context: Tensor, known: Tensor, bounds: Tensor, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+def find_ranges(context: Tensor, known: Tensor, bounds: Tensor, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """First and last place in the order of suffixes that start with the last 1 … L tokens, `[B, R, L]` each.
 
-    `bounds` are those of the searched orders, int64 `[B, R, 2]`.
+    Args:
+        context: int64 `[B, L]`.
+        known: how many of the L tokens there are, int64 `[B]`.
+        bounds: of the R searched orders, int64 `[B, R, 2]`.
+        tokens: int32 `[T]`.
+        order: where the suffixes begin, int32 `[n]`.
     """
     longest = context.shape[1]
     place = torch.arange(longest, device=context.device)
     length = place[:, None] + 1
     pattern = context[:, (longest - length + place).clamp(max=longest - 1)].int()  # [B, L, L]
     # The sign of a sum in which each token outweighs all later ones is that of the first difference.
-    powers = torch.where(place < length, 2 ** (longest - 1 - place), 0).int()  # [L, L]
+    powers = torch.where(place < length, 2 ** (longest - 1 - place), 0)  # [L, L]
     # Two searches at once: the first suffix that is not smaller, and the first that is larger.
-    bias = torch.arange(2, dtype=torch.int32, device=context.device)
+    is_larger = torch.arange(2, device=context.device)
     low = bounds[:, :, None, None, 0].expand(-1, -1, longest, 2)  # [B, R, L, 2]
     high = bounds[:, :, None, None, 1].expand(-1, -1, longest, 2)
     for _ in range(len(order).bit_length()):
         middle = (low + high) // 2
         start = order[middle.clamp(max=len(order) - 1)]
         read = tokens[start[..., None] + place]  # [B, R, L, 2, L]
-        signs = (read - pattern[:, None, :, None]).sign() * powers[:, None]
-        compared = sum(part.sum(-1, dtype=torch.int32) for part in signs.split(_FUSED, -1))
-        is_before = (compared < bias) & (middle < high)
-        low, high = torch.where(is_before, middle + 1, low), torch.where(is_before, high, middle)
+        compared = ((read - pattern[:, None, :, None]).sign() * powers[:, None]).sum(-1)
+        before = (compared < is_larger) & (middle < high)
+        low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
     found = torch.where(length[:, 0] <= known[:, None], 1, 0)[:, None]  # [B, 1, L]
     return low[..., 0], low[..., 0] + (low[..., 1] - low[..., 0]) * found
+
+
+def find_ranges_for(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The kernel that does what `find_ranges` does if the device runs it, else `find_ranges`."""
+    if has_kernels(device, torch.int32):
+        from padrec.drafts.retrieval.triton_suffix_search import triton_find_ranges
+
+        return triton_find_ranges
+    return find_ranges
 
 
 @compiled

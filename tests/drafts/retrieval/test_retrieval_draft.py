@@ -161,7 +161,7 @@ def test_texts_that_propose_rightly_are_credited() -> None:
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
     prompts = random_prompts(_CATALOG, _VOCABULARY, [3])
     expected, _ = AutoregressiveDecoder().bind(_RUNNER, request).decode(prompts, torch.Generator())
-    draft = RetrievalDraft(pool_of([[4, 4, 4], *expected.tokens.tolist()]))
+    draft = RetrievalDraft(pool_of([[4, 4, 4], *expected.tokens.tolist()]), online=True)
     SpeculativeDecoder(draft, Chain(3)).bind(_RUNNER, request).decode(prompts, torch.Generator())
     draft.learn([], [])
     hits = draft.pool.texts.hits.tolist()

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from padrec.drafts.retrieval import SuffixIndex, TokenPool
-from padrec.drafts.retrieval.suffix_index import suffix_ranks
+from padrec.drafts.retrieval.suffix_index import find_ranges, suffix_ranks
 from padrec.drafts.retrieval.token_pool import PoolTexts
+from padrec.drafts.retrieval.triton_suffix_search import triton_find_ranges
+from tests.kernel_device import DEVICE
 
 _TEXT = st.lists(st.integers(0, 2), min_size=1, max_size=8)
 _TEXTS = st.lists(st.tuples(_TEXT, st.integers(0, 2)), min_size=1, max_size=12)
@@ -73,6 +75,24 @@ def test_all_places_after_every_context_are_found(
         assert sorted(rows[taken : taken + len(segment)]) == segment
         taken += len(segment)
     assert taken == len(rows)
+
+
+@settings(max_examples=15)
+@given(texts=_TEXTS, n_groups=st.sampled_from([1, 3]), longest=st.sampled_from([1, 2, 5, 16]), seed=st.integers(0, 99))
+def test_a_kernel_finds_the_same_ranges(
+    texts: list[tuple[list[int], int]], n_groups: int, longest: int, seed: int
+) -> None:
+    pool, generator = TokenPool(500, n_groups=n_groups), torch.Generator().manual_seed(seed)
+    for text, group in texts:
+        pool.add(text, group % n_groups)
+    index = SuffixIndex(len(pool.texts.tokens) + seed, n_groups, longest + 8, DEVICE)
+    index.load(pool.texts)
+    context = torch.randint(3, (4, longest), generator=generator).to(DEVICE)
+    known = torch.randint(longest + 1, (4,), generator=generator).to(DEVICE)
+    bounds = index._bounds[torch.randint(n_groups, (4,), generator=generator).to(DEVICE)]
+    expected = find_ranges(context, known, bounds, index.tokens, index._order)
+    found = triton_find_ranges(context, known, bounds, index.tokens, index._order)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 def test_wide_ranges_give_places_evenly_spaced() -> None:

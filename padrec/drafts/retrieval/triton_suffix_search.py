@@ -1,0 +1,30 @@
+"""The ranges of contexts in a suffix array, found by a GPU kernel."""
+
+import torch
+from torch import Tensor
+
+from padrec.decoding.lists.triton_arguments import block
+from padrec.drafts.kernels.suffix_search import suffix_search_kernel
+
+
+def triton_find_ranges(
+    context: Tensor, known: Tensor, bounds: Tensor, tokens: Tensor, order: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See `find_ranges`."""
+    (batch, longest), n_orders = context.shape, bounds.shape[1]
+    low, high = torch.empty(2, batch, n_orders, longest, dtype=torch.long, device=context.device)
+    suffix_search_kernel[(batch * n_orders,)](
+        context=context.contiguous(),
+        known=known,
+        bounds=bounds.contiguous(),
+        tokens=tokens,
+        order=order,
+        low=low,
+        high=high,
+        n_lengths=longest,
+        n_orders=n_orders,
+        last=len(order) - 1,
+        steps=len(order).bit_length(),
+        BLOCK=block(longest),
+    )
+    return low, high
