@@ -11,6 +11,7 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
     BeamDecoder,
+    BoundedVerification,
     CatalogBeamDraft,
     Chain,
     Decoder,
@@ -18,6 +19,7 @@ from padrec.decoding import (
     LanguageModelBeamDraft,
     ListRequest,
     Prompts,
+    RelaxedVerification,
     Sampling,
     SpeculativeBeamDecoder,
     SpeculativeDecoder,
@@ -28,6 +30,7 @@ from padrec.decoding.lists.request import Recommendations
 from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
 from padrec.drafts import NetworkBeamDraft
+from padrec.drafts.retrieval import RetrievalDraft, RetrievalTree, TokenPool
 from padrec.targets import build_backbone, to_precision
 from tests.kernel_device import DEVICE, needs_gpu
 from tests.stubs import random_catalog, random_network_draft, random_prompts
@@ -60,11 +63,25 @@ def speculative(expansion: Chain | DynamicTree) -> Callable[[PreTrainedModel], D
     return decoder
 
 
+def retrieval_draft() -> RetrievalDraft:
+    pool = TokenPool(500)
+    for row in random_prompts(_CATALOG, _VOCABULARY, [9, 9, 9], seed=9).tokens.tolist():
+        pool.add(row)
+    return RetrievalDraft(pool, context=4, places=8)
+
+
 _DECODERS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
     "autoregressive": lambda model: AutoregressiveDecoder(),
     "forced": lambda model: AutoregressiveDecoder(forced_tokens=True),
     "chain": speculative(Chain(3)),
     "tree": speculative(DynamicTree(3, 3, 10)),
+    "retrieval": lambda model: SpeculativeDecoder(retrieval_draft(), RetrievalTree(3, 10)),
+    "relaxed": lambda model: SpeculativeDecoder(
+        retrieval_draft(), DynamicTree(3, 3, 10), verification=RelaxedVerification()
+    ),
+    "bounded": lambda model: SpeculativeDecoder(
+        retrieval_draft(), RetrievalTree(3, 10), verification=BoundedVerification()
+    ),
 }
 
 
