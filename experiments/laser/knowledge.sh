@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Knowledge about Office Products, from texts to clicks. Stages, each of which continues where it was interrupted:
 #
-#   write      exact texts about items and users, half by half, and the pools of the first halves
-#   evaluate   arms side by side on the second halves, one prompt and 32 prompts at a time
+#   first      exact texts about the first half of items and users, and pools of them
+#   warm       short runs, after which those of evaluate and evaluate_32 find what they compile in the compiler's cache
+#   evaluate   arms side by side on the second halves, one prompt at a time; evaluate_32: 32 prompts at a time
+#   sizes      how large pools, contexts and trees should be, for items; transformers: beside transformers' own generation
+#   second     exact texts about the second halves, and pools of them
 #   old        arms that draw on users' texts as they were before the last item, without and with their own
 #   relaxed    texts by the relaxed and the bounded rule, from pools of the other half
 #   clicks     what the texts are worth to a click model
 #
-#   bash experiments/laser/knowledge.sh write evaluate old relaxed clicks
+#   bash experiments/laser/knowledge.sh first evaluate evaluate_32 sizes transformers second old relaxed clicks
 #
 # PADREC_LANGUAGE_MODEL names the model's folder, PADREC_KNOWLEDGE_RUNS that of the results; PADREC_KNOWLEDGE_OPTIONS holds
 # more options of `padrec predict` and `padrec test`, such as --trainer.accelerator=cpu --trainer.precision=32-true, and
@@ -18,7 +21,7 @@ export PADREC_LANGUAGE_MODEL=${PADREC_LANGUAGE_MODEL:-runs/laser/language-model}
 export PADREC_KNOWLEDGE_RUNS=${PADREC_KNOWLEDGE_RUNS:-runs/laser/knowledge}
 configs=experiments/laser results=$PADREC_KNOWLEDGE_RUNS office=${PADREC_DATA:-../shared/data}/office
 read -ra options <<< "${PADREC_KNOWLEDGE_OPTIONS:-}"
-kinds=${PADREC_KNOWLEDGE_KINDS:-items users} groups=${PADREC_KNOWLEDGE_GROUPS:-8}
+kinds=${PADREC_KNOWLEDGE_KINDS:-items users} groups=${PADREC_KNOWLEDGE_GROUPS:-8} prompts=${PADREC_KNOWLEDGE_PROMPTS:-200}
 
 # texts KIND FILE HALF OPTION…: write the texts of a half to a file, unless it is there.
 texts() {
@@ -48,26 +51,43 @@ compare() {
     --config "$configs/knowledge_$config.yaml" --trainer.logger.init_args.name "$kind-$name" "${options[@]}" "$@"
 }
 
-write() {
+first() {
   for kind in $kinds; do
     local folder=$results/$kind
-    for half in first second; do
-      texts "$kind" "$folder/exact-$half.jsonl" $half
-    done
-    pool "$kind" "$folder/global.pool" second "$folder/exact-first.jsonl"
-    pool "$kind" "$folder/groups.pool" second "$folder/exact-first.jsonl" --n_groups "$groups"
-    pool "$kind" "$folder/few.pool" second "$folder/exact-first.jsonl" --n_groups "$groups" --texts_per_group 10
-    pool "$kind" "$folder/groups-of-second.pool" first "$folder/exact-second.jsonl" --n_groups "$groups"
+    texts "$kind" "$folder/exact-first.jsonl" first
+    pool "$kind" "$folder/global.pool" second "$folder/exact-first.jsonl" &
+    pool "$kind" "$folder/groups.pool" second "$folder/exact-first.jsonl" --n_groups "$groups" &
+    pool "$kind" "$folder/few.pool" second "$folder/exact-first.jsonl" --n_groups "$groups" --texts_per_group 10 &
+    for job in $(jobs -p); do wait "$job"; done
   done
 }
 
-evaluate() {
+warm() {
   for kind in $kinds; do
-    compare "$kind" evaluate evaluate --data.init_args.max_prompts "${PADREC_KNOWLEDGE_PROMPTS:-200}"
-    compare "$kind" evaluate evaluate-32 --data.init_args.batch_size 32
+    compare "$kind" evaluate warm --data.init_args.max_prompts 2 &
+    compare "$kind" evaluate warm-32 --data.init_args.batch_size 32 --data.init_args.max_prompts 32 &
   done
-  compare items sizes sizes --data.init_args.max_prompts "${PADREC_KNOWLEDGE_PROMPTS:-200}"
-  compare items transformers transformers
+  for job in $(jobs -p); do wait "$job"; done
+}
+
+evaluate() {
+  for kind in $kinds; do compare "$kind" evaluate evaluate --data.init_args.max_prompts "$prompts"; done
+}
+
+evaluate_32() {
+  for kind in $kinds; do compare "$kind" evaluate evaluate-32 --data.init_args.batch_size 32; done
+}
+
+sizes() { compare items sizes sizes --data.init_args.max_prompts "$prompts"; }
+
+transformers() { compare items transformers transformers; }
+
+second() {
+  for kind in $kinds; do
+    local folder=$results/$kind
+    texts "$kind" "$folder/exact-second.jsonl" second
+    pool "$kind" "$folder/groups-of-second.pool" first "$folder/exact-second.jsonl" --n_groups "$groups"
+  done
 }
 
 old() {
@@ -75,7 +95,7 @@ old() {
   texts users "$folder/old.jsonl" null --data.init_args.prompts.init_args.leave_out 1
   pool users "$folder/old.pool" second "$folder/old.jsonl"
   pool users "$folder/old-own.pool" second "$folder/old.jsonl" --own_answers true
-  compare users old old --data.init_args.max_prompts "${PADREC_KNOWLEDGE_PROMPTS:-200}"
+  compare users old old --data.init_args.max_prompts "$prompts"
 }
 
 relaxed() {

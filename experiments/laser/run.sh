@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Drafts by retrieval (LASER) for lists of Amazon Beauty, or the parts of the study that are named. For texts see knowledge.sh.
-# Parts: pools greedy sampled ablation batch32 retrieval bound. They need what `../beauty/run.sh target lists drafts` makes;
+# Parts: pools warm greedy sampled ablation batch32 retrieval bound. They need what `../beauty/run.sh target lists drafts` makes;
 # `small` first trains a target and a draft on a CPU and then does all of it with those. What stands after -- goes to every
 # evaluation: run.sh greedy -- --data.init_args.max_users 100
 set -euo pipefail
@@ -44,9 +44,15 @@ for part in "${parts[@]}"; do
       "$0" greedy sampled ablation -- --config $configs/small_evaluate.yaml "${more[@]}"
       ;;
     pools)
-      pool 8
-      pool 1 --n_groups 1 --embeddings null
-      pool small --n_groups 1 --embeddings null --lists_per_group 500
+      pool 8 &
+      pool 1 --n_groups 1 --embeddings null &
+      pool small --n_groups 1 --embeddings null --lists_per_group 500 &
+      for job in $(jobs -p); do wait "$job"; done
+      ;;
+    warm) # short runs, after which greedy and sampled find what they compile in the compiler's cache
+      evaluate warm-greedy --data.init_args.max_users 2 &
+      evaluate warm-sampled --data.init_args.max_users 2 --model.init_args.temperature 1 &
+      for job in $(jobs -p); do wait "$job"; done
       ;;
     greedy) evaluate greedy ;;
     sampled) evaluate sampled --model.init_args.temperature 1 ;;
@@ -55,7 +61,7 @@ for part in "${parts[@]}"; do
     retrieval) python -m experiments.laser.retrieval --output runs/laser/retrieval --tokens "[100000, 1000000, 10000000]" ;;
     bound) python -m experiments.laser.bound --output runs/laser/bound ;;
     *)
-      echo "$part: expected small, pools, greedy, sampled, ablation, batch32, retrieval or bound" >&2
+      echo "$part: expected small, pools, warm, greedy, sampled, ablation, batch32, retrieval or bound" >&2
       exit 2
       ;;
   esac

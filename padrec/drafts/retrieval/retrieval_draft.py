@@ -79,8 +79,8 @@ class RetrievalDraft(Draft):
     def facts(self) -> dict[str, Any]:
         """The pool, and the milliseconds of a look-up for the last batch shape; see `Draft.facts`."""
         texts = self.pool.texts
-        facts = {"texts": len(texts.lengths), "tokens": len(texts.tokens), "groups": self.pool.n_groups}
-        facts |= {"online": self.online} | self.pool.settings
+        sizes = {"texts": len(texts.lengths), "tokens": len(texts.tokens), "groups": self.pool.n_groups}
+        facts: dict[str, Any] = sizes | {"online": self.online} | self.pool.settings
         if self.last_session is not None:
             facts["look_up_ms"] = self.last_session.look_up_ms()
         return {"pool": facts}
