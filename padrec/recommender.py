@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Literal
 
@@ -355,10 +356,11 @@ class Recommender:
             return
         longest = min(self._format.max_history, _LONGEST_WARM_UP)
         lengths = range(longest, 0, -max(1, longest // _LENGTHS))
+        chance = Random(0)  # users differ, since decoders are chosen by how long such batches take
         for size in (1 << power for power in reversed(range(batch_size.bit_length()))):
             for first, others in combinations_with_replacement(lengths, 2):
                 if size > 1 or first == others:
-                    histories = [self.catalog.keys[:first], *[self.catalog.keys[:others]] * (size - 1)]
+                    histories = [chance.choices(self.catalog.keys, k=n) for n in (first, *[others] * (size - 1))]
                     self.decode(self.users(histories), k, search, temperature)
 
     def _excluded(self, histories: Sequence[Sequence[str]], exclude: Exclude | None) -> list[set[int]]:

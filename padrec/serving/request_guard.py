@@ -1,6 +1,7 @@
-"""Refuses requests that are too large or too slow before anything is done with them."""
+"""Refuses requests that are too large or too slow before anything is done with them, and counts all answers."""
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,16 +15,19 @@ class RequestGuard:
     Args:
         app: the service.
         limits: what is refused.
+        count: called with the status of each answer to a POST, whoever gives it.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self._app, self._limits = app, limits
+    def __init__(self, app: ASGIApp, limits: Limits, count: Callable[[int], None]) -> None:
+        self._app, self._limits, self._count = app, limits, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "POST":
+            send = self._counted(send)
         limits, body, more = self._limits, b"", True
         try:
             async with asyncio.timeout(limits.body_seconds):
@@ -44,6 +48,14 @@ class RequestGuard:
             return whole.pop() if whole else await receive()
 
         await self._app(scope, again, send)
+
+    def _counted(self, send: Send) -> Send:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._count(message["status"])
+            await send(message)
+
+        return counted
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

@@ -47,17 +47,16 @@ class RequestQueue:
         most_waiting: users that may wait.
         batch_size: users in a batch.
         wait: seconds that a batch that is not full waits for more.
+
+    Attributes:
+        users: users that wait.
     """
 
     def __init__(self, most_waiting: int, batch_size: int, wait: float) -> None:
         self._most_waiting, self._batch_size, self._wait = most_waiting, batch_size, wait
         self._waiting: deque[QueuedRequest] = deque()
         self._some = asyncio.Event()
-
-    @property
-    def users(self) -> int:
-        """Users that wait."""
-        return sum(queued.users for queued in self._waiting)
+        self.users = 0
 
     def put(self, queued: QueuedRequest) -> None:
         """Let a request wait.
@@ -68,6 +67,7 @@ class RequestQueue:
         if self.users + queued.users > self._most_waiting:
             raise QueueFullError
         self._waiting.append(queued)
+        self.users += queued.users
         self._some.set()
 
     async def next_batch(self) -> list[QueuedRequest]:
@@ -88,6 +88,7 @@ class RequestQueue:
             room -= queued.users if fits else 0
             (batch if fits else left).append(queued)
         self._waiting = left
+        self.users -= sum(queued.users for queued in batch)
         if not left:
             self._some.clear()
         return batch

@@ -60,7 +60,7 @@ class Service:
 
     def _make_app(self) -> FastAPI:
         app = FastAPI(title="padrec", version="1", lifespan=self._lifespan)
-        app.add_middleware(RequestGuard, limits=self._limits)
+        app.add_middleware(RequestGuard, limits=self._limits, count=self._metrics.count_answer)
         app.add_exception_handler(RequestValidationError, _wrong_fields)  # type: ignore[arg-type]
         answered: Callable[..., Any] = app.post("/recommend", response_model=RecommendationAnswer, responses=_PROBLEMS)
         answered(self.recommend)
@@ -101,7 +101,6 @@ class Service:
     async def _response(self, request: RecommendationRequest, explain: bool = False) -> Response:
         start = time.perf_counter()
         answer = await self._answer(request, explain)
-        self._metrics.requests.labels(str(answer.status)).inc()
         self._metrics.seconds.observe(time.perf_counter() - start)
         return _response(answer, {"retry-after": "1"} if answer.status == 503 else None)
 

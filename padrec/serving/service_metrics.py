@@ -19,7 +19,7 @@ class ServiceMetrics:
 
     def __init__(self, waiting: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
-        self.requests = Counter("padrec_requests", "Answers by HTTP status", ["status"], registry=self._registry)
+        self._requests = Counter("padrec_requests", "Answers by HTTP status", ["status"], registry=self._registry)
         self.seconds = self._histogram("padrec_request_seconds", "From a request's arrival to its answer", _SECONDS)
         self.workers = Gauge("padrec_workers", "Workers that are ready", registry=self._registry)
         self.restarts = Counter("padrec_worker_restarts", "Restarts of workers", registry=self._registry)
@@ -45,6 +45,10 @@ class ServiceMetrics:
         tau.set_function(self._acceptance_length)
         queue = Gauge("padrec_queue_users", "Users that wait for a worker", registry=self._registry)
         queue.set_function(waiting)
+
+    def count_answer(self, status: int) -> None:
+        """Count an answer, or a refusal, with this HTTP status."""
+        self._requests.labels(str(status)).inc()
 
     def count(self, batch: AnsweredBatch) -> None:
         """Count a batch that was answered."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -258,6 +259,17 @@ def test_a_service_whose_workers_do_not_start_says_why(error: Exception) -> None
     assert "expected it to get ready" in str(service.failure) or service.failure is error
 
 
+def test_every_answer_and_refusal_is_counted() -> None:
+    with TestClient(Service([StubWorker()], _LIMITS).app) as client:
+        ask(client)
+        ask(client, k=21)  # beyond a limit
+        ask(client, k="x")  # of a wrong type
+        client.post("/recommend", content=b"{", headers={"content-type": "application/json"})
+        client.post("/recommend", content=b"x" * 5000)
+        found = dict(re.findall(r'padrec_requests_total\{status="(\d+)"\} (\S+)', client.get("/metrics").text))
+    assert found == {"200": "1.0", "422": "2.0", "400": "1.0", "413": "1.0"}
+
+
 def test_health_and_figures(client: TestClient) -> None:
     ask(client, k=3)
     assert client.get("/health").json() == {"workers": 1}
@@ -323,10 +335,12 @@ def test_a_body_that_takes_too_long_is_refused_and_one_that_breaks_off_is_droppe
     async def service(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError
 
-    guard = RequestGuard(service, Limits(body_seconds=0.02))
-    asyncio.run(guard({"type": "http"}, never, send))
+    counted: list[int] = []
+    guard = RequestGuard(service, Limits(body_seconds=0.02), counted.append)
+    asyncio.run(guard({"type": "http", "method": "POST"}, never, send))
+    assert counted == [408]
     assert sent[0]["status"] == 408
     assert json.loads(sent[1]["body"]) == {"detail": "body: incomplete after 0.02 s, expected all of it by then"}
     sent.clear()
-    asyncio.run(guard({"type": "http"}, gone, send))
+    asyncio.run(guard({"type": "http", "method": "POST"}, gone, send))
     assert sent == []
