@@ -16,6 +16,7 @@ from padrec.decoding import (
     BeamDecoder,
     Decoder,
     DecodingSession,
+    DecodingTrace,
     ListRequest,
     Prompts,
     Recommendations,
@@ -84,6 +85,29 @@ def test_requests_of_many_kinds_do_not_fill_the_memory(saved: Path) -> None:
     kept = set(alive)
     recommender.recommend(_HISTORIES[:1], k=1, temperature=0.5 + 29 / 99)
     assert set(alive) == kept, "the last kind of request still has its session"
+
+
+def test_a_warm_up_meets_batches_and_prompts_of_all_sizes(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: set[tuple[int, int, int]] = set()
+
+    class Watched(AutoregressiveDecoder):
+        def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
+            session = super().bind(runner, request)
+            decode = session.decode
+
+            def watched(prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
+                met.add((len(prompts.tokens), int(prompts.lengths.max()), int(prompts.lengths.min())))
+                return decode(prompts, generator)
+
+            session.decode = watched  # type: ignore[method-assign]
+            return session
+
+    monkeypatch.setattr("padrec.recommender.captures_graphs", lambda device: True)
+    Recommender(SavedTarget.read(saved / "target"), Watched(), device="cpu").warm_up(2, batch_size=4)
+    lengths = sorted({longest for _, longest, _ in met})
+    assert len(lengths) == 3, "as many as histories have lengths"
+    pairs = [(a, b) for a in lengths for b in lengths if b <= a]
+    assert met == {(size, a, b) for size in (4, 2) for a, b in pairs} | {(1, a, a) for a in lengths}
 
 
 @pytest.mark.parametrize("target", ["target", "target.ckpt"])
