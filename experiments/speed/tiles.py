@@ -147,9 +147,9 @@ _LARGER_IN_4 = LinearTile(128, 64, 64, 8, 4, splits=4)
 def _attention(columns: int, warps: int, stages: int, queries: int = 16) -> AttentionTileChoice:
     """Programs of so many queries, where there are as many, in half precision."""
 
-    def tile(n_queries: int, n_heads: int, size: int, itemsize: int) -> AttentionTile:
+    def tile(n_queries: int, n_heads: int, size: int, itemsize: int, capacity: int) -> AttentionTile:
         if itemsize != 2:
-            return attention_tile(n_queries, n_heads, size, itemsize)
+            return attention_tile(n_queries, n_heads, size, itemsize, capacity)
         return AttentionTile(max(16, min(queries, 1 << (n_queries - 1).bit_length())), columns, warps, stages)
 
     return tile

@@ -1,7 +1,7 @@
 """Which kernel computes a linear map, and how linear maps and attention are divided among programs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 # Above this many tokens a pass is bound by arithmetic, and the vendor's matrix products are faster.
@@ -161,19 +161,43 @@ class AttentionTile:
     warps: int
     stages: int  # blocks of columns in flight, plus one
     apart: bool = False  # columns that all queries see have a loop of their own, without masks
+    splits: int = 1  # a power of two: programs that share the columns, whose results another kernel joins
 
 
-# Tile by the queries of one key head, the key heads of all rows, the size of a head, and the bytes of a number.
-AttentionTileChoice = Callable[[int, int, int, int], AttentionTile]
+# Tile by the queries of one key head, the key heads of all rows, the size of a head, the bytes of a number, and the
+# columns of the cache.
+AttentionTileChoice = Callable[[int, int, int, int, int], AttentionTile]
 
 # Two for each multiprocessor of a Hopper GPU; many more would wait for the first ones.
 _MOST_PROGRAMS = 2 * _PROGRAMS
 # Queries of a key head from which tiles of heads of 128 have 64 columns.
 _MANY_QUERIES = 512
+# Fewer blocks of columns in a program are not worth the kernel that joins splits.
+_LEAST_BLOCKS = 4
 
 
-def attention_tile(n_queries: int, n_heads: int, size: int, itemsize: int) -> AttentionTile:
+def attention_tile(n_queries: int, n_heads: int, size: int, itemsize: int, columns: int) -> AttentionTile:
     """Tile of any attention.
+
+    Where few queries read a long cache, programs share its columns.
+    """
+    if itemsize == 2 and size == 128 and n_queries >= _MANY_QUERIES:
+        tile = _split(AttentionTile(128, 64, 8, 3, apart=True), n_queries, n_heads, columns)
+        # Nearly every multiprocessor has a program.
+        if tile.splits * n_heads * -(-n_queries // tile.queries) >= _PROGRAMS - 4:
+            return tile
+        return _split(AttentionTile(64, 64, 4, 3, apart=True), n_queries, n_heads, columns)
+    return _split(_whole_tile(n_queries, n_heads, size, itemsize), n_queries, n_heads, columns)
+
+
+def _split(tile: AttentionTile, n_queries: int, n_heads: int, columns: int) -> AttentionTile:
+    programs = n_heads * -(-n_queries // tile.queries)
+    splits = min(_PROGRAMS // programs, columns // (_LEAST_BLOCKS * tile.columns))
+    return replace(tile, splits=1 << splits.bit_length() - 1) if splits > 1 else tile
+
+
+def _whole_tile(n_queries: int, n_heads: int, size: int, itemsize: int) -> AttentionTile:
+    """Tile of programs that read all columns.
 
     In half precision, the best of sweeps on one H100 and one H200 with heads of 64 and 128. A usual prompt and its list
     are one block, so all keys and values are requested at once. Larger heads get blocks of the same bytes. More warps
@@ -182,9 +206,6 @@ def attention_tile(n_queries: int, n_heads: int, size: int, itemsize: int) -> At
     """
     if itemsize != 2:
         return AttentionTile(16, 32, 4, 2)
-    if size == 128 and n_queries >= _MANY_QUERIES:
-        fills = n_heads * -(-n_queries // 128) >= _PROGRAMS - 4  # nearly every multiprocessor
-        return AttentionTile(128, 64, 8, 3, apart=True) if fills else AttentionTile(64, 64, 4, 3, apart=True)
     if n_queries <= 16 or n_heads * -(-n_queries // 16) <= _MOST_PROGRAMS:
         return AttentionTile(16, min(256, max(32, 16_384 // size)), 16 if 16 < n_queries <= 64 else 8, 2)
     if n_queries <= 32:

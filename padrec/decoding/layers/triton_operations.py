@@ -9,7 +9,15 @@ from torch.nn import functional as F
 
 from padrec.decoding.device.early_launch import launch_options
 from padrec.decoding.layers import tiles
-from padrec.decoding.layers.kernels.attention import HeadNorms, Rows, attention_kernel, keep_kernel, rotate_kernel
+from padrec.decoding.layers.kernels.attention import (
+    HeadNorms,
+    Parts,
+    Rows,
+    attention_kernel,
+    join_kernel,
+    keep_kernel,
+    rotate_kernel,
+)
 from padrec.decoding.layers.kernels.elementwise import gate_kernel, norm_kernel
 from padrec.decoding.layers.kernels.held_linear import held_linear_kernel
 from padrec.decoding.layers.kernels.linear import Inputs, Outputs, linear_kernel, sum_kernel, vector_kernel
@@ -26,6 +34,8 @@ from padrec.decoding.layers.placement import Placement
 _SUM_OUTPUTS = 256
 # Units of heads that a warp rotates.
 _ROTATED_PER_WARP = 256
+# Query heads of tokens whose splits a program joins.
+_JOINED_ROWS = 4
 # Outputs of a program that applies gates to the vendor's product.
 _GATE_OUTPUTS = 1024
 
@@ -190,16 +200,21 @@ class TritonOperations(LayerOperations):
         n_tokens = batch * width if placement.layout is None else len(queries)
         group = heads.queries // heads.keys
         seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
-        tile = self._attention_tiles(width * group, batch * heads.keys, heads.size, queries.itemsize)
-        grid = batch * heads.keys, triton.cdiv(width * group, tile.queries)
+        columns, n_rows = layer.keys.shape[2], n_tokens * heads.queries
+        tile = self._attention_tiles(width * group, batch * heads.keys, heads.size, queries.itemsize, columns)
+        grid = batch * heads.keys, triton.cdiv(width * group, tile.queries), tile.splits
         strides = (0, 0) if tree is None else (tree.stride(0), tree.stride(1))
         flags = None if tree is None else tree.view(torch.uint8)
         tensors = {"queries": queries, "ancestors": flags, "seen": seen}
         sizes = {"ancestor_row_stride": strides[0], "ancestor_token_stride": strides[1]}
         sizes |= {"GROUP": group, "BLOCK_Q": tile.queries, "BLOCK_S": tile.columns, "APART": tile.apart}
+        parts = None if tile.splits == 1 else _parts(seen, tile.splits, n_rows, heads.size)
         launch = {**_cache(layer), "num_warps": tile.warps, "num_stages": tile.stages, **self._launch}
         launch |= {"scale": heads.scale, "PRECISION": _precision(queries.dtype)}
-        attention_kernel[grid](rows=_rows(placement), **tensors, **sizes, **launch)
+        attention_kernel[grid](rows=_rows(placement), parts=parts, **tensors, **sizes, **launch)
+        if parts is not None:
+            sizes = {"SPLITS": tile.splits, "SIZE": heads.size, "BLOCK": _JOINED_ROWS, "num_warps": 4}
+            join_kernel[(triton.cdiv(n_rows, _JOINED_ROWS),)](parts=parts, seen=seen, **sizes, **self._launch)
         return seen
 
     def keep(self, keys: Tensor, values: Tensor, lengths: Tensor, path: Tensor) -> None:
@@ -209,6 +224,11 @@ class TritonOperations(LayerOperations):
         sizes = {"n_heads": n_heads, "depth": depth, "stride": keys.stride(2), "SIZE": size}
         launch = {"BLOCK_D": triton.next_power_of_2(depth), "num_warps": 2, **self._launch}
         keep_kernel[(n_layers, batch * n_heads, 2)](**tensors, **sizes, **launch)
+
+
+def _parts(like: Tensor, splits: int, n_rows: int, size: int) -> Parts:
+    totals = like.new_empty(splits, n_rows, size, dtype=torch.float32)
+    return Parts(totals, *totals.new_empty(2, splits, n_rows), n_rows)
 
 
 def _rows(placement: Placement) -> Rows:

@@ -94,15 +94,26 @@ def test_large_passes_are_left_to_the_vendor(n_out: int, n_in: int, gated: bool,
 @pytest.mark.parametrize("n_heads", [1, 8, 256])
 @pytest.mark.parametrize("size", [16, 64, 128, 256])
 @pytest.mark.parametrize("itemsize", [2, 4])
+@pytest.mark.parametrize("columns", [256, 8192])
 def test_keys_and_values_that_are_under_way_fit_into_memory(
-    n_queries: int, n_heads: int, size: int, itemsize: int
+    n_queries: int, n_heads: int, size: int, itemsize: int, columns: int
 ) -> None:
-    tile = attention_tile(n_queries, n_heads, size, itemsize)
+    tile = attention_tile(n_queries, n_heads, size, itemsize, columns)
     assert (tile.queries + 2 * (tile.stages - 1) * tile.columns) * size * itemsize <= 200 * 1024
     # As matrix instructions take them.
     assert tile.queries >= 16
     assert tile.queries & (tile.queries - 1) == 0
     assert tile.columns & (tile.columns - 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("n_queries", "n_heads", "columns", "splits"),
+    [(512, 8, 8192, 4), (512, 8, 256, 1), (512, 32, 8192, 1), (2, 8, 8192, 16), (2, 8, 256, 1), (40, 256, 8192, 1)],
+)
+def test_programs_share_long_columns_where_they_are_few(
+    n_queries: int, n_heads: int, columns: int, splits: int
+) -> None:
+    assert attention_tile(n_queries, n_heads, 128, 2, columns).splits == splits
 
 
 @pytest.mark.parametrize(("n_tokens", "together"), [(1, 1), (8, 1), (32, 2), (64, 4), (384, 32), (4096, 32)])

@@ -134,6 +134,8 @@ def test_attention(fused: LayerOperations, heads: Heads, first: int, tree: bool,
         AttentionTile(16, 256, 8, 2),
         AttentionTile(32, 128, 8, 2),
         AttentionTile(64, 64, 4, 4),
+        AttentionTile(64, 64, 4, 3, apart=True, splits=4),
+        AttentionTile(16, 32, 4, 2, splits=2),
     ],
     ids=str,
 )
@@ -156,11 +158,21 @@ def test_attention_of_other_tiles(tile: AttentionTile, early: bool, first: int, 
     first=st.integers(0, 4),
     tree=st.booleans(),
     apart=st.booleans(),
+    splits=st.sampled_from([1, 2, 8]),
 )
 def test_attention_does_not_depend_on_how_it_is_divided(
-    queries: int, columns: int, heads: Heads, lengths: list[int], width: int, first: int, tree: bool, apart: bool
+    queries: int,
+    columns: int,
+    heads: Heads,
+    lengths: list[int],
+    width: int,
+    first: int,
+    tree: bool,
+    apart: bool,
+    splits: int,
 ) -> None:
-    operations = TritonOperations(attention_tiles=lambda *sizes: AttentionTile(queries, columns, 4, 2, apart))
+    tile = AttentionTile(queries, columns, 4, 2, apart, splits)
+    operations = TritonOperations(attention_tiles=lambda *sizes: tile)
     placement = placement_of(lengths, width, first if tree else 0, tree)
     assert_attends(operations, heads, placement, torch.float32)
 
@@ -168,7 +180,12 @@ def test_attention_does_not_depend_on_how_it_is_divided(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     "tile",
-    [AttentionTile(16, 32, 4, 2), AttentionTile(16, 32, 4, 2, apart=True), AttentionTile(64, 32, 4, 2, apart=True)],
+    [
+        AttentionTile(16, 32, 4, 2),
+        AttentionTile(16, 32, 4, 2, apart=True),
+        AttentionTile(64, 32, 4, 2, apart=True),
+        AttentionTile(64, 32, 4, 2, apart=True, splits=4),
+    ],
 )
 def test_branches_see_their_prompt_and_their_own_path(tile: AttentionTile, dtype: torch.dtype) -> None:
     operations, heads = TritonOperations(attention_tiles=lambda *sizes: tile), Heads(4, 2, 16, 0.25)

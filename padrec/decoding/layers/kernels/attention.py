@@ -21,6 +21,15 @@ class Rows(NamedTuple):
     branches: int  # tokens of each row's tree after its chain
 
 
+class Parts(NamedTuple):
+    """What programs that share columns found, for each split and row: a query head of a token."""
+
+    totals: Tensor  # float32 [splits, rows, n]
+    tops: Tensor  # float32 [splits, rows], highest scores in powers of two
+    sums: Tensor  # float32 [splits, rows]
+    count: int  # of the rows
+
+
 class HeadNorms(NamedTuple):
     """Norms of each query and each key."""
 
@@ -143,6 +152,7 @@ def attention_kernel(
     ancestor_row_stride,
     ancestor_token_stride,
     seen,
+    parts,
     row_stride,
     head_stride,
     scale,
@@ -166,7 +176,7 @@ def attention_kernel(
     if EARLY:
         # Prefetched only, and read after the wait: earlier kernels have started, but may not have written yet, such as
         # `keep_kernel`, which moves columns of the past.
-        if not APART:
+        if not APART and parts is None:
             _move_past_to_l2(keys + base, values + base, tl.load(rows.lengths + row), SIZE, BLOCK_S)
         wait_for_input(EARLY)
     # The length first: all addresses that follow depend on it.
@@ -176,7 +186,8 @@ def attention_kernel(
         start = tl.load(rows.starts + row)
         count = (tl.load(rows.starts + row + 1) - start).to(tl.int32)
     real = token < count
-    place = ((start + token) * (N_KEYS * GROUP) + head * GROUP + member)[:, None] * SIZE + unit[None, :]
+    found = (start + token) * (N_KEYS * GROUP) + head * GROUP + member
+    place = found[:, None] * SIZE + unit[None, :]
     q = tl.load(queries + place, real[:, None], 0.0)
     scale *= 1.4426950408889634  # exp(x) is 2 to the power of x / log(2)
     end = past + rows.first + count
@@ -196,16 +207,21 @@ def attention_kernel(
     weight_sum = tl.zeros([BLOCK_Q], tl.float32)
     total = tl.zeros([BLOCK_Q, SIZE], tl.float32)
     within = tl.arange(0, BLOCK_S)
-    unmasked = 0
+    first_column, last_column = 0, end
+    if parts is not None:
+        each = tl.cdiv(tl.cdiv(end, tl.num_programs(2)), BLOCK_S) * BLOCK_S
+        first_column = tl.program_id(2) * each
+        last_column = tl.minimum(end, first_column + each)
+    unmasked = first_column
     if APART:
-        unmasked = tl.minimum(past + shared, end) // BLOCK_S * BLOCK_S
-        for block in range(0, unmasked, BLOCK_S):
+        unmasked = tl.minimum(tl.minimum(past + shared, end) // BLOCK_S * BLOCK_S, last_column)
+        for block in range(first_column, unmasked, BLOCK_S):
             address = base + (block + within)[:, None] * SIZE + unit[None, :]
             top, weight_sum, total = _attend_to_all(
                 q, keys + address, values + address, scale, top, weight_sum, total, PRECISION
             )
     # All loads of a block are issued before any of them is used.
-    for block in range(unmasked, end, BLOCK_S):
+    for block in range(tl.maximum(first_column, unmasked), last_column, BLOCK_S):
         column = block + within
         filled, after = column < end, column - past
         visible = after[None, :] < in_chain[:, None]
@@ -221,8 +237,31 @@ def attention_kernel(
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         score = tl.where(visible & filled[None, :], score, float("-inf"))
         top, weight_sum, total = _absorb(score, v, top, weight_sum, total, PRECISION)
-    total = total / weight_sum[:, None]
-    tl.store(seen + place, total.to(seen.dtype.element_ty), real[:, None])
+    if parts is not None:
+        part = tl.program_id(2) * parts.count + found
+        tl.store(parts.totals + part[:, None] * SIZE + unit[None, :], total, real[:, None])
+        tl.store(parts.tops + part, top, real)
+        tl.store(parts.sums + part, weight_sum, real)
+    else:
+        total = total / weight_sum[:, None]
+        tl.store(seen + place, total.to(seen.dtype.element_ty), real[:, None])
+
+
+@triton.jit
+def join_kernel(parts, seen, SPLITS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr):
+    """Join what the splits of attention found; a split without columns has a highest score of minus infinity."""
+    let_next_start(EARLY)
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    part = tl.arange(0, SPLITS)[:, None] * parts.count + row[None, :]
+    unit = tl.arange(0, SIZE)
+    exists = row < parts.count
+    wait_for_input(EARLY)
+    top = tl.load(parts.tops + part, exists[None, :], 0.0)
+    weight = tl.exp2(top - tl.max(top, 0)[None, :])
+    weight_sum = tl.sum(weight * tl.load(parts.sums + part, exists[None, :], 1.0), 0)
+    total = tl.load(parts.totals + part[:, :, None] * SIZE + unit[None, None, :], exists[None, :, None], 0.0)
+    total = tl.sum(total * weight[:, :, None], 0) / weight_sum[:, None]
+    tl.store(seen + row[:, None] * SIZE + unit[None, :], total.to(seen.dtype.element_ty), exists[:, None])
 
 
 @triton.jit
