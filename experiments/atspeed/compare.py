@@ -15,7 +15,9 @@ from padrec.catalog import InputError
 from padrec.cli import main as padrec
 
 _CONFIGS = Path("experiments/atspeed")
+_EVALUATOR = "experiments.atspeed.one_target.OneTargetEvaluator"
 _CUTOFFS = (1, 3, 5, 10, 20)
+_LENGTHS = (10, 20, 5, 1, 3)
 Part = Literal["arms", "widths", "transformers", "objectives"]
 
 
@@ -44,13 +46,14 @@ class Evaluation:
             "model.init_args.cutoffs": [k for k in _CUTOFFS if k <= self.length],
         }
         overlays = [word for file in files for word in ("--config", str(file))]
+        overlays += ["--model", _EVALUATOR]
         return ["test", *overlays, *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
 
 
 def compare(
     runs: Path,
-    parts: Sequence[Part] = ("arms", "widths", "transformers", "objectives"),
-    lengths: Sequence[int] = _CUTOFFS,
+    parts: Sequence[Part] = ("arms", "widths", "objectives", "transformers"),
+    lengths: Sequence[int] = _LENGTHS,
     batches: Sequence[int] = (1, 32),
     temperatures: Sequence[float] = (0.0, 1.0),
     seeds: Sequence[int] = (0,),
@@ -59,6 +62,9 @@ def compare(
     configs: Sequence[Path] = (),
 ) -> None:
     """Run every evaluation that has no report yet, and write it to a folder of its own below `runs`/compare.
+
+    They run one after another, in the order of the arguments. The target is read once, and what is compiled for one
+    serves all with the same shapes. An interruption loses only the evaluation that it hits.
 
     `k10-batch1-t0` and so on compare the arms of evaluate.yaml, or sampled.yaml above temperature 0, with the drafts of
     the first seed; `widths-batch1` and so on those of widths.yaml, `transformers` those of transformers.yaml.
@@ -86,17 +92,17 @@ def compare(
     plans: dict[Part, list[Evaluation]] = {
         "arms": [
             Evaluation(f"k{k}-batch{batch}-t{degree:g}", _drawn("sampled", degree), users, k, batch, degree, seeds[0])
-            for degree in temperatures
             for batch in batches
             for k in lengths
+            for degree in temperatures
         ],
         "widths": [Evaluation(f"widths-batch{n}", ("widths",), users, batch=n, seed=seeds[0]) for n in batches],
         "transformers": [Evaluation("transformers", ("transformers",), transformers_users, seed=seeds[0])],
         "objectives": [
             Evaluation(f"objectives-seed{seed}-t{degree:g}", overrides, users, 10, 32, degree, seed)
+            for seed in seeds
             for degree in temperatures
             for overrides in [("objectives", *_drawn("objectives_sampled", degree))]
-            for seed in seeds
         ],
     }
     for evaluation in (one for part in parts for one in plans[part]):

@@ -1,18 +1,25 @@
 #!/usr/bin/env bash
 # Targets and drafts of one or all data sets on a GPU: run.sh [beauty|games|leave_one_out …]. Needs the data, see
-# data.yaml, and the `padrec` command on the PATH. What is finished is not done again, and drafts go on after their last
-# epoch. SEEDS and OBJECTIVES say which drafts are trained, JOBS how many of them side by side; SIZE=small trains the small
-# models, on a CPU in minutes.
+# data.yaml. What is finished is not done again, and drafts go on after their last epoch. SEEDS and OBJECTIVES say which
+# drafts are trained, JOBS how many of them side by side, RUNS where they go; SIZE=small trains the small models, on a CPU
+# in minutes, SIZE=rehearsal models of one layer for one step.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-configs=experiments/atspeed
+command -v padrec >/dev/null || padrec() { python -m padrec "$@"; }
+configs=experiments/atspeed runs=${RUNS:-runs/atspeed}
 read -r -a seeds <<<"${SEEDS:-0}"
 read -r -a objectives <<<"${OBJECTIVES:-top_k_alignment total_variation word_kd tvd_kd seq_kd}"
 target_size=() draft_size=()
-[ "${SIZE:-}" != small ] || target_size=(--config $configs/small_target.yaml) draft_size=(--config $configs/small.yaml)
+case ${SIZE:-} in
+  small) target_size=(--config $configs/small_target.yaml) draft_size=(--config $configs/small.yaml) ;;
+  rehearsal)
+    target_size=(--config $configs/rehearsal.yaml --model.init_args.backbone.num_hidden_layers 1)
+    draft_size=("${target_size[@]}")
+    ;;
+esac
 
 fit() { # data set, run, configs
-  local results=runs/atspeed/$1 overlay=() resumed=()
+  local results=$runs/$1 overlay=() resumed=()
   [ "$1" = beauty ] || overlay=(--config "$configs/$1.yaml")
   [ ! -e "$results/$2/finished" ] || return 0
   [ ! -e "$results/$2/checkpoints/last.ckpt" ] || resumed=(--ckpt_path "$results/$2/checkpoints/last.ckpt")
@@ -27,7 +34,7 @@ for data in "$@"; do
   for seed in "${seeds[@]}"; do
     for objective in "${objectives[@]}"; do
       fit "$data" "seed-$seed/$objective" --config $configs/draft.yaml --config $configs/$objective.yaml \
-        "${draft_size[@]}" --model.init_args.target "runs/atspeed/$data/target/checkpoints/best.ckpt" \
+        "${draft_size[@]}" --model.init_args.target "$runs/$data/target/checkpoints/best.ckpt" \
         --seed_everything "$seed" --model.init_args.seed "$seed" --data.init_args.seed "$seed" &
       [ "$(jobs -r | wc -l)" -lt "${JOBS:-1}" ] || wait -n
     done

@@ -86,7 +86,7 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
         source = target if isinstance(target, str) else type(target).__name__
         shown = {"target": source, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         super().__init__(arms, reference, further_references, predict_arm, seed, shown)
-        loaded = target.copy() if isinstance(target, TargetRecommender) else TargetRecommender.load(target)
+        loaded = self.read_target(target)
         self._target = Unregistered(loaded)
         self.exclude = exclude
         self._vocabulary, self._catalog = vocabulary, catalog
@@ -97,6 +97,10 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
         vocabulary.check_same(loaded.vocabulary, f"the target {source}")
         check_ids(catalog, loaded.catalog, f"the target {source}")
         self._samples: list[SampleLists] = []
+
+    def read_target(self, target: str | TargetRecommender) -> TargetRecommender:
+        """The target of the constructor, which the comparison may change."""
+        return target.copy() if isinstance(target, TargetRecommender) else TargetRecommender.load(target)
 
     def load_target(self) -> tuple[PreTrainedModel, str]:
         """See `ArmComparison`."""

@@ -150,4 +150,5 @@ class _CatalogSession(BeamDraftSession):
         weights = self._log_weights[below].where(self._constraint.leaves_below(below) > 0, -torch.inf)
         logits = weights.new_full((*nodes.shape, self._size + 1), -torch.inf)
         # Entries that are not present hold any token: they go to a column of their own.
-        return logits.scatter(-1, torch.where(present, tokens, self._size), weights)[..., :-1]
+        # In memory as a language model's are, so that both share compiled steps.
+        return logits.scatter(-1, torch.where(present, tokens, self._size), weights)[..., :-1].contiguous()

@@ -94,9 +94,8 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
         prefill, rest, capture = self._loop.run(prompts, keys, self._finish)
         leaves, log_probs = (values.to("cpu", copy=True) for values in search.best())
         lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
-        trace = search.statistics.trace(
-            prefill, rest, torch.full_like(keys, leaves.numel() // batch * self._n_slots), capture
-        )
+        tokens = torch.full((batch,), request.list_length * self._n_slots)
+        trace = search.statistics.trace(prefill, rest, tokens, capture)
         # The first round is no pass of its own, and accepts levels all the same.
         first = torch.nn.functional.one_hot(torch.zeros((), dtype=torch.long), len(trace.accepted_lengths)) * batch
         return lists, replace(trace, accepted_lengths=trace.accepted_lengths + first)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from experiments.atspeed.compare import compare, main
+from experiments.atspeed.one_target import read_once
 from experiments.atspeed.table import main as tabulate
 from tests.tiny_training import tiny_atspeed, tiny_data, tiny_recommender
 
@@ -43,7 +44,9 @@ def test_every_setting_gets_a_report_once_and_all_of_them_a_table(runs: Path, mo
         compare(runs, lengths=[3], batches=[4], seeds=[1], users=7, transformers_users=2, configs=[tiny_config(runs)])
         return {path.parent.name: path.stat().st_mtime_ns for path in runs.glob("compare/*/report.json")}
 
+    read_before = read_once.cache_info().misses
     written = run()
+    assert read_once.cache_info().misses == read_before + 1
     assert set(written) == {
         "k3-batch4-t0",
         "k3-batch4-t1",

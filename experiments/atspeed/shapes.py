@@ -1,0 +1,160 @@
+"""What a draft gains on targets of other shapes, by the acceptance that was measured on one of them.
+
+From the repository's root: python -m experiments.atspeed.shapes --output runs/atspeed/shapes
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.speed.setting import Setting, backbone_of, drawn_on
+from experiments.speed.timing import Timing, Work, interleaved_seconds
+from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from padrec import Prompts, TransformersRunner
+from padrec.catalog import InputError
+from padrec.data.json_file import read_json_object
+from padrec.decoding import CapturedGraph, LanguageModelBeamDraft
+from padrec.decoding.beam.beam_decoder import searched_constraint
+from padrec.decoding.beam.beam_plan import plan_passes, tokens_after_prompt
+from padrec.decoding.beam.beam_rule import StrictBeamRule
+from padrec.decoding.beam.beam_search import BeamSearch
+from padrec.decoding.beam.draw import Draw
+from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
+from padrec.decoding.beam.speculative_beam_search import SpeculativeBeamSearch
+from padrec.decoding.layers.prompt_shape import cache_capacity
+from padrec.evaluation.report import check_writable, markdown_table, write_report
+from padrec.targets import build_backbone
+
+_PLANS = {"slot by slot": 0, "reading ahead": 512}
+
+
+def measure(
+    output: Path,
+    report: Path = Path("runs/atspeed/beauty/compare/k10-batch1-t0/report.json"),
+    arm: str = "draft-strict",
+    draft_width: int = 40,
+    shapes: Sequence[str] = ("28x1024", "32x4096"),
+    draft_shape: str = "2x512",
+    history: int = 64,
+    repeats: int = 30,
+    device: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Time the rounds of a speculative search with random weights, each captured; writes report.json and report.md.
+
+    A user takes the first round, and every later one that the share of users in the report takes. Beside that stand
+    the searches without a draft, captured too. All of it is without the host's work before and after a search.
+
+    Args:
+        output: folder of the report, new or without one.
+        report: of an evaluation with one user at a time.
+        arm: of that report, whose users are counted by the passes that they took.
+        draft_width: N of this arm.
+        shapes: LAYERSxWIDTH of targets.
+        draft_shape: that of the draft.
+        history: tokens of a prompt.
+        repeats: measurements of each, in turn.
+        device: cpu or cuda; by default a GPU where there is one.
+        seed: of weights and data.
+
+    Raises:
+        InputError: a shape or size that is none, a report without the arm, or one that is already there.
+    """
+    check_positive(draft_width=[draft_width], history=[history], repeats=[repeats])
+    check_writable(output)
+    arms: Any = read_json_object(report, "name -> part of a report").get("arms", {})
+    users = arms.get(arm, {}).get("users_by_target_passes")
+    if not users:
+        raise InputError(f"{report}: no users_by_target_passes of an arm {arm!r}, expected the report of a comparison")
+    shares = [sum(users[passes:]) / sum(users) for passes in range(len(users))]  # that take so many or more
+    place, dtype = chosen_device(device)
+    content = circumstances("experiments.atspeed.shapes", place, dtype, seed)
+    content |= {"arm": arm, "draft_width": draft_width, "history": history, "shares_by_pass": shares, "rows": []}
+    for shape in shapes:
+        backbone_of(shape)
+        with torch.inference_mode():
+            setting = Setting.build(shape, place, dtype, seed)
+            works = _searches(setting, history) | _rounds(setting, history, draft_width, draft_shape, dtype)
+            seconds = interleaved_seconds(works, place, repeats)
+        content["rows"].append({"shape": shape} | _row(seconds, shares))
+        del setting, works
+    write_report(output, content, _markdown(content))
+
+
+def _searches(setting: Setting, history: int) -> dict[str, Work]:
+    """Whole searches without a draft."""
+    prompts, runner, device = setting.prompts(1, history), setting.runner, setting.device
+    constraint, width = searched_constraint(setting.request, None)
+    works = {}
+    for name, look_ahead in _PLANS.items():
+        plan = plan_passes(constraint.trie, width, look_ahead)
+        target = runner.open(1, cache_capacity(prompts, tokens_after_prompt(plan)))
+        draw = Draw.of(setting.request, 1, device)
+        search = BeamSearch(runner, target, constraint, width, plan, False, draw, fixed_shapes=True)
+        works[name] = Work(CapturedGraph(partial(_search, search, prompts), device))
+    return works
+
+
+def _search(search: BeamSearch, prompts: Prompts) -> None:
+    search.start(prompts, torch.zeros_like(prompts.lengths))
+    search.finish()
+
+
+def _rounds(setting: Setting, history: int, draft_width: int, draft_shape: str, dtype: torch.dtype) -> dict[str, Work]:
+    """The rounds of a search with a draft: what they cost does not depend on what they find."""
+    prompts, runner, device = setting.prompts(1, history), setting.runner, setting.device
+    with drawn_on(device, dtype):
+        network = build_backbone(backbone_of(draft_shape), setting.vocabulary)
+    draft = LanguageModelBeamDraft(TransformersRunner(network.eval().requires_grad_(False)))
+    constraint, width = searched_constraint(setting.request, None)
+    plan = SpeculativeBeamPlan.of(constraint.trie, width, draft_width)
+    capacity = cache_capacity(prompts, plan.first(plan.n_slots))
+    opened = runner.open(1, capacity), draft.bind(runner, setting.request)(1, capacity, constraint)
+    search = SpeculativeBeamSearch(
+        runner, *opened, constraint, plan, StrictBeamRule(), Draw.of(setting.request, 1, device)
+    )
+    start = partial(search.start, prompts, torch.zeros_like(prompts.lengths))
+    works = {"round 0": Work(CapturedGraph(start, device))}
+    for number in range(1, plan.n_slots):
+        works[f"round {number}"] = Work(CapturedGraph(partial(search.round, number), device))
+    return works
+
+
+def _row(seconds: Mapping[str, torch.Tensor], shares: Sequence[float]) -> dict[str, Any]:
+    found = {name: 1000 * times for name, times in seconds.items()}
+    rounds = [times for name, times in found.items() if name.startswith("round")]
+    drafted = torch.stack([share * times for share, times in zip(shares, rounds, strict=False)]).sum(0)
+    row: dict[str, Any] = {"rounds_milliseconds": [float(times.median()) for times in rounds]}
+    row |= Timing.of(drafted).to_dict("drafted_milliseconds")
+    for plan in _PLANS:
+        name = plan.replace(" ", "_")
+        row |= Timing.of(found[plan]).to_dict(f"{name}_milliseconds")
+        row |= Timing.of(found[plan], drafted).to_dict(f"speedup_over_{name}")
+    return row
+
+
+def _markdown(content: Mapping[str, Any]) -> str:
+    header = ["target", *_PLANS, "rounds with a draft", "a user with a draft", *(f"over {plan}" for plan in _PLANS)]
+    rows = []
+    for row in content["rows"]:
+        names = [plan.replace(" ", "_") for plan in _PLANS]
+        times = [f"{row[f'{name}_milliseconds']:.2f}" for name in names]
+        rounds = ", ".join(f"{time:.2f}" for time in row["rounds_milliseconds"])
+        gains = [f"{row[f'speedup_over_{name}']:.2f}" for name in names]
+        rows.append([row["shape"], *times, rounds, f"{row['drafted_milliseconds']:.2f}", *gains])
+    shares = ", ".join(f"{share:.1%}" for share in content["shares_by_pass"])
+    about = f"Milliseconds. Shares of users that take 0, 1 … passes after the first, of `{content['arm']}`: {shares}."
+    parts = ["# What a draft gains by the target's shape", about, markdown_table(header, rows)]
+    return "\n\n".join([*parts, circumstances_markdown(content)]) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command."""
+    run_command(measure, arguments)
+
+
+if __name__ == "__main__":
+    main()
