@@ -228,7 +228,7 @@ class TritonOperations(LayerOperations):
 
 def _parts(like: Tensor, splits: int, n_rows: int, size: int) -> Parts:
     totals = like.new_empty(splits, n_rows, size, dtype=torch.float32)
-    return Parts(totals, *totals.new_empty(2, splits, n_rows), n_rows)
+    return Parts(totals, totals.new_empty(splits, n_rows), totals.new_empty(splits, n_rows), n_rows)
 
 
 def _rows(placement: Placement) -> Rows:

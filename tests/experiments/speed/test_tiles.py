@@ -50,7 +50,7 @@ def test_no_choice_holds_more_than_there_is(name: str, n_tokens: int, n_out: int
 @pytest.mark.parametrize("n_queries", [2, 20, 128])
 @pytest.mark.parametrize("itemsize", [2, 4])
 def test_blocks_of_columns_fit_into_memory(name: str, n_queries: int, itemsize: int) -> None:
-    tile = CHOICES[name].attention(n_queries, 8, 64, itemsize)
+    tile = CHOICES[name].attention(n_queries, 8, 64, itemsize, 256)
     assert tile.queries == 16 or tile.queries < 2 * n_queries
     assert (tile.queries + 2 * (tile.stages - 1) * tile.columns) * 64 * itemsize <= 200 * 1024
 
