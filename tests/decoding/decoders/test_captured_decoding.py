@@ -83,6 +83,10 @@ _DECODERS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
         retrieval_draft(), RetrievalTree(3, 10), verification=BoundedVerification()
     ),
 }
+_BEAMS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
+    "beam": lambda model: BeamDecoder(5, 512),
+    "speculative beam": lambda model: SpeculativeBeamDecoder(CatalogBeamDraft(), 12),
+}
 
 
 class EagerGraph:
@@ -143,6 +147,7 @@ def test_captured_decoding_equals_eager_decoding(
 )
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("look_ahead", [512, 0, 12])
+@pytest.mark.usefixtures("uncompiled")
 def test_captured_beam_search_equals_eager_beam_search(
     look_ahead: int, renormalise: bool, head_size: int, dtype: torch.dtype
 ) -> None:
@@ -163,6 +168,7 @@ def test_captured_beam_search_equals_eager_beam_search(
 
 @pytest.mark.parametrize("look_ahead", [None, 0, 12])
 @pytest.mark.parametrize("width", [_K, 200])
+@pytest.mark.usefixtures("uncompiled")
 def test_captured_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | None) -> None:
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
     session = BeamDecoder(width, look_ahead).bind(TransformersRunner(target(16, torch.float64)), request)
@@ -211,7 +217,7 @@ def test_captured_speculation_equals_autoregression(name: str, sampling: Samplin
 
 
 @pytest.mark.parametrize("head_size", [8, 16], ids=["plain operations", "kernels"])
-@pytest.mark.parametrize("name", [*_DECODERS, "beam"])
+@pytest.mark.parametrize("name", [*_DECODERS, *_BEAMS])
 @pytest.mark.usefixtures("uncompiled")
 def test_packed_prompts_get_the_lists_of_padded_ones(
     name: str, head_size: int, monkeypatch: pytest.MonkeyPatch
@@ -221,21 +227,20 @@ def test_packed_prompts_get_the_lists_of_padded_ones(
     results = []
     for step in (8, 1 << 20):  # so small that these batches are packed, and so large that they are not
         monkeypatch.setattr(prompt_shape, "_PACKED_STEP", step)
-        decoder = BeamDecoder(5, 512) if name == "beam" else _DECODERS[name](model)
-        session = decoder.bind(TransformersRunner(model), request)
+        session = (_DECODERS | _BEAMS)[name](model).bind(TransformersRunner(model), request)
         # The second time everything is replayed.
         results += [[lists_of(session, at)[0] for at in range(len(_BATCHES))] for _ in range(2)]
     assert all(lists == results[0] for lists in results)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("name", ["autoregressive", "forced", "tree"])
+@pytest.mark.parametrize("name", ["autoregressive", "forced", "tree", *_BEAMS])
 def test_compiled_steps_change_no_list(name: str, sampling: Sampling) -> None:
     model = target(16, torch.float32)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=DEVICE)
     results = []
     for stance in ("default", "force_eager"):
         with torch.compiler.set_stance(stance):
-            session = _DECODERS[name](model).bind(TransformersRunner(model), request)
+            session = (_DECODERS | _BEAMS)[name](model).bind(TransformersRunner(model), request)
             results.append(lists_of(session, 0))
     assert results[0] == results[1]
