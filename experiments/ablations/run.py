@@ -1,0 +1,221 @@
+"""The grid of position-aware drafts: trains and evaluates what is missing, side by side, and draws tables and plots.
+
+From the repository's root: python -m experiments.ablations.run --size tiny. What is finished is not done again, and an
+interrupted fit resumes after its last epoch; remove a cell's folder below runs/ablations to start it over.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+
+from experiments.ablations.table import tabulate
+from experiments.study import check_positive, run_command
+from padrec import InputError
+
+_CONFIGS = Path("experiments/ablations")
+_SHARED = "-shared"
+_REFERENCE = {"class_path": "padrec.AutoregressiveDecoder"}
+_TREE = {"depth": 12, "width": 6, "nodes": 52, "greedy_temperature": 0.35}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One command of the grid.
+
+    Attributes:
+        folder: of its configuration, its log and its results.
+        program: after `python -m`, up to the option that takes the configuration.
+        needs: folders of the cells that come first.
+    """
+
+    folder: Path
+    program: tuple[str, ...]
+    needs: tuple[Path, ...]
+
+    @property
+    def finished(self) -> Path:
+        """The file that says so."""
+        return self.folder / "finished"
+
+    def start(self, gpu: str | None) -> "subprocess.Popen[bytes]":
+        """Start the command, on that GPU if one is given."""
+        last = self.folder / "checkpoints" / "last.ckpt"
+        resumed = ["--ckpt_path", str(last)] if last.exists() else []
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})}
+        command = [sys.executable, "-m", *self.program, str(self.folder / "config.yaml"), *resumed]
+        with (self.folder / "log.txt").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+class Grid:
+    """The cells of one dataset, in the order in which they should start.
+
+    Args:
+        root: folder of the cells.
+        data: a name in grid.yaml, or that with `-shared`.
+        size: a name in grid.yaml.
+        settings: grid.yaml.
+    """
+
+    def __init__(self, root: Path, data: str, size: str, settings: Mapping[str, Any]) -> None:
+        self.root, self.cells = root, list[Cell]()
+        self._sizes, self._settings = settings["sizes"][size], settings
+        reader, shared = settings["data"][data.removesuffix(_SHARED)], data.endswith(_SHARED)
+        self._data = {"data": {"init_args": {"reader": reader, "shared_codes": shared}}}
+
+    def add(self, name: str, stage: str, program: Sequence[str], needs: Sequence[str], own: Mapping[str, Any]) -> None:
+        """Add a cell and write its configuration: that of its stage, the size, the data and its own part."""
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        stage_config = OmegaConf.load(_CONFIGS / f"{stage}.yaml")
+        config = OmegaConf.merge(stage_config, self._sizes.get(stage, {}), self._data, own)
+        OmegaConf.save(config, folder / "config.yaml")
+        self.cells.append(Cell(folder, tuple(program), tuple(self.root / need for need in needs)))
+
+    def fit(self, name: str, stage: str, needs: Sequence[str], seed: int, model: Any, **data: Any) -> None:  # noqa: ANN401
+        """Add the training of a model with these arguments."""
+        logger = {"init_args": {"save_dir": str(self.root), "name": name}}
+        parts = {
+            "trainer": {"logger": logger},
+            "data": {"init_args": {"seed": seed, **data}},
+            "model": {"init_args": model},
+        }
+        self.add(name, stage, ["padrec", "fit", "--config"], needs, {"seed_everything": seed, **parts})
+
+    def weights(self, name: str) -> str:
+        """Checkpoint of a fit."""
+        return str(self.root / name / "checkpoints" / "last.ckpt")
+
+    def add_all(self, bases: Sequence[str], forms: Sequence[str], seeds: int) -> None:
+        """Add the target, its lists, the drafts and their evaluation."""
+        target = {"target": self.weights("target")}
+        self.fit("target", "target", [], 0, {})
+        lists = {"lists-greedy": 0.0, "lists-sampled": 1.0}
+        paths = {name: str(self.root / name / "lists.jsonl") for name in lists}
+        for name, temperature in lists.items():
+            writer = {"class_path": "padrec.RecommendationWriter", "init_args": {"path": paths[name]}}
+            own = {"trainer": {"callbacks": [writer]}, "model": {"init_args": {**target, "temperature": temperature}}}
+            self.add(name, "lists", ["padrec", "predict", "--config"], ["target"], own)
+        rows = [{"class_path": "padrec.GeneratedLists", "init_args": {"paths": list(paths.values())}}]
+        for base in bases:
+            alone = {"position_aware": None, "unrolled_steps": 1, "feature_noise": 0.1}
+            self.fit(f"{base}-start", "draft", ["target"], 0, {**self._settings["bases"][base], **target, **alone})
+        for seed in range(seeds):
+            arms: dict[str, Any] = {"autoregressive": _REFERENCE}
+            drafts = []
+            for base in bases:
+                start = {"class_path": "padrec.DraftWeights", "init_args": {"path": self.weights(f"{base}-start")}}
+                for form in forms:
+                    own = {"position_aware": self._settings["forms"][form], "initial_weights": start, "seed": seed}
+                    drafts.append(f"{base}-{form}-{seed}")
+                    model = {**self._settings["bases"][base], **target, **own}
+                    self.fit(drafts[-1], "draft", [f"{base}-start", *lists], seed, model, training_rows=rows)
+                    arms[f"{base}-{form}"] = _arm(self.weights(drafts[-1]))
+            program = ["experiments.ablations.evaluate", "--comparison"]
+            self.add(
+                f"evaluation-{seed}", "evaluate", program, drafts, {"model": {"init_args": {**target, "arms": arms}}}
+            )
+
+
+def _arm(checkpoint: str) -> dict[str, Any]:
+    draft = {"class_path": "padrec.FeatureDraft", "init_args": {"checkpoint": checkpoint}}
+    expansion = {"class_path": "padrec.DynamicTree", "init_args": _TREE}
+    return {"class_path": "padrec.SpeculativeDecoder", "init_args": {"draft": draft, "expansion": expansion}}
+
+
+def run_cells(cells: Sequence[Cell], places: Sequence[str | None], seconds: float) -> list[str]:
+    """Run the cells that are not finished, one in each place at a time, until the time is over.
+
+    Args:
+        cells: in the order in which they should start.
+        places: a GPU for each cell that may run beside others; None lets it choose.
+        seconds: after which cells are ended.
+
+    Returns:
+        What failed or is left, a line each.
+    """
+    begin, free, failed = time.monotonic(), list(places), dict[Path, str]()
+    running: dict[Path, tuple[subprocess.Popen[bytes], str | None, float]] = {}
+    waiting = [cell for cell in cells if not cell.finished.exists()]
+    while time.monotonic() < begin + seconds:
+        for cell in [cell for cell in waiting if all((need / "finished").exists() for need in cell.needs)]:
+            if free:
+                gpu = free.pop(0)
+                running[cell.folder] = cell.start(gpu), gpu, time.monotonic()
+                waiting.remove(cell)
+        if not running:
+            break
+        time.sleep(0.2)
+        for folder, (process, gpu, started) in list(running.items()):
+            if process.poll() is None:
+                continue
+            del running[folder]
+            free.append(gpu)
+            if process.returncode == 0:
+                (folder / "finished").touch()
+                print(f"{folder}: {time.monotonic() - started:.0f} s", flush=True)
+            else:
+                failed[folder] = f"{folder}: failed, see {folder}/log.txt"
+    for process, _, _ in running.values():
+        process.terminate()
+    for process, _, _ in running.values():
+        process.wait()
+    return [
+        *failed.values(),
+        *(f"{folder}: interrupted" for folder in running),
+        *(f"{c.folder}: left" for c in waiting),
+    ]
+
+
+def run(
+    size: Literal["tiny", "middle", "full"],
+    data: Sequence[str] = ("beauty", "beauty-shared"),
+    bases: Sequence[str] = ("hass",),
+    forms: Sequence[str] = ("none", "padrec", "slots", "steps", "shuffled", "constant"),
+    seeds: int = 3,
+    jobs: int = 1,
+    gpus: Sequence[str] = (),
+    minutes: float = 25.0,
+    root: Path = Path("runs/ablations"),
+) -> None:
+    """Run the grid.
+
+    Args:
+        size: of target and drafts; see grid.yaml.
+        data: datasets of grid.yaml, the most wanted first; `-shared` after a name for code tokens that slots share.
+        bases: base drafts of grid.yaml.
+        forms: forms of the position-aware part in grid.yaml; `none` is the base itself.
+        seeds: training seeds of each draft, 0 and up.
+        jobs: cells side by side on each GPU.
+        gpus: GPUs as CUDA_VISIBLE_DEVICES names them; by default whatever a cell finds.
+        minutes: after which the call ends; another one goes on.
+        root: folder of the results.
+
+    Raises:
+        InputError: a name that grid.yaml lacks, or cells that failed or are left.
+    """
+    check_positive(seeds=[seeds], jobs=[jobs])
+    settings: Any = OmegaConf.to_container(OmegaConf.load(_CONFIGS / "grid.yaml"), resolve=False)
+    asked = {"data": [name.removesuffix(_SHARED) for name in data], "bases": bases, "forms": forms}
+    for kind, names in asked.items():
+        if unknown := sorted(set(names) - set(settings[kind])):
+            raise InputError(f"{kind} {unknown}: expected some of {', '.join(settings[kind])}")
+    grids = [Grid(root / size / name, name, size, settings) for name in data]
+    for grid in grids:
+        grid.add_all(bases, forms, seeds)
+    places: list[str | None] = [*gpus] * jobs or [None] * jobs
+    left = run_cells([cell for grid in grids for cell in grid.cells], places, 60 * minutes)
+    tabulate([grid.root for grid in grids], root / size)
+    if left:
+        raise InputError("\n".join([f"{len(left)} cells are left; the same command goes on:", *left]))
+
+
+if __name__ == "__main__":
+    run_command(run, None)
