@@ -59,7 +59,10 @@ if TYPE_CHECKING:
     from padrec.decoding import TransformersBeamDecoder as TransformersBeamDecoder
     from padrec.decoding import TransformersDecoder as TransformersDecoder
     from padrec.decoding import TransformersRunner as TransformersRunner
+    from padrec.drafts import EAGLE as EAGLE
+    from padrec.drafts import EAGLE3 as EAGLE3
     from padrec.drafts import TVDKD as TVDKD
+    from padrec.drafts import AdaptiveAcceptance as AdaptiveAcceptance
     from padrec.drafts import AssistantModel as AssistantModel
     from padrec.drafts import AtSpeedBeamDraft as AtSpeedBeamDraft
     from padrec.drafts import AtSpeedDraft as AtSpeedDraft
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from padrec.drafts import DraftWeights as DraftWeights
     from padrec.drafts import FeatureBeamDraft as FeatureBeamDraft
     from padrec.drafts import FeatureDraft as FeatureDraft
+    from padrec.drafts import LogAcceptance as LogAcceptance
     from padrec.drafts import PADRecDraft as PADRecDraft
     from padrec.drafts import PositionAware as PositionAware
     from padrec.drafts import RetrievalDraft as RetrievalDraft

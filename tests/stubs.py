@@ -31,7 +31,7 @@ from padrec.decoding import (
     TreeOperations,
 )
 from padrec.decoding.layers.runner import TransformersSession
-from padrec.drafts import FeatureDraftNetwork, NetworkDraft
+from padrec.drafts import EAGLE, DraftArchitecture, NetworkDraft
 from padrec.targets import build_backbone, to_precision
 
 
@@ -73,11 +73,16 @@ def tiny_target(
     return model
 
 
-def random_network_draft(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, seed: int = 0) -> NetworkDraft:
+def random_network_draft(
+    model: PreTrainedModel,
+    vocabulary: SemanticIDVocabulary,
+    seed: int = 0,
+    architecture: DraftArchitecture = EAGLE(),  # noqa: B008  # frozen
+) -> NetworkDraft:
     """An untrained feature draft with every parameter of its position-aware part away from zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=3)
+        network = architecture.network(model.config, n_slot_states=vocabulary.n_slot_states, n_steps=3)
         for parameter in network.position_aware.parameters():
             nn.init.normal_(parameter, std=0.5)
     to_precision(network, model.dtype)

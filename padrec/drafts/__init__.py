@@ -7,9 +7,11 @@ from padrec.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from padrec.drafts.assistant_model import AssistantModel as AssistantModel
     from padrec.drafts.atspeed import TVDKD as TVDKD
+    from padrec.drafts.atspeed import AdaptiveAcceptance as AdaptiveAcceptance
     from padrec.drafts.atspeed import AtSpeedBeamDraft as AtSpeedBeamDraft
     from padrec.drafts.atspeed import AtSpeedDraft as AtSpeedDraft
     from padrec.drafts.atspeed import DistillationObjective as DistillationObjective
+    from padrec.drafts.atspeed import LogAcceptance as LogAcceptance
     from padrec.drafts.atspeed import SeqKD as SeqKD
     from padrec.drafts.atspeed import TopKAlignment as TopKAlignment
     from padrec.drafts.atspeed import TotalVariation as TotalVariation
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
     from padrec.drafts.context_alignment import Window as Window
     from padrec.drafts.context_alignment import step_mask as step_mask
     from padrec.drafts.context_alignment import unroll as unroll
+    from padrec.drafts.draft_architecture import EAGLE as EAGLE
+    from padrec.drafts.draft_architecture import DraftArchitecture as DraftArchitecture
     from padrec.drafts.draft_checkpoint import DraftCheckpoint as DraftCheckpoint
     from padrec.drafts.draft_checkpoint import DraftWeights as DraftWeights
+    from padrec.drafts.eagle3 import EAGLE3 as EAGLE3
+    from padrec.drafts.eagle3 import EAGLE3Network as EAGLE3Network
     from padrec.drafts.feature_beam_draft import FeatureBeamDraft as FeatureBeamDraft
     from padrec.drafts.feature_beam_draft import NetworkBeamDraft as NetworkBeamDraft
     from padrec.drafts.feature_draft import FeatureDraft as FeatureDraft

@@ -15,16 +15,16 @@ class StepCache(Cache):
 
     def __init__(self) -> None:
         super().__init__(layers=[])
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
+        self._states: dict[int, tuple[list[Tensor], list[Tensor]]] = {}  # by layer
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append one step's states, `[B, heads, T, head size]`, and return those of all steps."""
-        self._keys.append(key_states)
-        self._values.append(value_states)
-        return torch.cat(self._keys, dim=2), torch.cat(self._values, dim=2)
+        """Append one step's states, `[B, heads, T, head size]`, and return those of all steps of the layer."""
+        keys, values = self._states.setdefault(layer_idx, ([], []))
+        keys.append(key_states)
+        values.append(value_states)
+        return torch.cat(keys, dim=2), torch.cat(values, dim=2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Always 0: positions and masks are passed explicitly."""
@@ -102,19 +102,22 @@ def unroll(
     slots: Tensor,
     n_steps: int,
     window: Window | None = None,
+    through_steps: bool = False,
 ) -> Iterator[Tensor]:
     """Run the draft `n_steps` times over a sequence, each time on its last predictions.
 
-    In step s the query at t reads what step s - 1 predicted for position t, its output at t - 1, without gradient.
-    Padding on the right needs no mask: no earlier position sees it.
+    In step s the query at t reads what step s - 1 predicted for position t, its output at t - 1. Padding on the right
+    needs no mask: no earlier position sees it.
 
     Args:
         network: the draft.
         embeddings: e(x_{t+1}), `[B, T, d]`.
-        features: the target's f_t, `[B, T, d]`.
+        features: the target's f_t, `[B, T, k d]`.
         slots: slot of x_{t+1}, int64 `[B, T]`.
         n_steps: unrolled steps, at least 1.
         window: columns of the steps from 1 on; None for all.
+        through_steps: pass gradients on from a step's inputs to the step that predicted them, as EAGLE-3's
+            training-time test does (arXiv 2503.01840).
 
     Yields:
         f̂_{t+1} of each step, `[B, T, d]` in step 0 and `[B, W, d]` after it; valid from position s on.
@@ -122,7 +125,7 @@ def unroll(
     batch, length = slots.shape
     every = Window.whole(length, embeddings.device)
     cache = StepCache()
-    columns, current = every.columns, features
+    embeddings, current, columns = network.embedded(embeddings), network.reduced(features), every.columns
     for step in range(n_steps):
         if step == 1:
             columns = (window or every).columns
@@ -132,4 +135,5 @@ def unroll(
         predicted = network(embeddings, current, slots, step, positions, mask, cache)
         yield predicted
         # The first column has no prediction; nothing trained reads it in later steps.
-        current = torch.cat([current[:, :1], predicted.detach()[:, :-1].to(features.dtype)], dim=1)
+        passed_on = predicted if through_steps else predicted.detach()
+        current = torch.cat([current[:, :1], passed_on[:, :-1].to(current.dtype)], dim=1)

@@ -12,11 +12,14 @@ from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.catalog.tensor_file import read_tensors, write_tensors
 from padrec.catalog.whole_output import check_digests, written_whole
 from padrec.data.json_file import read_json_object
+from padrec.drafts.draft_architecture import EAGLE, DraftArchitecture
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.training import read_checkpoint, stored_catalog
 
 _CONFIG_FILE, _WEIGHTS_FILE, _CATALOG_FOLDER = "config.json", "model.safetensors", "catalog"
 _PREFIX = "network."
+# Parts of a network that change nothing until they are trained.
+_IDENTITIES = ("position_aware.", "further_layers.", "reduction.")
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class DraftCheckpoint:
     """A draft's weights and what they were trained for.
 
     Attributes:
-        settings: what the network is built from: keyword arguments of `FeatureDraftNetwork`, without the target's
-            configuration.
+        settings: what the network is built from: its architecture, unless it is `EAGLE()`, and the architecture's
+            further settings.
         weights: the network's state dict.
         target_fingerprint: fingerprint of the target that the draft was trained for.
         vocabulary: that target's vocabulary.
@@ -102,6 +105,12 @@ class DraftCheckpoint:
         vocabulary.check_same(self.vocabulary, "the draft")
         check_target(self.target_fingerprint, target_fingerprint)
 
+    @property
+    def architecture(self) -> DraftArchitecture:
+        """Of a feature draft's network."""
+        description = (self.settings or {}).get("architecture")
+        return EAGLE() if description is None else DraftArchitecture.of(description)
+
     def network(self, target_config: PretrainedConfig) -> FeatureDraftNetwork:
         """The network for a target with this transformers configuration.
 
@@ -109,7 +118,8 @@ class DraftCheckpoint:
             InputError: settings or weights are not those of such a network.
         """
         try:
-            network = FeatureDraftNetwork(target_config, **self.settings)
+            settings = {name: value for name, value in dict(self.settings).items() if name != "architecture"}
+            network = self.architecture.network(target_config, **settings)
             network.load_state_dict(self.weights)
         except (TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
@@ -130,14 +140,14 @@ class DraftWeights:
     def load_into(
         self, network: FeatureDraftNetwork, target_fingerprint: str, vocabulary: SemanticIDVocabulary
     ) -> None:
-        """Copy the weights to a draft of this target; position-aware parts that they lack keep their values.
+        """Copy the weights to a draft of this target; parts that start as the identity may be missing.
 
         Raises:
             InputError: the draft cannot be read, does not fit the network, or has another target or vocabulary.
         """
         checkpoint = DraftCheckpoint.read(Path(self._path))
         checkpoint.check(target_fingerprint, vocabulary)
-        fresh = {name: w for name, w in network.state_dict().items() if name.startswith("position_aware.")}
+        fresh = {name: w for name, w in network.state_dict().items() if name.startswith(_IDENTITIES)}
         try:
             network.load_state_dict(fresh | checkpoint.weights)
         except RuntimeError as error:

@@ -12,7 +12,7 @@ from padrec.decoding.trees.draft import Observation
 class DraftInputs(NamedTuple):
     """Tokens, each with the target's feature of the token before it."""
 
-    features: Tensor  # [B, M, d]
+    features: Tensor  # [B, M, k d]
     tokens: Tensor  # int64 [B, M]
     slots: Tensor  # of the tokens, int64 [B, M]
     valid: Tensor  # number of valid tokens, int64 [B]
@@ -24,6 +24,7 @@ class DraftMemory:
     Args:
         root: zeros, `[B, 1, d]`.
         most_kept: M, most tokens that a round emits.
+        feature_size: k d, of the target's features.
 
     Attributes:
         lengths: inputs in the KV cache, int64 `[B]`.
@@ -31,10 +32,11 @@ class DraftMemory:
         kept: the M tokens that the target kept in the last round, still to be read.
     """
 
-    def __init__(self, root: Tensor, most_kept: int) -> None:
+    def __init__(self, root: Tensor, most_kept: int, feature_size: int) -> None:
         self.root, self.lengths = root, torch.zeros(len(root), dtype=torch.long, device=root.device)
         tokens = self.lengths[:, None].repeat(1, most_kept)
-        self.kept = DraftInputs(root.repeat(1, most_kept, 1), tokens, tokens.clone(), self.lengths.clone())
+        features = root.new_zeros(len(root), most_kept, feature_size)
+        self.kept = DraftInputs(features, tokens, tokens.clone(), self.lengths.clone())
 
     def remember(self, seen: Observation) -> None:
         """Store what the target kept."""

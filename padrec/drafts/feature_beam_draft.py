@@ -5,9 +5,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from padrec.catalog import InputError
 from padrec.decoding import BeamDraft, BeamDraftSession
 from padrec.decoding.beam.beam_draft import BeamDraftOpener
-from padrec.decoding.layers.cached_layers import CachedLayers
+from padrec.decoding.layers.cached_layers import LAST_LAYER, CachedLayers
 from padrec.decoding.layers.placement import Placement
 from padrec.decoding.layers.prompts import Branches, Prompts
 from padrec.decoding.layers.runner import TransformersRunner
@@ -28,13 +29,16 @@ class FeatureBeamDraft(BeamDraft):
         checkpoint: see `FeatureDraft`.
 
     Raises:
-        InputError: the file is missing or is not a draft.
+        InputError: the file is missing or is not a draft, or the draft reads features of other layers.
     """
 
     reads_features = True
 
     def __init__(self, checkpoint: str) -> None:
         self._draft = FeatureDraft(checkpoint)
+        if tuple(self._draft.feature_layers) != LAST_LAYER:
+            found = f"{checkpoint}: a draft that reads the target's layers {list(self._draft.feature_layers)}"
+            raise InputError(f"{found}: expected one that reads what the head reads, which beams keep")
 
     def bind(self, runner: TransformersRunner, request: ListRequest) -> BeamDraftOpener:
         """Build the network on the target's device and in its precision; see `BeamDraft.bind`."""

@@ -41,7 +41,10 @@ class FeatureDraft(Draft):
 
     def __init__(self, checkpoint: str) -> None:
         self._checkpoint = DraftCheckpoint.read(Path(checkpoint))
-        self._vocabulary = self._checkpoint.vocabulary
+        self._vocabulary, self.feature_layers = (
+            self._checkpoint.vocabulary,
+            self._checkpoint.architecture.feature_layers,
+        )
         self._bound: tuple[TransformersRunner, SessionOpener] | None = None
 
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
@@ -83,21 +86,21 @@ class NetworkDraft(Draft):
     """
 
     def __init__(self, network: FeatureDraftNetwork, vocabulary: SemanticIDVocabulary) -> None:
-        self.network, self.vocabulary = network, vocabulary
+        self.network, self.vocabulary, self.feature_layers = network, vocabulary, network.feature_layers
 
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> Callable[[DraftPlan], "NetworkDraftSession"]:
         """Share the target's embedding and head; see `Draft.bind`."""
         return partial(NetworkDraftSession, *self.parts(runner))
 
     def parts(self, runner: TransformersRunner) -> tuple[FoldedFusion, CachedLayers]:
-        """The layer's inputs and the layer, for a target."""
+        """The layers' inputs and the layers, for a target."""
         network, model = self.network, runner.model
         layers: CachedLayers
         if can_fuse(network.config):
-            layers = fused = FusedLayers([network.layer], network.config, network.rotary)
+            layers = fused = FusedLayers(network.layers, network.config, network.rotary, network.norm)
             maps = fused.operations
         else:
-            layers, maps = TransformersLayers(self._forward, 1, model.device), LayerOperations()
+            layers, maps = TransformersLayers(self._forward, len(network.layers), model.device), LayerOperations()
         fusion = FoldedFusion(network, model, self.vocabulary, maps, draft_operations_for(model.device, model.dtype))
         return fusion, layers
 
@@ -115,7 +118,7 @@ class NetworkDraftSession(DraftSession):
 
     Args:
         fusion: computes the layer's inputs and the logits.
-        layers: the draft's layer.
+        layers: the draft's layers.
         plan: the batch shape and the rounds.
     """
 
@@ -123,7 +126,7 @@ class NetworkDraftSession(DraftSession):
         self._fusion, self._layers = fusion, layers.open(plan.batch, plan.capacity)
         model = plan.runner.model
         root = torch.zeros(plan.batch, 1, model.config.hidden_size, dtype=model.dtype, device=model.device)
-        self._memory = DraftMemory(root, plan.max_depth + 1)
+        self._memory = DraftMemory(root, plan.max_depth + 1, fusion.feature_size)
         self._columns = torch.arange(plan.capacity, device=model.device)
         self._nodes = self._columns[: plan.draft_rows]
         self._n_read = 0  # nodes of this round

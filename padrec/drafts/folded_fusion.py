@@ -43,6 +43,7 @@ class FoldedFusion:
     ) -> None:
         self._layers, self._operations = layers, operations
         self._position = network.position_aware
+        self._reduced, self.feature_size = network.reduced, len(network.feature_layers) * network.hidden_size
         head = model.get_output_embeddings()
         self._head = Head(head, layers)
         # Not inference tensors, even if a validation builds them.
@@ -57,7 +58,7 @@ class FoldedFusion:
         weight, bias, d = network.fusion.weight, network.fusion.bias, network.hidden_size
         # Fold in float32 at least: one rounding replaces several.
         exact = torch.promote_types(weight.dtype, torch.float32)
-        embeddings = embedding(torch.arange(vocabulary.size, device=weight.device)).to(exact)
+        embeddings = network.embedded(embedding(torch.arange(vocabulary.size, device=weight.device))).to(exact)
         table = functional.linear(embeddings, weight[:, :d].to(exact), bias.to(exact))  # [V, d]
         steps = range(self._position.n_steps)
         slot_terms = [self._position.slot_term(network.fusion, step) for step in steps]
@@ -101,14 +102,15 @@ class FoldedFusion:
         """Inputs after features of the target (step 0).
 
         Args:
-            features: of the token before each token, `[B, T, d]`.
+            features: of the token before each token, `[B, T, k d]`.
             tokens: int64 `[B, T]`.
             slots: int64 `[B, T]`.
 
         Returns:
             ũ, `[B, T, d]`.
         """
-        fused, _ = self._operations.fuse(tokens, self._map(features, self._feature_weight), self._table)
+        mapped = self._map(self._reduced(features), self._feature_weight)
+        fused, _ = self._operations.fuse(tokens, mapped, self._table)
         return self._with_slots(fused, slots, 0)
 
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:

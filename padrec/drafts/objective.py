@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from padrec.catalog import InputError, NonNegativeFloat, PositiveInt, check_arguments
+from padrec.catalog import NonNegativeFloat, PositiveInt, check_arguments
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DraftObjective:
         top_k: k, at least 1.
 
     Raises:
-        InputError: a value is out of range, or all weights are 0.
+        InputError: a value is out of range.
     """
 
     feature_weight: NonNegativeFloat = 1.0
@@ -35,8 +35,11 @@ class DraftObjective:
 
     def __post_init__(self) -> None:
         check_arguments(DraftObjective, vars(self))
-        if self.feature_weight == self.soft_weight == self.top_k_weight == 0:
-            raise InputError("draft objective: all weights are 0, expected one above 0")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all weights are 0."""
+        return self.feature_weight == self.soft_weight == self.top_k_weight == 0
 
     def __call__(self, predicted: Tensor, features: Tensor, draft_logits: Tensor, target_logits: Tensor) -> Tensor:
         """The loss of each token.

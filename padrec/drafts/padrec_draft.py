@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from padrec.catalog import (
     Catalog,
+    CatalogTrie,
     InputError,
     NonNegativeFloat,
     NonNegativeInt,
@@ -30,11 +31,12 @@ from padrec.decoding import (
     TransformersRunner,
     check_length,
 )
+from padrec.drafts.atspeed import CodeChoices, DistillationObjective, nodes_before
 from padrec.drafts.context_alignment import Window, unroll
+from padrec.drafts.draft_architecture import EAGLE, DraftArchitecture
 from padrec.drafts.draft_checkpoint import DraftWeights
 from padrec.drafts.draft_module import DraftModule
 from padrec.drafts.feature_draft import NetworkDraft
-from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.objective import DraftObjective, agreement_by_slot
 from padrec.drafts.position_aware import PAD_REC, PositionAware
 from padrec.metrics import AcceptanceLength
@@ -58,13 +60,17 @@ class PADRecDraft(DraftModule):
         vocabulary: the tokens; linked from the datamodule.
         catalog: the items, for validation; linked from the datamodule.
         list_length: K, items in a validation list; linked from the datamodule.
+        architecture: what the draft's network is made of; None is `EAGLE()`.
         position_aware: what the draft is told about slots and draft steps; null for nothing.
         unrolled_steps: T, from 1 to 32; 2 or more with step embeddings.
+        through_steps: pass gradients through the draft's own predictions, see `unroll`.
         step_weight: λ in the loss Σ λ^s L_s over the steps s = 0 … T-1, in (0, 1].
         feature_weight: see `DraftObjective`.
         soft_weight: see `DraftObjective`.
         top_k_weight: see `DraftObjective`.
         top_k: see `DraftObjective`.
+        distillation: a further loss, of the codes that the catalog allows where it leaves a choice, such as
+            `LogAcceptance`; None for none.
         feature_noise: half-width of uniform noise on the target's features in training.
         learning_rate: peak learning rate.
         weight_decay: for matrices other than embeddings.
@@ -84,13 +90,16 @@ class PADRecDraft(DraftModule):
         vocabulary: SemanticIDVocabulary,
         catalog: Catalog | None = None,
         list_length: PositiveInt = 10,
+        architecture: DraftArchitecture | None = None,
         position_aware: PositionAware | None = PAD_REC,
         unrolled_steps: Annotated[int, Range(f"1 … {_MOST_STEPS}", lambda steps: 1 <= steps <= _MOST_STEPS)] = 4,
+        through_steps: bool = False,
         step_weight: NonZeroShare = 1.0,
         feature_weight: NonNegativeFloat = 1.0,
         soft_weight: NonNegativeFloat = 0.1,
         top_k_weight: NonNegativeFloat = 0.0,
         top_k: PositiveInt = 10,
+        distillation: DistillationObjective | None = None,
         feature_noise: NonNegativeFloat = 0.0,
         learning_rate: PositiveFloat = 1e-3,
         weight_decay: NonNegativeFloat = 0.0,
@@ -102,22 +111,33 @@ class PADRecDraft(DraftModule):
         check_arguments(PADRecDraft, locals())
         optimisation = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup_steps": warmup_steps}
         super().__init__(target, vocabulary, catalog, list_length, compile, seed=seed, **optimisation)
-        # Not the target: a checkpoint's path would silently override the config's.
+        # Not the target and the objects: a checkpoint's would silently override the config's.
         linked = ["vocabulary", "catalog", "list_length", "prompt_format"]
-        self.save_hyperparameters(ignore=["target", "initial_weights", *linked])
+        self.save_hyperparameters(ignore=["target", "architecture", "distillation", "initial_weights", *linked])
         self.hparams["position_aware"] = None if position_aware is None else asdict(position_aware)
         self.starts_random = initial_weights is None
+        architecture = architecture or EAGLE()
         self.settings = {
             "n_slot_states": vocabulary.n_slot_states,
             "n_steps": unrolled_steps,
             "position_aware": self.hparams["position_aware"],
         }
-        self.network = FeatureDraftNetwork(self.target.model.config, **self.settings)
+        self.network = architecture.network(self.target.model.config, **self.settings)
+        if architecture != EAGLE():
+            self.settings["architecture"] = architecture.description
         if initial_weights is not None:
             initial_weights.load_into(self.network, self.target.fingerprint, vocabulary)
         self.objective = DraftObjective(feature_weight, soft_weight, top_k_weight, top_k)
+        self.distillation = distillation
+        self._trie: CatalogTrie | None = None
+        if distillation is not None:
+            if catalog is None:
+                raise InputError("distillation needs the catalog: pass `catalog`, or link it from the datamodule")
+            self._trie = CatalogTrie(catalog, vocabulary)
+        elif self.objective.is_empty:
+            raise InputError("the weights of all losses are 0, expected one above 0, or a distillation")
         self._step_weights = [step_weight**step for step in range(unrolled_steps)]
-        self._noise = feature_noise
+        self._noise, self._through_steps = feature_noise, through_steps
         self.validation_acceptance = AcceptanceLength()
         self._session: DecodingSession[Recommendations] | None = None  # during a validation
 
@@ -142,26 +162,46 @@ class PADRecDraft(DraftModule):
         rows = rows_of(supervised)  # [M]
         window = Window.around(supervised, len(self._step_weights))
         with torch.no_grad():
-            features = self.target(batch.tokens)
+            last, features = self.target.features(batch.tokens, self.network.feature_layers)
             embeddings = self.target.embed(batch.tokens[:, 1:-1])
-            wanted = picked(features[:, 1:-1], rows)  # [M, d]
+            wanted = picked(last[:, 1:-1], rows)  # [M, d]
             target_logits = self.target.logits(wanted)  # [M, V]
             noise = (torch.rand_like(features) * 2 - 1) * self._noise
+            nodes = self._nodes(batch, rows)
         inputs = (features + noise)[:, :-2]
         positions, slots = rows % supervised.shape[1], picked(batch.slots[:, 2:], rows)
         places = window.places(rows)
         losses = []
-        steps = unroll(self.network, embeddings, inputs, batch.slots[:, 1:-1], len(self._step_weights), window)
+        slots_read, n_steps = batch.slots[:, 1:-1], len(self._step_weights)
+        steps = unroll(self.network, embeddings, inputs, slots_read, n_steps, window, self._through_steps)
         for step, predicted in enumerate(steps):
             ours = picked(predicted, places if step else rows)
             logits = self.target.logits(ours)
             valid = positions >= step  # no draft gets to earlier positions in this step
-            total = (self.objective(ours, wanted, logits, target_logits) * valid).sum()
+            loss = self.objective(ours, wanted, logits, target_logits)
+            if nodes is not None:
+                loss = loss + self._distilled(logits, target_logits, nodes)
+            total = (loss * valid).sum()
             losses.append(self.mean_over_tokens(total, valid.sum()))
             if self.logs_are_due():
                 counts = agreement_by_slot(logits, target_logits, slots, valid, self.vocabulary.n_slot_states)
                 self._log_agreement(counts, step)
         return self._weighted(losses, len(batch.tokens))
+
+    def _nodes(self, batch: SequenceBatch, rows: Tensor) -> Tensor | None:
+        """The trie nodes before the supervised tokens, int64 `[M]`, the sink before other tokens than codes."""
+        if self._trie is None:
+            return None
+        trie = self._trie.to(self.device)
+        is_code = picked(batch.slots[:, 2:], rows) < trie.n_slots
+        return torch.where(is_code, picked(nodes_before(trie, batch.tokens, batch.slots)[:, 2:], rows), trie.sink)
+
+    def _distilled(self, logits: Tensor, target_logits: Tensor, nodes: Tensor) -> Tensor:
+        """The distillation loss of each token, `[M]`; 0 where the catalog leaves no choice."""
+        assert self.distillation is not None
+        assert self._trie is not None
+        choices = CodeChoices.of(logits.float(), target_logits.float(), nodes, torch.zeros_like(nodes), self._trie)
+        return torch.where(self._trie.n_children(nodes) > 1, self.distillation(choices), 0.0)
 
     def _weighted(self, losses: list[Tensor], batch_size: int) -> Tensor:
         """The weighted mean of the steps' losses; logs all of them."""

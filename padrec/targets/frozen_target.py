@@ -1,12 +1,13 @@
 """A target that a draft is trained against."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Self
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from padrec.decoding.layers.cached_layers import LAST_LAYER, joined_features, layer_numbers
 from padrec.targets.decoder_layers import CompiledLayers
 
 
@@ -48,6 +49,21 @@ class FrozenTarget(nn.Module):
                 input_ids=tokens, position_ids=positions, attention_mask=visible, use_cache=False
             ).last_hidden_state
         return features
+
+    def features(self, tokens: Tensor, layers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Features after the final norm, `[B, T, d]`, and joined ones of k layers, `[B, T, k d]`.
+
+        Args:
+            tokens: right-padded, int64 `[B, T]`.
+            layers: see `CachedLayers.open`.
+        """
+        if tuple(layers) == LAST_LAYER:
+            last = self(tokens)
+            return last, last
+        with self._compiled:
+            states = self.model.base_model(input_ids=tokens, use_cache=False, output_hidden_states=True).hidden_states
+        numbers = layer_numbers(layers, len(states) - 1)
+        return states[-1], joined_features(dict(enumerate(states)), numbers)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """The target's embeddings `[*, d]` of tokens `[*]`."""

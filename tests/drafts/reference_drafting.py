@@ -6,18 +6,22 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from padrec.drafts import FeatureDraftNetwork, PositionAware, StepCache
+from padrec.drafts import EAGLE, DraftArchitecture, FeatureDraftNetwork, PositionAware, StepCache
 from padrec.drafts.position_aware import PAD_REC
 from padrec.targets import to_precision
 
 
 def random_network(
-    model: PreTrainedModel, n_slot_states: int, position_aware: PositionAware | None = PAD_REC
+    model: PreTrainedModel,
+    n_slot_states: int,
+    position_aware: PositionAware | None = PAD_REC,
+    architecture: DraftArchitecture = EAGLE(),  # noqa: B008  # frozen
 ) -> FeatureDraftNetwork:
     """A draft for a target, in its precision, with every parameter away from its initial value."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = FeatureDraftNetwork(model.config, n_slot_states, 3, position_aware)
+        settings = {"n_slot_states": n_slot_states, "n_steps": 3, "position_aware": position_aware}
+        network = architecture.network(model.config, **settings)
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.3)
     to_precision(network, model.dtype)

@@ -8,7 +8,7 @@ def test_what_the_target_kept_is_remembered() -> None:
     features = torch.arange(2 * 4 * 3.0).view(2, 4, 3)
     path = torch.tensor([[0, 2], [0, 3]])
     tokens, slots, count = torch.tensor([[7, 8], [9, 5]]), torch.tensor([[0, 1], [1, 2]]), torch.tensor([2, 1])
-    memory = DraftMemory(torch.zeros(2, 1, 3), 2)
+    memory = DraftMemory(torch.zeros(2, 1, 3), 2, 3)
     addresses = [x.data_ptr() for x in memory.kept]
     memory.remember(Observation(features, path, tokens, slots, count))
     for row in range(2):
@@ -22,7 +22,7 @@ def test_what_the_target_kept_is_remembered() -> None:
 
 def test_the_last_output_that_counts_is_the_roots() -> None:
     output = torch.arange(3 * 4 * 2.0).view(3, 4, 2)
-    memory = DraftMemory(torch.zeros(3, 1, 2), 4)
+    memory = DraftMemory(torch.zeros(3, 1, 2), 4, 2)
     memory.root.fill_(-1)
     memory.lengths.copy_(torch.tensor([5, 6, 7]))
     memory.move_on(output, torch.tensor([4, 0, 1]))

@@ -23,7 +23,17 @@ from padrec.decoding import (
     TextRequest,
     TransformersRunner,
 )
-from padrec.drafts import DraftCheckpoint, FeatureDraft, FeatureDraftNetwork, NetworkDraft, PositionAware, unroll
+from padrec.drafts import (
+    EAGLE,
+    EAGLE3,
+    DraftArchitecture,
+    DraftCheckpoint,
+    FeatureDraft,
+    FeatureDraftNetwork,
+    NetworkDraft,
+    PositionAware,
+    unroll,
+)
 from padrec.drafts.position_aware import PAD_REC
 from tests.drafts.reference_drafting import random_network
 from tests.drafts.test_position_aware import FORMS
@@ -59,7 +69,8 @@ class Drafting:
         self.slots = torch.randint(vocabulary.n_slot_states, self.tokens.shape, generator=generator)
         if token_slots is not None:
             self.slots = token_slots[self.tokens]
-        self.features = torch.randn(2, _LENGTH, network.hidden_size, generator=generator, dtype=torch.float64)
+        size = len(network.feature_layers) * network.hidden_size
+        self.features = torch.randn(2, _LENGTH, size, generator=generator, dtype=torch.float64)
         # With the identity as head, logits are the features themselves.
         model = SimpleNamespace(
             get_output_embeddings=nn.Identity,
@@ -95,14 +106,22 @@ class Drafting:
         self.chain.position = self.chain.position + count
 
 
-@pytest.mark.parametrize(
-    ("model_type", "form"), [("llama", PAD_REC), ("qwen3", PAD_REC), *(("qwen3", form) for form in FORMS[4:])], ids=str
-)
+_ARCHITECTURES = [EAGLE(n_layers=3), EAGLE(feature_layers=(1, -1)), EAGLE3(n_layers=2, feature_layers=(0, 1))]
+_DRAFTS = [
+    *(("qwen3", form, EAGLE()) for form in FORMS[4:]),
+    *((model_type, PAD_REC, EAGLE()) for model_type in ("llama", "qwen3")),
+    *((model_type, PAD_REC, one) for model_type in ("qwen3", "gemma") for one in _ARCHITECTURES),
+]
+
+
+@pytest.mark.parametrize(("model_type", "form", "architecture"), _DRAFTS, ids=str)
 @pytest.mark.parametrize("shared_codes", [False, True])
-def test_drafting_sees_what_training_saw(shared_codes: bool, model_type: str, form: PositionAware) -> None:
+def test_drafting_sees_what_training_saw(
+    shared_codes: bool, model_type: str, form: PositionAware, architecture: DraftArchitecture
+) -> None:
     vocabulary = SemanticIDVocabulary((5, 6, 7), shared_codes=shared_codes)
     model = tiny_target(vocabulary, model_type=model_type)
-    network = random_network(model, vocabulary.n_slot_states, form).requires_grad_(False)
+    network = random_network(model, vocabulary.n_slot_states, form, architecture).requires_grad_(False)
     drafting = Drafting(network, model.get_input_embeddings(), vocabulary)
     embeddings = model.get_input_embeddings()(drafting.tokens[:, 1:])
     trained = list(unroll(network, embeddings, drafting.features, drafting.slots[:, 1:], _DEPTH + 1))

@@ -11,7 +11,7 @@ from torch import Tensor
 from padrec.catalog import InputError
 from padrec.data import PromptBatch, SemanticIDDataModule, SequenceBatch
 from padrec.decoding import DynamicTree, ListRequest, Prompts, SpeculativeDecoder, TransformersRunner
-from padrec.drafts import DraftObjective, NetworkDraft, PADRecDraft, PositionAware, agreement_by_slot
+from padrec.drafts import DraftObjective, LogAcceptance, NetworkDraft, PADRecDraft, PositionAware, agreement_by_slot
 from padrec.drafts.position_aware import PAD_REC
 from padrec.metrics import AcceptanceLength
 from padrec.targets import TargetRecommender, to_precision
@@ -274,6 +274,8 @@ def test_a_target_of_another_vocabulary_is_refused(target_folder: Path) -> None:
         ({"step_weight": 0.0}, "step_weight is 0.0"),
         ({"step_weight": 1.5}, "step_weight is 1.5"),
         ({"unrolled_steps": 1}, "expected at least 2 unrolled steps"),
+        ({"feature_weight": 0.0, "soft_weight": 0.0}, "expected one above 0, or a distillation"),
+        ({"distillation": LogAcceptance(), "catalog": None}, "distillation needs the catalog"),
     ],
 )
 def test_training_that_cannot_work_is_refused(

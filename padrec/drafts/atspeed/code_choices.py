@@ -69,3 +69,11 @@ def prefix_nodes(trie: CatalogTrie, codes: Tensor) -> Tensor:
     for code in codes.unbind(-1)[:-1]:
         nodes.append(trie.child(nodes[-1], code))
     return torch.stack(nodes, -1)
+
+
+def nodes_before(trie: CatalogTrie, tokens: Tensor, slots: Tensor) -> Tensor:
+    """The trie node before each code of sequences, from tokens and slots, all int64 `[B, T]`; elsewhere the root."""
+    nodes = torch.zeros_like(tokens)
+    for slot in range(1, trie.n_slots):
+        nodes = torch.where(slots == slot, trie.child(nodes, tokens).roll(1, 1), nodes)
+    return nodes

@@ -1,11 +1,12 @@
-"""What AtSpeed and its rivals teach a draft: AtSpeed-S, AtSpeed-R, WordKD, TVDKD and SeqKD."""
+"""What AtSpeed and its rivals teach a draft about the codes that the catalog allows; feature drafts may learn it."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from padrec.catalog import PositiveFloat, PositiveInt, check_arguments
+from padrec.catalog import NonNegativeFloat, PositiveFloat, PositiveInt, check_arguments
 from padrec.drafts.atspeed.code_choices import CodeChoices
 
 
@@ -123,3 +124,48 @@ class SeqKD(DistillationObjective):
     def __call__(self, choices: CodeChoices) -> Tensor:
         """See `DistillationObjective`."""
         return -choices.draft.gather(-1, choices.following[..., None])[..., 0]
+
+
+class LogAcceptance(DistillationObjective):
+    """The likelihood that a sample of the draft is accepted (LK losses, arXiv 2602.23881).
+
+        L = -log Σ_x min(p(x), q(x))
+
+    The sum is 1 minus the total variation. Unlike it, the logarithm has large gradients where the draft is far off.
+    """
+
+    on_beams = True
+
+    def __call__(self, choices: CodeChoices) -> Tensor:
+        """See `DistillationObjective`."""
+        return -torch.minimum(choices.draft, choices.target).logsumexp(-1)
+
+
+@dataclass(frozen=True)
+class AdaptiveAcceptance(DistillationObjective):
+    """Divergence where the draft is far off, and total variation where it is close (LK losses, arXiv 2602.23881).
+
+        L = λ Σ_x p(x) log(p(x) / q(x)) + (1 - λ) (1 - A),   A = Σ_x min(p(x), q(x)),   λ = exp(-η A)
+
+    with λ without gradient. In the paper A is the mean of a batch in λ; here λ is a prefix's own.
+
+    Args:
+        decay: η, at least 0.
+
+    Raises:
+        InputError: the decay is below 0.
+    """
+
+    decay: NonNegativeFloat = 3.0
+
+    on_beams = True
+
+    def __post_init__(self) -> None:
+        check_arguments(AdaptiveAcceptance, vars(self))
+
+    def __call__(self, choices: CodeChoices) -> Tensor:
+        """See `DistillationObjective`."""
+        accepted = torch.minimum(choices.draft, choices.target).exp().sum(-1)
+        divergence = (choices.target.exp() * (choices.target - choices.draft)).sum(-1)
+        share = (-self.decay * accepted.detach()).exp()
+        return share * divergence + (1 - share) * (1 - accepted)

@@ -29,7 +29,7 @@ from padrec.decoding.layers import prompt_shape
 from padrec.decoding.lists.request import Recommendations
 from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
-from padrec.drafts import NetworkBeamDraft
+from padrec.drafts import EAGLE, EAGLE3, DraftArchitecture, NetworkBeamDraft
 from padrec.drafts.retrieval import RetrievalDraft, RetrievalTree, TokenPool
 from padrec.targets import build_backbone, to_precision
 from tests.kernel_device import DEVICE, needs_gpu
@@ -54,9 +54,12 @@ def target(head_size: int, dtype: torch.dtype, seed: int = 0) -> PreTrainedModel
     return model
 
 
-def speculative(expansion: Chain | DynamicTree) -> Callable[[PreTrainedModel], Decoder]:
+def speculative(
+    expansion: Chain | DynamicTree,
+    architecture: DraftArchitecture = EAGLE(),  # noqa: B008  # frozen
+) -> Callable[[PreTrainedModel], Decoder]:
     def decoder(model: PreTrainedModel) -> Decoder:
-        draft = random_network_draft(model, _VOCABULARY)
+        draft = random_network_draft(model, _VOCABULARY, architecture=architecture)
         draft.network.to(DEVICE)
         return SpeculativeDecoder(draft, expansion)
 
@@ -82,6 +85,8 @@ _DECODERS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
     "bounded": lambda model: SpeculativeDecoder(
         retrieval_draft(), RetrievalTree(3, 10), verification=BoundedVerification()
     ),
+    "deeper": speculative(Chain(3), EAGLE(n_layers=2)),
+    "eagle3": speculative(DynamicTree(3, 3, 10), EAGLE3(feature_layers=(0, 1, -1))),
 }
 _BEAMS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
     "beam": lambda model: BeamDecoder(5, 512),

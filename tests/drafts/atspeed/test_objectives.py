@@ -7,8 +7,17 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import CatalogTrie, SemanticIDVocabulary
-from padrec.drafts import TVDKD, DistillationObjective, SeqKD, TopKAlignment, TotalVariation, WordKD
-from padrec.drafts.atspeed import CodeChoices, prefix_nodes
+from padrec.drafts import (
+    TVDKD,
+    AdaptiveAcceptance,
+    DistillationObjective,
+    LogAcceptance,
+    SeqKD,
+    TopKAlignment,
+    TotalVariation,
+    WordKD,
+)
+from padrec.drafts.atspeed import CodeChoices, nodes_before, prefix_nodes
 from tests.stubs import random_catalog
 
 _CATALOG, _VOCABULARY = random_catalog((4, 5, 6), 12), SemanticIDVocabulary((4, 5, 6))
@@ -55,6 +64,7 @@ def test_objectives_equal_the_sums_of_their_docstrings(temperature: float) -> No
     found = choices(draft, target)
     strict = TopKAlignment(top_k=2, temperature=temperature)(found)
     relaxed, word, sequence = TotalVariation(temperature)(found), WordKD()(found), SeqKD()(found)
+    log_acceptance, adaptive = LogAcceptance()(found), AdaptiveAcceptance(decay=2.0)(found)
     for row in range(len(draft)):
         q, p = (outcomes(values, row, temperature) for values in (draft, target))
         assert float(strict[row]) == pytest.approx(top_k_alignment(q, p, 2), abs=1e-9)
@@ -63,12 +73,17 @@ def test_objectives_equal_the_sums_of_their_docstrings(temperature: float) -> No
         if temperature == 1:
             divergence = sum(b * math.log(b / a) for a, b in zip(q, p, strict=True) if b > 0)
             assert float(word[row]) == pytest.approx(divergence, abs=1e-9)
+            accepted = sum(min(a, b) for a, b in zip(q, p, strict=True))
+            assert float(log_acceptance[row]) == pytest.approx(-math.log(accepted), abs=1e-9)
+            share = math.exp(-2 * accepted)
+            mixed = share * divergence + (1 - share) * variation
+            assert float(adaptive[row]) == pytest.approx(mixed, abs=1e-9)
             followed = q[allowed(row).index(int(_ITEMS.flatten()[row]))]
             assert float(sequence[row]) == pytest.approx(-math.log(followed), abs=1e-9)
     torch.testing.assert_close(TVDKD(temperature)(found), relaxed, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("objective", [WordKD(), TVDKD(), TotalVariation(0.7)])
+@pytest.mark.parametrize("objective", [WordKD(), TVDKD(), TotalVariation(0.7), LogAcceptance()])
 def test_a_draft_equal_to_the_target_has_no_loss(objective: DistillationObjective) -> None:
     loss = objective(choices(logits(0), logits(0)))
     torch.testing.assert_close(loss, torch.zeros_like(loss), rtol=0, atol=1e-12)
@@ -104,3 +119,14 @@ def test_only_what_the_catalog_allows_has_a_gradient_of_its_own() -> None:
     assert draft.grad is not None
     for row, gradient in enumerate(draft.grad):
         assert set(gradient.nonzero().flatten().tolist()) <= set(allowed(row))
+
+
+def test_nodes_before_the_tokens_of_sequences_are_those_of_their_items() -> None:
+    items = _VOCABULARY.encode(_CATALOG.leaf_codes)  # [n_leaves, 4], with separators
+    tokens = torch.cat([torch.full((len(items) // 2, 1), _VOCABULARY.bos_token), items[::2][: len(items) // 2]], 1)
+    tokens = torch.cat([tokens, items[1::2][: len(tokens)]], 1)
+    slots = _VOCABULARY.sequence_slots(tokens.shape[1]).expand_as(tokens)
+    found = nodes_before(_TRIE, tokens, slots)
+    for start in (1, 5):
+        assert torch.equal(found[:, start : start + 3], prefix_nodes(_TRIE, tokens[:, start : start + 3]))
+    assert (found[:, [0, 4, 8]] == 0).all()
