@@ -1,5 +1,6 @@
 """What a feature draft's network is made of."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pydoc import locate
@@ -14,43 +15,33 @@ from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 _Layer = Annotated[int, Range("at least -1", lambda number: number >= -1)]
 
 
-@dataclass(frozen=True)
-class DraftArchitecture:
-    """Builds a draft's network for a target; `EAGLE` and `EAGLE3` are architectures.
+class DraftArchitecture(ABC):
+    """Builds a draft's network for a target.
 
     An architecture is a frozen dataclass of primitives, the arguments of its network; a config names it by
     `class_path`. Checkpoints hold its name and its arguments.
 
-    Args:
-        n_layers: decoder layers of the draft.
-        feature_layers: target layers whose hidden states it reads, see `CachedLayers.open`: 0 is the input of the
-            first, i the output of layer i, -1 that of the final norm.
-
     Attributes:
         network_class: what it builds.
-
-    Raises:
-        InputError: an argument is out of range.
+        feature_layers: target layers whose hidden states the draft reads, see `CachedLayers.open`.
     """
 
     network_class: ClassVar[type[FeatureDraftNetwork]]
+    feature_layers: Sequence[int]
 
-    n_layers: PositiveInt = 1
-    feature_layers: Sequence[_Layer] = LAST_LAYER
-
-    def __post_init__(self) -> None:
-        check_arguments(type(self), vars(self))
-        if not self.feature_layers:
-            raise InputError("feature_layers is [], expected at least one layer of the target")
+    @property
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Of the constructor."""
 
     def network(self, target_config: PretrainedConfig, **settings: Any) -> FeatureDraftNetwork:
         """The network for a target with this configuration; see `FeatureDraftNetwork` for the settings."""
-        return self.network_class(target_config, **settings, **asdict(self))
+        return self.network_class(target_config, **settings, **self.arguments)
 
     @property
     def description(self) -> dict[str, Any]:
         """Name and arguments, as JSON can hold them."""
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": asdict(self)}
+        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": self.arguments}
 
     @staticmethod
     def of(description: object) -> "DraftArchitecture":
@@ -70,7 +61,30 @@ class DraftArchitecture:
         raise InputError(f"a draft of architecture {description}: expected the class path of a DraftArchitecture")
 
 
+@dataclass(frozen=True)
 class EAGLE(DraftArchitecture):
-    """EAGLE's network (arXiv 2401.15077), which HASS and PAD-Rec share, or a larger one; see `FeatureDraftNetwork`."""
+    """EAGLE's network (arXiv 2401.15077), which HASS and PAD-Rec share, or a larger one; see `FeatureDraftNetwork`.
 
-    network_class = FeatureDraftNetwork
+    Args:
+        n_layers: decoder layers of the draft.
+        feature_layers: target layers whose hidden states it reads: 0 is the input of the first, i the output of layer
+            i, -1 that of the final norm.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    network_class: ClassVar[type[FeatureDraftNetwork]] = FeatureDraftNetwork
+
+    n_layers: PositiveInt = 1
+    feature_layers: Sequence[_Layer] = LAST_LAYER
+
+    def __post_init__(self) -> None:
+        check_arguments(EAGLE, vars(self))
+        if not self.feature_layers:
+            raise InputError("feature_layers is [], expected at least one layer of the target")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """See `DraftArchitecture`."""
+        return asdict(self)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from padrec.drafts.draft_architecture import DraftArchitecture
+from padrec.drafts.draft_architecture import EAGLE
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
 
@@ -42,7 +42,7 @@ class EAGLE3Network(FeatureDraftNetwork):
         return result
 
 
-class EAGLE3(DraftArchitecture):
+class EAGLE3(EAGLE):
     """EAGLE-3's network (arXiv 2503.01840) for features of several target layers; see `EAGLE3Network`.
 
     Train it with `feature_weight: 0` and `through_steps: true`. The released code reads layers 2, n / 2 and n - 3 of n.

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Other base drafts for the target of ../beauty/run.sh, each without and with the position-aware part, by acceptance
+# length. Needs the parts target and lists of ../beauty/run.sh. What is finished is not done again.
+#
+#   run.sh                        all of them
+#   DRAFTS="hass eagle3" run.sh   some; hass is the one that the others differ from
+#   SHORT=1 run.sh                one short epoch each
+#   JOBS=4 run.sh                 fits side by side, 2 by default: a draft leaves most of a GPU idle
+# Arguments go to every fit: run.sh --trainer.max_epochs 2
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+configs=experiments/base_drafts results=runs/base_drafts
+drafts=${DRAFTS:-hass eagle3 features layers2 layers3 through_steps constrained log_acceptance adaptive_acceptance}
+mkdir -p $results
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+
+fit() { # name, then arguments
+  local name=$1 started=$SECONDS
+  shift
+  [ ! -e "$results/$name/finished" ] || return 0
+  padrec fit --config experiments/beauty/draft.yaml "$@" --trainer.logger.init_args.save_dir $results \
+    --trainer.logger.init_args.name "$name" >"$results/$name.log" 2>&1 ||
+    { echo "$name: failed, see $results/$name.log" >&2; return 1; }
+  touch "$results/$name/finished"
+  echo "$name: $((SECONDS - started)) s"
+}
+
+arms="{autoregressive: {class_path: padrec.AutoregressiveDecoder}"
+for draft in $drafts; do
+  given=()
+  [ ! -e "$configs/$draft.yaml" ] || given+=(--config "$configs/$draft.yaml")
+  [ -z "${SHORT:-}" ] || given+=(--config $configs/short.yaml)
+  for position_aware in null '{}'; do
+    name=$draft
+    [ "$position_aware" = null ] || name+=-padrec
+    while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done
+    fit "$name" "${given[@]}" --model.init_args.position_aware "$position_aware" "$@" &
+    arms+=", $name: {class_path: padrec.SpeculativeDecoder, init_args: {draft: {class_path: padrec.FeatureDraft,"
+    arms+=" init_args: {checkpoint: $results/$name/checkpoints/last.ckpt}}, expansion: {class_path: padrec.DynamicTree,"
+    arms+=" init_args: {depth: 12, width: 6, nodes: 52, greedy_temperature: 0.35}}}}"
+  done
+done
+for job in $(jobs -p); do wait "$job"; done
+for temperature in 0 1; do
+  padrec test --config experiments/beauty/evaluate.yaml --config $configs/evaluate.yaml --model.init_args.arms "$arms}" \
+    --model.init_args.temperature $temperature --trainer.logger.init_args.name evaluate-$temperature
+done
