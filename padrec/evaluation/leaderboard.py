@@ -7,6 +7,7 @@ from functools import cached_property
 from io import StringIO
 from itertools import count, takewhile
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -170,10 +171,15 @@ def read_reports(folders: Sequence[Path]) -> dict[str, Report]:
 
 def _single(reports: Mapping[str, Report]) -> list[Row]:
     return [
-        Row(name, arm, 1, ArmNumbers.of(metrics))
-        for name, report in reports.items()
-        for arm, metrics in report.arms.items()
+        Row(name, arm, 1, _numbers(metrics)) for name, report in reports.items() for arm, metrics in report.arms.items()
     ]
+
+
+def _numbers(metrics: Mapping[str, Any]) -> ArmNumbers:
+    """An arm's numbers, those of quality with their intervals, for which a report's own tables have no room."""
+    return ArmNumbers.of(
+        {**metrics, **{f"{name}_ci95": pair for name, pair in metrics.get("quality_ci95", {}).items()}}
+    )
 
 
 def _combined(reports: Mapping[str, Report]) -> list[Row]:
@@ -185,7 +191,7 @@ def _combined(reports: Mapping[str, Report]) -> list[Row]:
     for report in reports.values():
         shown = ", ".join(names[_settings_but_seed(report)])
         for arm, metrics in report.arms.items():
-            numbers.setdefault((shown, _without_seed(arm, report.arms)), []).append(ArmNumbers.of(metrics))
+            numbers.setdefault((shown, _without_seed(arm, report.arms)), []).append(_numbers(metrics))
     return [Row(name, arm, len(seeds), ArmNumbers.over_seeds(seeds)) for (name, arm), seeds in numbers.items()]
 
 

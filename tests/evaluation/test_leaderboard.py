@@ -51,6 +51,11 @@ def test_every_arm_of_every_report_has_a_row(folders: list[Path]) -> None:
     assert len(others) == 5
 
 
+def test_quality_has_its_interval(folders: list[Path]) -> None:
+    header, first, *_ = table(Leaderboard(read_reports(folders[:1]), ["ndcg@10"]))
+    assert (header, first) == (["arm", "NDCG@10"], ["autoregressive", "0.0412 (0.0200 – 0.0900)"])
+
+
 def test_the_name_of_a_single_report_is_left_out(folders: list[Path]) -> None:
     header, *rows = table(Leaderboard(read_reports(folders[:1]), ["speedup"], arms=["transformers", "padrec"]))
     assert header == ["arm", "speedup (95 %)"]
