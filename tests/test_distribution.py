@@ -70,6 +70,8 @@ def test_the_wheel_holds_the_package_and_its_experiments_alone(installed: Path) 
     assert not list(installed.rglob("__pycache__"))
     for config in (_REPOSITORY / "experiments" / "quickstart").glob("*.yaml"):
         assert (installed / "padrec" / "experiments" / "quickstart" / config.name).is_file()
+    for script in (installed / "padrec" / "experiments").rglob("*.py"):
+        assert "from experiments" not in script.read_text(), f"{script} needs a checkout"
 
 
 def test_the_version_of_a_source_distribution_is_that_of_its_wheel(
