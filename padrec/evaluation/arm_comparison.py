@@ -3,6 +3,7 @@
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -110,7 +111,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
 
     @abstractmethod
     def load_target(self) -> tuple[PreTrainedModel, str]:
-        """The target in the precision of its weights, which the comparison may change, and its fingerprint."""
+        """The target in the precision of its weights, and its fingerprint."""
 
     @abstractmethod
     def new_request(self, device: torch.device) -> Request[R]:
@@ -157,8 +158,10 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
             raise InputError(f"trainer.precision {precision!r}: expected one of {', '.join(_DTYPES)} for decoding")
         device = self.trainer.strategy.root_device
         model, fingerprint = self.load_target()
+        if model.dtype != _DTYPES[precision]:
+            model = deepcopy(model)  # the next comparison may have a higher precision
+            to_precision(model, _DTYPES[precision])
         model.eval().requires_grad_(False)
-        to_precision(model, _DTYPES[precision])
         self._runner = TransformersRunner(model.to(device), fingerprint)  # type: ignore[arg-type]
         request = self.new_request(device)
         for name, arm in self._arms.items():

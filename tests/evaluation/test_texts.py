@@ -18,6 +18,7 @@ from padrec.drafts import TokenPool
 from padrec.evaluation import TextEvaluator, TextPoolBuilder, TextWriter
 from padrec.evaluation.text_evaluator import marked_text
 from tests.tiny_language_model import save_tiny_language_model
+from tests.tiny_training import quiet_trainer
 
 _CONF = Path(__file__).parents[1] / "conf" / "texts.yaml"
 _KINDS = ("pen", "lamp")
@@ -212,6 +213,16 @@ def test_runs_of_drafted_tokens_are_bold(runs: Path) -> None:
     assert found.count("<b>") == found.count("</b>") == 1
     assert found.replace("<b>", "").replace("</b>", "") == "a &lt;b> c"
     assert "<b>" not in marked_text(data, tokens, None)
+
+
+def test_a_second_comparison_has_the_weights_as_they_were_read(runs: Path, tmp_path: Path) -> None:
+    evaluator = TextEvaluator(str(runs / "language-model"), {"autoregressive": AutoregressiveDecoder()}, max_tokens=2)
+    read = [weight.clone() for weight in evaluator.load_target()[0].parameters()]
+    for precision in ("bf16-true", "32-true"):
+        trainer = quiet_trainer(tmp_path / precision, precision=precision, limit_test_batches=1)
+        trainer.test(evaluator, datamodule=data_of(runs), verbose=False)
+    weights = list(evaluator.load_target()[0].parameters())
+    assert all(torch.equal(now, before) for now, before in zip(weights, read, strict=True))
 
 
 def test_a_stop_token_must_be_a_token(runs: Path) -> None:
