@@ -16,6 +16,7 @@ from padrec.data.prompts import PromptRows
 from padrec.data.training_rows import read_generated_lists
 from padrec.drafts.retrieval import TokenPool
 from padrec.evaluation.grouped_pool import fill_pool
+from padrec.evaluation.report import counted
 from padrec.quantization import ItemEmbeddings
 from padrec.quantization.item_embeddings import EmbeddingSource
 
@@ -85,7 +86,7 @@ class PoolBuilder:
         facts = {"own_answers": self._own_answers, "refused": len(users) - len(kept)}
         pool.settings = {"vocabulary": data.vocabulary.fingerprint, **facts}
         pool.save(self._path)
-        found = f"{len(pool.texts.lengths):,} distinct lists in {self._n_groups} groups"
+        found = f"{counted(len(pool.texts.lengths), 'distinct list')} in {counted(self._n_groups, 'group')}"
         print(f"{self._path}: {found}; left out: {facts['refused']:,} lists of tested users")
         return pool
 

@@ -213,6 +213,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_co
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
+def counted(number: int, noun: str) -> str:
+    """Write how many there are: `1 group`, `1,200 groups`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 _IDENTICAL = ("identical_lists", "identical_texts")
 _SPEED_COLUMNS = ("speedup", "speedup_median", "acceptance_length")
 _COMPARISON_COLUMNS = (*_IDENTICAL, "latency_ms/p50")
@@ -262,7 +267,8 @@ def _listed(counts: Mapping[str, int], what: str) -> str:
 
 def _pool(pool: Mapping[str, Any]) -> str:
     """What a pool holds, in words; see `RetrievalDraft.facts`."""
-    size = f"{pool['texts']:,} earlier texts ({pool['tokens']:,} tokens) in {pool['groups']:,} groups"
+    texts, tokens = counted(pool["texts"], "earlier text"), counted(pool["tokens"], "token")
+    size = f"{texts} ({tokens}) in {counted(pool['groups'], 'group')}"
     learned = ", finished ones among them" if pool["online"] else ""
     own = {True: ", earlier answers to the tested users included", False: ", none of tested users", None: ""}
     time = f", {pool['look_up_ms']:.3g} ms for a look-up" if "look_up_ms" in pool else ""

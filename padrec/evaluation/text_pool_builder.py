@@ -16,6 +16,7 @@ from padrec.data.json_file import read_json_lines
 from padrec.data.tokenizer import n_tokens
 from padrec.drafts.retrieval import TokenPool
 from padrec.evaluation.grouped_pool import fill_pool
+from padrec.evaluation.report import counted
 from padrec.targets import read_language_model
 
 _LINE = '{"key": key, "tokens": [token, …]}, as TextWriter writes it'
@@ -82,7 +83,7 @@ class TextPoolBuilder:
         fill_pool(pool, texts, batches, vectors, self._texts_per_group, self._generator)
         pool.settings = {"own_answers": self._own_answers, "refused": n_refused}
         pool.save(self._path)
-        found = f"{len(pool.texts.lengths):,} distinct texts in {self._n_groups} groups"
+        found = f"{counted(len(pool.texts.lengths), 'distinct text')} in {counted(self._n_groups, 'group')}"
         print(f"{self._path}: {found}; left out: {n_refused:,} answers of evaluated prompts")
         return pool
 

@@ -144,7 +144,7 @@ def test_what_an_arm_chose_stands_below_the_table() -> None:
 def test_what_an_arm_draws_on_and_whether_it_is_lossless_stands_below_the_table() -> None:
     pool = {"texts": 1200, "tokens": 60_000, "groups": 8, "online": False, "own_answers": False}
     drawn = {"lossless": False, "pool": pool, "accepted_by": {"retrieval": 3000, "forced": 20}}
-    own = {"lossless": True, "pool": pool | {"online": True, "own_answers": True}}
+    own = {"lossless": True, "pool": pool | {"groups": 1, "online": True, "own_answers": True}}
     arms = {
         "a": toy_metrics(1.0, 0) | {"lossless": True},
         "b": toy_metrics(2.0, 3) | drawn,
@@ -154,7 +154,7 @@ def test_what_an_arm_draws_on_and_whether_it_is_lossless_stands_below_the_table(
     for remark in (
         "b is not lossless: it may write other lists or texts than the target.",
         "b retrieves from 1,200 earlier texts (60,000 tokens) in 8 groups, none of tested users.",
-        "(60,000 tokens) in 8 groups, finished ones among them, earlier answers to the tested users included.",
+        "(60,000 tokens) in 1 group, finished ones among them, earlier answers to the tested users included.",
         "b accepted 3,000 tokens of retrieval, 20 tokens of forced.",
     ):
         assert report.markdown().count(remark) == 1
