@@ -15,6 +15,7 @@ from huggingface_hub import HfApi
 from torch.nn import functional
 
 from padrec.catalog import Catalog, CatalogTrie, InputError
+from padrec.catalog.item_names import ItemNames
 from padrec.decoding import (
     AutoregressiveDecoder,
     BatchwiseDecoder,
@@ -251,7 +252,7 @@ class Recommender:
     def _use(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._encoder = self._format.encoder(self.vocabulary, catalog)
-        self._names = _ItemNames(catalog)
+        self._names = ItemNames(catalog)
         self._trie = CatalogTrie(catalog, self.vocabulary).to(self.device)
         self._forget_sessions()
         self.set_out_of_stock(())
@@ -404,49 +405,3 @@ class Recommender:
             ties = tuple(self.catalog.keys[item] for item in others)
             items.append(RecommendedItem(self.catalog.keys[first], self._names.title(first), log_prob, ties))
         return items
-
-
-class _ItemNames:
-    """Finds items by key or title."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._titles: dict[str, list[int]] | None = None  # made when a name is no key
-
-    def key(self, name: str) -> str:
-        """The key of an item.
-
-        Raises:
-            InputError: no item has this key or title, or several have this title.
-        """
-        if name in self._catalog:
-            return name
-        if self._titles is None:
-            self._titles = {}
-            for item, title in enumerate(self._catalog.texts or ()):
-                self._titles.setdefault(title, []).append(item)
-        items = self._titles.get(name, [])
-        if len(items) > 1:
-            keys = ", ".join(repr(self._catalog.keys[item]) for item in items[:3])
-            raise InputError(f"title {name!r}: that of {len(items)} items ({keys} …), expected the key of one of them")
-        if not items:
-            catalog = self._catalog
-            raise InputError(f"item {name!r}: no key or title of the {catalog.n_items} items of {catalog.source}")
-        return self._catalog.keys[items[0]]
-
-    def keys(self, history: Sequence[str]) -> list[str]:
-        """The keys of a user's items; see `key`.
-
-        Raises:
-            InputError: one item where a list of items belongs.
-        """
-        if isinstance(history, str):
-            raise InputError(f"history {history!r}: expected a list of items")
-        return [self.key(name) for name in history]
-
-    def index(self, name: str) -> int:
-        """The row of an item in the catalog; see `key`."""
-        return self._catalog.index(self.key(name))
-
-    def title(self, item: int) -> str | None:
-        return (self._catalog.texts[item] or None) if self._catalog.texts else None
