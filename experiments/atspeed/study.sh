@@ -57,7 +57,7 @@ smoke() {
 
 study() {
   local beauty=$results/beauty main="top_k_alignment total_variation"
-  setsid $configs/study.sh rehearsal >$results/rehearsal.log 2>&1 &
+  setsid nice $configs/study.sh rehearsal >$results/rehearsal.log 2>&1 &
   local rehearsal=$!
   trap 'kill -- -'$rehearsal' 2>/dev/null || true' EXIT
   models beauty "$main" 0
