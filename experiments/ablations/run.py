@@ -8,10 +8,11 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -21,7 +22,7 @@ from padrec import InputError
 
 _CONFIGS = Path("experiments/ablations")
 _SHARED = "-shared"
-_REFERENCE = {"class_path": "padrec.AutoregressiveDecoder"}
+_LISTS = {"lists-greedy": 0.0, "lists-sampled": 1.0}  # temperatures
 _TREE = {"depth": 12, "width": 6, "nodes": 52, "greedy_temperature": 0.35}
 
 
@@ -49,23 +50,24 @@ class Cell:
         last = self.folder / "checkpoints" / "last.ckpt"
         resumed = ["--ckpt_path", str(last)] if last.exists() else []
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})}
-        command = [sys.executable, "-m", *self.program, str(self.folder / "config.yaml"), *resumed]
+        command = [sys.executable, "-m", *self.program, str(self.folder / "cell.yaml"), *resumed]
         with (self.folder / "log.txt").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 class Grid:
-    """The cells of one dataset, in the order in which they should start.
+    """The cells of one dataset.
 
     Args:
         root: folder of the cells.
         data: a name in grid.yaml, or that with `-shared`.
         size: a name in grid.yaml.
         settings: grid.yaml.
+        cells: gets the cells.
     """
 
-    def __init__(self, root: Path, data: str, size: str, settings: Mapping[str, Any]) -> None:
-        self.root, self.cells = root, list[Cell]()
+    def __init__(self, root: Path, data: str, size: str, settings: Mapping[str, Any], cells: list[Cell]) -> None:
+        self.root, self._cells = root, cells
         self._sizes, self._settings = settings["sizes"][size], settings
         reader, shared = settings["data"][data.removesuffix(_SHARED)], data.endswith(_SHARED)
         self._data = {"data": {"init_args": {"reader": reader, "shared_codes": shared}}}
@@ -76,8 +78,8 @@ class Grid:
         folder.mkdir(parents=True, exist_ok=True)
         stage_config = OmegaConf.load(_CONFIGS / f"{stage}.yaml")
         config = OmegaConf.merge(stage_config, self._sizes.get(stage, {}), self._data, own)
-        OmegaConf.save(config, folder / "config.yaml")
-        self.cells.append(Cell(folder, tuple(program), tuple(self.root / need for need in needs)))
+        OmegaConf.save(config, folder / "cell.yaml")
+        self._cells.append(Cell(folder, tuple(program), tuple(self.root / need for need in needs)))
 
     def fit(self, name: str, stage: str, needs: Sequence[str], seed: int, model: Any, **data: Any) -> None:  # noqa: ANN401
         """Add the training of a model with these arguments."""
@@ -89,39 +91,47 @@ class Grid:
         }
         self.add(name, stage, ["padrec", "fit", "--config"], needs, {"seed_everything": seed, **parts})
 
-    def weights(self, name: str) -> str:
-        """Checkpoint of a fit."""
-        return str(self.root / name / "checkpoints" / "last.ckpt")
-
-    def add_all(self, bases: Sequence[str], forms: Sequence[str], seeds: int) -> None:
-        """Add the target, its lists, the drafts and their evaluation."""
-        target = {"target": self.weights("target")}
+    def add_target(self, bases: Sequence[str]) -> None:
+        """Add the target, its lists, and the drafts that others start from."""
         self.fit("target", "target", [], 0, {})
-        lists = {"lists-greedy": 0.0, "lists-sampled": 1.0}
-        paths = {name: str(self.root / name / "lists.jsonl") for name in lists}
-        for name, temperature in lists.items():
-            writer = {"class_path": "padrec.RecommendationWriter", "init_args": {"path": paths[name]}}
-            own = {"trainer": {"callbacks": [writer]}, "model": {"init_args": {**target, "temperature": temperature}}}
+        for name, temperature in _LISTS.items():
+            writer = {"class_path": "padrec.RecommendationWriter", "init_args": {"path": self._lists(name)}}
+            model = {**self._target, "temperature": temperature}
+            own = {"trainer": {"callbacks": [writer]}, "model": {"init_args": model}}
             self.add(name, "lists", ["padrec", "predict", "--config"], ["target"], own)
-        rows = [{"class_path": "padrec.GeneratedLists", "init_args": {"paths": list(paths.values())}}]
         for base in bases:
             alone = {"position_aware": None, "unrolled_steps": 1, "feature_noise": 0.1}
-            self.fit(f"{base}-start", "draft", ["target"], 0, {**self._settings["bases"][base], **target, **alone})
-        for seed in range(seeds):
-            arms: dict[str, Any] = {"autoregressive": _REFERENCE}
-            drafts = []
-            for base in bases:
-                start = {"class_path": "padrec.DraftWeights", "init_args": {"path": self.weights(f"{base}-start")}}
-                for form in forms:
-                    own = {"position_aware": self._settings["forms"][form], "initial_weights": start, "seed": seed}
-                    drafts.append(f"{base}-{form}-{seed}")
-                    model = {**self._settings["bases"][base], **target, **own}
-                    self.fit(drafts[-1], "draft", [f"{base}-start", *lists], seed, model, training_rows=rows)
-                    arms[f"{base}-{form}"] = _arm(self.weights(drafts[-1]))
-            program = ["experiments.ablations.evaluate", "--comparison"]
-            self.add(
-                f"evaluation-{seed}", "evaluate", program, drafts, {"model": {"init_args": {**target, "arms": arms}}}
+            self.fit(
+                f"{base}-start", "draft", ["target"], 0, {**self._settings["bases"][base], **self._target, **alone}
             )
+
+    def add_drafts(self, bases: Sequence[str], forms: Sequence[str], seed: int) -> None:
+        """Add the drafts of one seed and their evaluation."""
+        rows = [{"class_path": "padrec.GeneratedLists", "init_args": {"paths": [self._lists(name) for name in _LISTS]}}]
+        arms: dict[str, Any] = {"autoregressive": {"class_path": "padrec.AutoregressiveDecoder"}}
+        for base in bases:
+            start = {"class_path": "padrec.DraftWeights", "init_args": {"path": self._weights(f"{base}-start")}}
+            for form in forms:
+                own = {"position_aware": self._settings["forms"][form], "initial_weights": start, "seed": seed}
+                model = {**self._settings["bases"][base], **self._target, **own}
+                needs = [f"{base}-start", *_LISTS]
+                self.fit(f"{base}-{form}-{seed}", "draft", needs, seed, model, training_rows=rows)
+                arms[f"{base}-{form}"] = _arm(self._weights(f"{base}-{form}-{seed}"))
+        # A call with other drafts evaluates those alone; table.py pairs them with what was evaluated before.
+        name = f"evaluation-{seed}-{zlib.crc32(' '.join(arms).encode()):08x}"
+        needs = [f"{arm}-{seed}" for arm in arms if arm != "autoregressive"]
+        program = ["experiments.ablations.evaluate", "--comparison"]
+        self.add(name, "evaluate", program, needs, {"model": {"init_args": {**self._target, "arms": arms}}})
+
+    def _weights(self, name: str) -> str:
+        return str(self.root / name / "checkpoints" / "last.ckpt")
+
+    def _lists(self, name: str) -> str:
+        return str(self.root / name / "lists.jsonl")
+
+    @property
+    def _target(self) -> dict[str, str]:
+        return {"target": self._weights("target")}
 
 
 def _arm(checkpoint: str) -> dict[str, Any]:
@@ -175,7 +185,7 @@ def run_cells(cells: Sequence[Cell], places: Sequence[str | None], seconds: floa
 
 
 def run(
-    size: Literal["tiny", "middle", "full"],
+    size: str,
     data: Sequence[str] = ("beauty", "beauty-shared"),
     bases: Sequence[str] = ("hass",),
     forms: Sequence[str] = ("none", "padrec", "slots", "steps", "shuffled", "constant"),
@@ -188,7 +198,7 @@ def run(
     """Run the grid.
 
     Args:
-        size: of target and drafts; see grid.yaml.
+        size: of target and drafts, in grid.yaml.
         data: datasets of grid.yaml, the most wanted first; `-shared` after a name for code tokens that slots share.
         bases: base drafts of grid.yaml.
         forms: forms of the position-aware part in grid.yaml; `none` is the base itself.
@@ -203,15 +213,19 @@ def run(
     """
     check_positive(seeds=[seeds], jobs=[jobs])
     settings: Any = OmegaConf.to_container(OmegaConf.load(_CONFIGS / "grid.yaml"), resolve=False)
-    asked = {"data": [name.removesuffix(_SHARED) for name in data], "bases": bases, "forms": forms}
+    asked = {"sizes": [size], "data": [name.removesuffix(_SHARED) for name in data], "bases": bases, "forms": forms}
     for kind, names in asked.items():
         if unknown := sorted(set(names) - set(settings[kind])):
             raise InputError(f"{kind} {unknown}: expected some of {', '.join(settings[kind])}")
-    grids = [Grid(root / size / name, name, size, settings) for name in data]
+    cells: list[Cell] = []
+    grids = [Grid(root / size / name, name, size, settings, cells) for name in data]
     for grid in grids:
-        grid.add_all(bases, forms, seeds)
+        grid.add_target(bases)
+    for seed in range(seeds):
+        for grid in grids:
+            grid.add_drafts(bases, forms, seed)
     places: list[str | None] = [*gpus] * jobs or [None] * jobs
-    left = run_cells([cell for grid in grids for cell in grid.cells], places, 60 * minutes)
+    left = run_cells(cells, places, 60 * minutes)
     tabulate([grid.root for grid in grids], root / size)
     if left:
         raise InputError("\n".join([f"{len(left)} cells are left; the same command goes on:", *left]))

@@ -5,6 +5,7 @@ From the repository's root: python -m experiments.ablations.table --folders '[ru
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,9 @@ from experiments.study import run_command
 from padrec.evaluation.report import markdown_table, write_report
 
 _RESAMPLES = 2000
-_LENGTH, _ACCEPTED, _BY_SLOT, _BY_DEPTH = (
-    "acceptance_length",
-    "accepted_per_pass",
-    "acceptance_by_slot",
-    "acceptance_by_depth",
-)
+_LENGTH, _ACCEPTED, _IDENTICAL = "acceptance_length", "accepted_per_pass", "identical_lists"
+_BY_SLOT, _BY_DEPTH = "acceptance_by_slot", "acceptance_by_depth"
+_METRICS = (_LENGTH, _ACCEPTED, _IDENTICAL, _BY_SLOT, _BY_DEPTH)
 
 Row = dict[str, Any]
 
@@ -45,20 +43,23 @@ def tabulate(folders: Sequence[Path], output: Path) -> None:
 
 
 def _rows(folder: Path, setting: str) -> list[Row]:
-    """One row for each draft that all evaluated seeds have."""
-    places = [path.parent for path in sorted(folder.glob(f"evaluation-*/{setting}/{USERS_FILE}"))]
-    reports = [json.loads((place / "report.json").read_text()) for place in places]
-    users = [json.loads((place / USERS_FILE).read_text()) for place in places]
-    arms = [name for name in (reports[0]["arms"] if reports else []) if all(name in found for found in users)]
+    """One row for each draft, over the seeds that were evaluated."""
+    metrics, users = defaultdict[str, Row](dict), defaultdict[str, Row](dict)  # by draft and seed
+    for place in sorted(path.parent for path in folder.glob(f"evaluation-*/{setting}/{USERS_FILE}")):
+        _, seed, _ = place.parent.name.split("-")
+        arms = json.loads((place / "report.json").read_text())["arms"]
+        for name, counts in json.loads((place / USERS_FILE).read_text()).items():
+            metrics[name][seed], users[name][seed] = arms[name], counts
     rows = []
-    for name in arms[1:]:
-        metrics = [report["arms"][name] for report in reports]
-        row: Row = {"dataset": folder.name, "setting": setting, "draft": name, "seeds": len(places)}
-        row |= {key: _mean([found[key] for found in metrics]) for key in (_LENGTH, _ACCEPTED, _BY_SLOT, _BY_DEPTH)}
-        row["identical_lists"] = _mean([found["identical_lists"] for found in metrics])
+    for name in metrics:
+        if name == "autoregressive":
+            continue
+        row: Row = {"dataset": folder.name, "setting": setting, "draft": name, "seeds": len(metrics[name])}
+        row |= {key: _mean([found[key] for found in metrics[name].values()]) for key in _METRICS}
         base = f"{name.partition('-')[0]}-none"
-        if base in arms and base != name:
-            row |= {"gain": gain([found[name] for found in users], [found[base] for found in users])}
+        seeds = sorted(users[name].keys() & users[base].keys()) if base in metrics and base != name else []
+        if seeds:
+            row["gain"] = gain([users[name][seed] for seed in seeds], [users[base][seed] for seed in seeds])
         rows.append(row)
     return rows
 
@@ -129,7 +130,7 @@ def _cells(row: Row) -> list[str]:
         f"{row[_ACCEPTED]:.3f}",
         *("" if math.isnan(share) else f"{share:.1%}" for share in row[_BY_SLOT]),
     ]
-    return [row["draft"], str(row["seeds"]), *numbers, f"{row['identical_lists']:.1%}"]
+    return [row["draft"], str(row["seeds"]), *numbers, f"{row[_IDENTICAL]:.1%}"]
 
 
 def gains_figure(rows: Sequence[Row]) -> Figure:
