@@ -60,7 +60,7 @@ def test_help_loads_nothing_large() -> None:
 
 
 def test_preparing_a_log_loads_neither_pytorch_nor_lightning() -> None:
-    assert loaded("import padrec.cli.prepare_command") == {"pyarrow"}
+    assert loaded("import padrec, padrec.cli\npadrec.Preparation") == {"pyarrow"}
 
 
 def test_predicting_loads_no_adapters_and_no_log_formats() -> None:

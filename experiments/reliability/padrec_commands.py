@@ -20,12 +20,7 @@ from padrec.cli import main
 from padrec.quantization import ItemEmbeddings
 
 _CONFIG = Path(__file__).with_name("target.yaml")
-_LOADED_LATE = (
-    "duckdb",
-    "padrec.cli.lightning_program",
-    "padrec.cli.prepare_command",
-    "transformers.models.llama.modeling_llama",
-)
+_LOADED_LATE = ("duckdb", "padrec.cli.lightning_program", "transformers.models.llama.modeling_llama")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from padrec.catalog.catalog_folder import items_json, read_catalog_folder, write_catalog_folder
 from padrec.catalog.errors import InputError
 from padrec.catalog.leaf_index import LeafIndex
+from padrec.catalog.tensor_file import read_tensors, write_tensors
+from padrec.catalog.whole_output import check_digests, written_whole
 
+ITEMS_FILE = "items.json"
+"""Keys and texts in a folder of `Catalog.save`; no other folder with semantic IDs has a file of this name."""
+
+_CODES_FILE = "codes.safetensors"
 _LARGEST_CODE = torch.iinfo(torch.int32).max
 
 
@@ -75,22 +80,40 @@ class Catalog:
         """Read a folder that `save` wrote.
 
         Raises:
-            InputError: a file is missing or malformed.
+            InputError: a file is missing, damaged or malformed.
         """
-        codes, keys, texts = read_catalog_folder(Path(folder))
+        codes_file, items_file = Path(folder, _CODES_FILE), Path(folder, ITEMS_FILE)
+        for file in (codes_file, items_file):
+            if not file.is_file():
+                raise InputError(f"{file.parent}: no {file.name}, expected a folder written by Catalog.save")
+        check_digests(Path(folder))
+        codes = read_tensors(codes_file, "codes").tensors["codes"]
+        try:
+            items = json.loads(items_file.read_text(encoding="utf-8"))
+            keys, texts = items["keys"], items["texts"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{items_file}: expected a JSON object with keys and texts ({error})") from None
+        if not _are_strings(keys) or not (texts is None or _are_strings(texts)):
+            raise InputError(f"{items_file}: expected keys and texts to be lists of strings, or texts null")
         return cls(codes, keys, texts, source=str(folder))
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder with the codes, keys and texts.
+        """Write `codes.safetensors` (`codes`, int32 `[n_items, L]`) and `items.json` (`{"keys": […], "texts": …}`).
 
         Raises:
             InputError: the folder is there already, or cannot be written.
         """
-        write_catalog_folder(Path(folder), self.codes, self.keys, self.texts)
+        with written_whole(Path(folder)) as part:
+            part.mkdir()
+            write_tensors(part / _CODES_FILE, {"codes": self.codes})
+            (part / ITEMS_FILE).write_text(self._items_json() + "\n", encoding="ascii")
+
+    def _items_json(self) -> str:
+        return json.dumps({"keys": self.keys, "texts": self.texts})
 
     def to_state(self) -> dict[str, Any]:
         """The catalog as checkpoints hold it: tensors and strings."""
-        return {"codes": self.codes, "items": items_json(self.keys, self.texts), "source": self.source}
+        return {"codes": self.codes, "items": self._items_json(), "source": self.source}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Catalog":
@@ -195,3 +218,7 @@ class Catalog:
     @cached_property
     def _leaf_index(self) -> LeafIndex:
         return LeafIndex(self.leaf_codes)
+
+
+def _are_strings(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)

@@ -2,13 +2,16 @@
 
 import os
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
+from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
 from omegaconf.errors import OmegaConfBaseException
 
 import padrec
 from padrec.catalog import InputError
+from padrec.cli.configured_command import call_configured
 from padrec.cli.one_message_parser import WrongArguments
 
 if TYPE_CHECKING:
@@ -36,8 +39,8 @@ commands:
 Help on a command: padrec prepare --help, padrec fit --help and so on. padrec --version prints the version.
 """
 _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-_COMMANDS = ("prepare", *_TRAINER_COMMANDS, "report", "pool", "text-pool", "export", "serve", "experiments")
-_WITHOUT_CLASSES = (["report"], ["experiments"], ["export"], ["serve"])
+_WITHOUT_CLASSES = ("report", "export", "serve", "experiments")  # each is a function of `<command>_command.py`
+_COMMANDS = ("prepare", *_TRAINER_COMMANDS, "pool", "text-pool", *_WITHOUT_CLASSES)
 
 
 def main(args: "ArgsType" = None) -> None:
@@ -78,7 +81,7 @@ def _run_with_short_names(arguments: "ArgsType") -> None:
     Only imported classes are found by their short names and listed in help. Most configs give full names, so all
     classes are imported only for help, and for another try where an argument was refused.
     """
-    if isinstance(arguments, list) and arguments[:1] in _WITHOUT_CLASSES:
+    if isinstance(arguments, list) and arguments and arguments[0] in _WITHOUT_CLASSES:
         _run(arguments)
         return
     if isinstance(arguments, list) and any(word == "-h" or word.endswith("help") for word in arguments):
@@ -94,29 +97,14 @@ def _run(arguments: "ArgsType") -> None:
     # Each command imports what it needs: `prepare` needs neither PyTorch nor Lightning.
     command, others = (arguments[0], arguments[1:]) if isinstance(arguments, list) and arguments else ("", [])
     if command == "prepare":
-        from padrec.cli.prepare_command import prepare
-
-        prepare(others)
-    elif command == "report":
-        from padrec.cli.report_command import report
-
-        report(others)
-    elif command == "experiments":
-        from padrec.cli.experiments_command import experiments
-
-        experiments(others)
+        call_configured(command, padrec.Preparation, others).run()
     elif command in ("pool", "text-pool"):
-        from padrec.cli.pool_command import pool
-
-        pool(command, others)
-    elif command == "export":
-        from padrec.cli.export_command import export
-
-        export(others)
-    elif command == "serve":
-        from padrec.cli.serve_command import serve
-
-        serve(others)
+        builder: type[padrec.PoolBuilder | padrec.TextPoolBuilder]
+        builder = padrec.PoolBuilder if command == "pool" else padrec.TextPoolBuilder
+        call_configured(command, builder, others, sub_configs=True).run()
+    elif command in _WITHOUT_CLASSES:
+        run: Callable[[list[str]], None] = getattr(import_module(f"padrec.cli.{command}_command"), command)
+        run(others)
     elif isinstance(arguments, list) and not command.startswith("-") and command not in _TRAINER_COMMANDS:
         raise InputError(_no_command(command))
     else:

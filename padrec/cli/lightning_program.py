@@ -14,12 +14,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from padrec.catalog import InputError
 from padrec.cli.given_checkpoint import check_checkpoint
-from padrec.cli.lightning_errors import refused_by_lightning
+from padrec.cli.lightning_messages import hide_unwanted_messages, refused_by_lightning
 from padrec.cli.monitored_metrics import check_monitored, check_saved
 from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
 from padrec.cli.run_folder import RunFolder
 from padrec.cli.termination import Termination
-from padrec.cli.unwanted_messages import hide_unwanted_messages
 from padrec.training import last_metrics
 
 # Gloo's words when the other end of a connection is gone.

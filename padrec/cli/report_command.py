@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from jsonargparse import Namespace
-
 from padrec.catalog.whole_output import check_place
 from padrec.cli.one_message_parser import OneMessageParser
 from padrec.evaluation.leaderboard import COLUMNS, Leaderboard, read_reports
@@ -11,21 +9,18 @@ from padrec.evaluation.leaderboard import COLUMNS, Leaderboard, read_reports
 
 def report(arguments: list[str]) -> None:
     """Run `padrec report` with these arguments."""
-    settings = _parser().parse_args(arguments)
-    if settings.output is not None:
-        check_place(settings.output)
-    board = _leaderboard(settings)
-    if settings.output is not None:
-        board.write(settings.output)
+    output = _parser().parse_args(arguments).output
+    if output is not None:
+        check_place(output)
+    board = leaderboard(arguments)
+    if output is not None:
+        board.write(output)
     print(board.markdown_table())
 
 
 def leaderboard(arguments: list[str]) -> Leaderboard:
     """Return what `padrec report` writes with these arguments."""
-    return _leaderboard(_parser().parse_args(arguments))
-
-
-def _leaderboard(settings: Namespace) -> Leaderboard:
+    settings = _parser().parse_args(arguments)
     return Leaderboard(read_reports(settings.folders), settings.columns, settings.arms, settings.seeds)
 
 

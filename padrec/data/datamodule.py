@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from padrec.catalog import Catalog, InputError, NonNegativeInt, PositiveInt, Seed, SemanticIDVocabulary, check_arguments
 from padrec.data.batches import PromptBatch, SequenceBatch
-from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.prompt_format import PromptFormat
 from padrec.data.prompt_template import PromptTemplate
@@ -56,6 +55,14 @@ class SemanticIDDataModule(LightningDataModule):
         unknown_items: whether to refuse or drop items of `predict_prompts` that are not in the catalog.
         seed: seed of the order of training batches, the sample of users, the cut points, and the end of the history in
             training rows with the text of `prompt`.
+
+    Attributes:
+        vocabulary: the tokens.
+        catalog: the items.
+        prompt_format: how prompts are written.
+        dataset_name: name of the data in reports.
+        split: training, validation and test items of each user.
+        user_keys: the users' own keys, indexed by `PromptBatch.users`; those of `predict_prompts` come last.
 
     Raises:
         InputError: wrong data (see the reader), codes outside the codebooks, a list longer than the catalog, or an
@@ -100,10 +107,10 @@ class SemanticIDDataModule(LightningDataModule):
         self.seed = seed
         self._check_arguments()
         dataset = reader.read()
-        self._dataset_name = dataset.name
-        self._catalog = dataset.catalog
-        self._split = dataset.split(short_users)
-        self._vocabulary = SemanticIDVocabulary(
+        self.dataset_name = dataset.name
+        self.catalog = dataset.catalog
+        self.split = dataset.split(short_users)
+        self.vocabulary = SemanticIDVocabulary(
             _checked_sizes(dataset.catalog, codebook_sizes),
             separator=separator,
             shared_codes=shared_codes,
@@ -111,9 +118,9 @@ class SemanticIDDataModule(LightningDataModule):
             tokenizer=None if prompt is None else prompt.fingerprint,
         )
         if prompt is not None:
-            prompt.check(self._vocabulary)
-        self._prompt_format = PromptFormat(max_history, list_marker, prompt)
-        self._encoder = self._prompt_format.encoder(self._vocabulary, dataset.catalog)
+            prompt.check(self.vocabulary)
+        self.prompt_format = PromptFormat(max_history, list_marker, prompt)
+        self._encoder = self.prompt_format.encoder(self.vocabulary, dataset.catalog)
         self._windows: Windows | None = None
         if list_length > dataset.catalog.n_leaves:
             raise InputError(
@@ -123,7 +130,8 @@ class SemanticIDDataModule(LightningDataModule):
         self._file_users: tuple[str, ...] = ()
         if predict_prompts is not None:
             file = Path(predict_prompts)
-            self._file_users, self._file_histories = read_prompt_file(file, self._catalog, max_history, unknown_items)
+            self._file_users, self._file_histories = read_prompt_file(file, self.catalog, max_history, unknown_items)
+        self.user_keys = self.split.user_keys + self._file_users
 
     def _check_arguments(self) -> None:
         if not self.training_rows:
@@ -132,36 +140,6 @@ class SemanticIDDataModule(LightningDataModule):
             raise InputError(
                 f"predict_prompts is {self.predict_prompts!r} and predict_split 'train', expected one of them"
             )
-
-    @property
-    def vocabulary(self) -> SemanticIDVocabulary:
-        """The tokens."""
-        return self._vocabulary
-
-    @property
-    def catalog(self) -> Catalog:
-        """The items."""
-        return self._catalog
-
-    @property
-    def prompt_format(self) -> PromptFormat:
-        """How prompts are written."""
-        return self._prompt_format
-
-    @property
-    def dataset_name(self) -> str:
-        """Name of the data in reports."""
-        return self._dataset_name
-
-    @property
-    def user_keys(self) -> tuple[str, ...]:
-        """The users' own keys, indexed by `PromptBatch.users`; those of `predict_prompts` come last."""
-        return self._split.user_keys + self._file_users
-
-    @property
-    def split(self) -> Split:
-        """Training, validation and test items of each user."""
-        return self._split
 
     @property
     def max_prompt_tokens(self) -> int:
@@ -185,7 +163,7 @@ class SemanticIDDataModule(LightningDataModule):
         if stage != "fit" or self._windows is not None:
             return
         parts = [
-            rows.windows(self._split, self._catalog, self.max_history, self.list_length) for rows in self.training_rows
+            rows.windows(self.split, self.catalog, self.max_history, self.list_length) for rows in self.training_rows
         ]
         self._windows = reduce(Windows.appended, parts)
 
@@ -215,11 +193,11 @@ class SemanticIDDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[PromptBatch]:
         """The users of `predict_prompts`, cut training sequences, or the test prompts; see the class."""
         if self._file_users:
-            users = len(self._split.user_keys) + torch.arange(len(self._file_users))
+            users = len(self.split.user_keys) + torch.arange(len(self._file_users))
             return self._prompt_loader(self._file_histories, None, users)
         if self.predict_split == "test":
             return self.test_dataloader()
-        train = self._split.train
+        train = self.split.train
         generator = torch.Generator().manual_seed(self.seed)
         histories, users = random_cut_prompts(train, self.predict_cuts, self.max_history, generator)
         sampled = torch.zeros(len(train), dtype=torch.bool)
@@ -236,12 +214,12 @@ class SemanticIDDataModule(LightningDataModule):
         Raises:
             InputError: no histories, an empty one, or an unknown item.
         """
-        return self._prompt_format.prompts(histories, self._encoder, self._catalog)
+        return self.prompt_format.prompts(histories, self._encoder, self.catalog)
 
     def _evaluation_prompts(self, part: Literal["validation", "test"]) -> tuple[ItemSequences, ItemSequences, Tensor]:
-        histories, truth, users = evaluation_prompts(self._split, part, self.max_history)
+        histories, truth, users = evaluation_prompts(self.split, part, self.max_history)
         if len(users) == 0:
-            raise InputError(f"{self._split.source}: no user has {part} items and a history before them, expected some")
+            raise InputError(f"{self.split.source}: no user has {part} items and a history before them, expected some")
         rows = self._sample(torch.arange(len(users)))
         return histories.select(rows), truth.select(rows), users[rows]
 
@@ -257,7 +235,7 @@ class SemanticIDDataModule(LightningDataModule):
         self, histories: ItemSequences, truth: ItemSequences | None, users: Tensor
     ) -> DataLoader[PromptBatch]:
         n_processes, _ = self._processes()
-        rows = PromptRows(histories, truth, users, self._catalog, self._encoder, multiple_of=n_processes)
+        rows = PromptRows(histories, truth, users, self.catalog, self._encoder, multiple_of=n_processes)
         # Lightning distributes the rows over processes.
         return DataLoader(
             rows,

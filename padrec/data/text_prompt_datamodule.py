@@ -32,6 +32,11 @@ class TextPromptDataModule(LightningDataModule):
         max_prompts: most prompts, a random sample; None takes all.
         seed: seed of halves and samples.
 
+    Attributes:
+        dataset_name: name of the data in reports.
+        user_keys: keys of the items or users that the prompts are about, indexed by `TextPromptBatch.users`.
+        texts: the prompts, `[n]`.
+
     Raises:
         InputError: wrong data, no such tokenizer, a prompt without tokens, or an argument out of range.
     """
@@ -51,32 +56,18 @@ class TextPromptDataModule(LightningDataModule):
         self.tokenizer = load_tokenizer(language_model)
         found = prompts.read(partial(as_text, tokenizer=self.tokenizer))
         self._all_texts = dict(zip(found.keys, found.texts, strict=True))
-        self._prompts = found.select(_chosen(len(found.keys), half, max_prompts, seed))
-        self._tokens = self._tokenized(self._prompts.texts)
+        chosen = found.select(_chosen(len(found.keys), half, max_prompts, seed))
+        self.dataset_name, self.user_keys, self.texts = found.name, chosen.keys, chosen.texts
+        self._tokens = self._tokenized(self.texts)
         if [] in self._tokens:
-            key = self._prompts.keys[self._tokens.index([])]
+            key = self.user_keys[self._tokens.index([])]
             raise InputError(f"{found.name}: the prompt of {key!r} has no tokens, expected at least one")
         self._finished: frozenset[str] = frozenset()
 
     @property
-    def dataset_name(self) -> str:
-        """Name of the data in reports."""
-        return self._prompts.name
-
-    @property
-    def user_keys(self) -> tuple[str, ...]:
-        """Keys of the items or users that the prompts are about, indexed by `TextPromptBatch.users`."""
-        return self._prompts.keys
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The prompts, `[n]`."""
-        return self._prompts.texts
-
-    @property
     def fingerprint(self) -> str:
         """A short hash of the prompts and their keys."""
-        content = "\0".join((*self._prompts.keys, *self._prompts.texts))
+        content = "\0".join((*self.user_keys, *self.texts))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def prompt_tokens(self, keys: Iterable[str]) -> list[list[int]]:

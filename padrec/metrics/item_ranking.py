@@ -1,76 +1,11 @@
 """NDCG and recall by item, where a semantic ID represents all items that share it."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
 from padrec.metrics.ranking import UserMean, distinct, first_matches, gain_of_first, rank_discounts
-
-
-class _LeafMetric(UserMean):
-    """A ranking metric of the items that a list of leaves represents."""
-
-    def _values(self, recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor) -> Tensor:
-        """The metric of each user, float64 `[B]`."""
-        raise NotImplementedError
-
-    def update(
-        self,
-        recommended: Tensor,
-        relevant_items: Tensor,
-        leaf_of_item: Tensor,
-        leaf_sizes: Tensor,
-        counted: Tensor | None = None,
-    ) -> None:
-        """Add a batch of users.
-
-        Args:
-            recommended: leaves, int64 `[B, K]`, best first; negative where a generated item does not exist.
-            relevant_items: items, int64 `[B, R]`, padded with -1.
-            leaf_of_item: int64 `[n_items]`.
-            leaf_sizes: items of each leaf, int64 `[n_leaves]`.
-            counted: bool `[B]`, False for padding rows; None counts all rows.
-
-        Raises:
-            InputError: other shapes, or no indices.
-        """
-        self.add_users(self._values(recommended, relevant_items, leaf_of_item, leaf_sizes), counted)
-
-
-class ItemNDCG(_LeafMetric):
-    """NDCG@k of the items that a list of leaves represents, ties split, averaged over users.
-
-    Lists of items are cut after k, see `item_ndcg`. Users without relevant items are not counted.
-
-    Example:
-        >>> import torch
-        >>> leaf_of_item = torch.tensor([0, 1, 1, 2])
-        >>> metric = ItemNDCG(k=2)
-        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[2]]), leaf_of_item, torch.bincount(leaf_of_item))
-        >>> round(metric.compute().item(), 4)  # item 2 is first or second, each in half of the orders
-        0.8155
-    """
-
-    def _values(self, recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor) -> Tensor:
-        return item_ndcg(recommended, relevant_items, leaf_of_item, leaf_sizes, self.k)
-
-
-class ItemRecall(_LeafMetric):
-    """Recall@k of the items that a list of leaves represents, ties split, averaged over users.
-
-    Lists of items are cut after k, see `item_ndcg`. Users without relevant items are not counted.
-
-    Example:
-        >>> import torch
-        >>> leaf_of_item = torch.tensor([0, 1, 1, 2])
-        >>> metric = ItemRecall(k=1)
-        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[2]]), leaf_of_item, torch.bincount(leaf_of_item))
-        >>> metric.compute().item()
-        0.5
-    """
-
-    def _values(self, recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor) -> Tensor:
-        return item_recall(recommended, relevant_items, leaf_of_item, leaf_sizes, self.k)
 
 
 def item_ndcg(recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor, k: int) -> Tensor:
@@ -106,6 +41,69 @@ def item_recall(
     """Recall@k by item of each user, with the arguments, result, errors and ties of `item_ndcg`."""
     ties = _tied_ranks(recommended, relevant_items, leaf_of_item, leaf_sizes, k)
     return (ties.relevant_share * (ties.end - ties.start)).sum(dim=1) / ties.n_relevant
+
+
+class _LeafMetric(UserMean):
+    """A ranking metric of the items that a list of leaves represents."""
+
+    _of_users: ClassVar[Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]]
+
+    def update(
+        self,
+        recommended: Tensor,
+        relevant_items: Tensor,
+        leaf_of_item: Tensor,
+        leaf_sizes: Tensor,
+        counted: Tensor | None = None,
+    ) -> None:
+        """Add a batch of users.
+
+        Args:
+            recommended: leaves, int64 `[B, K]`, best first; negative where a generated item does not exist.
+            relevant_items: items, int64 `[B, R]`, padded with -1.
+            leaf_of_item: int64 `[n_items]`.
+            leaf_sizes: items of each leaf, int64 `[n_leaves]`.
+            counted: bool `[B]`, False for padding rows; None counts all rows.
+
+        Raises:
+            InputError: other shapes, or no indices.
+        """
+        values = type(self)._of_users(recommended, relevant_items, leaf_of_item, leaf_sizes, self.k)
+        self.add_users(values, counted)
+
+
+class ItemNDCG(_LeafMetric):
+    """NDCG@k of the items that a list of leaves represents, ties split, averaged over users.
+
+    Lists of items are cut after k, see `item_ndcg`. Users without relevant items are not counted.
+
+    Example:
+        >>> import torch
+        >>> leaf_of_item = torch.tensor([0, 1, 1, 2])
+        >>> metric = ItemNDCG(k=2)
+        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[2]]), leaf_of_item, torch.bincount(leaf_of_item))
+        >>> round(metric.compute().item(), 4)  # item 2 is first or second, each in half of the orders
+        0.8155
+    """
+
+    _of_users = staticmethod(item_ndcg)
+
+
+class ItemRecall(_LeafMetric):
+    """Recall@k of the items that a list of leaves represents, ties split, averaged over users.
+
+    Lists of items are cut after k, see `item_ndcg`. Users without relevant items are not counted.
+
+    Example:
+        >>> import torch
+        >>> leaf_of_item = torch.tensor([0, 1, 1, 2])
+        >>> metric = ItemRecall(k=1)
+        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[2]]), leaf_of_item, torch.bincount(leaf_of_item))
+        >>> metric.compute().item()
+        0.5
+    """
+
+    _of_users = staticmethod(item_recall)
 
 
 class _TiedRanks(NamedTuple):

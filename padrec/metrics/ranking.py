@@ -1,6 +1,7 @@
 """NDCG and recall of recommended lists."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,51 @@ from torch.nn.functional import pad
 
 from padrec.catalog import InputError
 from padrec.metrics.exact_metric import ExactMetric
+
+
+def ndcg(recommended: Tensor, relevant: Tensor, k: int) -> Tensor:
+    """NDCG@k of each user.
+
+    A recommendation that is no item or repeats an earlier one keeps its rank and is no hit. Missing ranks of a list
+    shorter than k are no hits. Repetitions in `relevant` are ignored.
+
+    Args:
+        recommended: int64 `[B, K]`, best first; negative where a recommendation is no item.
+        relevant: int64 `[B, R]`, padded with -1.
+        k: lists are cut after k recommendations, at least 1.
+
+    Returns:
+        float64 `[B]` in `[0, 1]`; NaN for a user without relevant items.
+
+    Raises:
+        InputError: other shapes, or no indices.
+
+    Example:
+        >>> import torch
+        >>> ndcg(torch.tensor([[4, 8], [8, 4], [8, 9]]), torch.tensor([[4], [4], [-1]]), k=2)
+        tensor([1.0000, 0.6309,    nan], dtype=torch.float64)
+    """
+    relevant = distinct(relevant)
+    found = first_matches(recommended, relevant).any(dim=2)[:, :k]  # [B, min(k, K)]
+    discounts = rank_discounts(k, found.device)
+    gained = (found * discounts[: found.shape[1]]).sum(dim=1)
+    ideal = gain_of_first(discounts)[(relevant >= 0).sum(dim=1).clamp(max=k)]
+    return gained / ideal
+
+
+def recall(recommended: Tensor, relevant: Tensor, k: int) -> Tensor:
+    """Recall@k of each user: hits among the first k recommendations ÷ relevant items.
+
+    Arguments, result, errors and the treatment of repetitions are those of `ndcg`.
+
+    Example:
+        >>> import torch
+        >>> recall(torch.tensor([[4, 8], [8, 8], [8, 9]]), torch.tensor([[4, 8], [8, 4], [-1, -1]]), k=2)
+        tensor([1.0000, 0.5000,    nan], dtype=torch.float64)
+    """
+    relevant = distinct(relevant)
+    hits = first_matches(recommended, relevant).any(dim=2)[:, :k].sum(dim=1)
+    return hits.double() / (relevant >= 0).sum(dim=1)
 
 
 class UserMean(ExactMetric):
@@ -75,9 +121,7 @@ class UserMean(ExactMetric):
 class _ListMetric(UserMean):
     """A ranking metric of lists of indices."""
 
-    def _values(self, recommended: Tensor, relevant: Tensor) -> Tensor:
-        """The metric of each user, float64 `[B]`."""
-        raise NotImplementedError
+    _of_users: ClassVar[Callable[[Tensor, Tensor, int], Tensor]]
 
     def update(self, recommended: Tensor, relevant: Tensor, counted: Tensor | None = None) -> None:
         """Add a batch of users.
@@ -90,7 +134,7 @@ class _ListMetric(UserMean):
         Raises:
             InputError: other shapes, or no indices.
         """
-        self.add_users(self._values(recommended, relevant), counted)
+        self.add_users(type(self)._of_users(recommended, relevant, self.k), counted)
 
 
 class NDCG(_ListMetric):
@@ -108,8 +152,7 @@ class NDCG(_ListMetric):
         0.6934
     """
 
-    def _values(self, recommended: Tensor, relevant: Tensor) -> Tensor:
-        return ndcg(recommended, relevant, self.k)
+    _of_users = staticmethod(ndcg)
 
 
 class Recall(_ListMetric):
@@ -125,53 +168,7 @@ class Recall(_ListMetric):
         0.75
     """
 
-    def _values(self, recommended: Tensor, relevant: Tensor) -> Tensor:
-        return recall(recommended, relevant, self.k)
-
-
-def ndcg(recommended: Tensor, relevant: Tensor, k: int) -> Tensor:
-    """NDCG@k of each user.
-
-    A recommendation that is no item or repeats an earlier one keeps its rank and is no hit. Missing ranks of a list
-    shorter than k are no hits. Repetitions in `relevant` are ignored.
-
-    Args:
-        recommended: int64 `[B, K]`, best first; negative where a recommendation is no item.
-        relevant: int64 `[B, R]`, padded with -1.
-        k: lists are cut after k recommendations, at least 1.
-
-    Returns:
-        float64 `[B]` in `[0, 1]`; NaN for a user without relevant items.
-
-    Raises:
-        InputError: other shapes, or no indices.
-
-    Example:
-        >>> import torch
-        >>> ndcg(torch.tensor([[4, 8], [8, 4], [8, 9]]), torch.tensor([[4], [4], [-1]]), k=2)
-        tensor([1.0000, 0.6309,    nan], dtype=torch.float64)
-    """
-    relevant = distinct(relevant)
-    found = first_matches(recommended, relevant).any(dim=2)[:, :k]  # [B, min(k, K)]
-    discounts = rank_discounts(k, found.device)
-    gained = (found * discounts[: found.shape[1]]).sum(dim=1)
-    ideal = gain_of_first(discounts)[(relevant >= 0).sum(dim=1).clamp(max=k)]
-    return gained / ideal
-
-
-def recall(recommended: Tensor, relevant: Tensor, k: int) -> Tensor:
-    """Recall@k of each user: hits among the first k recommendations ÷ relevant items.
-
-    Arguments, result, errors and the treatment of repetitions are those of `ndcg`.
-
-    Example:
-        >>> import torch
-        >>> recall(torch.tensor([[4, 8], [8, 8], [8, 9]]), torch.tensor([[4, 8], [8, 4], [-1, -1]]), k=2)
-        tensor([1.0000, 0.5000,    nan], dtype=torch.float64)
-    """
-    relevant = distinct(relevant)
-    hits = first_matches(recommended, relevant).any(dim=2)[:, :k].sum(dim=1)
-    return hits.double() / (relevant >= 0).sum(dim=1)
+    _of_users = staticmethod(recall)
 
 
 def distinct(indices: Tensor) -> Tensor:

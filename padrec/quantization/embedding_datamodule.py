@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from padrec.catalog import PositiveInt, Seed, check_arguments
 from padrec.data.training_loader import GlobalBatchSampler
-from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
+from padrec.quantization.item_embeddings import EmbeddingSource
 
 
 class ItemVectors(NamedTuple):
@@ -37,6 +37,10 @@ class ItemEmbeddingDataModule(LightningDataModule):
         eval_batch_size: items in a batch of validation or prediction, on each process.
         seed: seed of the order of training batches.
 
+    Attributes:
+        embeddings: the embeddings of all items.
+        dimension: values in a vector, d.
+
     Raises:
         InputError: wrong embeddings (see the source), or an argument out of range.
     """
@@ -50,26 +54,17 @@ class ItemEmbeddingDataModule(LightningDataModule):
     ) -> None:
         check_arguments(ItemEmbeddingDataModule, locals())
         super().__init__()
-        self._embeddings = embeddings.embed()
-        self._rows = _Rows(torch.arange(len(self._embeddings)), self._embeddings.vectors)
+        self.embeddings = embeddings.embed()
+        self.dimension = self.embeddings.dimension
+        self._rows = _Rows(torch.arange(len(self.embeddings)), self.embeddings.vectors)
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._seed = seed
 
-    @property
-    def embeddings(self) -> ItemEmbeddings:
-        """The embeddings of all items."""
-        return self._embeddings
-
-    @property
-    def dimension(self) -> int:
-        """Values in a vector."""
-        return self._embeddings.dimension
-
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Shuffled batches, the same on any number of processes."""
         n_processes, process = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        equal_lengths = torch.ones(len(self._embeddings), dtype=torch.long)
+        equal_lengths = torch.ones(len(self.embeddings), dtype=torch.long)
         sampler = GlobalBatchSampler(equal_lengths, self._batch_size, n_processes, process, self._seed)
         return DataLoader(self._rows, sampler=sampler, batch_size=None, collate_fn=ItemVectors._make)
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from padrec.catalog import Catalog, InputError
-from padrec.catalog.catalog_folder import ITEMS_FILE
+from padrec.catalog.catalog import ITEMS_FILE
 from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.preparation.prepared_folder import PreparedFolder

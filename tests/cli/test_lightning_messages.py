@@ -6,7 +6,7 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from padrec.catalog import InputError
-from padrec.cli.lightning_errors import refused_by_lightning
+from padrec.cli.lightning_messages import refused_by_lightning
 from tests.tiny_training import quiet_trainer
 
 

@@ -1,13 +1,28 @@
-"""Errors by which Lightning refuses what it is given."""
+"""Which messages of Lightning reach those who run `padrec`."""
 
+import logging
 import traceback
+import warnings
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from padrec.catalog import InputError
 
+# About how this program calls Lightning, how Lightning calls PyTorch, and the frozen target of every draft.
+_WARNINGS = (
+    "LightningCLI's args parameter",
+    r"`isinstance\(treespec, LeafSpec\)`",
+    r"Found \d+ module\(s\) in eval mode",
+)
 # Lightning refuses settings by any of these. Others, and errors of code that it calls, are bugs: they keep a traceback.
 _REFUSALS = (MisconfigurationException, ValueError, RuntimeError, ImportError)
+
+
+def hide_unwanted_messages() -> None:
+    """Hide warnings about the program's own calls, and advertisements of other packages, in this process."""
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
 
 
 def refused_by_lightning(error: BaseException | None) -> str | None:
@@ -21,6 +36,10 @@ def refused_by_lightning(error: BaseException | None) -> str | None:
             return " ".join(str(error).split())
         error = error.__cause__
     return None
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("💡 Tip")
 
 
 def _raised_in(error: BaseException) -> str:
