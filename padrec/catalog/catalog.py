@@ -136,14 +136,11 @@ class Catalog:
         return Catalog(torch.cat([self.codes, other.codes]), self.keys + other.keys, texts, source)
 
     def check_ids(self, known: "Catalog", owner: str) -> None:
-        """Refuse what was trained with other semantic IDs of these items; items may have been added or removed.
+        """Refuse an owner that was trained with other semantic IDs of these items; some may have been added or removed.
 
         Args:
             known: the catalog it was trained with, of the same number of slots.
             owner: what was trained with it, for the message.
-
-        Raises:
-            InputError: an item has other codes there, or no item is the same.
         """
         if self.keys == known.keys and torch.equal(self.codes, known.codes):
             return
@@ -204,14 +201,7 @@ class Catalog:
         return items
 
     def leaf_of_codes(self, codes: Tensor) -> Tensor:
-        """The leaf of each semantic ID.
-
-        Args:
-            codes: integer `[*, L]`; any value, -1 included.
-
-        Returns:
-            Leaf indices, int64 `[*]`; -1 where no item has these codes.
-        """
+        """The leaf of each semantic ID, integer `[*, L]` of any value: int64 `[*]`, -1 where no item has it."""
         found = self._leaf_index.find(codes.long().reshape(-1, self.n_slots).to(self.leaf_codes.device))
         return found.view(codes.shape[:-1]).to(codes.device)
 

@@ -1,7 +1,7 @@
 """Which leaf has these codes."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,21 +9,13 @@ from torch import Tensor
 _LARGEST_NUMBER = torch.iinfo(torch.int64).max
 
 
-@dataclass(frozen=True)
-class _Digits:
-    """Slots whose codes are the digits of one number, after the rank that the slots before them have led to.
-
-    Attributes:
-        slots: which.
-        places: what each code counts, int64 `[slots]`.
-        base: what the rank counts.
-        numbers: those of all leaves, each once, sorted; its place among them is the next rank.
-    """
+class _Digits(NamedTuple):
+    """Slots whose codes are the digits of one number, after the rank that the slots before them have led to."""
 
     slots: slice
-    places: Tensor
-    base: int
-    numbers: Tensor
+    places: Tensor  # what each code counts, int64 [slots]
+    base: int  # what the rank counts
+    numbers: Tensor  # those of all leaves, each once, sorted; its place among them is the next rank
 
 
 class LeafIndex:

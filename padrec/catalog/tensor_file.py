@@ -17,12 +17,7 @@ _DIGEST = "sha256"
 
 
 class TensorFile(NamedTuple):
-    """What a file holds.
-
-    Attributes:
-        tensors: by name.
-        metadata: texts by name.
-    """
+    """The tensors and texts of a file, by name."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
@@ -33,14 +28,8 @@ def write_tensors(
 ) -> None:
     """Write a safetensors file as a whole or not at all, with a digest of its content in its metadata.
 
-    Args:
-        path: the file.
-        tensors: by name.
-        metadata: texts by name.
-        overwrite: whether to replace a file that is there already.
-
     Raises:
-        InputError: it is there already, or cannot be written.
+        InputError: it is there already and not to be overwritten, or cannot be written.
     """
     content = TensorFile(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {**(metadata or {})}

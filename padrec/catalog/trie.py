@@ -86,18 +86,11 @@ class CatalogTrie:
         """The first of the last `n_leaves` nodes."""
         return self.n_nodes - self.n_leaves
 
-    @property
-    def n_bytes(self) -> int:
-        """Memory of all tensors, in bytes."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-
     def to(self, device: torch.device | str) -> "CatalogTrie":
         """Move all tensors to `device`, in place."""
-        for name, tensor in self._tensors().items():
-            setattr(self, name, tensor.to(device))
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
         return self
 
     def is_leaf(self, node: Tensor) -> Tensor:
@@ -159,12 +152,7 @@ class CatalogTrie:
         return torch.where(place < ends[:, -1:], below, self.sink), parents, firsts
 
     def descendants(self, level: int, below: int) -> Tensor:
-        """How many nodes of level `below` stand below each node of `level`, int64 `[nodes of the level]`.
-
-        Args:
-            level: 0 … L.
-            below: `level` … L.
-        """
+        """How many nodes of level `below` (`level` … L) stand below each node of `level`, int64 `[nodes of level]`."""
         # All nodes of a level below one node are a range too: the borders of these ranges go down level by level.
         borders = torch.arange(self.level_starts[level], self.level_starts[level + 1] + 1, device=self.low.device)
         for _ in range(below - level):

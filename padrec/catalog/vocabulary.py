@@ -86,15 +86,7 @@ class SemanticIDVocabulary:
 
     @classmethod
     def of_dict(cls, stored: Any, source: str) -> "SemanticIDVocabulary":  # noqa: ANN401
-        """The vocabulary of `to_dict`, as it was read from a file.
-
-        Args:
-            stored: what the file holds.
-            source: the file, for the message.
-
-        Raises:
-            InputError: it is something else.
-        """
+        """The vocabulary of `to_dict`, as it was read from a file; a message names the source."""
         try:
             return cls(**stored)
         except (TypeError, ValueError) as error:
@@ -106,15 +98,7 @@ class SemanticIDVocabulary:
         return hashlib.sha256(json.dumps(self.to_dict()).encode()).hexdigest()[:16]
 
     def check_same(self, other: "SemanticIDVocabulary", owner: str) -> None:
-        """Refuse what was trained with other tokens than these, which are the data's.
-
-        Args:
-            other: the tokens it was trained with.
-            owner: what was trained with them, for the message.
-
-        Raises:
-            InputError: the vocabularies differ; both are named.
-        """
+        """Refuse an owner that was trained with other tokens than these, which are the data's."""
         if other.fingerprint != self.fingerprint:
             raise InputError(
                 f"{owner}: its vocabulary ({other}) is not the data's ({self}): "
@@ -137,13 +121,7 @@ class SemanticIDVocabulary:
         return slots
 
     def encode(self, codes: Tensor) -> Tensor:
-        """Codes to tokens.
-
-        Args:
-            codes: integer codes, `[*, L]`.
-
-        Returns:
-            Token ids, int64 `[*, item_length]`; the separator, where the vocabulary has one, comes last.
+        """Codes, integer `[*, L]`, to token ids, int64 `[*, item_length]`; the separator, if there is one, comes last.
 
         Raises:
             InputError: a wrong number of slots, or a code outside its codebook.
@@ -163,14 +141,7 @@ class SemanticIDVocabulary:
         return torch.cat([tokens, end], dim=-1)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens in slot order to codes.
-
-        Args:
-            tokens: token ids, `[*, L]`, one for each slot.
-
-        Returns:
-            Codes, int64 `[*, L]`; -1 where the token is no code of that slot.
-        """
+        """Token ids `[*, L]`, one for each slot, to codes, int64 `[*, L]`; -1 where one is no code of its slot."""
         codes = tokens.long() - self._offsets.to(tokens.device)
         inside = (codes >= 0) & (codes < self._sizes.to(tokens.device))
         return codes.where(inside, torch.full_like(codes, -1))

@@ -57,22 +57,14 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def check_absent(path: Path) -> None:
-    """Check that nothing would be overwritten.
-
-    Raises:
-        InputError: something other than an empty folder is there.
-    """
+    """Refuse a path where something other than an empty folder is."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         expected = "nothing or an empty folder" if path.is_dir() else "no such file"
         raise InputError(f"{path}: there already, expected {expected}: move it away or name another")
 
 
 def check_place(path: Path) -> None:
-    """Check that a file or folder can be written, before any long work starts.
-
-    Raises:
-        InputError: it is there already, or nothing can be written where it shall be.
-    """
+    """Refuse a file or folder that is there already or cannot be written, before any long work starts."""
     check_absent(path)
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     with writing(path), tempfile.TemporaryFile(dir=nearest):
@@ -81,11 +73,7 @@ def check_place(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say of a failure that this path cannot be written.
-
-    Raises:
-        InputError: instead of an error of the operating system.
-    """
+    """Turn an error of the operating system into an InputError: this path cannot be written."""
     try:
         yield
     except OSError as error:
@@ -96,14 +84,9 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
-    """Keep other processes away from a file or folder; the lock ends with the process, however that ends.
+    """Keep other processes away from a file or folder that exists; the lock ends with the process, however that ends.
 
-    Args:
-        path: the file or folder; it must exist.
-        wait: whether to wait until no other process has it.
-
-    Raises:
-        InputError: another process has it.
+    Where another process has it, waits or raises an InputError.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -123,11 +106,7 @@ def write_digests(folder: Path) -> None:
 
 
 def check_digests(folder: Path) -> None:
-    """Check that the files of a folder are still what was written; a folder without digests passes.
-
-    Raises:
-        InputError: a file is missing or another one, or the digests cannot be read.
-    """
+    """Refuse a folder whose files are no longer what was written; a folder without digests passes."""
     file = folder / DIGESTS
     if not file.is_file():
         return

@@ -40,7 +40,7 @@ Help on a command: padrec prepare --help, padrec fit --help and so on. padrec --
 """
 _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 _WITHOUT_CLASSES = ("report", "export", "serve", "experiments")  # each is a function of `<command>_command.py`
-_COMMANDS = ("prepare", *_TRAINER_COMMANDS, "pool", "text-pool", *_WITHOUT_CLASSES)
+_COMMANDS = ("prepare", *_TRAINER_COMMANDS, "report", "pool", "text-pool", "export", "serve", "experiments")
 
 
 def main(args: "ArgsType" = None) -> None:
@@ -98,10 +98,10 @@ def _run(arguments: "ArgsType") -> None:
     command, others = (arguments[0], arguments[1:]) if isinstance(arguments, list) and arguments else ("", [])
     if command == "prepare":
         call_configured(command, padrec.Preparation, others).run()
-    elif command in ("pool", "text-pool"):
-        builder: type[padrec.PoolBuilder | padrec.TextPoolBuilder]
-        builder = padrec.PoolBuilder if command == "pool" else padrec.TextPoolBuilder
-        call_configured(command, builder, others, sub_configs=True).run()
+    elif command == "pool":
+        call_configured(command, padrec.PoolBuilder, others, sub_configs=True).run()
+    elif command == "text-pool":
+        call_configured(command, padrec.TextPoolBuilder, others, sub_configs=True).run()
     elif command in _WITHOUT_CLASSES:
         run: Callable[[list[str]], None] = getattr(import_module(f"padrec.cli.{command}_command"), command)
         run(others)

@@ -11,14 +11,7 @@ T = TypeVar("T")
 def call_configured(command: str, called: Callable[..., T], arguments: list[str], **options: bool) -> T:
     """Call a class or function with the arguments of a command line and of its config files.
 
-    Args:
-        command: name of the command.
-        called: the class or function; its docstring describes the command and its options.
-        arguments: the command line, without the command.
-        **options: of the parser's `add_class_arguments`.
-
-    Returns:
-        What the call returns.
+    Its docstring describes the command and its options. Further options are the parser's, for `add_class_arguments`.
     """
     about, _, _ = (called.__doc__ or "").partition("Args:")
     parser = OneMessageParser(prog=f"padrec {command}", description=about, parser_mode=PARSER_MODE)

@@ -16,10 +16,6 @@ def check_checkpoint(path: str, model: str, settings: Mapping[str, Any]) -> None
         path: of `--ckpt_path`.
         model: class path of the config's model.
         settings: the arguments of the model that the user gave, without defaults. Those of the checkpoint would win.
-
-    Raises:
-        InputError: nothing is there, it is no checkpoint of this class that the command line has saved, or its
-            hyperparameters are not the settings.
     """
     if path in ("best", "last", "hpc"):  # where Lightning finds none, it would go on without
         raise InputError(f"--ckpt_path {path}: expected a file, such as runs/target/checkpoints/{path}.ckpt")

@@ -26,11 +26,7 @@ def hide_unwanted_messages() -> None:
 
 
 def refused_by_lightning(error: BaseException | None) -> str | None:
-    """The message of a refusal that Lightning itself raised; None for any other error.
-
-    Args:
-        error: the refusal, or an error that a parser raised from it.
-    """
+    """The message of a refusal that Lightning itself raised, also inside a parser's error; None for any other error."""
     while error is not None and not isinstance(error, InputError):
         if isinstance(error, _REFUSALS) and _raised_in(error).startswith("lightning."):
             return " ".join(str(error).split())

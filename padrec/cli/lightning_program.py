@@ -37,11 +37,9 @@ class PadrecCLI(LightningCLI):
         chosen = self.config[self.config.subcommand]
         _check_command(self.config.subcommand, chosen.model.class_path)
         _check_numbers(chosen)
-        found_by_lightning = (
-            chosen.get("ckpt_path") == "last" and self.config.subcommand == "fit"
-        )  # in the fit's folder
-        if chosen.get("ckpt_path") and not found_by_lightning:
-            check_checkpoint(chosen.ckpt_path, chosen.model.class_path, self._given_settings(parser, args))
+        path = chosen.get("ckpt_path")
+        if path and not (path == "last" and self.config.subcommand == "fit"):  # which Lightning finds in its folder
+            check_checkpoint(path, chosen.model.class_path, self._given_settings(parser, args))
 
     def _given_settings(self, parser: LightningArgumentParser, args: ArgsType) -> dict[str, Any]:
         """The model's arguments as the user gives them, without defaults."""
@@ -72,11 +70,7 @@ class PadrecCLI(LightningCLI):
             self.config = self.parser.parse_object({subcommand: {"model": chosen}}, self.config)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer.
-
-        Raises:
-            InputError: whatever Lightning refuses, in errors of many classes.
-        """
+        """Make the trainer; what Lightning refuses, in errors of many classes, becomes an InputError."""
         try:
             return super().instantiate_trainer(**kwargs)
         except Exception as error:
@@ -104,11 +98,7 @@ class PadrecCLI(LightningCLI):
         self.config_init["test"]["verbose"] = not getattr(self.model, "prints_results", False)
 
     def before_predict(self) -> None:
-        """Refuse random weights and predictions that nothing writes; a writer takes them as they come.
-
-        Raises:
-            InputError: no callback writes, or the weights are random.
-        """
+        """Refuse random weights and predictions that nothing writes; a writer takes them as they come."""
         self._check_trained()
         if not any(_writes(callback) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             found = "predictions that no callback of the trainer writes"
@@ -123,12 +113,7 @@ class PadrecCLI(LightningCLI):
 
 
 def train_or_evaluate(args: ArgsType) -> None:
-    """Run one of these commands.
-
-    Raises:
-        InputError: wrong input, also where Lightning notices it, or another process of the same run has failed.
-        SystemExit: status 143 after a SIGTERM.
-    """
+    """Run one of these commands; wrong input that Lightning notices and a lost process become an InputError."""
     hide_unwanted_messages()
     try:
         PadrecCLI(

@@ -8,11 +8,7 @@ from padrec.training import TrainableModule
 
 
 def check_monitored(trainer: Trainer, model: LightningModule) -> None:
-    """Refuse a callback that monitors what this fit does not log, before anything is trained.
-
-    Raises:
-        InputError: the metric is unknown, or comes from a validation that never runs.
-    """
+    """Refuse a callback that monitors what this fit never logs, before anything is trained."""
     if not isinstance(model, TrainableModule):  # only ours say what they log
         return
     validates = _validates(trainer)
@@ -26,11 +22,7 @@ def check_monitored(trainer: Trainer, model: LightningModule) -> None:
 
 
 def check_saved(trainer: Trainer) -> None:
-    """Report a fit that has saved no checkpoint because its metric never came, as with `max_steps` within an epoch.
-
-    Raises:
-        InputError: a `ModelCheckpoint` has waited in vain.
-    """
+    """Report a fit that has saved no checkpoint because its metric never came, as with `max_steps` within an epoch."""
     for callback in trainer.checkpoint_callbacks:
         if not isinstance(callback, ModelCheckpoint) or callback.monitor is None or callback.save_top_k == 0:
             continue

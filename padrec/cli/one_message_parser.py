@@ -50,11 +50,7 @@ class OneMessageParser(ArgumentParser):
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message, with the config file that it is about.
-
-        Raises:
-            WrongArguments: always, unless the parser itself tries something else next.
-        """
+        """Raise the message, with the config file that it is about, unless the parser tries something else next."""
         if not self.exit_on_error:
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
@@ -67,12 +63,7 @@ class OneMessageParser(ArgumentParser):
 
 
 def _readable(message: str, options: Iterable[str]) -> str:
-    """One line, with the nearest known name where one is unknown.
-
-    Args:
-        message: of jsonargparse; with nested classes and unions it has dozens of lines.
-        options: those of the parser, such as `--trainer.max_epochs`.
-    """
+    """A message of jsonargparse, which may have dozens of lines, as one, with the nearest name to an unknown one."""
     if match := _NO_FILE.search(message):
         return f"{match[1]}: no such file"
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]

@@ -17,12 +17,7 @@ class RunFolder(SaveConfigCallback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the config; without a logger there is no folder for it.
-
-        Raises:
-            InputError: a fit that does not resume would train over another one's checkpoints, or a logger would delete
-                the metrics of an earlier run.
-        """
+        """Save the config; without a logger there is no folder for it."""
         folder, number = Path(trainer.log_dir or ""), 1
         if stage == "fit" and self.config.get("ckpt_path") is None:
             _check_no_checkpoints(trainer, folder)

@@ -102,10 +102,11 @@ class SemanticIDDataModule(LightningDataModule):
         self.training_rows = [LoggedSequences()] if training_rows is None else training_rows
         self.predict_split = predict_split
         self.predict_cuts = predict_cuts
-        self.predict_prompts = predict_prompts
-        self.unknown_items = unknown_items
         self.seed = seed
-        self._check_arguments()
+        if not self.training_rows:
+            raise InputError("training_rows is empty, expected a source of rows, or null for what users did")
+        if predict_prompts is not None and predict_split == "train":
+            raise InputError(f"predict_prompts is {predict_prompts!r} and predict_split 'train', expected one of them")
         dataset = reader.read()
         self.dataset_name = dataset.name
         self.catalog = dataset.catalog
@@ -133,14 +134,6 @@ class SemanticIDDataModule(LightningDataModule):
             self._file_users, self._file_histories = read_prompt_file(file, self.catalog, max_history, unknown_items)
         self.user_keys = self.split.user_keys + self._file_users
 
-    def _check_arguments(self) -> None:
-        if not self.training_rows:
-            raise InputError("training_rows is empty, expected a source of rows, or null for what users did")
-        if self.predict_prompts is not None and self.predict_split == "train":
-            raise InputError(
-                f"predict_prompts is {self.predict_prompts!r} and predict_split 'train', expected one of them"
-            )
-
     @property
     def max_prompt_tokens(self) -> int:
         """Tokens in the longest prompt."""
@@ -160,12 +153,10 @@ class SemanticIDDataModule(LightningDataModule):
         Raises:
             InputError: a source has no rows, or a file is missing or wrong.
         """
-        if stage != "fit" or self._windows is not None:
-            return
-        parts = [
-            rows.windows(self.split, self.catalog, self.max_history, self.list_length) for rows in self.training_rows
-        ]
-        self._windows = reduce(Windows.appended, parts)
+        if stage == "fit" and self._windows is None:
+            limits = (self.max_history, self.list_length)
+            parts = (source.windows(self.split, self.catalog, *limits) for source in self.training_rows)
+            self._windows = reduce(Windows.appended, parts)
 
     def train_dataloader(self) -> DataLoader[SequenceBatch]:
         """Batches of training rows, the same on any number of processes; the loader resumes within an epoch."""

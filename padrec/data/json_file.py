@@ -9,11 +9,7 @@ from padrec.data.text_file import read_text
 
 
 def read_json_object(path: Path, expected: str) -> dict[str, object]:
-    """Read a JSON object, refusing what `json.load` lets pass.
-
-    Args:
-        path: the file.
-        expected: what the object maps to what, for the message: `item -> codes`.
+    """Read a JSON object, refusing what `json.load` lets pass; `expected` says what it is for, such as `item -> codes`.
 
     Raises:
         InputError: the file is missing, is no JSON, is no object, is empty, or repeats a key.
@@ -41,14 +37,7 @@ def read_json_object(path: Path, expected: str) -> dict[str, object]:
 
 
 def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """The objects of a file with one JSON object on each line.
-
-    Args:
-        path: the file.
-        expected: what a line looks like, for the message.
-
-    Yields:
-        Where the line is, for messages about it, and its object.
+    """The objects of a file with one on each line, each with its place for messages; `expected` shows such a line.
 
     Raises:
         InputError: the file is missing or empty, or a line is no JSON object.

@@ -146,11 +146,7 @@ class UserKnowledge(PromptSource):
 
 
 def _check_template(name: str, template: str, fields: Collection[str]) -> None:
-    """Check the placeholders of a template for `str.format`.
-
-    Raises:
-        InputError: there is none, one is unknown or has a format, or a brace stands alone.
-    """
+    """Refuse a template for `str.format` without placeholders, with an unknown or formatted one, or a lone brace."""
     expected = ", ".join(f"{{{field}}}" for field in fields)
     try:
         parts = [part[1:] for part in Formatter().parse(template) if part[1] is not None]

@@ -45,15 +45,12 @@ class PromptFormat:
         return SequenceEncoder(vocabulary, catalog, self.template, self.list_marker)
 
     def prompts(self, histories: Sequence[Sequence[str]], encoder: SequenceEncoder, catalog: Catalog) -> PromptBatch:
-        """Prompts for any users.
+        """One batch of prompts for any users, with users -1 and without ground truth.
 
         Args:
             histories: each user's item keys, oldest first; the last `max_history` of them are kept.
             encoder: of this format, see `encoder`.
             catalog: the items.
-
-        Returns:
-            One batch; users are -1 and there is no ground truth.
 
         Raises:
             InputError: no histories, an empty one, or an unknown item.
@@ -90,11 +87,7 @@ class PromptFormat:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "PromptFormat":
-        """The format of `to_dict`.
-
-        Raises:
-            InputError: the tokenizer is not found.
-        """
+        """The format of `to_dict`; its tokenizer must be found."""
         template = None if stored["template"] is None else PromptTemplate(**stored["template"])
         return cls(stored["max_history"], stored["list_marker"], template)
 

@@ -53,11 +53,7 @@ class PromptTemplate:
             self._literal(literal)
 
     def item_texts(self, catalog: Catalog) -> tuple[list[list[int]], list[list[int]]]:
-        """Return text tokens before and after the semantic ID of every item, each `[n_items]` lists.
-
-        Raises:
-            InputError: the template has titles, the catalog has none.
-        """
+        """Return text tokens before and after the semantic ID of every item, each `[n_items]` lists."""
         if self.has_titles and catalog.texts is None:
             raise InputError(f"{catalog.source}: no titles, but the prompt template has {{title}} in its item")
         before, after = (self._side(parts, catalog) for parts in self._item)
@@ -82,11 +78,7 @@ class PromptTemplate:
         self._tokenizer.save_pretrained(folder)
 
     def check(self, vocabulary: SemanticIDVocabulary) -> None:
-        """Check that the tokenizer has no semantic-ID tokens, which would have another meaning for the model.
-
-        Raises:
-            InputError: it has one of the vocabulary's semantic-ID tokens.
-        """
+        """Refuse a tokenizer with semantic-ID tokens of the vocabulary, which mean something else to the model."""
         known = self._tokenizer.get_vocab()
         for token in range(vocabulary.text_tokens, vocabulary.size):
             name = vocabulary.token_name(token)

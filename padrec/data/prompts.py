@@ -124,14 +124,8 @@ def read_prompt_file(
 ) -> tuple[tuple[str, ...], ItemSequences]:
     """Read a JSON-lines file with a row `{"user": key, "history": [item key, …]}` per user, oldest item first.
 
-    Other fields of a row are ignored.
-
-    Args:
-        path: the file.
-        catalog: the items.
-        max_history: histories keep at most their last `max_history` items.
-        unknown_items: what to do with items not in the catalog: refuse the file, or drop them, and users without other
-            items, with a warning.
+    Other fields of a row are ignored. Histories keep at most their last `max_history` items. Items that are not in the
+    catalog are an error, or are dropped with a warning, as are users without others.
 
     Returns:
         The users' own keys, which may be unknown to the data, and item indices in time order, one row per user, none

@@ -15,11 +15,7 @@ _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.j
 
 
 def load_tokenizer(name: str, revision: str = "main") -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a pretrained language model from a folder or by hub name.
-
-    Args:
-        name: the folder or hub name.
-        revision: revision on the hub.
+    """Load the tokenizer of a pretrained language model from a folder, or by hub name and revision.
 
     Raises:
         InputError: there is none, or transformers cannot load it.
@@ -37,11 +33,7 @@ def load_tokenizer(name: str, revision: str = "main") -> PreTrainedTokenizerBase
 
 
 def check_name(name: str) -> None:
-    """Check that a name is a folder or can be the name of a model on the hub.
-
-    Raises:
-        InputError: no such folder.
-    """
+    """Refuse a name that is no folder and cannot be the name of a model on the hub."""
     if not Path(name).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
         raise InputError(f"{name}: no such folder, expected a folder or the hub name of a pretrained language model")
 

@@ -74,11 +74,7 @@ def read_generated_lists(
 ) -> tuple[ItemSequences, ItemSequences]:
     """Read JSON-lines files with a row `{"user": key, "history": [item key, …], "items": [item key, …]}` per list.
 
-    Args:
-        paths: the files.
-        catalog: the items.
-        max_history: histories keep at most their last `max_history` items.
-        list_length: K, most items of a list.
+    Histories keep at most their last `max_history` items.
 
     Returns:
         Histories and lists as item indices, one row per list.

@@ -49,12 +49,7 @@ def cut_windows(sequences: ItemSequences, max_history: int, list_length: int) ->
 
     A window holds at most `max_history + list_length` items. The first window of a sequence supervises all its items;
     each later one starts with `max_history` items of history and supervises the next `list_length`. So a list at any
-    cut point has at least `min(cut, max_history)` items before it in training.
-
-    Args:
-        sequences: one row per user; empty rows have no window.
-        max_history: most items of history in a prompt.
-        list_length: K, items in a list.
+    cut point has at least `min(cut, max_history)` items before it in training. Empty sequences have no window.
     """
     lengths = sequences.lengths
     later = (lengths - max_history - list_length).clamp(min=0)

@@ -118,11 +118,7 @@ class AcceptedLengths(ExactMetric):
         self.add_sum("rounds_by_accepted", max_depth + 1)
 
     def update(self, accepted_lengths: Tensor, counted: Tensor | None = None) -> None:
-        """Add a batch of lists; the arguments are those of `AcceptedPerPass.update`.
-
-        Raises:
-            InputError: another D, or `counted` excludes rows, but the counts are already summed over the batch.
-        """
+        """Add a batch of lists; the arguments are those of `AcceptedPerPass.update`, with this D."""
         rounds = _sum_rows(accepted_lengths, counted, n_dims=1)
         if rounds.shape != self.rounds_by_accepted.shape:
             raise InputError(

@@ -1,7 +1,6 @@
 """NDCG and recall by item, where a semantic ID represents all items that share it."""
 
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -46,7 +45,7 @@ def item_recall(
 class _LeafMetric(UserMean):
     """A ranking metric of the items that a list of leaves represents."""
 
-    _of_users: ClassVar[Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]]
+    _of_users: "staticmethod[[Tensor, Tensor, Tensor, Tensor, int], Tensor]"
 
     def update(
         self,
@@ -56,19 +55,8 @@ class _LeafMetric(UserMean):
         leaf_sizes: Tensor,
         counted: Tensor | None = None,
     ) -> None:
-        """Add a batch of users.
-
-        Args:
-            recommended: leaves, int64 `[B, K]`, best first; negative where a generated item does not exist.
-            relevant_items: items, int64 `[B, R]`, padded with -1.
-            leaf_of_item: int64 `[n_items]`.
-            leaf_sizes: items of each leaf, int64 `[n_leaves]`.
-            counted: bool `[B]`, False for padding rows; None counts all rows.
-
-        Raises:
-            InputError: other shapes, or no indices.
-        """
-        values = type(self)._of_users(recommended, relevant_items, leaf_of_item, leaf_sizes, self.k)
+        """Add a batch of users, see `item_ndcg`; `counted`, bool `[B]`, is False for padding rows."""
+        values = self._of_users(recommended, relevant_items, leaf_of_item, leaf_sizes, self.k)
         self.add_users(values, counted)
 
 

@@ -1,7 +1,6 @@
 """NDCG and recall of recommended lists."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,12 +83,7 @@ class UserMean(ExactMetric):
         self.add_sum(self._users_name)
 
     def add_users(self, values: Tensor, counted: Tensor | None) -> None:
-        """Add a batch of users.
-
-        Args:
-            values: float64 `[B]`; NaN for users to leave out because the metric is undefined for them.
-            counted: bool `[B]`, False for padding rows; None counts all rows.
-        """
+        """Add values of users, float64 `[B]`, NaN where undefined; `counted`, bool `[B]`, is False for padding rows."""
         defined = ~values.isnan()
         kept = defined if counted is None else defined & counted
         values = values.where(kept, 0.0)
@@ -121,20 +115,11 @@ class UserMean(ExactMetric):
 class _ListMetric(UserMean):
     """A ranking metric of lists of indices."""
 
-    _of_users: ClassVar[Callable[[Tensor, Tensor, int], Tensor]]
+    _of_users: "staticmethod[[Tensor, Tensor, int], Tensor]"
 
     def update(self, recommended: Tensor, relevant: Tensor, counted: Tensor | None = None) -> None:
-        """Add a batch of users.
-
-        Args:
-            recommended: int64 `[B, K]`, best first; negative where a recommendation is no item.
-            relevant: int64 `[B, R]`, padded with -1.
-            counted: bool `[B]`, False for padding rows; None counts all rows.
-
-        Raises:
-            InputError: other shapes, or no indices.
-        """
-        self.add_users(type(self)._of_users(recommended, relevant, self.k), counted)
+        """Add a batch of users, see `ndcg`; `counted`, bool `[B]`, is False for padding rows."""
+        self.add_users(self._of_users(recommended, relevant, self.k), counted)
 
 
 class NDCG(_ListMetric):
@@ -172,11 +157,7 @@ class Recall(_ListMetric):
 
 
 def distinct(indices: Tensor) -> Tensor:
-    """Sort each row of int64 `[B, R]` and replace repetitions by -1.
-
-    Raises:
-        InputError: not two dimensions, or no indices.
-    """
+    """Sort each row of int64 `[B, R]` and replace repetitions by -1."""
     _check_indices("relevant items", indices)
     if indices.ndim != 2:
         raise InputError(f"relevant items have the shape {list(indices.shape)}, expected [users, items]")
@@ -187,11 +168,7 @@ def distinct(indices: Tensor) -> Tensor:
 
 
 def first_matches(recommended: Tensor, relevant: Tensor) -> Tensor:
-    """Where lists `[B, K]` first name a relevant index `[B, R]` that is not negative, bool `[B, K, R]`.
-
-    Raises:
-        InputError: not two dimensions, different numbers of users, or no indices.
-    """
+    """Where lists `[B, K]` first name a relevant index `[B, R]` that is not negative, bool `[B, K, R]`."""
     _check_indices("recommended", recommended)
     if recommended.ndim != 2 or len(recommended) != len(relevant):
         raise InputError(

@@ -12,11 +12,9 @@ from padrec.quantization.k_means import squared_distances
 
 
 def nearest_codes(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
-    """Return the nearest code to each residual, slot after slot, int64 `[n, L]`.
+    """Return the nearest code to each residual of vectors `[n, d]`, slot after slot, int64 `[n, L]`.
 
-    Args:
-        vectors: `[n, d]`.
-        codebooks: code vectors of each slot, `[K, d]`.
+    Codebooks here are the code vectors of each slot, `[K, d]`.
     """
     codes = []
     for book in codebooks:
@@ -39,11 +37,7 @@ def sum_of_codes(codebooks: Sequence[Tensor], codes: Tensor) -> Tensor:
 
 
 def write_codebooks(path: Path, codebooks: Sequence[Tensor]) -> None:
-    """Write a safetensors file with the tensors `slot_0`, `slot_1`, …, each `[K, d]`.
-
-    Raises:
-        InputError: it is there already, or cannot be written.
-    """
+    """Write a safetensors file with the tensors `slot_0`, `slot_1`, …, each `[K, d]`."""
     write_tensors(path, {f"slot_{slot}": book for slot, book in enumerate(codebooks)})
 
 

@@ -52,9 +52,7 @@ class EmbeddingCache:
     def vectors(self, compute: Callable[[slice], Tensor]) -> Tensor:
         """Return all vectors, `[n_rows, d]`; `compute` gives those of the rows in each missing part.
 
-        Raises:
-            InputError: the folder holds vectors that depend on something else, other files or a damaged part, or cannot
-                be written.
+        Vectors that depend on something else, other files and a damaged part are an error.
         """
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -70,14 +68,10 @@ class EmbeddingCache:
             if not file.exists():
                 write_tensors(file, {"embeddings": compute(rows)})
             try:
-                parts.append(_read_part(file, rows.stop - rows.start))
+                found = read_tensors(file, "embeddings").tensors["embeddings"]
+                if len(found) != (expected := rows.stop - rows.start):
+                    raise InputError(f"{file}: {len(found)} rows, expected {expected} embeddings")
             except InputError as error:
                 raise InputError(f"{error}; remove it to recompute it") from None
+            parts.append(found)
         return parts
-
-
-def _read_part(file: Path, n_rows: int) -> Tensor:
-    embeddings = read_tensors(file, "embeddings").tensors["embeddings"]
-    if len(embeddings) != n_rows:
-        raise InputError(f"{file}: {len(embeddings)} rows, expected {n_rows} embeddings")
-    return embeddings

@@ -123,7 +123,11 @@ class EmbeddingFile(EmbeddingSource):
             raise InputError(f"{path}: no such file, expected embeddings in .safetensors or .npy")
         if path.suffix not in (".safetensors", ".npy"):
             raise InputError(f"{path}: ends in {path.suffix!r}, expected .safetensors or .npy")
-        vectors, keys_digest = (_read_array(path), None) if path.suffix == ".npy" else _read_tensor(path, self.tensor)
+        if path.suffix == ".npy":
+            vectors, keys_digest = _read_array(path), None
+        else:
+            tensors, metadata = read_tensors(path, self.tensor)
+            vectors, keys_digest = tensors[self.tensor], metadata.get(_KEYS_DIGEST)
         keys = _read_keys(Path(self.keys)) if self.keys else _read_keys(_keys_file(path), keys_digest)
         return ItemEmbeddings(keys, vectors, source=str(path))
 
@@ -148,12 +152,6 @@ def _read_array(path: Path) -> Tensor:
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     except (ValueError, OSError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as an array of numbers ({error})") from None
-
-
-def _read_tensor(path: Path, name: str) -> tuple[Tensor, str | None]:
-    """The tensor, and the digest of the keys written with it."""
-    tensors, metadata = read_tensors(path, name)
-    return tensors[name], metadata.get(_KEYS_DIGEST)
 
 
 def _read_keys(path: Path, digest: str | None = None) -> list[str]:

@@ -39,14 +39,11 @@ class KMeans:
         check_arguments(KMeans, vars(self))
 
     def fit(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Find the centroids.
+        """Find the centroids `[K, d]`; some are equal if there are fewer distinct points than clusters.
 
         Args:
             points: float32 or float64 `[n, d]`, on the device that computes.
             generator: source of all randomness, on the CPU.
-
-        Returns:
-            Centroids `[K, d]`; some are equal if there are fewer distinct points than clusters.
         """
         centroids = self._start(points, generator)
         # Computed once: in every iteration it would take a third of the time.

@@ -18,13 +18,8 @@ class Quantizer(Protocol):
         ...
 
     def distances(self, vectors: Tensor, prefix: Tensor) -> Tensor:
-        """Distances of items to each code of the slot that follows a prefix.
+        """Squared distances of embeddings `[n, d]` to each code of the slot that follows a prefix, `[n, K]` on the CPU.
 
-        Args:
-            vectors: item embeddings, floating point `[n, d]`.
-            prefix: any codes in the first slots, int64 `[n, fewer than L]`.
-
-        Returns:
-            Squared distances `[n, codes of the slot]`, on the CPU.
+        The prefix is any codes in the first slots, int64 `[n, fewer than L]`.
         """
         ...

@@ -24,10 +24,7 @@ class DecodingQuantizer(Quantizer, Protocol):
 class QuantizerModule(L.LightningModule):
     """Validates a quantizer on a whole catalog, and predicts semantic IDs.
 
-    Subclasses define `quantizer` and `codebooks`.
-
-    Args:
-        **kwargs: arguments of the next class in a subclass with several parents.
+    Subclasses define `quantizer` and `codebooks`. Arguments are those of the next class of several parents.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -46,11 +43,7 @@ class QuantizerModule(L.LightningModule):
 
     @property
     def embeddings(self) -> ItemEmbeddings:
-        """The embeddings of the trainer's datamodule.
-
-        Raises:
-            InputError: another kind of datamodule, or none.
-        """
+        """The embeddings of the trainer's datamodule, which must be an `ItemEmbeddingDataModule`."""
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, ItemEmbeddingDataModule):
             raise InputError(f"the data of a quantizer are {data!r}, expected an ItemEmbeddingDataModule")

@@ -27,7 +27,8 @@ class ResidualKMeans:
         device: device that computes; the vectors may be on another one.
 
     Raises:
-        InputError: an argument out of range; from `encode` and `distances`, not fitted, or vectors of another size.
+        InputError: an argument out of range; from `fit`, no vectors; from `encode` and `distances`, not fitted, or
+            vectors of another size.
     """
 
     def __init__(
@@ -66,11 +67,7 @@ class ResidualKMeans:
         return tuple(slot.n_clusters for slot in self._slots)
 
     def fit(self, vectors: Tensor) -> "ResidualKMeans":
-        """Find the codebooks of finite float32 or float64 vectors `[n, d]`; returns itself.
-
-        Raises:
-            InputError: no vectors.
-        """
+        """Find the codebooks of finite float32 or float64 vectors `[n, d]`; returns itself."""
         if vectors.ndim != 2 or 0 in vectors.shape:
             raise InputError(f"vectors of shape {list(vectors.shape)}, expected [items, dimensions], neither 0")
         generator = torch.Generator().manual_seed(self._seed)

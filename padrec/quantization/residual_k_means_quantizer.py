@@ -58,14 +58,11 @@ class ResidualKMeansQuantizer(QuantizerModule):
         """See `QuantizerModule`."""
         return self._given or self._quantizer.codebooks
 
-    def on_validation_start(self) -> None:
-        """Cluster."""
-        self.on_predict_start()
-
     def on_predict_start(self) -> None:
-        """Cluster."""
+        """Cluster, unless codebooks were given: the device is known only now. All processes find the same centroids."""
         if self._given is not None:
             self._quantizer = ResidualKMeans.of_codebooks(self._given, self._batch_size, self.device)
-            return
-        # The device is known only now. All processes find the same centroids.
-        self._quantizer = ResidualKMeans(*self._settings, device=self.device).fit(self.embeddings.vectors)
+        else:
+            self._quantizer = ResidualKMeans(*self._settings, device=self.device).fit(self.embeddings.vectors)
+
+    on_validation_start = on_predict_start

@@ -178,14 +178,7 @@ class RQVAE(nn.Module):
 
 
 class Codebook(nn.Module):
-    """The code vectors of one slot.
-
-    Args:
-        n_codes: K.
-        dimension: size of a code vector, e.
-        epsilon: entropy weight of Sinkhorn, which then chooses codes in training; 0 takes the nearest code.
-        iterations: see `sinkhorn`.
-    """
+    """The code vectors of one slot, `[K, e]`; with an epsilon above 0, Sinkhorn chooses the codes in training."""
 
     def __init__(self, n_codes: int, dimension: int, epsilon: float = 0.0, iterations: int = 50) -> None:
         super().__init__()

@@ -81,11 +81,7 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
 
     @classmethod
     def load(cls, path: str | Path) -> "RQVAEQuantizer":
-        """Read a Lightning checkpoint.
-
-        Raises:
-            InputError: no such file, or not a checkpoint of a quantizer.
-        """
+        """Read a Lightning checkpoint of a quantizer."""
         checkpoint = read_checkpoint(Path(path), _KIND)
         module = cls(dimension=checkpoint["dimension"], **stored_hyperparameters(checkpoint))
         module.load_state_dict(checkpoint["state_dict"])
@@ -122,11 +118,7 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         checkpoint["uses"] = [used.cpu() for used in self._uses]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the uses of each code.
-
-        Raises:
-            InputError: the checkpoint is for embeddings of another size.
-        """
+        """Restore the uses of each code; a checkpoint for embeddings of another size is refused."""
         if checkpoint.get("dimension") != self._dimension:
             raise InputError(
                 f"the checkpoint reads embeddings of {checkpoint.get('dimension')} values, the data have "

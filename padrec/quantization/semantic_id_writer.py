@@ -45,12 +45,7 @@ class SemanticIDWriter(Callback):
         self._codes: list[Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check everything that can be checked before prediction.
-
-        Raises:
-            InputError: the folder cannot be written, the model is no quantizer, there are several processes, or the
-                catalog to extend cannot be read or has all items.
-        """
+        """Check everything that can be checked before prediction."""
         if stage != "predict":
             return
         if not isinstance(pl_module, QuantizerModule):
@@ -63,19 +58,14 @@ class SemanticIDWriter(Callback):
             raise InputError(f"{self.extends}: has all {len(pl_module.embeddings)} items already, expected new ones")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that the quantizer matches the catalog to extend.
-
-        Raises:
-            InputError: that catalog was made with other codebooks, or with collisions resolved in another way.
-        """
+        """Check that the catalog to extend was made with these codebooks, and collisions resolved in the same way."""
         self._codes = []
         if self._earlier is None or self.extends is None:
             return
         assert isinstance(pl_module, QuantizerModule)
         expected, found = read_codebooks(self.extends / CODEBOOKS_FILE), pl_module.codebooks
-        if len(found) != len(expected) or not all(
-            torch.equal(one.cpu(), other) for one, other in zip(found, expected, strict=True)
-        ):
+        equal = (torch.equal(one.cpu(), other) for one, other in zip(found, expected, strict=False))
+        if len(found) != len(expected) or not all(equal):
             raise InputError(
                 f"{self.extends}: made with the codebooks in its {CODEBOOKS_FILE}, expected a quantizer with the "
                 "same: residual k-means takes them as model.init_args.codebooks, RQ-VAE the --ckpt_path of its fit"
@@ -99,11 +89,7 @@ class SemanticIDWriter(Callback):
         self._codes.append(outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Resolve collisions and write.
-
-        Raises:
-            InputError: not all items were predicted, or there are too few semantic IDs for them.
-        """
+        """Resolve collisions and write; all items must have been predicted, and enough semantic IDs be there."""
         assert isinstance(pl_module, QuantizerModule)
         embeddings, earlier = pl_module.embeddings, self._earlier
         codes = torch.cat(self._codes)

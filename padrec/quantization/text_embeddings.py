@@ -87,11 +87,7 @@ class TextEmbeddings(EmbeddingSource):
 
 
 def load_encoder(name: str, revision: str = "main") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a transformers encoder without a head, in evaluation mode, and its tokenizer.
-
-    Args:
-        name: folder or hub name.
-        revision: revision of a hub model.
+    """Load a transformers encoder without a head, in evaluation mode, and its tokenizer, by folder or hub name.
 
     Raises:
         InputError: transformers cannot load one of them, or weights are missing.
@@ -125,12 +121,7 @@ def encode_texts(
 ) -> Tensor:
     """Return the mean of each text's last hidden states without padding, float32 `[n, hidden size]` on the CPU.
 
-    Args:
-        texts: n texts.
-        model: see `load_encoder`.
-        tokenizer: the model's tokenizer.
-        max_tokens: length at which texts are cut.
-        batch_size: texts encoded at a time.
+    Texts are cut at `max_tokens`.
     """
     texts = as_text(texts, tokenizer)
     vectors = torch.empty(len(texts), model.config.hidden_size)

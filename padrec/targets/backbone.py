@@ -71,28 +71,16 @@ def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) 
 
 
 def check_positions(config: PretrainedConfig, vocabulary: SemanticIDVocabulary, data: object) -> None:
-    """Check at set-up that a model can read the longest text of a data module; see `check_length`.
+    """Refuse at set-up a model that cannot read the longest text of the trainer's data module; see `check_length`.
 
     Text prompts are left out: only those that are read tell their lengths, and are checked then.
-
-    Args:
-        config: the model's configuration.
-        vocabulary: its tokens.
-        data: the trainer's data module, if there is one.
-
-    Raises:
-        InputError: the model knows fewer positions.
     """
     if vocabulary.text_tokens == 0:
         check_length(config, getattr(data, "max_sequence_tokens", 0))
 
 
 def _check_numbers(config: PretrainedConfig, settings: Mapping[str, Any]) -> None:
-    """Refuse numbers that transformers takes, and then fails on or computes nonsense with.
-
-    Raises:
-        InputError: a size below 1, a dropout outside [0, 1), a value that is not finite, or heads that do not divide.
-    """
+    """Refuse numbers that transformers takes, and then fails on or computes nonsense with."""
     sizes = {name: getattr(config, name, None) for name in _SIZES}
     for name, value in {**sizes, **settings}.items():
         if isinstance(value, int | float):
@@ -182,20 +170,13 @@ def load_backbone(folder: str | Path) -> tuple[PreTrainedModel, SemanticIDVocabu
 
 
 def read_weights(name: str) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    """A causal language model in float32, from safetensors alone.
-
-    Args:
-        name: folder or hub name.
+    """A causal language model in float32 from a folder or by hub name, from safetensors alone.
 
     Returns:
         The model, and transformers' report of missing and unexpected keys.
-
-    Raises:
-        InputError: the model does not exist, or its weights cannot be read.
     """
-    loaded: Any
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=torch.float32,
             attn_implementation="sdpa",

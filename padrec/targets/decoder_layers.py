@@ -21,10 +21,7 @@ class CompiledLayers:
     block the layers are unchanged: decoding uses their weights directly or calls them with a cache.
 
     Args:
-        model: a model with a list of decoder layers.
-
-    Raises:
-        InputError: the model has no such list.
+        model: a model with a list of decoder layers; others are refused.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -54,11 +51,8 @@ def add_residual_dropout(model: PreTrainedModel, probability: float) -> None:
     in the attention weights. Adds no weights or modules, so checkpoints do not depend on it.
 
     Args:
-        model: a model with `self_attn` and `mlp` in every layer.
+        model: a model with `self_attn` and `mlp` in every layer; others are refused.
         probability: of dropping a value, in [0, 1); 0 does nothing.
-
-    Raises:
-        InputError: the model has other layers.
     """
     if probability == 0:
         return

@@ -31,15 +31,12 @@ class InitialWeights(Protocol):
     """
 
     def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
-        """Make the model.
+        """Make the model; weights that cannot be read or do not fit are an InputError.
 
         Args:
             vocabulary: its tokens.
             backbone: settings that it must have; None takes those of the weights.
             seed: for weights drawn at random, such as those of new tokens.
-
-        Raises:
-            InputError: the weights cannot be read, or do not fit the vocabulary or the settings.
         """
         ...
 
@@ -75,16 +72,9 @@ class PretrainedModel(InitialWeights):
 def load_pretrained(
     name: str, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None = None
 ) -> PreTrainedModel:
-    """A pretrained causal language model, unchanged.
+    """A pretrained causal language model, unchanged, from a folder or by hub name.
 
-    Args:
-        name: folder or hub name, with the tokenizer.
-        vocabulary: the vocabulary to extend it to; its text tokens are those of the model's tokenizer.
-        backbone: settings that the model must have; None for any.
-
-    Raises:
-        InputError: the model does not exist or lacks weights, or its tokenizer, its number of embeddings or its
-            settings do not fit.
+    Its tokenizer must be that of the vocabulary, and it must have the settings of `backbone`.
     """
     if vocabulary.text_tokens == 0:
         raise InputError(
@@ -100,14 +90,10 @@ def load_pretrained(
 
 
 def read_language_model(name: str, text_tokens: int) -> PreTrainedModel:
-    """A pretrained causal language model in float32, in evaluation mode.
-
-    Args:
-        name: folder or hub name.
-        text_tokens: tokens of its tokenizer, see `n_tokens`.
+    """A pretrained causal language model in float32, in evaluation mode, from a folder or by hub name.
 
     Raises:
-        InputError: the model does not exist, lacks weights, or has fewer embeddings than its tokenizer has tokens.
+        InputError: it does not exist, lacks weights, or has fewer embeddings than its tokenizer has tokens.
     """
     _check_folder(name)
     model, report = read_weights(name)
@@ -127,11 +113,6 @@ def extend_vocabulary(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, 
     Their embeddings, and their rows of an untied head, are drawn from normal distributions with the mean and standard
     deviation of the pretrained rows in each dimension: values that the layers know. `<bos>` starts as the model's own
     beginning-of-text token, if any. Padding rows after the tokenizer's last token are dropped.
-
-    Args:
-        model: a model from `load_pretrained`.
-        vocabulary: the tokens.
-        seed: for the draws.
     """
     n_text, own_bos = vocabulary.text_tokens, model.config.bos_token_id
     model.resize_token_embeddings(n_text, mean_resizing=False)

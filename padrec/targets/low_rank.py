@@ -58,8 +58,7 @@ class LowRankAdapters:
 
     def merged(self) -> PreTrainedModel:
         """A copy of the model with the adapters merged into plain weights."""
-        adapted = copy.deepcopy(self._adapted)
-        model: PreTrainedModel = adapted.merge_and_unload()
+        model: PreTrainedModel = copy.deepcopy(self._adapted).merge_and_unload()
         return model
 
     def frozen_weights(self) -> dict[str, Tensor]:

@@ -11,15 +11,7 @@ from padrec.decoding import NotFiniteError
 
 @contextmanager
 def named_users(module: L.LightningModule, batch: PromptBatch | TextPromptBatch) -> Iterator[None]:
-    """Name users where a decoder names rows of a batch.
-
-    Args:
-        module: the one that decodes; its trainer has the data module, which knows the users' keys.
-        batch: what it decodes.
-
-    Raises:
-        NotFiniteError: the target's logits for some users are not finite.
-    """
+    """Name users where a decoder names rows of a batch, by the keys of the data module of the module's trainer."""
     try:
         yield
     except NotFiniteError as error:

@@ -156,10 +156,9 @@ class TargetRecommender(TrainableModule):
 
     @staticmethod
     def stored_initial_weights(hyperparameters: dict[str, Any]) -> dict[str, Any] | None:
-        """Remove `pretrained` and `lora` from a checkpoint's hyperparameters, in place.
+        """Turn `pretrained` and `lora` of a checkpoint's hyperparameters, in place, into `initial_weights` of a config.
 
-        Returns:
-            The argument `initial_weights` as in a config; None for a checkpoint that holds all weights.
+        None for a checkpoint that holds all weights.
         """
         path, lora = hyperparameters.pop("pretrained", None), hyperparameters.pop("lora", None)
         if path is None:
@@ -168,11 +167,7 @@ class TargetRecommender(TrainableModule):
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
-        """Read a Lightning checkpoint or a folder written by `save_pretrained`.
-
-        Args:
-            path: the checkpoint or folder.
-            catalog: the items; None takes those that were saved with it, if any.
+        """Read a Lightning checkpoint or a folder written by `save_pretrained`, with its own catalog or the given one.
 
         Raises:
             InputError: the file is missing or is not a target.
@@ -260,11 +255,7 @@ class TargetRecommender(TrainableModule):
                 checkpoint["state_dict"].pop(f"backbone.{name}", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint's vocabulary, semantic IDs and pretrained model, and add the frozen weights.
-
-        Raises:
-            InputError: they differ from this target's.
-        """
+        """Refuse another vocabulary, other semantic IDs or another pretrained model, and add the frozen weights."""
         self.vocabulary.check_same(stored_vocabulary(checkpoint, "target"), "the checkpoint")
         check_ids(self.catalog, stored_catalog(checkpoint), "the checkpoint")
         if self._adapters is None:

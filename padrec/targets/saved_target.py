@@ -33,11 +33,7 @@ class SavedTarget:
     prompt_format: PromptFormat | None
 
     def write(self, folder: Path) -> None:
-        """Write the folder.
-
-        Raises:
-            InputError: see `written_whole`.
-        """
+        """Write the folder; see `written_whole`."""
         with written_whole(folder) as part:
             save_backbone(self.model, self.vocabulary, part)
             if self.catalog is not None:

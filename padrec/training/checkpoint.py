@@ -12,12 +12,9 @@ from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
     """Read a Lightning checkpoint of a padrec module, tensors and primitives only.
 
-    Args:
-        path: the file.
-        kind: expected module, such as `target` or `draft`; None for any.
-
     Raises:
-        InputError: the file is missing, damaged, or not a checkpoint, or holds another kind of module.
+        InputError: the file is missing, damaged, or not a checkpoint, or holds another kind of module than `target`,
+            `draft` and so on, if one is given.
     """
     if not path.is_file():
         expected = f"the checkpoint or folder of a {kind}" if kind else "a checkpoint"
@@ -38,11 +35,7 @@ def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
 
 
 def check_undamaged(path: Path) -> None:
-    """Check a checkpoint's checksums, which PyTorch writes but does not look at.
-
-    Raises:
-        InputError: they differ, or the file is no checkpoint.
-    """
+    """Refuse a checkpoint whose content differs from its checksums, which PyTorch writes but does not look at."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -58,11 +51,7 @@ def stored_hyperparameters(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def stored_vocabulary(checkpoint: dict[str, Any], kind: str) -> SemanticIDVocabulary:
-    """The vocabulary of a checkpoint of a target or a draft.
-
-    Raises:
-        InputError: the checkpoint is of another kind.
-    """
+    """The vocabulary of a checkpoint of a target or a draft; one of another kind is refused."""
     if checkpoint.get("kind") != kind:
         raise InputError(f"a checkpoint of kind {checkpoint.get('kind')!r}, expected {kind!r}")
     return SemanticIDVocabulary.of_dict(checkpoint["vocabulary"], f"the checkpoint of a {kind}")

@@ -10,11 +10,8 @@ def add_hyperparameter_row(board: TensorBoardLogger, hyperparameters: Mapping[st
     """Show a run's hyperparameters beside its scalars; call it on the process that writes, after a scalar.
 
     Unlike `log_hyperparams` it writes no list of columns: TensorBoard takes the first that it finds for all runs, and
-    fits and evaluations would hide one another's. Without any it collects the columns of all runs.
-
-    Args:
-        board: the run's logger.
-        hyperparameters: by name; those that are no plain values, or private, are left out.
+    fits and evaluations would hide one another's. Without any it collects the columns of all runs. Hyperparameters that
+    are no plain values, or private, are left out.
     """
     from torch.utils.tensorboard.summary import hparams  # loads tensorboard, which other commands do without
 

@@ -51,11 +51,7 @@ class TrainableModule(L.LightningModule):
         return {"train/loss"}
 
     def setup(self, stage: str) -> None:
-        """Write checkpoints as a whole, unless the trainer was given another way to write them.
-
-        Raises:
-            InputError: checkpoints cannot be written.
-        """
+        """Write checkpoints as a whole, unless the trainer has another way; refuse a place that cannot be written."""
         strategy = self.trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = WholeCheckpointIO()
@@ -138,14 +134,6 @@ class TrainableModule(L.LightningModule):
         if self._logs(self.global_step):
             self.check_loss()
 
-    def on_validation_start(self) -> None:
-        """Check the loss."""
-        self.check_loss()
-
-    def on_train_epoch_end(self) -> None:
-        """Check the loss."""
-        self.check_loss()
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the loss: no checkpoint replaces a good one after it."""
         self.check_loss()
@@ -164,6 +152,8 @@ class TrainableModule(L.LightningModule):
                 f"the training loss is not finite by step {self.global_step}: expected a finite one; lower "
                 f"learning_rate ({self._learning_rate}), or set trainer.gradient_clip_val"
             )
+
+    on_validation_start = on_train_epoch_end = check_loss
 
     def on_train_end(self) -> None:
         """Enter the fit in TensorBoard's table of hyperparameters."""

@@ -18,11 +18,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Write a checkpoint; an address of a remote file system is left to Lightning.
-
-        Raises:
-            InputError: it cannot be written.
-        """
+        """Write a checkpoint; an address of a remote file system is left to Lightning."""
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -35,11 +31,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 raise
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint.
-
-        Raises:
-            InputError: it is damaged.
-        """
+        """Read a checkpoint that is not damaged."""
         if Path(path).is_file():
             check_undamaged(Path(path))
         return super().load_checkpoint(path, *args, **kwargs)

@@ -50,11 +50,7 @@ class AmazonReviews(LogSource):
         return {}
 
     def interactions(self, reader: "Backend") -> Iterator[LogTable]:
-        """One interaction per review; other fields are ignored.
-
-        Raises:
-            InputError: the file is missing, or a line is no review.
-        """
+        """One interaction per review; other fields are ignored."""
         import ibis
 
         path, fields = self.reviews, self._fields
@@ -75,11 +71,7 @@ class AmazonReviews(LogSource):
         yield LogTable(path, rows, self._first_wrong_line)
 
     def item_texts(self, reader: "Backend") -> Iterator[ItemText]:
-        """One text per line of metadata.
-
-        Raises:
-            InputError: the file is missing, or a line is no record with the item's key.
-        """
+        """One text per line of metadata."""
         if self.metadata is None:
             return
         key = self._fields.item
@@ -122,10 +114,6 @@ class AmazonReviews2014(AmazonReviews):
 
     Reviews are JSON lines; metadata lines are Python dicts, read as literals: nothing in them is executed.
     Data: J. McAuley et al., "Image-based recommendations on styles and substitutes", SIGIR 2015.
-
-    Args:
-        reviews: file of reviews.
-        metadata: file of item metadata; None leaves the items without text.
     """
 
     _fields = _Fields("reviewerID", "asin", "overall", "unixReviewTime", time_unit="seconds")
@@ -145,12 +133,8 @@ class AmazonReviews2014(AmazonReviews):
 class AmazonReviews2018(AmazonReviews):
     """Reads `<category>.json.gz` (or `<category>_5.json.gz`) and `meta_<category>.json.gz`, compressed or not.
 
-    Both are JSON lines. Data: J. Ni et al., "Justifying recommendations using distantly-labeled reviews and
-    fine-grained aspects", EMNLP 2019.
-
-    Args:
-        reviews: file of reviews.
-        metadata: file of item metadata, which repeats some items; None leaves the items without text.
+    Both are JSON lines; the metadata repeats some items. Data: J. Ni et al., "Justifying recommendations using
+    distantly-labeled reviews and fine-grained aspects", EMNLP 2019.
     """
 
     _fields = AmazonReviews2014._fields
@@ -166,10 +150,6 @@ class AmazonReviews2023(AmazonReviews):
     Both are JSON lines. An item is a `parent_asin`, which covers all variants of a product (colours, sizes). The files
     with ratings only are CSV: `TableLog` reads them. Data: Y. Hou et al., "Bridging language and items for retrieval
     and recommendation", arXiv 2403.03952.
-
-    Args:
-        reviews: file of reviews.
-        metadata: file of item metadata; None leaves the items without text.
     """
 
     _fields = _Fields("user_id", "parent_asin", "rating", "timestamp", time_unit="milliseconds")

@@ -84,10 +84,7 @@ class LogSource(Protocol):
         ...
 
     def interactions(self, reader: "Backend") -> Iterator[LogTable]:
-        """The interactions, file by file in the order of the log.
-
-        Args:
-            reader: DuckDB, which reads the files.
+        """The interactions, file by file in the order of the log, as queries of DuckDB.
 
         Raises:
             InputError: a file is missing or wrong; names the file and the line or row.
@@ -96,9 +93,6 @@ class LogSource(Protocol):
 
     def item_texts(self, reader: "Backend") -> Iterator[ItemText]:
         """Texts of the items, in any order; the first text of an item counts. None where there are none.
-
-        Args:
-            reader: DuckDB.
 
         Raises:
             InputError: a file is missing or wrong; names the file and the line or row.

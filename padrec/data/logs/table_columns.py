@@ -24,33 +24,24 @@ def epoch_us(time: ibis.dtype("timestamp('UTC')")) -> int:  # type: ignore[valid
 def log_rows(
     path: Path, table: ibis.Table, user: str, item: str, time: str, rating: str | None, unit: TimeUnit
 ) -> ibis.Table:
-    """The columns of a log, see `LogTable`. Times are all numbers or all dates, as in the first row.
-
-    Raises:
-        InputError: a column has a wrong type.
-    """
-    keys = {name: key(path, table, column) for name, column in (("user", user), ("item", item))}
+    """The columns of a log, see `LogTable`. Times are all numbers or all dates, as in the first row."""
+    users, items = key(path, table, user), key(path, table, item)
     micros, time_wrong = _time(path, table, time, unit)
     number = ibis.null(float) if rating is None else table[rating].try_cast(float)
     rules = [
-        *(
-            (keys[name].fill_null("") == "", f"no {column}, expected a key")
-            for name, column in (("user", user), ("item", item))
-        ),
+        (users.fill_null("") == "", f"no {user}, expected a key"),
+        (items.fill_null("") == "", f"no {item}, expected a key"),
         time_wrong,
     ]
     if rating is not None:
         bad = number.isnull() | number.isnan()
         rules.append((bad, _found(table[rating], rating) + ", expected a number, with a point for decimals"))
-    return table.select(**keys, time=micros, rating=number, wrong=ibis.cases(*rules, else_=ibis.null(str)))
+    wrong = ibis.cases(*rules, else_=ibis.null(str))
+    return table.select(user=users, item=items, time=micros, rating=number, wrong=wrong)
 
 
 def key(path: Path, table: ibis.Table, name: str) -> ibis.Column:
-    """A column of keys, as strings.
-
-    Raises:
-        InputError: the column holds neither strings nor whole numbers.
-    """
+    """A column of keys, strings or whole numbers, as strings."""
     column = table[name]
     if not (column.type().is_string() or column.type().is_integer()):
         raise InputError(f"{path}: column {name!r} is {column.type()}, expected strings or whole numbers")
@@ -60,11 +51,7 @@ def key(path: Path, table: ibis.Table, name: str) -> ibis.Column:
 def _time(
     path: Path, table: ibis.Table, name: str, unit: TimeUnit
 ) -> tuple[ibis.Column, tuple[ibis.Column, ibis.Column]]:
-    """Microseconds since 1970, finer times rounded down; and for a wrong time a condition and a message.
-
-    Raises:
-        InputError: dates without separators.
-    """
+    """Microseconds since 1970, finer times rounded down; and for a wrong time a condition and a message."""
     column, factor = table[name], _MICROSECONDS[unit]
     expected = f", expected a number (time_unit: {unit}) or a date"
     is_text = column.type().is_string()

@@ -44,7 +44,7 @@ class CSVFormat:
 def read_table(
     reader: "Backend", path: Path, columns: Sequence[str], style: CSVFormat, header: Sequence[str] | None = None
 ) -> "ibis.Table":
-    """The rows of a Parquet or CSV file, told apart by their content.
+    """The rows of a Parquet or CSV file, told apart by their content; DuckDB refuses a broken one.
 
     Args:
         reader: DuckDB.
@@ -52,10 +52,6 @@ def read_table(
         columns: names of the columns to read; those of a CSV file are strings, null where the field is empty.
         style: how a CSV file is written.
         header: names of all columns of a CSV file without a header line; None reads the line.
-
-    Raises:
-        InputError: the file is missing or lacks a column.
-        duckdb.Error: the file is broken.
     """
     with open_binary(path) as file:
         is_parquet = file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC

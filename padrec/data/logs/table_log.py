@@ -87,11 +87,7 @@ class TableLog(LogSource):
         return {**named, **how, "columns": self.columns, **({} if self.items is None else self.text_columns)}
 
     def interactions(self, reader: "Backend") -> Iterator[LogTable]:
-        """One interaction per row, file by file.
-
-        Raises:
-            InputError: a file is missing or broken or lacks a column, or a row has a gap or a wrong value.
-        """
+        """One interaction per row, file by file."""
         from padrec.data.logs.table_columns import log_rows
 
         wanted = [self.user, self.item, self.time, *([] if self.rating is None else [self.rating])]
@@ -102,11 +98,7 @@ class TableLog(LogSource):
             yield LogTable(path, rows, explain)
 
     def item_texts(self, reader: "Backend") -> Iterator[ItemText]:
-        """One text per row of the item table.
-
-        Raises:
-            InputError: the file is missing or broken or lacks a column, or a row has no item.
-        """
+        """One text per row of the item table."""
         from padrec.data.logs.table_columns import key
 
         if self.items is None:

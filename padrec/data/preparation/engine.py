@@ -18,20 +18,12 @@ class Engine(Protocol):
     """Runs Ibis queries. Every engine gives the same rows."""
 
     def connect(self, scratch: Path) -> "Connection":
-        """Start the engine.
-
-        Args:
-            scratch: folder for data that outgrow the memory.
-        """
+        """Start the engine, with a folder for data that outgrow the memory."""
         ...
 
 
 class Connection:
-    """An Ibis backend whose tables are Parquet files.
-
-    Args:
-        backend: the Ibis backend.
-    """
+    """An Ibis backend whose tables are Parquet files."""
 
     def __init__(self, backend: "BaseBackend") -> None:
         self.backend = backend
@@ -71,11 +63,7 @@ class DuckDBEngine(Engine):
         self.threads = min(4, os.cpu_count() or 1) if threads is None else threads
 
     def connect(self, scratch: Path) -> Connection:
-        """Start DuckDB.
-
-        Raises:
-            InputError: DuckDB does not understand the memory.
-        """
+        """Start DuckDB; refuses a memory that DuckDB does not understand."""
         import duckdb  # loaded only where a log is prepared
         import ibis
 
@@ -126,11 +114,7 @@ class SparkEngine(Engine):
         self.settings = dict(settings or {})
 
     def connect(self, scratch: Path) -> Connection:
-        """Start Spark.
-
-        Raises:
-            InputError: PySpark is not installed, or does not start.
-        """
+        """Start Spark; an error says that PySpark is not installed, or does not start."""
         import ibis
 
         try:
@@ -150,11 +134,7 @@ class SparkEngine(Engine):
 
 @contextmanager
 def connected(engine: Engine, scratch: Path) -> Iterator[Connection]:
-    """A connection that is closed in the end, with an empty scratch folder.
-
-    Raises:
-        InputError: the folder of the scratch folder cannot be read or written.
-    """
+    """A connection that is closed in the end, with an empty scratch folder."""
     import duckdb
 
     shutil.rmtree(scratch, ignore_errors=True)

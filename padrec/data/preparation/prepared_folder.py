@@ -32,9 +32,6 @@ class PreparedFolder:
 
     Interactions are sorted by user, then by time. `user` and `item` count the rows of the users' and the items' table,
     from 0; `split` is one of `train`, `validation` and `test`.
-
-    Args:
-        path: the folder.
     """
 
     def __init__(self, path: Path) -> None:

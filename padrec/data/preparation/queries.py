@@ -28,13 +28,9 @@ _ROW_BITS = 40  # rows of a file are numbered below 2^40
 
 
 def read_log(stage: Stage, source: LogSource, min_rating: float | None) -> Mapping[str, int]:
-    """Read every file once and check each row.
+    """Read every file once and check each row; the connection is one of DuckDB.
 
-    Writes a table for each file: the columns of `LogTable`, and `position`, which ascends in the order of the log. The
-    connection is one of DuckDB.
-
-    Raises:
-        InputError: the log is wrong, an interaction has no rating although `min_rating` is given, or none is left.
+    Writes a table for each file: the columns of `LogTable`, and `position`, which ascends in the order of the log.
     """
     folder = stage.folder / LOG
     folder.mkdir()
@@ -85,9 +81,6 @@ def find_core(stage: Stage, order: Path, user_core: int, item_core: int) -> Mapp
 
     Each round counts the interactions with the remaining items; only these items are handed on to the next round.
     Writes the table `_ITEMS` (`item`), the items of the core.
-
-    Raises:
-        InputError: no interaction is left.
     """
     connection = stage.connection
     log = kept = connection.load(order / LOG)
@@ -115,11 +108,7 @@ def find_core(stage: Stage, order: Path, user_core: int, item_core: int) -> Mapp
 
 
 def write_interactions(stage: Stage, order: Path, core: Path, user_core: int, split: SplitRule) -> Mapping[str, int]:
-    """Write the tables of interactions and users, and the keys of the items.
-
-    Raises:
-        InputError: the split leaves a part empty.
-    """
+    """Write the tables of interactions and users, and the keys of the items."""
     connection, files = stage.connection, PreparedFolder(stage.folder)
     items = _ranked(connection.load(core / _ITEMS), "item")
     log = _of_active_users(connection.load(order / LOG).semi_join(items, "item"), user_core)
@@ -147,11 +136,7 @@ def write_interactions(stage: Stage, order: Path, core: Path, user_core: int, sp
 
 
 def write_items(stage: Stage, split: Path, source: LogSource) -> Mapping[str, int]:
-    """Write the table of the items with the first text that the log has for each; the connection is one of DuckDB.
-
-    Raises:
-        InputError: the texts are wrong.
-    """
+    """Write the table of the items with the first text that the log has for each; the connection is one of DuckDB."""
     texts = [ItemText(key) for key in ds.dataset(split / _KEYS).to_table()["key"].to_pylist()]
     missing = {item.item: row for row, item in enumerate(texts)}
     for number, item in enumerate(source.item_texts(stage.connection.backend), start=1):
@@ -173,7 +158,6 @@ def _check(log: LogTable, stored: ibis.Table, first: int) -> None:
 
 
 def _well_rated(log: ibis.Table, min_rating: float | None) -> ibis.Table:
-    """The interactions whose rating is high enough."""
     return log if min_rating is None else log.filter(log.rating >= min_rating)
 
 
@@ -184,7 +168,6 @@ def _of_active_users(log: ibis.Table, user_core: int) -> ibis.Table:
 
 
 def _row_count(table: ibis.Table) -> int:
-    """Count the rows."""
     return int(table.count().to_pyarrow().as_py())
 
 

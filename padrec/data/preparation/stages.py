@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 from padrec.catalog import InputError
 from padrec.catalog.whole_output import PARTIAL, locked, writing, written_whole
@@ -63,19 +62,12 @@ def say(stage: str, text: str) -> None:
     print(f"padrec prepare: {stage}: {text}", file=sys.stderr, flush=True)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What a stage works with.
+class Stage(NamedTuple):
+    """What a stage works with."""
 
-    Attributes:
-        folder: gets what the stage writes.
-        connection: runs the queries.
-        progress: is told the state, and in the end the result.
-    """
-
-    folder: Path
-    connection: Connection
-    progress: Progress
+    folder: Path  # gets what the stage writes
+    connection: Connection  # runs the queries
+    progress: Progress  # is told the state, and in the end the result
 
 
 class StageFolder:
@@ -100,9 +92,7 @@ class StageFolder:
     def locked(self) -> Iterator[None]:
         """Keep other processes out while stages are written.
 
-        Raises:
-            InputError: the folder holds something else, or finished stages with other settings, or another process is
-                at work here.
+        A folder of something else, and finished stages with other settings, are an error too.
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -127,19 +117,11 @@ class StageFolder:
         self,
         name: str,
         connection: Connection,
-        write: Callable[Concatenate["Stage", P], Mapping[str, int]],
+        write: Callable[Concatenate[Stage, P], Mapping[str, int]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Path:
-        """The folder of a finished stage; writes it if it is not there yet.
-
-        Args:
-            name: name of the stage and its folder.
-            connection: runs the queries.
-            write: fills the stage's folder and returns counts.
-            args: further arguments of `write`.
-            kwargs: further arguments of `write`.
-        """
+        """The folder of a finished stage; if it is not there yet, `write` fills it and returns counts."""
         path = self.path / name
         if path.exists():
             say(name, "finished before")
@@ -162,8 +144,7 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object that `write_json` has written."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def first_difference(found: object, expected: object, name: str = "") -> str | None:

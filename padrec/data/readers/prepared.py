@@ -91,11 +91,7 @@ def _saved_titles(folder: Path) -> dict[str, str]:
 
 
 def read_prepared_table(path: Path, columns: list[str], n_rows: int) -> pa.Table:
-    """Read columns of a prepared Parquet file.
-
-    Raises:
-        InputError: the file is missing, damaged, or has other columns or another number of rows.
-    """
+    """Read columns of a prepared Parquet file, which must be whole and have that many rows."""
     try:
         table = pq.read_table(path, columns=columns)
     except FileNotFoundError:

@@ -62,15 +62,7 @@ class Dataset:
 
 
 def check_files(folder: Path, *required: str) -> None:
-    """Check that a folder holds the files of a format, before any of them is read.
-
-    Args:
-        folder: the folder.
-        required: names or patterns such as `*.index.json`.
-
-    Raises:
-        InputError: the folder or a file is missing; names all files that are required.
-    """
+    """Refuse a folder without the files of a format, names or patterns such as `*.index.json`, before any is read."""
     expected = f"expected {', '.join(required)}"
     if not folder.is_dir():
         raise InputError(

@@ -44,15 +44,8 @@ def read_index(path: Path, titles: Mapping[str, str] | None = None) -> Catalog:
 def read_index_and_titles(folder: Path, name: str | None = None) -> tuple[str, Catalog]:
     """Read `<name>.index.json` and, if it exists, `<name>.item.json`, a JSON object item -> object with a `title`.
 
-    Args:
-        folder: the folder of the files.
-        name: name of the data set; None takes it from the only `*.index.json`.
-
     Returns:
-        Name and catalog.
-
-    Raises:
-        InputError: not exactly one index, an item without title, or see `read_index`.
+        Name and catalog; without a name, those of the only `*.index.json`.
     """
     if name is None:
         name = only_file(folder, "*.index.json").name.removesuffix(".index.json")
@@ -68,11 +61,7 @@ def read_index_and_titles(folder: Path, name: str | None = None) -> tuple[str, C
 
 
 def write_index(catalog: Catalog, path: Path) -> None:
-    """Write a file that `read_index`, LC-Rec and other programs read.
-
-    Raises:
-        InputError: the catalog has more slots than there are letters, or see `written_whole`.
-    """
+    """Write a file that `read_index`, LC-Rec and other programs read."""
     if catalog.n_slots > len(ascii_lowercase):
         raise InputError(f"{path}: {catalog.n_slots} slots, expected at most {len(ascii_lowercase)}, a letter for each")
     rows = zip(catalog.keys, catalog.codes.tolist(), strict=True)
@@ -84,11 +73,7 @@ def write_index(catalog: Catalog, path: Path) -> None:
 
 
 def only_file(folder: Path, pattern: str) -> Path:
-    """Return the one file in a folder that matches a pattern.
-
-    Raises:
-        InputError: the folder is missing, or no or several files match.
-    """
+    """Return the one file in a folder that matches a pattern; none or several are an error."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     found = sorted(folder.glob(pattern))
