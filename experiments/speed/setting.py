@@ -67,10 +67,11 @@ def drawn_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Setting:
-    """A target, a draft and a request."""
+    """A target, two drafts and a request."""
 
     runner: TransformersRunner
     draft: NetworkDraft
+    recurrent_draft: NetworkDraft  # runs its layer once an item
     vocabulary: SemanticIDVocabulary
     request: ListRequest
     device: torch.device
@@ -88,11 +89,14 @@ class Setting:
         torch.manual_seed(seed)
         with drawn_on(device, dtype):
             model = build_backbone(backbone_of(shape), vocabulary)
-            network = FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=_DRAFT_STEPS)
+            networks = [
+                FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=_DRAFT_STEPS, attend_every=every)
+                for every in (1, vocabulary.item_length)
+            ]
         runner = TransformersRunner(model.eval().requires_grad_(False))
-        draft = NetworkDraft(network.eval().requires_grad_(False), vocabulary)
+        drafts = [NetworkDraft(network.eval().requires_grad_(False), vocabulary) for network in networks]
         request = ListRequest.build(catalog, vocabulary, _LIST_LENGTH, device=device)
-        return cls(runner, draft, vocabulary, request, device)
+        return cls(runner, *drafts, vocabulary, request, device)
 
     def prompts(self, batch: int, width: int) -> Prompts:
         """Random histories, all of `width` tokens."""

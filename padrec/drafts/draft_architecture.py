@@ -69,6 +69,7 @@ class EAGLE(DraftArchitecture):
         n_layers: decoder layers of the draft.
         feature_layers: target layers whose hidden states it reads: 0 is the input of the first, i the output of layer
             i, -1 that of the final norm.
+        attend_every: b, the decoder layers run at every b-th draft step, a recurrence at those between.
 
     Raises:
         InputError: an argument is out of range.
@@ -78,6 +79,7 @@ class EAGLE(DraftArchitecture):
 
     n_layers: PositiveInt = 1
     feature_layers: Sequence[_Layer] = LAST_LAYER
+    attend_every: PositiveInt = 1
 
     def __post_init__(self) -> None:
         check_arguments(EAGLE, vars(self))

@@ -12,6 +12,7 @@ from padrec.catalog import InputError
 from padrec.decoding import additive_mask, can_fuse
 from padrec.decoding.layers.cached_layers import LAST_LAYER
 from padrec.decoding.layers.transformers_layers import PreallocatedCache
+from padrec.drafts.gated_recurrence import GatedRecurrence
 from padrec.drafts.position_aware import PAD_REC, PositionAware, PositionAwareEmbedding
 
 
@@ -28,6 +29,9 @@ class FeatureDraftNetwork(nn.Module):
     the last layer named. Further decoder layers are the identity at first. So a larger draft can start exactly where a
     smaller one ended.
 
+    With `attend_every` b above 1 only every b-th draft step runs the layer; `GatedRecurrence` takes the steps between.
+    An item is one or two real decisions, and the catalog almost determines the rest, so few steps need attention.
+
     Args:
         target_config: the target's transformers configuration.
         n_slot_states: number of slots, L + 2.
@@ -35,6 +39,7 @@ class FeatureDraftNetwork(nn.Module):
         position_aware: form of the position-aware part, or its settings; None for the base draft, which has none.
         n_layers: decoder layers, at least 1.
         feature_layers: k target layers whose hidden states it reads, see `CachedLayers.open`.
+        attend_every: b, at least 1.
 
     Attributes:
         layers: the decoder layers.
@@ -53,6 +58,7 @@ class FeatureDraftNetwork(nn.Module):
         *,
         n_layers: int = 1,
         feature_layers: Sequence[int] = LAST_LAYER,
+        attend_every: int = 1,
     ) -> None:
         super().__init__()
         d: int = target_config.hidden_size
@@ -60,6 +66,8 @@ class FeatureDraftNetwork(nn.Module):
         self.reduction = nn.Identity() if len(feature_layers) == 1 else _last_of(len(feature_layers), d)
         self.fusion = nn.Linear(2 * d, d)
         self.position_aware = PositionAwareEmbedding(d, n_slot_states, n_steps, PositionAware.of(position_aware))
+        self.attend_every = attend_every
+        self.recurrence = GatedRecurrence(d) if attend_every > 1 else None
         try:
             self.config = _shallow(target_config, n_layers)
             donor: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")
@@ -131,6 +139,16 @@ class FeatureDraftNetwork(nn.Module):
         """
         hidden = self.position_aware(self.fusion, embeddings, features, slots, step)
         return self.attend(hidden, positions, additive_mask(visible, hidden.dtype), cache)
+
+    def attends(self, step: int) -> bool:
+        """Whether the layer runs at a draft step."""
+        return step % self.attend_every == 0
+
+    def recur(self, embeddings: Tensor, features: Tensor) -> Tensor:
+        """Predict features as `forward` does, at a step that does not attend."""
+        assert self.recurrence is not None
+        predicted: Tensor = self.recurrence(embeddings, features)
+        return predicted
 
     def attend(self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """The decoder layers alone, for inputs `[B, T, d]` and an additive mask `[B or 1, 1, T, S]`."""

@@ -106,11 +106,13 @@ class Drafting:
         self.chain.position = self.chain.position + count
 
 
+_RECURRENT = [EAGLE(attend_every=2), EAGLE(attend_every=9), EAGLE3(feature_layers=(0, 1), attend_every=2)]
 _ARCHITECTURES = [EAGLE(n_layers=3), EAGLE(feature_layers=(1, -1)), EAGLE3(n_layers=2, feature_layers=(0, 1))]
 _DRAFTS = [
     *(("qwen3", form, EAGLE()) for form in FORMS[4:]),
     *((model_type, PAD_REC, EAGLE()) for model_type in ("llama", "qwen3")),
     *((model_type, PAD_REC, one) for model_type in ("qwen3", "gemma") for one in _ARCHITECTURES),
+    *(("qwen3", PAD_REC, one) for one in _RECURRENT),
 ]
 
 

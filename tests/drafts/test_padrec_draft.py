@@ -11,7 +11,7 @@ from torch import Tensor
 from padrec.catalog import InputError
 from padrec.data import PromptBatch, SemanticIDDataModule, SequenceBatch
 from padrec.decoding import DynamicTree, ListRequest, Prompts, SpeculativeDecoder, TransformersRunner
-from padrec.drafts import DraftObjective, LogAcceptance, NetworkDraft, PADRecDraft, PositionAware, agreement_by_slot
+from padrec.drafts import EAGLE, DraftObjective, LogAcceptance, NetworkDraft, PADRecDraft, PositionAware, agreement_by_slot
 from padrec.drafts.position_aware import PAD_REC
 from padrec.metrics import AcceptanceLength
 from padrec.targets import TargetRecommender, to_precision
@@ -58,11 +58,12 @@ class Predictions:
         self.logits, self.target_logits = head(self.ours), head(self.wanted)
 
 
-@pytest.mark.parametrize("step_weight", [1.0, 0.5])
+@pytest.mark.parametrize(("step_weight", "attend_every"), [(1.0, 1), (0.5, 1), (1.0, 2)])
 def test_loss_is_that_of_drafting_with_own_predictions(
-    step_weight: float, data: SemanticIDDataModule, target_folder: Path, tmp_path: Path
+    step_weight: float, attend_every: int, data: SemanticIDDataModule, target_folder: Path, tmp_path: Path
 ) -> None:
-    draft = tiny_draft(data, target_folder, step_weight=step_weight, soft_weight=0.4, top_k_weight=0.2, top_k=3)
+    weights = {"step_weight": step_weight, "soft_weight": 0.4, "top_k_weight": 0.2}
+    draft = tiny_draft(data, target_folder, **weights, top_k=3, architecture=EAGLE(attend_every=attend_every))
     randomise(draft.network)
     batch = mixed_batch(data)
     objective = DraftObjective(1.0, 0.4, 0.2, 3)
@@ -72,8 +73,8 @@ def test_loss_is_that_of_drafting_with_own_predictions(
     logged = fitted(draft, tmp_path, [batch]).callback_metrics
     for number, loss in enumerate(losses, start=1):
         assert float(logged[f"train/loss_step_{number}"]) == pytest.approx(loss, rel=1e-4)
-    weights = [step_weight**step for step in range(3)]
-    total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True)) / sum(weights)
+    by_step = [step_weight**step for step in range(3)]
+    total = sum(weight * loss for weight, loss in zip(by_step, losses, strict=True)) / sum(by_step)
     assert float(logged["train/loss"]) == pytest.approx(total, rel=1e-4)
 
 
