@@ -143,14 +143,15 @@ def test_drafting_sees_what_training_saw(
 
 @pytest.mark.parametrize("shared_codes", [False, True])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
-def test_every_form_of_the_position_aware_part_is_lossless(sampling: Sampling, shared_codes: bool) -> None:
+def test_every_form_of_a_draft_is_lossless(sampling: Sampling, shared_codes: bool) -> None:
     vocabulary = SemanticIDVocabulary((5, 6, 7), shared_codes=shared_codes)
     model, catalog = tiny_target(vocabulary), random_catalog(vocabulary.codebook_sizes, 30)
     runner, prompts = TransformersRunner(model), random_prompts(catalog, vocabulary, [3, 0])
     request = ListRequest.build(catalog, vocabulary, 3, sampling=sampling)
     expected, _ = AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
-    for form in FORMS:
-        draft = NetworkDraft(random_network(model, vocabulary.n_slot_states, form).requires_grad_(False), vocabulary)
+    for form, attend_every in [*((form, 1) for form in FORMS), (PAD_REC, 2), (PAD_REC, 9)]:
+        network = random_network(model, vocabulary.n_slot_states, form, attend_every).requires_grad_(False)
+        draft = NetworkDraft(network, vocabulary)
         session = SpeculativeDecoder(draft, DynamicTree(depth=4, width=3, nodes=12)).bind(runner, request)
         found, _ = session.decode(prompts, torch.Generator().manual_seed(0))
         assert torch.equal(found.tokens, expected.tokens)
