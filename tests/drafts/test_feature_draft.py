@@ -149,8 +149,8 @@ def test_every_form_of_a_draft_is_lossless(sampling: Sampling, shared_codes: boo
     runner, prompts = TransformersRunner(model), random_prompts(catalog, vocabulary, [3, 0])
     request = ListRequest.build(catalog, vocabulary, 3, sampling=sampling)
     expected, _ = AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
-    for form, attend_every in [*((form, 1) for form in FORMS), (PAD_REC, 2), (PAD_REC, 9)]:
-        network = random_network(model, vocabulary.n_slot_states, form, attend_every).requires_grad_(False)
+    for form, architecture in [*((form, EAGLE()) for form in FORMS), *((PAD_REC, one) for one in _RECURRENT[:2])]:
+        network = random_network(model, vocabulary.n_slot_states, form, architecture).requires_grad_(False)
         draft = NetworkDraft(network, vocabulary)
         session = SpeculativeDecoder(draft, DynamicTree(depth=4, width=3, nodes=12)).bind(runner, request)
         found, _ = session.decode(prompts, torch.Generator().manual_seed(0))

@@ -11,7 +11,15 @@ from torch import Tensor
 from padrec.catalog import InputError
 from padrec.data import PromptBatch, SemanticIDDataModule, SequenceBatch
 from padrec.decoding import DynamicTree, ListRequest, Prompts, SpeculativeDecoder, TransformersRunner
-from padrec.drafts import EAGLE, DraftObjective, LogAcceptance, NetworkDraft, PADRecDraft, PositionAware, agreement_by_slot
+from padrec.drafts import (
+    EAGLE,
+    DraftObjective,
+    LogAcceptance,
+    NetworkDraft,
+    PADRecDraft,
+    PositionAware,
+    agreement_by_slot,
+)
 from padrec.drafts.position_aware import PAD_REC
 from padrec.metrics import AcceptanceLength
 from padrec.targets import TargetRecommender, to_precision
