@@ -94,9 +94,9 @@ class Setting:
                 for every in (1, vocabulary.item_length)
             ]
         runner = TransformersRunner(model.eval().requires_grad_(False))
-        drafts = [NetworkDraft(network.eval().requires_grad_(False), vocabulary) for network in networks]
+        draft, recurrent = (NetworkDraft(network.eval().requires_grad_(False), vocabulary) for network in networks)
         request = ListRequest.build(catalog, vocabulary, _LIST_LENGTH, device=device)
-        return cls(runner, *drafts, vocabulary, request, device)
+        return cls(runner, draft, recurrent, vocabulary, request, device)
 
     def prompts(self, batch: int, width: int) -> Prompts:
         """Random histories, all of `width` tokens."""

@@ -70,8 +70,9 @@ class Predictions:
 def test_loss_is_that_of_drafting_with_own_predictions(
     step_weight: float, attend_every: int, data: SemanticIDDataModule, target_folder: Path, tmp_path: Path
 ) -> None:
-    weights = {"step_weight": step_weight, "soft_weight": 0.4, "top_k_weight": 0.2}
-    draft = tiny_draft(data, target_folder, **weights, top_k=3, architecture=EAGLE(attend_every=attend_every))
+    losses_of: dict[str, Any] = {"step_weight": step_weight, "soft_weight": 0.4, "top_k_weight": 0.2, "top_k": 3}
+    architecture = EAGLE(attend_every=attend_every)
+    draft = tiny_draft(data, target_folder, 0, architecture=architecture, **losses_of)
     randomise(draft.network)
     batch = mixed_batch(data)
     objective = DraftObjective(1.0, 0.4, 0.2, 3)

@@ -97,10 +97,11 @@ def test_recurrent_nodes_pass_on_what_their_parents_see(dtype: torch.dtype, sees
     tokens, parents = (torch.randint(n, (2, 4), generator=generator) for n in (11, 3))
     above = torch.rand(2, 3, _ROWS, generator=generator) < 0.5 if sees else None
     level = TreeLevel(parents, above, torch.arange(_ROWS), _ROWS)
-    inputs = tokens, mapped[..., :40], table
-    exactly = [x.double() if x.is_floating_point() else x for x in inputs]
-    expected, passed_on = DraftOperations().fuse(*exactly, level=level, recurrent=True)
-    found, seen = TritonDraftOperations().fuse(*(x.to(DEVICE) for x in inputs), level=on_device(level), recurrent=True)
+    mapped = mapped[..., :40]
+    expected, passed_on = DraftOperations().fuse(tokens, mapped.double(), table.double(), level=level, recurrent=True)
+    found, seen = TritonDraftOperations().fuse(
+        tokens.to(DEVICE), mapped.to(DEVICE), table.to(DEVICE), level=on_device(level), recurrent=True
+    )
     assert_close(found, expected)
     assert seen is not None
     assert passed_on is not None
