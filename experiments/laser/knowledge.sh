@@ -3,14 +3,15 @@
 #
 #   first      exact texts about the first half of items and users, and pools of them
 #   warm       short runs, after which those of evaluate and evaluate_32 find what they compile in the compiler's cache
-#   evaluate   arms side by side on the second halves, one prompt at a time; evaluate_32: 32 prompts at a time
+#   evaluate   arms side by side on the second halves, one prompt at a time; evaluate_32: 32 prompts at a time; float32: whether
+#              exact texts are identical without the rounding of bfloat16
 #   sizes      how large pools, contexts and trees should be, for items; transformers: beside transformers' own generation
 #   second     exact texts about the second halves, and pools of them
 #   old        arms that draw on users' texts as they were before the last item, without and with their own
 #   relaxed    texts by the relaxed and the bounded rule, from pools of the other half
 #   clicks     what the texts are worth to a click model
 #
-#   bash experiments/laser/knowledge.sh first evaluate evaluate_32 sizes transformers second old relaxed clicks
+#   bash experiments/laser/knowledge.sh first evaluate evaluate_32 float32 sizes transformers second old relaxed clicks
 #
 # PADREC_LANGUAGE_MODEL names the model's folder, PADREC_KNOWLEDGE_RUNS that of the results; PADREC_KNOWLEDGE_OPTIONS holds
 # more options of `padrec predict` and `padrec test`, such as --trainer.accelerator=cpu --trainer.precision=32-true, and
@@ -72,6 +73,12 @@ warm() {
 
 evaluate() {
   for kind in $kinds; do compare "$kind" evaluate evaluate --data.init_args.max_prompts "$prompts"; done
+}
+
+float32() {
+  for kind in $kinds; do
+    compare "$kind" evaluate float32 --data.init_args.max_prompts "$prompts" --trainer.precision 32-true
+  done
 }
 
 evaluate_32() {

@@ -48,6 +48,7 @@ step items-evaluate-32 "${items[@]}" evaluate_32
 lists lists-greedy greedy -- --data.init_args.max_users 300
 lists lists-sampled sampled -- --data.init_args.max_users 300
 step retrieval bash experiments/laser/run.sh retrieval
+step items-float32 "${items[@]}" float32
 step items-sizes "${items[@]}" sizes
 step items-second "${items[@]}" second
 step items-relaxed "${items[@]}" relaxed

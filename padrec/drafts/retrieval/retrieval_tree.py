@@ -1,9 +1,11 @@
 """Trees of what was retrieved, without logits over the vocabulary."""
 
+from itertools import accumulate
 from typing import Annotated
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from padrec.catalog import InputError, PositiveFloat, PositiveInt, Range, check_arguments
 from padrec.decoding.device.compiled import compiled
@@ -83,43 +85,48 @@ def _grow(
 ) -> TokenTree:
     """The tree of the best nodes; places `[B, C, D]` with votes `[B, C]` that agree on a path share its nodes."""
     n_places, max_depth = following.shape[1:]
-    number = torch.arange(n_places, device=following.device)
-    above = state.unsqueeze().gather(torch.zeros_like(following[..., 0], dtype=torch.long))  # [B, C]
-    agree = (votes[:, None] > 0) & (votes[..., None] > 0)  # [B, C, C], whether two places share the path so far
-    score = torch.zeros_like(votes).masked_fill(votes <= 0, -torch.inf)
-    first = torch.zeros_like(number).expand(votes.shape)
-    tokens, scores, parents, states = [root[:, None]], [torch.zeros_like(votes[:, :1])], [], [state.unsqueeze()]
-    for depth in range(max_depth):
-        token = following[..., depth]
-        asked = token.clamp(min=0).long()
-        is_possible = (token != END) & _is_allowed(asked, above, constraint)
-        same = agree & (token[:, None] == token[..., None]) & is_possible[:, None] & is_possible[..., None]
-        share = (same * votes[:, None]).sum(2) / ((agree * votes[:, None]).sum(2) + unseen)
-        leader = same.int().argmax(2)  # the first place of each node
-        is_node = (leader == number) & is_possible
-        chance = _log_chances(share, is_node, agree, asked, guess, None if noise is None else noise[:, depth])
-        score = torch.where(is_possible, score + chance, -torch.inf)
-        after = constraint.advance(above, asked)
-        tokens.append(asked)
-        scores.append(torch.where(is_node, score, -torch.inf))
-        # The root is node 0; places of depth d follow those of depth d - 1.
-        parents.append(first if depth == 0 else 1 + (depth - 1) * n_places + first)
-        states.append(after)
-        above, agree, first = after, same, leader
-    every = torch.cat(scores, 1)  # [B, 1 + D * C]
+    number, depth = (torch.arange(n, device=following.device) for n in (n_places, max_depth))
+    asked = following.clamp(min=0).long()
+    possible, states = _walked(following, asked, state, constraint)
+    common = _common_depth(following, possible, votes)[..., None]
+    agree, same = common >= depth, common > depth  # [B, C, C, D], whether two places share the path, without and with d
+    counted = votes[:, None, :, None]
+    share = (same * counted).sum(2) / ((agree * counted).sum(2) + unseen)  # [B, C, D]
+    leader = same.int().argmax(2)  # the first place of each node
+    is_node = (leader == number[:, None]) & possible
+    chances = _log_chances(share, is_node, agree, asked, guess, noise)
+    # Added one by one, so that rounding never puts a child before its parent.
+    scores = torch.stack(list(accumulate(chances.unbind(2))), 1).masked_fill(~is_node.transpose(1, 2), -torch.inf)
+    every = functional.pad(scores.flatten(1), (1, 0))  # [B, 1 + D C]; the root has 0
+    tokens = torch.cat([root[:, None], asked.transpose(1, 2).flatten(1)], 1)  # [B, 1 + D C]
+    # The root is node 0; places of depth d follow those of depth d - 1.
+    above = 1 + (depth[:-1] * n_places)[:, None] + leader[..., :-1].transpose(1, 2)
+    parents = functional.pad(above.flatten(1), (1 + n_places, 0))
     # A child scores no more than its parent and comes later, so a stable sort keeps the parents of what it keeps.
     kept = every.sort(dim=1, descending=True, stable=True).indices[:, :n_nodes].sort(1).values
     present = every.gather(1, kept) > -torch.inf
-    above_kept = torch.cat([torch.zeros_like(root)[:, None], *parents], 1).gather(1, kept)
-    place = torch.searchsorted(kept, above_kept.contiguous())
+    place = torch.searchsorted(kept, parents.gather(1, kept))
     return TokenTree.from_parents(
-        torch.cat(tokens, 1).gather(1, kept),
+        tokens.gather(1, kept),
         torch.where(present, place, 0),
-        concatenate(states).gather(kept),
+        concatenate([state.unsqueeze(), *states]).gather(kept),
         max_depth,
         every.gather(1, kept),
         present,
     )
+
+
+def _walked(
+    following: Tensor, asked: Tensor, state: ListState, constraint: Constraint[ListState]
+) -> tuple[Tensor, list[ListState]]:
+    """Whether each token may follow its path, bool `[B, C, D]`, and the list states `[B, C]` after each of D tokens."""
+    above = state.unsqueeze().gather(torch.zeros_like(asked[..., 0]))
+    possible, states = [], []
+    for tokens, written in zip(asked.unbind(2), (following != END).unbind(2), strict=True):
+        possible.append(written & _is_allowed(tokens, above, constraint))
+        above = constraint.advance(above, tokens)
+        states.append(above)
+    return torch.stack(possible, 2), states
 
 
 def _is_allowed(tokens: Tensor, states: ListState, constraint: Constraint[ListState]) -> Tensor:
@@ -130,17 +137,29 @@ def _is_allowed(tokens: Tensor, states: ListState, constraint: Constraint[ListSt
     return ((continuations.tokens == tokens[..., None]) & continuations.free).any(-1)
 
 
+def _common_depth(following: Tensor, possible: Tensor, votes: Tensor) -> Tensor:
+    """How many tokens of a possible path two places share, `[B, C, C]`; -1 if one of them has no votes."""
+    shared = (votes[:, None] > 0) & (votes[..., None] > 0)
+    depth = shared.int() - 1
+    for tokens, allowed in zip(following.unbind(2), possible.unbind(2), strict=True):
+        shared = shared & (tokens[:, None] == tokens[..., None]) & allowed[..., None]
+        depth = depth + shared.int()
+    return depth
+
+
 def _log_chances(
     share: Tensor, is_node: Tensor, agree: Tensor, tokens: Tensor, guess: Guess, noise: Tensor | None
 ) -> Tensor:
-    """Log-probabilities that the target chooses the tokens of the places, from their shares of the votes, `[B, C]`.
+    """Log-probabilities that the target chooses the tokens of the places, from their shares of the votes, `[B, C, D]`.
 
     As `Guess.log_chances`, over the tokens that have votes and all others together, whose noise is not looked at.
     """
     weight = guess.logit_scale * share.log()
     if noise is not None:
-        weight = weight + guess.noise_scale * noise.gather(1, tokens)
-    siblings = torch.where(agree & is_node[:, None], weight[:, None], -torch.inf).logsumexp(2)
-    known = torch.where(agree & is_node[:, None], share[:, None], 0).sum(2)
+        drawn = noise[:, : tokens.shape[2]].gather(2, tokens.transpose(1, 2)).transpose(1, 2)
+        weight = weight + guess.noise_scale * drawn
+    is_sibling = agree & is_node[:, None]  # [B, C, C, D]
+    siblings = torch.where(is_sibling, weight[:, None], -torch.inf).logsumexp(2)
+    known = torch.where(is_sibling, share[:, None], 0).sum(2)
     others = guess.logit_scale * (1 - known).clamp(min=_LEAST).log()
     return (weight - torch.logaddexp(siblings, others)).nan_to_num(-torch.inf, neginf=-torch.inf).clamp(max=0)
