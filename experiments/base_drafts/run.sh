@@ -4,7 +4,8 @@
 #
 #   run.sh                        all of them
 #   DRAFTS="hass eagle3" run.sh   some; hass is the one that the others differ from
-#   SHORT=1 run.sh                one short epoch each
+#   FORMS=null run.sh             without the position-aware part alone
+#   SHORT=1 run.sh                400 steps each
 #   JOBS=4 run.sh                 fits side by side, 2 by default: a draft leaves most of a GPU idle
 # Arguments go to every fit: run.sh --trainer.max_epochs 2
 set -euo pipefail
@@ -12,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/base_drafts results=runs/base_drafts
 drafts=${DRAFTS:-hass eagle3 features layers2 layers3 through_steps constrained log_acceptance adaptive_acceptance
   recurrent recurrent_items recurrent_layers3}
+forms=${FORMS:-null {\}}
 mkdir -p $results
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
@@ -31,7 +33,7 @@ for draft in $drafts; do
   given=()
   [ ! -e "$configs/$draft.yaml" ] || given+=(--config "$configs/$draft.yaml")
   [ -z "${SHORT:-}" ] || given+=(--config $configs/short.yaml)
-  for position_aware in null '{}'; do
+  for position_aware in $forms; do
     name=$draft
     [ "$position_aware" = null ] || name+=-padrec
     while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done

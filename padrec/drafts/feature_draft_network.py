@@ -10,7 +10,7 @@ from transformers import AutoModel, Cache, PretrainedConfig
 
 from padrec.catalog import InputError
 from padrec.decoding import additive_mask, can_fuse
-from padrec.decoding.layers.cached_layers import LAST_LAYER
+from padrec.decoding.layers.cached_layers import LAST_LAYER, layer_numbers
 from padrec.decoding.layers.transformers_layers import PreallocatedCache
 from padrec.drafts.gated_recurrence import GatedRecurrence
 from padrec.drafts.position_aware import PAD_REC, PositionAware, PositionAwareEmbedding
@@ -46,7 +46,7 @@ class FeatureDraftNetwork(nn.Module):
         norm: after the last one; the identity in this class.
 
     Raises:
-        InputError: the target's architecture has no decoder layer that can be used alone.
+        InputError: the target's architecture has no decoder layer that can be used alone, or lacks a feature layer.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class FeatureDraftNetwork(nn.Module):
     ) -> None:
         super().__init__()
         d: int = target_config.hidden_size
+        layer_numbers(feature_layers, target_config.num_hidden_layers)  # raises
         self.hidden_size, self.feature_layers = d, tuple(feature_layers)
         self.reduction = nn.Identity() if len(feature_layers) == 1 else _last_of(len(feature_layers), d)
         self.fusion = nn.Linear(2 * d, d)

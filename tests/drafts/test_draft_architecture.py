@@ -66,7 +66,8 @@ def test_a_trained_draft_leaves_lists_as_they_are(
     ]
     for sampling in (Sampling(), Sampling(1.0)):
         request = ListRequest.build(data.catalog, data.vocabulary, 3, sampling=sampling, device=DEVICE)
-        results = [one.bind(runner, request).decode(prompts, torch.Generator().manual_seed(3)) for one in decoders]
+        with torch.compiler.set_stance("force_eager"):  # on a GPU, compiling takes minutes
+            results = [one.bind(runner, request).decode(prompts, torch.Generator().manual_seed(3)) for one in decoders]
         assert torch.equal(results[0][0].tokens, results[1][0].tokens)
         assert int(results[1][1].target_passes.sum()) < int(results[0][1].target_passes.sum())
 
@@ -135,3 +136,8 @@ def test_a_file_names_nothing_but_an_architecture(
 def test_an_architecture_without_meaning_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"(n_layers|feature_layers) is .*, expected at least"):
         EAGLE(**arguments)
+
+
+def test_a_layer_that_the_target_lacks_is_refused_at_once(data: SemanticIDDataModule, target_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"feature_layers \[2, 14, 25\] of 2 layers"):
+        tiny_draft(data, target_folder, architecture=EAGLE3(feature_layers=(2, 14, 25)))
