@@ -172,8 +172,8 @@ AttentionTileChoice = Callable[[int, int, int, int, int], AttentionTile]
 _MOST_PROGRAMS = 2 * _PROGRAMS
 # Queries of a key head from which tiles of heads of 128 have 64 columns.
 _MANY_QUERIES = 512
-# Fewer blocks of columns in a program are not worth the kernel that joins splits.
-_LEAST_BLOCKS = 4
+# Columns of a cache for each split: over fewer, the kernel that joins them costs what it saves.
+_SPLIT_COLUMNS = 2048
 
 
 def attention_tile(n_queries: int, n_heads: int, size: int, itemsize: int, columns: int) -> AttentionTile:
@@ -192,7 +192,7 @@ def attention_tile(n_queries: int, n_heads: int, size: int, itemsize: int, colum
 
 def _split(tile: AttentionTile, n_queries: int, n_heads: int, columns: int) -> AttentionTile:
     programs = n_heads * -(-n_queries // tile.queries)
-    splits = min(_PROGRAMS // programs, columns // (_LEAST_BLOCKS * tile.columns))
+    splits = min(_PROGRAMS // programs, columns // _SPLIT_COLUMNS)
     return replace(tile, splits=1 << splits.bit_length() - 1) if splits > 1 else tile
 
 
