@@ -16,6 +16,7 @@ from padrec.decoding.lists.not_finite_error import NotFiniteError
 from padrec.recommender import RecommendedItem, Recommender, User
 from padrec.serving.answer import Answer, AnsweredBatch
 from padrec.serving.explanation import Explainer
+from padrec.serving.garbage import spare_what_is_loaded
 from padrec.serving.recommendation_request import RecommendationRequest, RequestKind
 from padrec.serving.watched_file import WatchedFile
 
@@ -124,6 +125,7 @@ class Answerer:
             recommender.warm_up(*kind, batch_size=self._batch_size)
         self._recommender, self._explainer = recommender, Explainer(recommender)
         self._set_stock(self._out_of_stock)
+        spare_what_is_loaded()
 
     def _set_stock(self, keys: Sequence[str]) -> None:
         catalog = self._recommender.catalog

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from padrec.catalog import InputError
 from padrec.serving.answer import Answer, Problem, RecommendationAnswer
+from padrec.serving.garbage import spare_what_is_loaded
 from padrec.serving.limits import Limits
 from padrec.serving.recommendation_request import RecommendationRequest
 from padrec.serving.request_guard import RequestGuard
@@ -132,6 +133,7 @@ class Service:
                 self.failure = error
                 raise
             self._info = {**infos[0], "workers": len(infos), "limits": vars(self._limits)}
+            spare_what_is_loaded()
             serving = [asyncio.create_task(self._serve(worker)) for worker in self._workers]
             yield
         finally:

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -120,6 +121,29 @@ def test_what_cannot_be_taken_over_changes_nothing(
     replace_link(link, tmp_path / "good")
     stock.write_text("")
     wait_until(lambda: b'"stock":"e3b0c44298fc"' in answerer.answer([request]).answers[0].body)
+
+
+def test_the_recommender_of_a_replaced_catalog_is_given_up(
+    data: SemanticIDDataModule, recommender: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Recommender]] = []
+
+    def watched(self: Recommender, catalog: Catalog) -> Recommender:
+        other = with_catalog(self, catalog)
+        made.append(weakref.ref(other))
+        return other
+
+    with_catalog = Recommender.with_catalog
+    monkeypatch.setattr(Recommender, "with_catalog", watched)
+    link = tmp_path / "catalog"
+    for number in range(2):
+        marked(data.catalog, f"v{number}").save(tmp_path / f"v{number}")
+    link.symlink_to(tmp_path / "v0")
+    answerer = Answerer(recommender, link)
+    replace_link(link, tmp_path / "v1")
+    request = RecommendationRequest(histories=[["item-1"]], k=3)
+    wait_until(lambda: answerer.answer([request]).swaps == ("catalog",))
+    assert [one() is None for one in made] == [True, False]
 
 
 def test_items_out_of_stock_are_read_but_not_recommended(recommender: Recommender, tmp_path: Path) -> None:
