@@ -104,14 +104,11 @@ class Recommendations:
     def from_leaves(
         cls, leaves: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary
     ) -> "Recommendations":
-        """Write leaves, int64 `[B, K]`, as tokens; `log_probs` are those of the items' codes, `[B, K, L]`.
-
-        Everything ends on the CPU: a few numbers are copied sooner than a GPU is asked to work on them.
+        """Write leaves, int64 `[B, K]`, as tokens; `log_probs` are those of the items' codes, `[B, K, L]`; on the CPU.
 
         Raises:
             NotFiniteError: a log-probability is NaN.
         """
-        leaves, log_probs = leaves.cpu(), log_probs.cpu()
         check_finite(log_probs)
         length = vocabulary.list_tokens(leaves.shape[1])
         tokens = vocabulary.encode(catalog.leaf_codes[leaves]).flatten(1)[:, :length]
