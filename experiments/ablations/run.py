@@ -151,32 +151,34 @@ def run_cells(cells: Sequence[Cell], places: Sequence[str | None], seconds: floa
     Returns:
         What failed or is left, a line each.
     """
-    begin, free, failed = time.monotonic(), list(places), dict[Path, str]()
+    end, free, failed = time.monotonic() + seconds, list(places), dict[Path, str]()
     running: dict[Path, tuple[subprocess.Popen[bytes], str | None, float]] = {}
     waiting = [cell for cell in cells if not cell.finished.exists()]
-    while time.monotonic() < begin + seconds:
-        for cell in [cell for cell in waiting if all((need / "finished").exists() for need in cell.needs)]:
-            if free:
-                gpu = free.pop(0)
-                running[cell.folder] = cell.start(gpu), gpu, time.monotonic()
-                waiting.remove(cell)
-        if not running:
-            break
-        time.sleep(0.2)
-        for folder, (process, gpu, started) in list(running.items()):
-            if process.poll() is None:
-                continue
-            del running[folder]
-            free.append(gpu)
-            if process.returncode == 0:
-                (folder / "finished").touch()
-                print(f"{folder}: {time.monotonic() - started:.0f} s", flush=True)
-            else:
-                failed[folder] = f"{folder}: failed, see {folder}/log.txt"
-    for process, _, _ in running.values():
-        process.terminate()
-    for process, _, _ in running.values():
-        process.wait()
+    try:
+        while time.monotonic() < end:
+            for cell in [cell for cell in waiting if all((need / "finished").exists() for need in cell.needs)]:
+                if free:
+                    gpu = free.pop(0)
+                    running[cell.folder] = cell.start(gpu), gpu, time.monotonic()
+                    waiting.remove(cell)
+            if not running:
+                break
+            time.sleep(0.2)
+            for folder, (process, gpu, started) in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[folder]
+                free.append(gpu)
+                if process.returncode == 0:
+                    (folder / "finished").touch()
+                    print(f"{folder}: {time.monotonic() - started:.0f} s", flush=True)
+                else:
+                    failed[folder] = f"{folder}: failed, see {folder}/log.txt"
+    finally:
+        for process, _, _ in running.values():
+            process.terminate()
+        for process, _, _ in running.values():
+            process.wait()
     return [
         *failed.values(),
         *(f"{folder}: interrupted" for folder in running),

@@ -14,9 +14,9 @@ from padrec.decoding.layers.layer_operations import LayerOperations
 from padrec.decoding.layers.triton_operations import TritonOperations
 from padrec.drafts import FoldedFusion, PositionAware
 from padrec.drafts.draft_operations import DraftOperations, Gate, TreeLevel
-from padrec.drafts.position_aware import PAD_REC
 from padrec.drafts.triton_draft_operations import TritonDraftOperations
 from tests.drafts.reference_drafting import random_network
+from tests.drafts.test_position_aware import FORMS
 from tests.kernel_device import DEVICE, DTYPES, ON_GPU, needs_gpu
 from tests.stubs import tiny_target
 
@@ -120,10 +120,10 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found.cpu().double(), expected, rtol=tolerance, atol=2 * tolerance)
 
 
-def plain_and_fused(dtype: torch.dtype, steps: bool) -> tuple[FoldedFusion, FoldedFusion]:
+def plain_and_fused(dtype: torch.dtype, form: PositionAware) -> tuple[FoldedFusion, FoldedFusion]:
     """The same fusion in float64 on the CPU and in this precision on the GPU."""
     model = tiny_target(_VOCABULARY, dtype=dtype)
-    network = random_network(model, _VOCABULARY.n_slot_states, PAD_REC if steps else PositionAware(steps=None))
+    network = random_network(model, _VOCABULARY.n_slot_states, form)
     there: Any = copy.deepcopy(model)
     there.to(DEVICE)
     fused = FoldedFusion(
@@ -134,10 +134,10 @@ def plain_and_fused(dtype: torch.dtype, steps: bool) -> tuple[FoldedFusion, Fold
 
 
 @needs_gpu
-@pytest.mark.parametrize("steps", [True, False], ids=["with steps", "without"])
+@pytest.mark.parametrize("form", [*FORMS[:3], *FORMS[5:9]], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-def test_on_a_gpu_fusion_is_that_of_plain_pytorch(dtype: torch.dtype, steps: bool) -> None:
-    plain, fused = plain_and_fused(dtype, steps)
+def test_on_a_gpu_fusion_is_that_of_plain_pytorch(dtype: torch.dtype, form: PositionAware) -> None:
+    plain, fused = plain_and_fused(dtype, form)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 4, 32, generator=generator, dtype=torch.float64).to(dtype)
     tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-4
