@@ -62,10 +62,10 @@ def measure(
     content = circumstances("experiments.laser.retrieval", place, dtype, seed)
     content |= {"vocabulary": vocabulary, "places": places, "pools": {}}
     runner = _runner(vocabulary, place)
-    for size in tokens:
+    for number, size in enumerate(tokens):
         texts = made_up_texts(size, vocabulary, seed)
         asked = made_up_texts(max(batches) * _TEXT_TOKENS, vocabulary, seed + 1)
-        found = _array(texts, asked, runner, batches, places, repeats)
+        found = _array(texts, asked, runner, batches, places, repeats, with_logits=number == 0)
         if size <= reference_tokens:
             found |= _references(texts, asked)
         content["pools"][str(size)] = found
@@ -101,6 +101,7 @@ def _array(
     batches: Sequence[int],
     places: int,
     repeats: int,
+    with_logits: bool,
 ) -> dict[str, Any]:
     device, pool = runner.model.device, PoolTexts.of(texts, [0] * len(texts))
     index = SuffixIndex(len(pool.tokens), 1, 16, device)
@@ -112,7 +113,7 @@ def _array(
         holder.add(text)
     draft = RetrievalDraft(holder, context=_CONTEXT, places=places)
     for batch in batches:
-        found_works = _works(draft, runner, asked[:batch])
+        found_works = _works(draft, runner, asked[:batch], with_logits and batch == batches[0])
         calls = 20 if device.type == "cuda" else 1
         works = {name: Work(CapturedGraph(work, device), calls) for name, work in found_works.items()}
         for name, seconds in interleaved_seconds(works, device, repeats).items():
@@ -124,8 +125,10 @@ def _bytes(index: SuffixIndex) -> int:
     return sum(value.nbytes for value in vars(index).values() if isinstance(value, Tensor))
 
 
-def _works(draft: RetrievalDraft, runner: TransformersRunner, asked: list[list[int]]) -> dict[str, Callable[[], None]]:
-    """The look-up of a round, and a whole tree."""
+def _works(
+    draft: RetrievalDraft, runner: TransformersRunner, asked: list[list[int]], with_logits: bool
+) -> dict[str, Callable[[], None]]:
+    """The look-up of a round, and a whole tree; one from logits takes as long for any pool."""
     request = TextRequest(int(runner.model.config.vocab_size), 64)
     plan = DraftPlan(runner, request, len(asked), 512, _TREE.draft_rows, _TREE.depth)
     session = draft.bind(runner, request)(plan)
@@ -142,7 +145,8 @@ def _works(draft: RetrievalDraft, runner: TransformersRunner, asked: list[list[i
     def grow(expansion: TreeExpansion) -> None:
         expansion.expand(root, state, constraint, choice, session, TreeOperations())
 
-    return {"look_up": look_up, "tree": partial(grow, _TREE), "retrieval_tree": partial(grow, _RETRIEVAL_TREE)}
+    works = {"look_up": look_up, "retrieval_tree": partial(grow, _RETRIEVAL_TREE)}
+    return works | ({"tree": partial(grow, _TREE)} if with_logits else {})
 
 
 def _references(texts: list[list[int]], asked: list[list[int]]) -> dict[str, Any]:
