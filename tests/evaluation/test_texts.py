@@ -119,6 +119,14 @@ def test_a_run_that_is_interrupted_after_its_last_text_still_gets_its_file(
     assert predict(path) == expected
 
 
+def test_two_processes_write_the_texts_of_one(tmp_path: Path) -> None:
+    odd = "--data.init_args.max_prompts=13"  # one row of the second process does not count
+    alone = predict(tmp_path / "alone.jsonl", odd)
+    shared = predict(tmp_path / "shared.jsonl", odd, "--trainer.devices=2", "--trainer.strategy=ddp_spawn")
+    for row, expected in zip(shared, alone, strict=True):
+        assert row == expected | {"log_probability": pytest.approx(expected["log_probability"], abs=1e-4)}
+
+
 def test_parts_of_other_texts_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "texts.jsonl.parts").mkdir()
     (tmp_path / "texts.jsonl.parts" / "made_of.json").write_text('{"prompts": "others", "arm": "autoregressive"}')
