@@ -83,17 +83,24 @@ def log_report(
             writer.add_custom_scalars(LAYOUT)
             for arm, metrics in report.arms.items():
                 _log_arm(logger.log_dir, arm, metrics, {"arm": arm, **shared})
+                # Not in the arm's run, where they would take the columns that HParams shows.
+                for name, value in _facts(metrics).items():
+                    writer.add_scalar(f"test/{name}/{arm}", value, 0)
         else:
             logger.log_metrics(report.scalars(), step=0)
+
+
+def _facts(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What an arm draws on, in numbers."""
+    parts = {part: metrics.get(part, {}) for part in ("accepted_by", "pool")}
+    named = ((f"{part}/{name}", value) for part, found in parts.items() for name, value in found.items())
+    return {name: value for name, value in named if isinstance(value, int | float)}
 
 
 def _log_arm(folder: str, arm: str, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
     """Write an arm's run below the evaluation's folder."""
     board = TensorBoardLogger(folder, name="", version=arm.replace("/", "-"), default_hp_metric=False)
     numbers = {f"test/{name}": metrics[name] for name in main_metrics(metrics)}
-    for part in ("accepted_by", "pool"):
-        found = metrics.get(part, {})
-        numbers |= {f"test/{part}/{name}": value for name, value in found.items() if isinstance(value, int | float)}
     for tag, value in numbers.items():
         if isfinite(value):
             board.experiment.add_scalar(tag, value, 0)

@@ -81,9 +81,22 @@ def test_figures_and_texts_are_logged(folder: Path, figures: dict[str, Path]) ->
 
 def test_every_arm_is_a_run_with_the_same_tags(folder: Path) -> None:
     main = {f"test/{name}" for name in main_metrics(toy_metrics(1.0, 0))}
+    assert len(main) == 4, "with the fits' epoch as many as HParams shows"
     padrec, reference = logged(folder / "padrec"), logged(folder / "autoregressive")
     assert set(reference.Tags()["scalars"]) == set(padrec.Tags()["scalars"]) == main
     assert padrec.Scalars("test/speedup")[0].value == 2.5
+
+
+def test_what_an_arm_draws_on_takes_no_column_of_hparams(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
+    pool = {"texts": 9, "tokens": 90, "groups": 1, "online": False, "own_answers": None}
+    facts = {"pool": pool, "accepted_by": {"retrieval": 3}}
+    log_report([logger], toy_report(arms={"a": toy_metrics(1.0, 0) | facts}), {}, {})
+    logger.finalize("success")
+    found = logged(Path(logger.log_dir))
+    names = ("accepted_by/retrieval", "pool/texts", "pool/tokens", "pool/groups", "pool/online")
+    assert set(found.Tags()["scalars"]) == {f"test/{name}/a" for name in names}
+    assert found.Scalars("test/pool/texts/a")[0].value == 9
 
 
 def test_every_arm_has_a_row_in_hparams(folder: Path) -> None:
