@@ -9,7 +9,6 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from padrec.catalog import InputError
@@ -121,7 +120,7 @@ def train_or_evaluate(args: ArgsType) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=RunFolder,
-            trainer_defaults={"callbacks": [Termination(), _EndTogether()], "enable_model_summary": False},
+            trainer_defaults={"callbacks": [Termination()], "enable_model_summary": False},
             auto_configure_optimizers=False,
             parser_kwargs={"parser_mode": PARSER_MODE},
             args=args,
@@ -140,15 +139,6 @@ def train_or_evaluate(args: ArgsType) -> None:
 
 class _Parser(OneMessageParser, LightningArgumentParser):
     """Lightning's parser with `OneMessageParser`'s messages."""
-
-
-class _EndTogether(Callback):
-    """Ends the processes that this one has started if it fails: they could wait for it forever."""
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        launcher = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher):
-            launcher.kill(signal.SIGKILL)
 
 
 def _writes(callback: Callback) -> bool:
