@@ -39,7 +39,7 @@ def test_an_experiment_is_copied_whole(target: str | None, folder: Path, capsys:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("copy nonsense", "experiment 'nonsense': expected one of atspeed, beauty, "),
+        ("copy nonsense", "experiment 'nonsense': expected one of ablations, atspeed, "),
         ("copy quickstart full", "full: there already, expected nothing or an empty folder"),
         ("copy quickstart full/file/x", "full/file/x: cannot be written (File exists)"),
         ("copy", "name"),
