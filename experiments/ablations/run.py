@@ -193,7 +193,7 @@ def run(
     forms: Sequence[str] = ("none", "padrec", "slots", "steps", "shuffled", "constant"),
     seeds: int = 3,
     jobs: int = 1,
-    gpus: Sequence[str] = (),
+    gpus: Sequence[int] = (),
     minutes: float = 25.0,
     root: Path = Path("runs/ablations"),
 ) -> None:
@@ -206,7 +206,7 @@ def run(
         forms: forms of the position-aware part in grid.yaml; `none` is the base itself.
         seeds: training seeds of each draft, 0 and up.
         jobs: cells side by side on each GPU.
-        gpus: GPUs as CUDA_VISIBLE_DEVICES names them; by default whatever a cell finds.
+        gpus: numbers of the GPUs; by default whatever a cell finds.
         minutes: after which the call ends; another one goes on.
         root: folder of the results.
 
@@ -226,7 +226,7 @@ def run(
     for seed in range(seeds):
         for grid in grids:
             grid.add_drafts(bases, forms, seed)
-    places: list[str | None] = [*gpus] * jobs or [None] * jobs
+    places: list[str | None] = [str(gpu) for gpu in gpus] * jobs or [None] * jobs
     left = run_cells(cells, places, 60 * minutes)
     tabulate([grid.root for grid in grids], root / size)
     if left:
