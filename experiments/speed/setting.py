@@ -18,6 +18,7 @@ from padrec.targets import build_backbone
 _CODEBOOKS = (299, 299, 299, 299)
 _BEAUTY_ITEMS = 12_101
 _DRAFT_STEPS = 6
+_ATTENTION = (True, False, False, True, True)  # of the recurrent draft
 _LIST_LENGTH = 10
 # Sizes that no rule gives: those of models that people have.
 _KNOWN = {
@@ -71,7 +72,7 @@ class Setting:
 
     runner: TransformersRunner
     draft: NetworkDraft
-    recurrent_draft: NetworkDraft  # runs its layer once an item
+    recurrent_draft: NetworkDraft  # takes recurrent steps
     vocabulary: SemanticIDVocabulary
     request: ListRequest
     device: torch.device
@@ -90,8 +91,8 @@ class Setting:
         with drawn_on(device, dtype):
             model = build_backbone(backbone_of(shape), vocabulary)
             networks = [
-                FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=_DRAFT_STEPS, attend_every=every)
-                for every in (1, vocabulary.item_length)
+                FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=_DRAFT_STEPS, attention=attention)
+                for attention in ((True,), _ATTENTION)
             ]
         runner = TransformersRunner(model.eval().requires_grad_(False))
         draft, recurrent = (NetworkDraft(network.eval().requires_grad_(False), vocabulary) for network in networks)

@@ -1,6 +1,6 @@
 """HASS's context alignment (arXiv 2408.15766): training sees what drafting sees, over unrolled draft steps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +74,7 @@ class Window:
         return rows % self.length - self.first[row.clamp(max=len(self.first) - 1)] + row * self.width
 
 
-def step_mask(columns: Tensor, length: int, step: int, every: int = 1) -> Tensor:
+def step_mask(columns: Tensor, length: int, step: int, attended: Sequence[int] | None = None) -> Tensor:
     """What the queries of one draft step see of all steps' columns.
 
     At position t and step s a draft has read the target's features up to t - s and then one feature of each step
@@ -84,16 +84,17 @@ def step_mask(columns: Tensor, length: int, step: int, every: int = 1) -> Tensor
     Args:
         columns: t of each query, consecutive, int64 `[B, W]`; steps from 1 on have these columns.
         length: T, columns of step 0.
-        step: s, from 0, a multiple of b.
-        every: b, only every b-th step has columns.
+        step: s, from 0.
+        attended: the steps from 1 to s that have columns; None for all.
 
     Returns:
-        bool `[B, W, T + s / b W]`, the steps' columns in order.
+        bool `[B, W, T + n W]`, the columns of step 0 and of those n steps in order.
     """
     place = torch.arange(columns.shape[1], device=columns.device)
     target = torch.arange(length, device=columns.device) <= columns[..., None] - step
     drafted = [
-        (place == place[:, None] - (step - made)).expand(len(columns), -1, -1) for made in range(every, step + 1, every)
+        (place == place[:, None] - (step - made)).expand(len(columns), -1, -1)
+        for made in (range(1, step + 1) if attended is None else attended)
     ]
     return torch.cat([target, *drafted], dim=-1)
 
@@ -135,7 +136,7 @@ def unroll(
             rows = torch.arange(batch, device=columns.device)[:, None]
             embeddings, slots, current = (values[rows, columns] for values in (embeddings, slots, current))
         if network.attends(step):
-            mask = step_mask(columns, length, step, network.attend_every)
+            mask = step_mask(columns, length, step, [made for made in range(1, step + 1) if network.attends(made)])
             predicted = network(embeddings, current, slots, step, columns.expand(batch, -1), mask, cache)
         else:
             predicted = network.recur(embeddings, current)

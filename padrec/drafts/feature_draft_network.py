@@ -29,8 +29,8 @@ class FeatureDraftNetwork(nn.Module):
     the last layer named. Further decoder layers are the identity at first. So a larger draft can start exactly where a
     smaller one ended.
 
-    With `attend_every` b above 1 only every b-th draft step runs the layer; `GatedRecurrence` takes the steps between.
-    An item is one or two real decisions, and the catalog almost determines the rest, so few steps need attention.
+    Where `attention` is False, `GatedRecurrence` takes a draft step in place of the decoder layers. An item is one or
+    two real decisions, and the catalog almost determines the rest.
 
     Args:
         target_config: the target's transformers configuration.
@@ -39,7 +39,7 @@ class FeatureDraftNetwork(nn.Module):
         position_aware: form of the position-aware part, or its settings; None for the base draft, which has none.
         n_layers: decoder layers, at least 1.
         feature_layers: k target layers whose hidden states it reads, see `CachedLayers.open`.
-        attend_every: b, at least 1.
+        attention: which draft steps run the decoder layers, repeated cyclically; the first is True.
 
     Attributes:
         layers: the decoder layers.
@@ -58,7 +58,7 @@ class FeatureDraftNetwork(nn.Module):
         *,
         n_layers: int = 1,
         feature_layers: Sequence[int] = LAST_LAYER,
-        attend_every: int = 1,
+        attention: Sequence[bool] = (True,),
     ) -> None:
         super().__init__()
         d: int = target_config.hidden_size
@@ -67,8 +67,8 @@ class FeatureDraftNetwork(nn.Module):
         self.reduction = nn.Identity() if len(feature_layers) == 1 else _last_of(len(feature_layers), d)
         self.fusion = nn.Linear(2 * d, d)
         self.position_aware = PositionAwareEmbedding(d, n_slot_states, n_steps, PositionAware.of(position_aware))
-        self.attend_every = attend_every
-        self.recurrence = GatedRecurrence(d) if attend_every > 1 else None
+        self.attention = tuple(attention)
+        self.recurrence = None if all(attention) else GatedRecurrence(d)
         try:
             self.config = _shallow(target_config, n_layers)
             donor: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")
@@ -142,8 +142,8 @@ class FeatureDraftNetwork(nn.Module):
         return self.attend(hidden, positions, additive_mask(visible, hidden.dtype), cache)
 
     def attends(self, step: int) -> bool:
-        """Whether the layer runs at a draft step."""
-        return step % self.attend_every == 0
+        """Whether the decoder layers run at a draft step."""
+        return self.attention[step % len(self.attention)]
 
     def recur(self, embeddings: Tensor, features: Tensor) -> Tensor:
         """Predict features as `forward` does, at a step that does not attend."""

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,11 +17,11 @@ _VOCABULARY = SemanticIDVocabulary((5, 6, 7))
 
 
 def draft_and_inputs(
-    model_type: str = "llama", attend_every: int = 1
+    model_type: str = "llama", attention: Sequence[bool] = (True,)
 ) -> tuple[FeatureDraftNetwork, Tensor, Tensor, Tensor]:
     """A draft, embeddings `[2, T, d]`, features `[2, T, d]` and slots `[2, T]`, float64."""
     target = tiny_target(_VOCABULARY, model_type=model_type)
-    network = random_network(target, _VOCABULARY.n_slot_states, architecture=EAGLE(attend_every=attend_every))
+    network = random_network(target, _VOCABULARY.n_slot_states, architecture=EAGLE(attention=attention))
     generator = torch.Generator().manual_seed(1)
     embeddings, features = torch.randn(2, 2, _LENGTH, network.hidden_size, generator=generator, dtype=torch.float64)
     return network, embeddings, features, torch.randint(_VOCABULARY.n_slot_states, (2, _LENGTH), generator=generator)
@@ -36,10 +38,10 @@ def test_a_query_sees_target_features_first_and_then_one_column_of_each_draft_st
         assert seen == expected
 
 
-@pytest.mark.parametrize("attend_every", [1, 2, 9])
+@pytest.mark.parametrize("attention", [[True], [True, False, False, True], [True] + 5 * [False]], ids=str)
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
-def test_unrolling_predicts_what_drafting_would(model_type: str, attend_every: int) -> None:
-    network, embeddings, features, slots = draft_and_inputs(model_type, attend_every)
+def test_unrolling_predicts_what_drafting_would(model_type: str, attention: Sequence[bool]) -> None:
+    network, embeddings, features, slots = draft_and_inputs(model_type, attention)
     with torch.no_grad():
         steps = list(unroll(network, embeddings, features, slots, _STEPS))
         assert len(steps) == _STEPS

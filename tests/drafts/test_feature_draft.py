@@ -106,7 +106,11 @@ class Drafting:
         self.chain.position = self.chain.position + count
 
 
-_RECURRENT = [EAGLE(attend_every=2), EAGLE(attend_every=9), EAGLE3(feature_layers=(0, 1), attend_every=2)]
+_RECURRENT = [
+    EAGLE(attention=(True, False, False, True)),
+    EAGLE(attention=(True, False, False, False, False, False)),
+    EAGLE3(feature_layers=(0, 1), attention=(True, False)),
+]
 _ARCHITECTURES = [EAGLE(n_layers=3), EAGLE(feature_layers=(1, -1)), EAGLE3(n_layers=2, feature_layers=(0, 1))]
 _DRAFTS = [
     *(("qwen3", form, EAGLE()) for form in FORMS[4:]),

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -66,12 +67,12 @@ class Predictions:
         self.logits, self.target_logits = head(self.ours), head(self.wanted)
 
 
-@pytest.mark.parametrize(("step_weight", "attend_every"), [(1.0, 1), (0.5, 1), (1.0, 2)])
+@pytest.mark.parametrize(("step_weight", "attention"), [(1.0, [True]), (0.5, [True]), (1.0, [True, False])])
 def test_loss_is_that_of_drafting_with_own_predictions(
-    step_weight: float, attend_every: int, data: SemanticIDDataModule, target_folder: Path, tmp_path: Path
+    step_weight: float, attention: Sequence[bool], data: SemanticIDDataModule, target_folder: Path, tmp_path: Path
 ) -> None:
     losses_of: dict[str, Any] = {"step_weight": step_weight, "soft_weight": 0.4, "top_k_weight": 0.2, "top_k": 3}
-    architecture = EAGLE(attend_every=attend_every)
+    architecture = EAGLE(attention=attention)
     draft = tiny_draft(data, target_folder, 0, architecture=architecture, **losses_of)
     randomise(draft.network)
     batch = mixed_batch(data)
