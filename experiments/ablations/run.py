@@ -226,8 +226,8 @@ def run(
     for seed in range(seeds):
         for grid in grids:
             grid.add_drafts(bases, forms, seed)
-    places: list[str | None] = [str(gpu) for gpu in gpus] * jobs or [None] * jobs
-    left = run_cells(cells, places, 60 * minutes)
+    places: list[str | None] = [str(gpu) for gpu in gpus]
+    left = run_cells(cells, (places or [None]) * jobs, 60 * minutes)
     tabulate([grid.root for grid in grids], root / size)
     if left:
         raise InputError("\n".join([f"{len(left)} cells are left; the same command goes on:", *left]))
