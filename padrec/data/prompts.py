@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 _EXPECTED = '{"user": key, "history": [item key, …]}'
 
 
+@dataclass(frozen=True, eq=False)
 class PromptRows(Dataset[PromptBatch]):
     """Histories with their ground truth as batches.
 
@@ -32,24 +34,15 @@ class PromptRows(Dataset[PromptBatch]):
         multiple_of: number of processes; padding rows make the size a multiple of it.
     """
 
-    def __init__(
-        self,
-        histories: ItemSequences,
-        truth: ItemSequences | None,
-        users: Tensor,
-        catalog: Catalog,
-        encoder: SequenceEncoder,
-        multiple_of: int = 1,
-    ) -> None:
-        self.histories = histories
-        self.truth = truth
-        self.users = users
-        self.catalog = catalog
-        self.encoder = encoder
-        self._rows = len(users) + -len(users) % multiple_of
+    histories: ItemSequences
+    truth: ItemSequences | None
+    users: Tensor
+    catalog: Catalog
+    encoder: SequenceEncoder
+    multiple_of: int = 1
 
     def __len__(self) -> int:
-        return self._rows
+        return len(self.users) + -len(self.users) % self.multiple_of
 
     def __getitem__(self, row: int) -> PromptBatch:
         """Return a batch of one row."""
