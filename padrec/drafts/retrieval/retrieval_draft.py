@@ -118,7 +118,7 @@ class RetrievalSession(OnlineDraftSession):
         self._prompt_lengths, self._group = self._lengths.clone(), self._lengths.clone()
         self._reach = torch.arange(max(1, plan.max_depth), device=device)
         self._prompts: list[list[int]] = []  # of the last batch
-        # Of this round: places that are followed, their tokens [B, C, D], votes [B, C] and texts [B, M].
+        # Of this round: tokens at the places that are followed [D, B, C], the places' votes [B, C] and texts [B, M].
         self._following: Tensor
         self._votes: Tensor
         self._texts: Tensor
@@ -161,7 +161,7 @@ class RetrievalSession(OnlineDraftSession):
             self._texts = found.texts
             self._following = _following(index.tokens, found.places, self._seen, own, self._lengths, self._reach)
             self._votes = _votes(found.lengths, found.counts, matched, draft.backoff)
-        return self._following, self._votes
+        return self._following.movedim(0, 2), self._votes
 
     def look_up_ms(self) -> float:
         """Milliseconds that `retrieve` takes as a part of a round; waits for the device."""
@@ -176,21 +176,21 @@ class RetrievalSession(OnlineDraftSession):
 
     def root_logits(self) -> Tensor:
         """Look the last tokens up, and let the places vote; see `DraftSteps`."""
-        following, votes = self.retrieve()
+        self.retrieve()
         with Phase.DRAFT_PASSES.named():
-            self._agreed = torch.ones_like(votes, dtype=torch.bool)[:, None]
-            return _log_shares(following, votes, self._agreed, 0, self._size, self.unseen)[:, 0]
+            self._agreed = torch.ones_like(self._votes, dtype=torch.bool)[:, None]
+            return _log_shares(self._following[0], self._votes, self._agreed, self._size, self.unseen)[:, 0]
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         """Follow the places that agree with each node; see `DraftSteps`."""
         with Phase.DRAFT_PASSES.named():
-            self._agreed = _agreed(self._agreed, parents, self._following, tokens, depth)
-            return _log_shares(self._following, self._votes, self._agreed, depth, self._size, self.unseen)
+            self._agreed = _agreed(self._agreed, parents, self._following[depth - 1], tokens)
+            return _log_shares(self._following[depth], self._votes, self._agreed, self._size, self.unseen)
 
     def observe(self, observation: Observation) -> None:
         """Take the tokens that the round has emitted; a pool that learns credits the texts that proposed the first."""
         if self._draft.online:
-            right = (self._following[:, :, 0] == observation.tokens[:, :1]) & (observation.count > 0)[:, None]
+            right = (self._following[0] == observation.tokens[:, :1]) & (observation.count > 0)[:, None]
             right = (right & (self._votes > 0))[:, : self._texts.shape[1]]
             self._index.hits.index_add_(0, self._texts.flatten(), right.long().flatten())
         _append(self._seen, self._lengths, observation.tokens, observation.count)
@@ -236,12 +236,14 @@ def _own_places(seen: Tensor, lengths: Tensor, context: Tensor, places: int) -> 
 
 @compiled
 def _following(pool: Tensor, found: Tensor, seen: Tensor, own: Tensor, lengths: Tensor, reach: Tensor) -> Tensor:
-    """The tokens from each place on, `[B, C, D]`, `END` after the end of a text."""
+    """The tokens from each place on, `[D, B, C]`, `END` after the end of a text."""
     there = own[..., None] + reach
     flat = there.clamp(max=seen.shape[1] - 1).flatten(1)
     of_own = torch.where(there < lengths[:, None, None], seen.gather(1, flat).view(there.shape), END)
     tokens = torch.cat([pool[found[..., None] + reach], of_own], 1)
-    return torch.where((tokens != END).int().cumprod(2) > 0, tokens, END)
+    alive = (tokens != END).int().cumprod(2) > 0
+    # Adjacent for each depth, so that what is compiled for one depth serves all.
+    return torch.where(alive, tokens, END).movedim(2, 0).contiguous()
 
 
 @compiled
@@ -252,16 +254,16 @@ def _votes(lengths: Tensor, counts: Tensor, own_lengths: Tensor, backoff: float)
 
 
 @compiled
-def _agreed(agreed: Tensor, parents: Tensor, following: Tensor, tokens: Tensor, depth: int) -> Tensor:
-    """Places whose tokens are those of each node's path, bool `[B, k, C]`."""
+def _agreed(agreed: Tensor, parents: Tensor, following: Tensor, tokens: Tensor) -> Tensor:
+    """Places whose tokens are those of each node's path, bool `[B, k, C]`; `following` at the nodes' depth, `[B, C]`."""
     above = agreed.gather(1, parents[..., None].expand(-1, -1, agreed.shape[2]))
-    return above & (following[:, None, :, depth - 1] == tokens[..., None])
+    return above & (following[:, None] == tokens[..., None])
 
 
 @compiled
-def _log_shares(following: Tensor, votes: Tensor, agreed: Tensor, depth: int, size: int, unseen: float) -> Tensor:
-    """Logarithms of the tokens' shares of the votes at each node, float32 `[B, k, V]`."""
-    token = following[:, None, :, depth].expand(agreed.shape)
+def _log_shares(following: Tensor, votes: Tensor, agreed: Tensor, size: int, unseen: float) -> Tensor:
+    """Logarithms of the shares of the votes that tokens have after each node, float32 `[B, k, V]`."""
+    token = following[:, None].expand(agreed.shape)
     cast = torch.where(agreed & (token != END), votes[:, None], 0)
     counts = torch.full((*agreed.shape[:2], size), unseen / size, dtype=votes.dtype, device=votes.device)
     counts = counts.scatter_add(2, token.clamp(min=0).long(), cast)
