@@ -255,7 +255,7 @@ def _votes(lengths: Tensor, counts: Tensor, own_lengths: Tensor, backoff: float)
 
 @compiled
 def _agreed(agreed: Tensor, parents: Tensor, following: Tensor, tokens: Tensor) -> Tensor:
-    """Places whose tokens are those of each node's path, bool `[B, k, C]`; `following` at the nodes' depth, `[B, C]`."""
+    """Places with the tokens of each node's path, bool `[B, k, C]`; `following` is at the nodes' depth, `[B, C]`."""
     above = agreed.gather(1, parents[..., None].expand(-1, -1, agreed.shape[2]))
     return above & (following[:, None] == tokens[..., None])
 
