@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from padrec.catalog import SemanticIDVocabulary
+from padrec.decoding import TransformersRunner
 from padrec.targets import FrozenTarget
 from tests.reference import forward
-from tests.stubs import tiny_target
+from tests.stubs import random_catalog, random_prompts, tiny_target
 
 _VOCABULARY = SemanticIDVocabulary((5, 6, 7))
 
@@ -54,3 +55,13 @@ def test_features_embeddings_and_head_are_the_targets(model_type: str) -> None:
     torch.testing.assert_close(frozen(padded)[0, :6], features)
     torch.testing.assert_close(frozen.logits(features), logits)
     torch.testing.assert_close(frozen.embed(padded)[0, 2], model.get_parameter("model.embed_tokens.weight")[9])
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma"])
+def test_features_of_several_layers_are_those_that_drafts_read(model_type: str) -> None:
+    model = tiny_target(_VOCABULARY, model_type=model_type, n_layers=3)
+    prompts, layers = random_prompts(random_catalog((5, 6, 7), 9), _VOCABULARY, [2, 2]), (0, 2, 1, -1)
+    _, expected = TransformersRunner(model).open(2, prompts.tokens.shape[1], layers).prefill(prompts)
+    last, features = FrozenTarget(model, "fingerprint").features(prompts.tokens, layers)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)  # norms work in float32
+    torch.testing.assert_close(last, features[..., -last.shape[-1] :], rtol=0, atol=0)
