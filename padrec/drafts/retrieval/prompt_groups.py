@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from padrec.decoding.device.compiled import compiled
 from padrec.drafts.retrieval.token_pool import TokenPool
 
 _VECTORS, _CENTROIDS = "groups.vectors", "groups.centroids"
@@ -28,7 +27,9 @@ class PromptGroups:
 
     def of(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """The group of each prompt, int64 `[B]`; tokens are int64 `[B, P]`, lengths `[B]`."""
-        return _nearest(prompt_vectors(tokens, lengths, self.vectors), self.centroids)
+        # Not compiled: it runs once for a batch, and would be compiled for every length of prompts.
+        points = prompt_vectors(tokens, lengths, self.vectors)
+        return (points[:, None] - self.centroids).square().sum(-1).argmin(1)
 
     def into_pool(self, pool: TokenPool) -> None:
         """Keep the groups in a pool, which has as many."""
@@ -42,14 +43,8 @@ class PromptGroups:
         return cls(pool.tensors[_VECTORS].to(device), pool.tensors[_CENTROIDS].to(device))
 
 
-@compiled
 def prompt_vectors(tokens: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
     """The mean of the vectors of each prompt's tokens, as far as they have any, `[B, d]`."""
     inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
     read = vectors[tokens] * inside[..., None]  # [B, P, d]
     return read.sum(1) / (read != 0).any(-1).sum(1).clamp(min=1)[:, None]
-
-
-@compiled
-def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
-    return (points[:, None] - centroids).square().sum(-1).argmin(1)
