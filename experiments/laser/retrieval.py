@@ -145,8 +145,10 @@ def _works(
     def grow(expansion: TreeExpansion) -> None:
         expansion.expand(root, state, constraint, choice, session, TreeOperations())
 
-    works = {"look_up": look_up, "retrieval_tree": partial(grow, _RETRIEVAL_TREE)}
-    return works | ({"tree": partial(grow, _TREE)} if with_logits else {})
+    works: dict[str, Callable[[], None]] = {"look_up": look_up, "retrieval_tree": partial(grow, _RETRIEVAL_TREE)}
+    if with_logits:
+        works["tree"] = partial(grow, _TREE)
+    return works
 
 
 def _references(texts: list[list[int]], asked: list[list[int]]) -> dict[str, Any]:
