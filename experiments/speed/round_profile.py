@@ -63,7 +63,6 @@ def measure(
             "autoregressive": AutoregressiveDecoder(),
             "forced": AutoregressiveDecoder(forced_tokens=True),
             "speculative": SpeculativeDecoder(setting.draft, round_tree()),
-            "recurrent": SpeculativeDecoder(setting.recurrent_draft, round_tree()),
         }
         content["rounds"] = [
             {"decoder": name, "batch": batch} | _round(setting, decoder, batch, profiled_rounds, repeats)

@@ -18,7 +18,6 @@ from padrec.targets import build_backbone
 _CODEBOOKS = (299, 299, 299, 299)
 _BEAUTY_ITEMS = 12_101
 _DRAFT_STEPS = 6
-_ATTENTION = (True, False, False, True, True)  # of the recurrent draft
 _LIST_LENGTH = 10
 # Sizes that no rule gives: those of models that people have.
 _KNOWN = {
@@ -68,11 +67,10 @@ def drawn_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Setting:
-    """A target, two drafts and a request."""
+    """A target, a draft and a request."""
 
     runner: TransformersRunner
     draft: NetworkDraft
-    recurrent_draft: NetworkDraft  # takes recurrent steps
     vocabulary: SemanticIDVocabulary
     request: ListRequest
     device: torch.device
@@ -90,14 +88,11 @@ class Setting:
         torch.manual_seed(seed)
         with drawn_on(device, dtype):
             model = build_backbone(backbone_of(shape), vocabulary)
-            networks = [
-                FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=_DRAFT_STEPS, attention=attention)
-                for attention in ((True,), _ATTENTION)
-            ]
+            network = FeatureDraftNetwork(model.config, vocabulary.n_slot_states, n_steps=_DRAFT_STEPS)
         runner = TransformersRunner(model.eval().requires_grad_(False))
-        draft, recurrent = (NetworkDraft(network.eval().requires_grad_(False), vocabulary) for network in networks)
+        draft = NetworkDraft(network.eval().requires_grad_(False), vocabulary)
         request = ListRequest.build(catalog, vocabulary, _LIST_LENGTH, device=device)
-        return cls(runner, draft, recurrent, vocabulary, request, device)
+        return cls(runner, draft, vocabulary, request, device)
 
     def prompts(self, batch: int, width: int) -> Prompts:
         """Random histories, all of `width` tokens."""

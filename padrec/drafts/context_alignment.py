@@ -1,6 +1,6 @@
 """HASS's context alignment (arXiv 2408.15766): training sees what drafting sees, over unrolled draft steps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +74,7 @@ class Window:
         return rows % self.length - self.first[row.clamp(max=len(self.first) - 1)] + row * self.width
 
 
-def step_mask(columns: Tensor, length: int, step: int, attended: Sequence[int] | None = None) -> Tensor:
+def step_mask(columns: Tensor, length: int, step: int) -> Tensor:
     """What the queries of one draft step see of all steps' columns.
 
     At position t and step s a draft has read the target's features up to t - s and then one feature of each step
@@ -85,17 +85,13 @@ def step_mask(columns: Tensor, length: int, step: int, attended: Sequence[int] |
         columns: t of each query, consecutive, int64 `[B, W]`; steps from 1 on have these columns.
         length: T, columns of step 0.
         step: s, from 0.
-        attended: the steps from 1 to s that have columns; None for all.
 
     Returns:
-        bool `[B, W, T + n W]`, the columns of step 0 and of those n steps in order.
+        bool `[B, W, T + s W]`, the steps' columns in order.
     """
     place = torch.arange(columns.shape[1], device=columns.device)
     target = torch.arange(length, device=columns.device) <= columns[..., None] - step
-    drafted = [
-        (place == place[:, None] - (step - made)).expand(len(columns), -1, -1)
-        for made in (range(1, step + 1) if attended is None else attended)
-    ]
+    drafted = [(place == place[:, None] - (step - made)).expand(len(columns), -1, -1) for made in range(1, step + 1)]
     return torch.cat([target, *drafted], dim=-1)
 
 
@@ -121,7 +117,7 @@ def unroll(
         n_steps: unrolled steps, at least 1.
         window: columns of the steps from 1 on; None for all.
         through_steps: pass gradients on from a step's inputs to the step that predicted them, as EAGLE-3's
-            training-time test does (arXiv 2503.01840); recurrent steps always do.
+            training-time test does (arXiv 2503.01840).
 
     Yields:
         f̂_{t+1} of each step, `[B, T, d]` in step 0 and `[B, W, d]` after it; valid from position s on.
@@ -135,13 +131,9 @@ def unroll(
             columns = (window or every).columns
             rows = torch.arange(batch, device=columns.device)[:, None]
             embeddings, slots, current = (values[rows, columns] for values in (embeddings, slots, current))
-        if network.attends(step):
-            mask = step_mask(columns, length, step, [made for made in range(1, step + 1) if network.attends(made)])
-            predicted = network(embeddings, current, slots, step, columns.expand(batch, -1), mask, cache)
-        else:
-            predicted = network.recur(embeddings, current)
+        mask, positions = step_mask(columns, length, step), columns.expand(batch, -1)
+        predicted = network(embeddings, current, slots, step, positions, mask, cache)
         yield predicted
-        # Gradients flow through recurrent steps, which cannot read again what the feature has lost.
-        passed_on = predicted.detach() if network.attends(step + 1) and not through_steps else predicted
         # The first column has no prediction; nothing trained reads it in later steps.
+        passed_on = predicted if through_steps else predicted.detach()
         current = torch.cat([current[:, :1], passed_on[:, :-1].to(current.dtype)], dim=1)

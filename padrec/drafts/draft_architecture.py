@@ -69,8 +69,6 @@ class EAGLE(DraftArchitecture):
         n_layers: decoder layers of the draft.
         feature_layers: target layers whose hidden states it reads: 0 is the input of the first, i the output of layer
             i, -1 that of the final norm.
-        attention: which draft steps run the decoder layers, repeated cyclically, the first one among them; the others
-            take a recurrence.
 
     Raises:
         InputError: an argument is out of range.
@@ -80,14 +78,11 @@ class EAGLE(DraftArchitecture):
 
     n_layers: PositiveInt = 1
     feature_layers: Sequence[_Layer] = LAST_LAYER
-    attention: Sequence[bool] = (True,)
 
     def __post_init__(self) -> None:
         check_arguments(EAGLE, vars(self))
         if not self.feature_layers:
             raise InputError("feature_layers is [], expected at least one layer of the target")
-        if not self.attention or not self.attention[0]:
-            raise InputError(f"attention is {list(self.attention)}, expected a cycle that begins with true")
 
     @property
     def arguments(self) -> dict[str, Any]:

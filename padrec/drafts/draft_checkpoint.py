@@ -18,8 +18,8 @@ from padrec.training import read_checkpoint, stored_catalog
 
 _CONFIG_FILE, _WEIGHTS_FILE, _CATALOG_FOLDER = "config.json", "model.safetensors", "catalog"
 _PREFIX = "network."
-# Parts of a network that a draft to start from may lack: all but the recurrence change nothing until they are trained.
-_OPTIONAL = ("position_aware.", "further_layers.", "reduction.", "recurrence.")
+# Parts of a network that change nothing until they are trained.
+_IDENTITIES = ("position_aware.", "further_layers.", "reduction.")
 
 
 @dataclass(frozen=True)
@@ -140,14 +140,14 @@ class DraftWeights:
     def load_into(
         self, network: FeatureDraftNetwork, target_fingerprint: str, vocabulary: SemanticIDVocabulary
     ) -> None:
-        """Copy the weights to a draft of this target; optional parts may be missing and keep their values.
+        """Copy the weights to a draft of this target; parts that start as the identity may be missing.
 
         Raises:
             InputError: the draft cannot be read, does not fit the network, or has another target or vocabulary.
         """
         checkpoint = DraftCheckpoint.read(Path(self._path))
         checkpoint.check(target_fingerprint, vocabulary)
-        fresh = {name: w for name, w in network.state_dict().items() if name.startswith(_OPTIONAL)}
+        fresh = {name: w for name, w in network.state_dict().items() if name.startswith(_IDENTITIES)}
         try:
             network.load_state_dict(fresh | checkpoint.weights)
         except RuntimeError as error:

@@ -23,7 +23,7 @@ class TreeLevel(NamedTuple):
     parents: Tensor  # each node's parent among those above, int64 [B, k]
     above: Tensor | None  # nodes that those above see, bool [B, p, R]; None for the root
     nodes: Tensor  # 0 … R - 1, int64 [R]
-    first: int  # number of this depth's first node; R for nodes that only pass on what their parents see
+    first: int  # number of this depth's first node
 
     def of_parents(self, values: Tensor) -> Tensor:
         """Pick each node's parent from values `[B, p, *]` of the depth above: `[B, k, *]`."""
@@ -31,7 +31,7 @@ class TreeLevel(NamedTuple):
 
     def visible(self) -> Tensor:
         """Which nodes each node sees: itself and what its parent sees, bool `[B, k, R]`."""
-        itself = self.first + self.nodes[: self.parents.shape[1], None] == self.nodes  # [k, R]
+        itself = self.nodes[self.first :][: self.parents.shape[1], None] == self.nodes  # [k, R]
         itself = itself.expand(len(self.parents), -1, -1)
         return itself if self.above is None else itself | self.of_parents(self.above)
 
@@ -40,13 +40,7 @@ class DraftOperations:
     """The operations in PyTorch; `TritonDraftOperations` computes them with GPU kernels."""
 
     def fuse(
-        self,
-        tokens: Tensor,
-        mapped: Tensor,
-        table: Tensor,
-        gate: Gate | None = None,
-        level: TreeLevel | None = None,
-        recurrent: bool = False,
+        self, tokens: Tensor, mapped: Tensor, table: Tensor, gate: Gate | None = None, level: TreeLevel | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Layer inputs without slot terms; see `FoldedFusion`.
 
@@ -56,14 +50,11 @@ class DraftOperations:
             table: T[v], `[V, d]`.
             gate: None without step embeddings.
             level: the T nodes, if the tokens are those of a tree.
-            recurrent: compute features by `GatedRecurrence` from B f as `mapped` and A e(v) + b as `table`, 2 d wide.
 
         Returns:
             `[B, T, d]`, and in a tree which nodes each node sees, bool `[B, T, R]`.
         """
         fused = (mapped if level is None else level.of_parents(mapped)) + table[tokens]
-        if recurrent:
-            fused = functional.glu(fused, dim=-1)
         if gate is not None:
             score = functional.linear(fused, gate.weight.to(fused.dtype)) + gate.offset[tokens]
             fused = fused + score.sigmoid() * gate.step_embedding

@@ -144,30 +144,21 @@ class NetworkDraftSession(DraftSession):
         """Read the tokens kept in the last round and predict the next one; see `DraftSteps`."""
         with Phase.DRAFT_PASSES.named():
             self._read(self._memory.kept)
-            logits, self._mapped = self._fusion.look(self._memory.root, 1)
+            logits, self._mapped = self._fusion.look(self._memory.root)
         self._visible, self._n_read = None, 0
         return logits[:, 0]
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         """Read the nodes of one depth; see `DraftSteps`."""
         with Phase.DRAFT_PASSES.named():
-            if self._fusion.attends(depth):
-                features = self._attended(tokens, parents, slots, depth)
-            else:
-                # These nodes are not in the cache: they only pass on what their parents see.
-                level = TreeLevel(parents, self._visible, self._nodes, len(self._nodes))
-                features, self._visible = self._fusion.recur(tokens, self._mapped, level)
-            logits, self._mapped = self._fusion.look(features, depth + 1)
+            level = TreeLevel(parents, self._visible, self._nodes, self._n_read)
+            hidden, self._visible = self._fusion.extend(tokens, self._mapped, slots, depth, level)
+            # Inputs are shifted by one: the root was the last input read, and its children follow directly.
+            depths = self._columns[depth - 1].expand(tokens.shape)
+            features, _ = self._layers(hidden, Placement(self._memory.lengths, depths, level.first, self._visible))
+            self._n_read += tokens.shape[1]
+            logits, self._mapped = self._fusion.look(features)
         return logits
-
-    def _attended(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
-        level = TreeLevel(parents, self._visible, self._nodes, self._n_read)
-        hidden, self._visible = self._fusion.extend(tokens, self._mapped, slots, depth, level)
-        # Inputs are shifted by one: the root was the last input read, and its children follow directly.
-        depths = self._columns[depth - 1].expand(tokens.shape)
-        features, _ = self._layers(hidden, Placement(self._memory.lengths, depths, level.first, self._visible))
-        self._n_read += tokens.shape[1]
-        return features
 
     def observe(self, observation: Observation) -> None:
         """Remember the tokens that the target kept."""

@@ -12,7 +12,6 @@ from padrec.catalog import InputError
 from padrec.decoding import additive_mask, can_fuse
 from padrec.decoding.layers.cached_layers import LAST_LAYER, layer_numbers
 from padrec.decoding.layers.transformers_layers import PreallocatedCache
-from padrec.drafts.gated_recurrence import GatedRecurrence
 from padrec.drafts.position_aware import PAD_REC, PositionAware, PositionAwareEmbedding
 
 
@@ -29,9 +28,6 @@ class FeatureDraftNetwork(nn.Module):
     the last layer named. Further decoder layers are the identity at first. So a larger draft can start exactly where a
     smaller one ended.
 
-    Where `attention` is False, `GatedRecurrence` takes a draft step in place of the decoder layers. An item is one or
-    two real decisions, and the catalog almost determines the rest.
-
     Args:
         target_config: the target's transformers configuration.
         n_slot_states: number of slots, L + 2.
@@ -39,7 +35,6 @@ class FeatureDraftNetwork(nn.Module):
         position_aware: form of the position-aware part, or its settings; None for the base draft, which has none.
         n_layers: decoder layers, at least 1.
         feature_layers: k target layers whose hidden states it reads, see `CachedLayers.open`.
-        attention: which draft steps run the decoder layers, repeated cyclically; the first is True.
 
     Attributes:
         layers: the decoder layers.
@@ -58,7 +53,6 @@ class FeatureDraftNetwork(nn.Module):
         *,
         n_layers: int = 1,
         feature_layers: Sequence[int] = LAST_LAYER,
-        attention: Sequence[bool] = (True,),
     ) -> None:
         super().__init__()
         d: int = target_config.hidden_size
@@ -67,8 +61,6 @@ class FeatureDraftNetwork(nn.Module):
         self.reduction = nn.Identity() if len(feature_layers) == 1 else _last_of(len(feature_layers), d)
         self.fusion = nn.Linear(2 * d, d)
         self.position_aware = PositionAwareEmbedding(d, n_slot_states, n_steps, PositionAware.of(position_aware))
-        self.attention = tuple(attention)
-        self.recurrence = None if all(attention) else GatedRecurrence(d)
         try:
             self.config = _shallow(target_config, n_layers)
             donor: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")
@@ -140,16 +132,6 @@ class FeatureDraftNetwork(nn.Module):
         """
         hidden = self.position_aware(self.fusion, embeddings, features, slots, step)
         return self.attend(hidden, positions, additive_mask(visible, hidden.dtype), cache)
-
-    def attends(self, step: int) -> bool:
-        """Whether the decoder layers run at a draft step."""
-        return self.attention[step % len(self.attention)]
-
-    def recur(self, embeddings: Tensor, features: Tensor) -> Tensor:
-        """Predict features as `forward` does, at a step that does not attend."""
-        assert self.recurrence is not None
-        predicted: Tensor = self.recurrence(embeddings, features)
-        return predicted
 
     def attend(self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """The decoder layers alone, for inputs `[B, T, d]` and an additive mask `[B or 1, 1, T, S]`."""

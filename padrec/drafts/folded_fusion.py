@@ -42,21 +42,17 @@ class FoldedFusion:
         operations: DraftOperations,
     ) -> None:
         self._layers, self._operations = layers, operations
-        self._position, self.attends = network.position_aware, network.attends
+        self._position = network.position_aware
         self._reduced, self.feature_size = network.reduced, len(network.feature_layers) * network.hidden_size
         head = model.get_output_embeddings()
         self._head = Head(head, layers)
         # Not inference tensors, even if a validation builds them.
         with torch.inference_mode(False), torch.no_grad():
             self._feature_weight = network.fusion.weight[:, network.hidden_size :].contiguous()  # W_f, [d, d]
-            join = isinstance(head, nn.Linear) and head.bias is None and len(head.weight) <= _MOST_JOINED_ROWS
+            self._joined: Tensor | None = None  # [V + d, d]
+            if isinstance(head, nn.Linear) and head.bias is None and len(head.weight) <= _MOST_JOINED_ROWS:
+                self._joined = torch.cat([head.weight, self._feature_weight])
             self._fold(network, model.get_input_embeddings(), vocabulary)
-            # Whether the next step attends: the map of the features it reads, behind the head where they are joined.
-            maps = {True: self._feature_weight}
-            if network.recurrence is not None:
-                maps[False] = network.recurrence.maps.weight[:, network.hidden_size :].contiguous()  # B, [2 d, d]
-            self._maps = {k: torch.cat([head.weight, weight]) if join else weight for k, weight in maps.items()}
-            self._head_rows = len(head.weight) if join else 0
 
     def _fold(self, network: FeatureDraftNetwork, embedding: nn.Module, vocabulary: SemanticIDVocabulary) -> None:
         weight, bias, d = network.fusion.weight, network.fusion.bias, network.hidden_size
@@ -64,10 +60,6 @@ class FoldedFusion:
         exact = torch.promote_types(weight.dtype, torch.float32)
         embeddings = network.embedded(embedding(torch.arange(vocabulary.size, device=weight.device))).to(exact)
         table = functional.linear(embeddings, weight[:, :d].to(exact), bias.to(exact))  # [V, d]
-        if network.recurrence is not None:
-            maps = network.recurrence.maps
-            recurrence = functional.linear(embeddings, maps.weight[:, :d].to(exact), maps.bias.to(exact))
-            self._recurrence_table = recurrence.to(weight.dtype)  # [V, 2 d]
         steps = range(self._position.n_steps)
         slot_terms = [self._position.slot_term(network.fusion, step) for step in steps]
         token_slots = self._token_slots(embeddings, vocabulary)
@@ -121,24 +113,13 @@ class FoldedFusion:
         fused, _ = self._operations.fuse(tokens, mapped, self._table)
         return self._with_slots(fused, slots, 0)
 
-    def look(self, features: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        """Logits of the token after features, and what the next step reads of them.
-
-        Args:
-            features: `[B, p, d]`.
-            step: the next draft step.
-
-        Returns:
-            Logits `[B, p, V]`, and `W_f f`, `[B, p, d]`, or `B f`, `[B, p, 2 d]`, if that step does not attend.
-        """
-        mapped = self._map(features, self._maps[self.attends(step)])
-        if self._head_rows == 0:
-            return self._head(features), mapped
-        return mapped[..., : self._head_rows], mapped[..., self._head_rows :]
-
-    def recur(self, tokens: Tensor, mapped: Tensor, level: TreeLevel) -> tuple[Tensor, Tensor | None]:
-        """Features `[B, k, d]` after a depth that does not attend; see `extend` for the rest."""
-        return self._operations.fuse(tokens, mapped, self._recurrence_table, level=level, recurrent=True)
+    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[B, p, V]` of the token after features `[B, p, d]`, and `W_f f`, `[B, p, d]`."""
+        if self._joined is None:
+            return self._head(features), self._map(features, self._feature_weight)
+        both = self._map(features, self._joined)
+        d = len(self._feature_weight)
+        return both[..., :-d], both[..., -d:]
 
     def extend(
         self, tokens: Tensor, mapped: Tensor, slots: Tensor, step: int, level: TreeLevel

@@ -14,18 +14,12 @@ class TritonDraftOperations(DraftOperations):
     """See `DraftOperations`."""
 
     def fuse(
-        self,
-        tokens: Tensor,
-        mapped: Tensor,
-        table: Tensor,
-        gate: Gate | None = None,
-        level: TreeLevel | None = None,
-        recurrent: bool = False,
+        self, tokens: Tensor, mapped: Tensor, table: Tensor, gate: Gate | None = None, level: TreeLevel | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """See `DraftOperations.fuse`."""
         if gate is not None and len(gate.weight) > 1:  # a vector gate is a product, which the kernel does not compute
             return super().fuse(tokens, mapped, table, gate, level)
-        rows, n_units, n_nodes, visible = in_rows(mapped), table.shape[1] // (2 if recurrent else 1), 0, None
+        rows, n_units, n_nodes, visible = in_rows(mapped), table.shape[1], 0, None
         fused = torch.empty(*tokens.shape, n_units, dtype=table.dtype, device=table.device)
         if level is not None:
             above, n_nodes = None if level.above is None else in_bytes(level.above), len(level.nodes)
@@ -44,7 +38,6 @@ class TritonDraftOperations(DraftOperations):
             mapped_stride=rows.stride(0),
             n_units=n_units,
             n_nodes=n_nodes,
-            RECURRENT=recurrent,
             BLOCK=triton.next_power_of_2(n_units),
             BLOCK_N=triton.next_power_of_2(max(1, n_nodes)),
             **launch_options(launches_early(table.device)),

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from padrec.decoding import additive_mask
 from padrec.drafts import EAGLE, DraftArchitecture, FeatureDraftNetwork, PositionAware, StepCache
 from padrec.drafts.position_aware import PAD_REC
 from padrec.targets import to_precision
@@ -64,16 +63,10 @@ def simulated_drafting(
     n_true = position - step + 1
     behind = list(features[:n_true])
     predicted = features[0]
-    for made in range(step + 1):
+    for _ in range(step + 1):
         n = len(behind)
-        if network.attends(made):
-            # Inputs of recurrent steps are read by none but themselves.
-            read = torch.tensor([network.attends(max(0, place + 1 - n_true)) for place in range(n)])
-            hidden = inputs_by_step(network, embeddings, behind, slots, n_true)
-            visible = torch.ones(n, n, dtype=torch.bool).tril() & read
-            mask = additive_mask(visible[None], hidden.dtype)
-            predicted = network.attend(hidden, torch.arange(n)[None], mask, StepCache())[0, -1]
-        else:
-            predicted = network.recur(embeddings[n - 1], behind[-1])
+        causal = torch.ones(n, n, dtype=torch.bool).tril()[None]
+        hidden = inputs_by_step(network, embeddings, behind, slots, n_true)
+        predicted = network.attend(hidden, torch.arange(n)[None], causal, StepCache())[0, -1]
         behind.append(predicted)
     return predicted

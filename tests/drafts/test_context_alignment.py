@@ -1,5 +1,3 @@
-from collections.abc import Sequence
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from padrec.catalog import SemanticIDVocabulary
-from padrec.drafts import EAGLE, FeatureDraftNetwork, Window, step_mask, unroll
+from padrec.drafts import FeatureDraftNetwork, Window, step_mask, unroll
 from padrec.training import picked, rows_of
 from tests.drafts.reference_drafting import random_network, simulated_drafting
 from tests.stubs import tiny_target
@@ -16,12 +14,9 @@ _LENGTH, _STEPS = 8, 5
 _VOCABULARY = SemanticIDVocabulary((5, 6, 7))
 
 
-def draft_and_inputs(
-    model_type: str = "llama", attention: Sequence[bool] = (True,)
-) -> tuple[FeatureDraftNetwork, Tensor, Tensor, Tensor]:
+def draft_and_inputs(model_type: str = "llama") -> tuple[FeatureDraftNetwork, Tensor, Tensor, Tensor]:
     """A draft, embeddings `[2, T, d]`, features `[2, T, d]` and slots `[2, T]`, float64."""
-    target = tiny_target(_VOCABULARY, model_type=model_type)
-    network = random_network(target, _VOCABULARY.n_slot_states, architecture=EAGLE(attention=attention))
+    network = random_network(tiny_target(_VOCABULARY, model_type=model_type), _VOCABULARY.n_slot_states)
     generator = torch.Generator().manual_seed(1)
     embeddings, features = torch.randn(2, 2, _LENGTH, network.hidden_size, generator=generator, dtype=torch.float64)
     return network, embeddings, features, torch.randint(_VOCABULARY.n_slot_states, (2, _LENGTH), generator=generator)
@@ -38,10 +33,9 @@ def test_a_query_sees_target_features_first_and_then_one_column_of_each_draft_st
         assert seen == expected
 
 
-@pytest.mark.parametrize("attention", [[True], [True, False, False, True], [True] + 5 * [False]], ids=str)
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
-def test_unrolling_predicts_what_drafting_would(model_type: str, attention: Sequence[bool]) -> None:
-    network, embeddings, features, slots = draft_and_inputs(model_type, attention)
+def test_unrolling_predicts_what_drafting_would(model_type: str) -> None:
+    network, embeddings, features, slots = draft_and_inputs(model_type)
     with torch.no_grad():
         steps = list(unroll(network, embeddings, features, slots, _STEPS))
         assert len(steps) == _STEPS

@@ -122,5 +122,5 @@ def test_a_language_model_s_head_is_not_held_twice(monkeypatch: pytest.MonkeyPat
     logits, mapped = folded(model, network).look(features)
     monkeypatch.setattr("padrec.drafts.folded_fusion._MOST_JOINED_ROWS", 8)
     fusion = folded(model, network)
-    assert fusion._head_rows == 0
+    assert fusion._joined is None
     torch.testing.assert_close(fusion.look(features), (logits, mapped))

@@ -89,27 +89,6 @@ def test_tokens_are_fused_with_the_features_before_them(
             assert torch.equal(seen[row, node].cpu(), visible)
 
 
-@pytest.mark.parametrize("sees", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_recurrent_nodes_pass_on_what_their_parents_see(dtype: torch.dtype, sees: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    table, mapped = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((11, 40), (2, 3, 43)))
-    tokens, parents = (torch.randint(n, (2, 4), generator=generator) for n in (11, 3))
-    above = torch.rand(2, 3, _ROWS, generator=generator) < 0.5 if sees else None
-    level = TreeLevel(parents, above, torch.arange(_ROWS), _ROWS)
-    mapped = mapped[..., :40]
-    expected, passed_on = DraftOperations().fuse(tokens, mapped.double(), table.double(), level=level, recurrent=True)
-    found, seen = TritonDraftOperations().fuse(
-        tokens.to(DEVICE), mapped.to(DEVICE), table.to(DEVICE), level=on_device(level), recurrent=True
-    )
-    assert_close(found, expected)
-    assert seen is not None
-    assert passed_on is not None
-    assert torch.equal(seen.cpu(), passed_on)
-    of_parents = torch.zeros(2, 4, _ROWS, dtype=torch.bool) if above is None else level.of_parents(above)
-    assert torch.equal(passed_on, of_parents)
-
-
 def on_device(level: TreeLevel) -> TreeLevel:
     above = None if level.above is None else level.above.to(DEVICE)
     return TreeLevel(level.parents.to(DEVICE), above, level.nodes.to(DEVICE), level.first)

@@ -20,7 +20,6 @@ def fusion_kernel(
     mapped_stride,
     n_units,
     n_nodes,
-    RECURRENT: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_N: tl.constexpr,
     EARLY: tl.constexpr,
@@ -40,12 +39,8 @@ def fusion_kernel(
     src = row * n_before + index
     if visible is not None:
         src = row * n_before + tl.load(level.parents + program)
-    mapped += src * mapped_stride + unit
-    table += token * n_units * (2 if RECURRENT else 1) + unit
-    total = tl.load(mapped, inside, 0.0).to(tl.float32) + tl.load(table, inside, 0.0).to(tl.float32)
-    if RECURRENT:
-        opening = tl.load(mapped + n_units, inside, 0.0).to(tl.float32)
-        total *= tl.sigmoid(opening + tl.load(table + n_units, inside, 0.0).to(tl.float32))
+    total = tl.load(mapped + src * mapped_stride + unit, inside, 0.0).to(tl.float32)
+    total += tl.load(table + token * n_units + unit, inside, 0.0).to(tl.float32)
     if gate is not None:
         score = tl.sum(total * weight, 0) + tl.load(gate.offset + token).to(tl.float32)
         total += tl.sigmoid(score) * step

@@ -49,7 +49,7 @@ def test_every_phase_of_a_round_gets_a_share(tmp_path: Path) -> None:
     main([f"--output={output}", "--shape=2x128", "--batches=[2]", "--profiled_rounds=2", "--repeats=2", "--device=cpu"])
     report = json.loads((output / "report.json").read_text())
     rows = {row["decoder"]: row for row in report["rounds"]}
-    assert list(rows) == ["autoregressive", "forced", "speculative", "recurrent"]
+    assert list(rows) == ["autoregressive", "forced", "speculative"]
     shared = {"target pass", "tree building", "acceptance", "keeping"}
     assert rows["autoregressive"]["phases"].keys() == shared
     assert rows["speculative"]["phases"].keys() == shared | {"draft passes"}
