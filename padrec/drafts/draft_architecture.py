@@ -1,5 +1,6 @@
 """What a feature draft's network is made of."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -45,20 +46,24 @@ class DraftArchitecture(ABC):
 
     @staticmethod
     def of(description: object) -> "DraftArchitecture":
-        """The architecture with this description.
+        """The architecture with this description: of this library, or of a module that is loaded.
+
+        A draft may come from elsewhere, and must not choose what is imported.
 
         Raises:
             InputError: there is none, or not with these arguments.
         """
         match description:
             case {"class_path": str(name), "init_args": dict(arguments)}:
-                kind = locate(name)
+                module = name.rpartition(".")[0]
+                kind = locate(name) if module.startswith("padrec.") or module in sys.modules else None
                 if isinstance(kind, type) and issubclass(kind, DraftArchitecture):
                     try:
                         return kind(**arguments)
                     except TypeError as error:
                         raise InputError(f"a draft of architecture {name}: {error}") from error
-        raise InputError(f"a draft of architecture {description}: expected the class path of a DraftArchitecture")
+        expected = "the class path of a DraftArchitecture of this library, or of a module that is imported"
+        raise InputError(f"a draft of architecture {description}: expected {expected}")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Networks other than EAGLE's, from training over files to lists; on a GPU, if there is one."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,15 @@ def test_a_draft_of_other_features_searches_no_beams(
         FeatureBeamDraft(str(tmp_path / "draft"))
 
 
-@pytest.mark.parametrize("description", [7, {}, {"class_path": "os.system", "init_args": {"command": "true"}}])
+@pytest.mark.parametrize(
+    "description",
+    [
+        7,
+        {},
+        {"class_path": "os.system", "init_args": {"command": "true"}},
+        {"class_path": "antigravity.fly", "init_args": {}},
+    ],
+)
 def test_a_file_names_nothing_but_an_architecture(
     description: object, data: SemanticIDDataModule, target_folder: Path
 ) -> None:
@@ -130,6 +139,7 @@ def test_a_file_names_nothing_but_an_architecture(
     settings = {**checkpoint.settings, "architecture": description}
     with pytest.raises(InputError, match="expected the class path of a DraftArchitecture"):
         _ = DraftCheckpoint(settings, {}, "", data.vocabulary).architecture
+    assert "antigravity" not in sys.modules, "nothing is imported for a file"
 
 
 @pytest.mark.parametrize("arguments", [{"n_layers": 0}, {"feature_layers": ()}, {"feature_layers": (-2,)}])
