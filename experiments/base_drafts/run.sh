@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/base_drafts results=runs/base_drafts
-drafts=${DRAFTS:-hass eagle3 features layers2 layers3 through_steps constrained log_acceptance adaptive_acceptance}
+drafts=${DRAFTS:-hass eagle3 features layers2 through_steps constrained log_acceptance adaptive_acceptance}
 forms=${FORMS:-null {\}}
 mkdir -p $results
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
