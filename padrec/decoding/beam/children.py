@@ -68,8 +68,9 @@ def best_in_order(values: Tensor, count: int) -> Tensor:
     Of equal values the first are taken; M is at least `count`.
     """
     n = values.shape[1]
-    least = values.topk(count).values[:, -1:]
-    place = torch.arange(n, device=values.device)
+    least = values.topk(count, sorted=False).values.amin(1, keepdim=True)
+    # A GPU takes twice as long over keys of 64 bits.
+    place = torch.arange(n, dtype=torch.int32, device=values.device)
     # All that are higher than the last one, and of its equals the first; no two have the same key.
     key = torch.where(values > least, 2 * n - place, torch.where(values == least, n - place, 0))
-    return (-key.topk(count).values % n).sort(1).values
+    return (-key.topk(count, sorted=False).values % n).sort(1).values.long()
