@@ -2,6 +2,7 @@
 
 import gc
 from functools import cache
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
@@ -17,9 +18,9 @@ class OneTargetEvaluator(SpeculativeEvaluator):
     Reading a target of 28 layers x 1024 takes about ten seconds. All evaluations of a process must be of one precision.
     """
 
-    def read_target(self, target: str | TargetRecommender) -> TargetRecommender:
+    def read_target(self, target: str | Path | TargetRecommender) -> TargetRecommender:
         """Read a file once."""
-        return read_once(target) if isinstance(target, str) else super().read_target(target)
+        return super().read_target(target) if isinstance(target, TargetRecommender) else read_once(target)
 
     def load_target(self) -> tuple[PreTrainedModel, str]:
         """Take the fingerprint once, before the first cast."""

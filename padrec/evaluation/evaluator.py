@@ -1,6 +1,7 @@
 """Arms side by side on the same users: quality, speed and losslessness."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -64,7 +65,7 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
 
     def __init__(
         self,
-        target: str | TargetRecommender,
+        target: str | Path | TargetRecommender,  # with Path among them, jsonargparse does not read it as a config
         arms: Mapping[str, Decoder],
         vocabulary: SemanticIDVocabulary,
         catalog: Catalog,
@@ -83,7 +84,7 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
         check_arguments(SpeculativeEvaluator, locals())
         if not cutoffs:
             raise InputError("cutoffs []: expected at least one length of lists")
-        source = target if isinstance(target, str) else type(target).__name__
+        source = type(target).__name__ if isinstance(target, TargetRecommender) else str(target)
         shown = {"target": source, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         super().__init__(arms, reference, further_references, predict_arm, seed, shown)
         loaded = self.read_target(target)
@@ -98,7 +99,7 @@ class SpeculativeEvaluator(ArmComparison[PromptBatch, Recommendations]):
         check_ids(catalog, loaded.catalog, f"the target {source}")
         self._samples: list[SampleLists] = []
 
-    def read_target(self, target: str | TargetRecommender) -> TargetRecommender:
+    def read_target(self, target: str | Path | TargetRecommender) -> TargetRecommender:
         """The target of the constructor, which the comparison may change."""
         return target.copy() if isinstance(target, TargetRecommender) else TargetRecommender.load(target)
 

@@ -1,8 +1,11 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import pytest
 import torch
+from jsonargparse import ArgumentParser
 
 from padrec.decoding import (
     AutoregressiveDecoder,
@@ -73,3 +76,13 @@ def test_half_precision_keeps_the_rotary_frequencies(tmp_path: Path) -> None:
     frequencies = [buffer.dtype for name, buffer in arm.model.named_buffers() if name.endswith("inv_freq")]
     assert set(frequencies) == {torch.float32}
     assert {weight.dtype for weight in arm.model.parameters()} == {torch.bfloat16}
+
+
+def test_the_parser_does_not_read_a_target_as_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = tmp_path / "target.ckpt"  # gigabytes, which the parser would read two dozen times
+    checkpoint.touch()
+    parser = ArgumentParser()
+    skipped = {"arms", "vocabulary", "catalog"}
+    parser.add_class_arguments(SpeculativeEvaluator, "model", skip=skipped, sub_configs=True)
+    monkeypatch.setattr("builtins.open", Mock(side_effect=AssertionError))
+    assert parser.parse_args([f"--model.target={checkpoint}"]).model.target == str(checkpoint)
