@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from padrec.data import read_index as read_index
     from padrec.decoding import AdaptiveDecoder as AdaptiveDecoder
     from padrec.decoding import AutoregressiveDecoder as AutoregressiveDecoder
+    from padrec.decoding import BatchSizeDecoder as BatchSizeDecoder
     from padrec.decoding import BatchwiseDecoder as BatchwiseDecoder
     from padrec.decoding import BeamDecoder as BeamDecoder
     from padrec.decoding import BoundedVerification as BoundedVerification

@@ -32,6 +32,7 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.decoding.device.captured_graph import captures_graphs
+from padrec.decoding.layers.prompt_shape import PromptShape
 from padrec.recommender_card import recommender_card
 from padrec.recommender_folder import DecoderSettings, RecommenderFolder, pretrained_folder
 from padrec.targets import SavedTarget, fingerprint, to_precision
@@ -69,12 +70,12 @@ class User:
     """Somebody to recommend to; `Recommender.users` makes them.
 
     Attributes:
-        history: item keys, oldest first.
+        history: rows of the catalog, oldest first.
         excluded: rows of the catalog that are not recommended.
         key: what makes a sampled list random, see `Prompts.keys`.
     """
 
-    history: Sequence[str]
+    history: Sequence[int]
     excluded: Set[int]
     key: int
 
@@ -298,9 +299,8 @@ class Recommender:
         self, histories: Sequence[Sequence[str]], exclude: Exclude | None = None, seed: int = 0
     ) -> Sequence[User]:
         """Users of one call of `recommend`; see there."""
-        keys = [self._names.keys(history) for history in histories]
-        random_keys = _SAMPLING.keys(len(keys), torch.Generator().manual_seed(seed), torch.device("cpu")).tolist()
-        return [User(*row) for row in zip(keys, self._excluded(keys, exclude), random_keys, strict=True)]
+        rows = [self._names.rows(history) for history in histories]
+        return [User(*user) for user in zip(rows, self._excluded(rows, exclude), _keys(len(rows), seed), strict=True)]
 
     def decode(
         self, users: Sequence[User], k: int, search: Search = "list", temperature: float = 0.0
@@ -320,16 +320,19 @@ class Recommender:
 
     def prompts(self, users: Sequence[User], k: int) -> Prompts:
         """The users' prompts for lists of K items; see `recommend`."""
-        encoded = self._format.encoded([user.history for user in users], self._encoder, self.catalog)
+        encoded = self._format.encoded([user.history for user in users], self._encoder)
         excluded = [user.excluded for user in users]
-        leaves = None
-        if self._out_of_stock or any(excluded) or captures_graphs(self.device):
-            leaves = self._exclusion.leaves(excluded, k).to(self.device)
+        keys = torch.tensor([user.key for user in users])
+        parts = [encoded.tokens, encoded.slots, encoded.lengths[:, None], keys[:, None]]
+        if excludes := bool(self._out_of_stock) or any(excluded) or captures_graphs(self.device):
+            leaves = self._exclusion.leaves(excluded, k)
             if captures_graphs(self.device):  # few numbers of leaves are recorded
                 leaves = functional.pad(leaves, (0, max(0, _LEAVES - leaves.shape[1])), value=-1)
-        keys = torch.tensor([user.key for user in users], device=self.device)
-        tokens, slots, lengths = (x.to(self.device) for x in (encoded.tokens, encoded.slots, encoded.lengths))
-        return Prompts(tokens, slots, lengths, excluded=leaves, keys=keys)
+            parts.append(leaves)
+        # In one copy, since each takes longer to begin than to move its bytes.
+        moved = torch.cat(parts, 1).to(self.device).split([part.shape[1] for part in parts], 1)
+        tokens, slots, lengths, own_keys = moved[:4]
+        return Prompts(tokens, slots, lengths[:, 0], excluded=moved[4] if excludes else None, keys=own_keys[:, 0])
 
     def _in_known_shape(self, users: Sequence[User]) -> Sequence[User]:
         """On a GPU with copies that make the number a power of two, so that few batch sizes are recorded."""
@@ -358,19 +361,23 @@ class Recommender:
         longest = min(self._format.max_history, _LONGEST_WARM_UP)
         lengths = range(longest, 0, -max(1, longest // _LENGTHS))
         chance = Random(0)  # users differ, since decoders are chosen by how long such batches take
+        seen: set[PromptShape] = set()
         for size in (1 << power for power in reversed(range(batch_size.bit_length()))):
             for first, others in combinations_with_replacement(lengths, 2):
                 if size > 1 or first == others:
                     histories = [chance.choices(self.catalog.keys, k=n) for n in (first, *[others] * (size - 1))]
-                    self.decode(self.users(histories), k, search, temperature)
+                    users = self.users(histories)
+                    if (shape := PromptShape.of(self.prompts(users, k))) not in seen:
+                        seen.add(shape)
+                        self.decode(users, k, search, temperature)
 
-    def _excluded(self, histories: Sequence[Sequence[str]], exclude: Exclude | None) -> list[set[int]]:
+    def _excluded(self, histories: Sequence[Sequence[int]], exclude: Exclude | None) -> list[set[int]]:
         """The item indices that each row excludes."""
         if exclude is None:
             return [set() for _ in histories]
         if exclude == "history":
-            exclude = histories
-        elif isinstance(exclude, str):
+            return [set(history) for history in histories]
+        if isinstance(exclude, str):
             raise InputError(f"exclude {exclude!r}: expected 'history', or items for all users or each of them")
         if isinstance(exclude, Set):
             for_all = {self._names.index(name) for name in exclude}
@@ -405,3 +412,9 @@ class Recommender:
             ties = tuple(self.catalog.keys[item] for item in others)
             items.append(RecommendedItem(self.catalog.keys[first], self._names.title(first), log_prob, ties))
         return items
+
+
+@lru_cache(1024)
+def _keys(count: int, seed: int) -> tuple[int, ...]:
+    """The random keys of the users of one call."""
+    return tuple(_SAMPLING.keys(count, torch.Generator().manual_seed(seed), torch.device("cpu")).tolist())

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from padrec.catalog import InputError, PositiveFloat, PositiveInt, Range, check_arguments
 from padrec.catalog.whole_output import written_whole
 from padrec.data.json_file import read_json_object
-from padrec.decoding import AdaptiveDecoder, AutoregressiveDecoder, Decoder, DynamicTree, SpeculativeDecoder
+from padrec.decoding import AutoregressiveDecoder, BatchSizeDecoder, Decoder, DynamicTree, SpeculativeDecoder
 from padrec.targets import SavedTarget
 from padrec.version import __version__
 
@@ -20,6 +20,9 @@ FORMAT_VERSION = 1
 
 _FILE, _CARD = "recommender.json", "README.md"
 _TARGET, _DRAFT = "target", "draft"
+# Depth, width and nodes of the tree for several users. Trials on a GPU chose it, or one nearly as fast, for 2 to 32 of
+# them (docs/results/speed/notes.md, Many users at once); trials at every start would take minutes.
+_SMALL_TREE = (8, 2, 12)
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,7 @@ class DecoderSettings:
         nodes: of the tree.
         greedy_temperature: of the tree. Below 1, since drafts are surer of greedy targets than of sampled ones
             (docs/decoding.md, Trees).
-        adaptive: choose the tree by trial for each batch size, see `AdaptiveDecoder`; depth, width and nodes are then
-            not used.
+        adaptive: several users at once get a small tree; that of depth, width and nodes is for one user alone.
 
     Raises:
         InputError: a value outside its range.
@@ -59,9 +61,11 @@ class DecoderSettings:
         from padrec.drafts import FeatureDraft
 
         network = FeatureDraft(str(draft))
-        if self.adaptive:
-            return AdaptiveDecoder(network, greedy_temperature=self.greedy_temperature)
-        return SpeculativeDecoder(network, DynamicTree(self.depth, self.width, self.nodes, self.greedy_temperature))
+        alone = SpeculativeDecoder(network, DynamicTree(self.depth, self.width, self.nodes, self.greedy_temperature))
+        if not self.adaptive:
+            return alone
+        small = DynamicTree(*_SMALL_TREE, self.greedy_temperature)
+        return BatchSizeDecoder(alone, SpeculativeDecoder(network, small, forced_tokens=False))
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
 from padrec import Recommender
 from padrec.catalog import InputError
 from padrec.cli import main
 from padrec.data import SemanticIDDataModule
-from padrec.decoding import AdaptiveDecoder, AutoregressiveDecoder
+from padrec.decoding import AutoregressiveDecoder, BatchSizeDecoder
 from padrec.recommender_folder import DecoderSettings, RecommenderFolder
 from padrec.targets import SavedTarget
 from tests.damage import with_a_flipped_bit
@@ -58,9 +59,18 @@ def test_a_recommender_without_a_draft_is_one_folder_too(parts: Path, tmp_path: 
     assert "no draft" in (tmp_path / "plain" / "README.md").read_text()
 
 
-def test_the_tree_can_be_chosen_by_trial(parts: Path) -> None:
-    settings = DecoderSettings(adaptive=True)
-    assert isinstance(settings.decoder(parts / "draft"), AdaptiveDecoder)
+def test_several_users_can_get_a_smaller_tree_and_the_same_lists(parts: Path) -> None:
+    shop = Recommender.load(
+        parts / "target", parts / "draft", DecoderSettings(adaptive=True), device="cpu", dtype=torch.float64
+    )
+    decoder = shop.decoders["list"]
+    assert isinstance(decoder, BatchSizeDecoder)
+    users = shop.users([["item-1"], ["item-2", "item-3"], ["item-4"]])
+    for number, name in ((1, "one"), (3, "several")):
+        lists, trace = shop.decode(users[:number], 3)
+        assert trace.decoder == name
+        plain, _ = shop.undrafted().decode(users[:number], 3)
+        assert [[item.key for item in row] for row in lists] == [[item.key for item in row] for row in plain]
 
 
 @pytest.mark.parametrize(

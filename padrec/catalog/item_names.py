@@ -38,19 +38,19 @@ class ItemNames:
             raise InputError(f"item {name!r}: no key or title of the {catalog.n_items} items of {catalog.source}")
         return self._catalog.keys[items[0]]
 
-    def keys(self, history: Sequence[str]) -> list[str]:
-        """The keys of a user's items; see `key`.
+    def rows(self, history: Sequence[str]) -> list[int]:
+        """The rows of a user's items in the catalog; see `key`.
 
         Raises:
             InputError: one item where a list of items belongs.
         """
         if isinstance(history, str):
             raise InputError(f"history {history!r}: expected a list of items")
-        return [self.key(name) for name in history]
+        return [self.index(name) for name in history]
 
     def index(self, name: str) -> int:
         """The row of an item in the catalog; see `key`."""
-        return self._catalog.index(self.key(name))
+        return self._catalog.index(name if name in self._catalog else self.key(name))
 
     def title(self, item: int) -> str | None:
         """The text of an item; None where the catalog has none."""

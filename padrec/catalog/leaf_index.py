@@ -3,7 +3,9 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _LARGEST_NUMBER = torch.iinfo(torch.int64).max
@@ -13,9 +15,9 @@ class _Digits(NamedTuple):
     """Slots whose codes are the digits of one number, after the rank that the slots before them have led to."""
 
     slots: slice
-    places: Tensor  # what each code counts, int64 [slots]
+    places: NDArray[np.int64]  # what each code counts, [slots]
     base: int  # what the rank counts
-    numbers: Tensor  # those of all leaves, each once, sorted; its place among them is the next rank
+    numbers: NDArray[np.int64]  # those of all leaves, each once, sorted; its place among them is the next rank
 
 
 class LeafIndex:
@@ -26,7 +28,8 @@ class LeafIndex:
     """
 
     def __init__(self, leaf_codes: Tensor) -> None:
-        self._widths = leaf_codes.amax(0) + 1
+        # Arrays, whose operations take a fifth of a tensor's time on lists as few as a service's.
+        self._widths = (leaf_codes.amax(0) + 1).numpy()
         self._digits: list[_Digits] = []
         widths: list[int] = self._widths.tolist()
         rank, first = torch.zeros(len(leaf_codes), dtype=torch.long), 0
@@ -40,16 +43,17 @@ class LeafIndex:
             numbers, rank = torch.unique_consecutive(
                 rank * base + (leaf_codes[:, slots] * places).sum(1), return_inverse=True
             )
-            self._digits.append(_Digits(slots, places, base, numbers))
+            self._digits.append(_Digits(slots, places.numpy(), base, numbers.numpy()))
             first = last
 
     def find(self, codes: Tensor) -> Tensor:
         """The leaf of each semantic ID, int64 `[M]`, -1 where there is none; `codes` is int64 `[M, L]`, any value."""
-        inside = (codes >= 0) & (codes < self._widths)
-        codes, known = codes.where(inside, 0), inside.all(1)
-        leaf = torch.zeros_like(codes[:, 0])
+        given = codes.numpy()
+        inside = (given >= 0) & (given < self._widths)
+        digit, known = np.where(inside, given, 0), inside.all(1)
+        leaf = np.zeros(len(given), dtype=np.int64)
         for digits in self._digits:
-            number = leaf * digits.base + (codes[:, digits.slots] * digits.places).sum(1)
-            leaf = torch.searchsorted(digits.numbers, number).clamp(max=len(digits.numbers) - 1)
+            number = leaf * digits.base + (digit[:, digits.slots] * digits.places).sum(1)
+            leaf = np.minimum(np.searchsorted(digits.numbers, number), len(digits.numbers) - 1)
             known &= digits.numbers[leaf] == number
-        return leaf.where(known, -1)
+        return torch.from_numpy(np.where(known, leaf, -1))

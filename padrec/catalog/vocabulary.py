@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -174,23 +175,22 @@ class SemanticIDVocabulary:
         """Generated tokens to semantic IDs, position by position.
 
         Args:
-            tokens: token ids, `[B, T]`, T at most `list_tokens(list_length)`; shorter lists end in padding.
+            tokens: token ids on the CPU, `[B, T]`, T at most `list_tokens(list_length)`; shorter lists end in padding.
             list_length: K, items in a list.
 
         Returns:
             Codes, int64 `[B, K, L]`, -1 throughout an item that is malformed or missing.
         """
-        batch = tokens.shape[0]
-        padded = tokens.new_full((batch, list_length * self.item_length), self.pad_token)
-        padded[:, : tokens.shape[1]] = tokens
-        items = padded.view(batch, list_length, self.item_length)
-        codes = self.decode(items[..., : self.n_slots])
-        whole = (codes >= 0).all(-1)
+        # On arrays, whose operations take a fifth of a tensor's time on batches as small as a service's.
+        padded = np.full((len(tokens), list_length * self.item_length), self.pad_token)
+        padded[:, : tokens.shape[1]] = tokens.numpy()
+        items = padded.reshape(len(tokens), list_length, self.item_length)
+        codes = items[..., : self.n_slots] - self._offsets.numpy()
+        whole = ((codes >= 0) & (codes < self._sizes.numpy())).all(-1)
         if self.separator and list_length > 1:
             # An item counts only where the separator before it is in place: otherwise the slots are shifted.
-            separated = (items[:, :-1, -1] == self.separator_token).cumprod(1).bool()
-            whole[:, 1:] &= separated
-        return codes.where(whole[..., None], torch.full_like(codes, -1))
+            whole[:, 1:] &= np.logical_and.accumulate(items[:, :-1, -1] == self.separator_token, 1)
+        return torch.from_numpy(np.where(whole[..., None], codes, -1))
 
     def token_name(self, token: int) -> str:
         """A readable name: `<a_7>` (slot a, code 7), `<7>` where slots share their codes, `<sep>`, `<text_7>`.

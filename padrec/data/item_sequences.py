@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -22,8 +24,9 @@ class ItemSequences:
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> "ItemSequences":
         """Concatenate lists of item indices."""
-        items = torch.tensor([item for row in rows for item in row], dtype=torch.long)
-        return cls.from_lengths(items, torch.tensor([len(row) for row in rows], dtype=torch.long))
+        items = np.array([item for row in rows for item in row], dtype=np.int64)
+        offsets = np.cumsum([0, *map(len, rows)])
+        return cls(torch.from_numpy(items), torch.from_numpy(offsets))
 
     @classmethod
     def from_lengths(cls, items: Tensor, lengths: Tensor) -> "ItemSequences":
@@ -80,10 +83,14 @@ class ItemSequences:
 
     def padded(self) -> Tensor:
         """Return a table of all rows, int64 `[rows, longest]`, padded with -1 on the right."""
-        lengths = self.lengths
-        table = torch.full((len(self), int(lengths.max()) if len(self) else 0), -1)
-        table[torch.arange(table.shape[1]) < lengths[:, None]] = self.items
-        return table
+        return torch.from_numpy(padded_rows(self.items.numpy(), np.diff(self.offsets.numpy())))
+
+
+def padded_rows(values: NDArray[np.int64], lengths: NDArray[np.int64], fill: int = -1) -> NDArray[np.int64]:
+    """A table `[rows, longest]` of rows that stand one after the other in `values`, padded on the right."""
+    table = np.full((len(lengths), lengths.max(initial=0)), fill)
+    table[np.arange(table.shape[1]) < lengths[:, None]] = values
+    return table
 
 
 def _offsets(lengths: Tensor) -> Tensor:

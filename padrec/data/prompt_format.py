@@ -55,30 +55,29 @@ class PromptFormat:
         Raises:
             InputError: no histories, an empty one, or an unknown item.
         """
-        rows = self._rows(histories, catalog)
+        rows = []
+        for number, history in enumerate(histories):
+            try:
+                rows.append([catalog.index(key) for key in history])
+            except InputError as error:
+                raise InputError(f"history {number}: {error}") from None
+        kept = ItemSequences.from_lists(self._kept(rows))
         users, nothing = torch.full((len(rows),), -1), ItemSequences.from_lists([[]] * len(rows))
-        prompts = PromptRows(rows, nothing, users, catalog, encoder)
+        prompts = PromptRows(kept, nothing, users, catalog, encoder)
         return prompts.__getitems__(list(range(len(rows))))
 
-    def encoded(
-        self, histories: Sequence[Sequence[str]], encoder: SequenceEncoder, catalog: Catalog
-    ) -> EncodedSequences:
-        """The tokens of such prompts, which is all that decoding needs; see `prompts`."""
-        history = self._rows(histories, catalog).padded()
+    def encoded(self, histories: Sequence[Sequence[int]], encoder: SequenceEncoder) -> EncodedSequences:
+        """The tokens of such prompts, which is all that decoding needs; histories are of rows of the catalog."""
+        history = ItemSequences.from_lists(self._kept(histories)).padded()
         return encoder.encode(history, to_list=torch.ones(len(history), dtype=torch.bool))
 
-    def _rows(self, histories: Sequence[Sequence[str]], catalog: Catalog) -> ItemSequences:
+    def _kept(self, histories: Sequence[Sequence[int]]) -> list[Sequence[int]]:
         if not histories:
             raise InputError("no histories to make prompts from, expected at least one")
-        rows = []
         for number, history in enumerate(histories):
             if not history:
                 raise InputError(f"history {number} is empty, expected at least one item key")
-            try:
-                rows.append([catalog.index(key) for key in history][-self.max_history :])
-            except InputError as error:
-                raise InputError(f"history {number}: {error}") from None
-        return ItemSequences.from_lists(rows)
+        return [history[-self.max_history :] for history in histories]
 
     def to_dict(self) -> dict[str, Any]:
         """The format as JSON can hold it; it names the tokenizer of the template."""

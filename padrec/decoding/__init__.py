@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from padrec.decoding.beam.beam_rule import StrictBeamRule as StrictBeamRule
     from padrec.decoding.beam.speculative_beam_decoder import SpeculativeBeamDecoder as SpeculativeBeamDecoder
     from padrec.decoding.decoders.adaptive import AdaptiveDecoder as AdaptiveDecoder
+    from padrec.decoding.decoders.by_batch_size import BatchSizeDecoder as BatchSizeDecoder
     from padrec.decoding.decoders.decoder import LIST_SEARCH as LIST_SEARCH
     from padrec.decoding.decoders.decoder import Decoder as Decoder
     from padrec.decoding.decoders.fastest import FastestDecoder as FastestDecoder

@@ -155,7 +155,7 @@ class _Trials:
 
     @property
     def over(self) -> bool:
-        return self.batches == _TRIALS or (self.batches > 0 and len(self.seconds) == 1)
+        return self.batches == _TRIALS or len(self.seconds) == 1
 
     def add(self, seconds: Mapping[str, float]) -> None:
         """Count another batch, and drop the candidates that are clearly slower."""

@@ -83,6 +83,8 @@ class BatchwiseDecoder(WrappingDecoder):
         self, session: _Session, prompts: Prompts, generator: torch.Generator
     ) -> tuple[Recommendations, DecodingTrace]:
         """See `WrappingDecoder.decode`."""
+        if len(prompts.tokens) <= self._batch_size:
+            return session.decode(prompts, generator)
         watch = Stopwatch(prompts.tokens.device)
         parts = []
         for first, batch in enumerate(prompts.batches(self._batch_size)):

@@ -2,11 +2,15 @@
 
 from collections.abc import Collection, Sequence, Set
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from padrec.catalog import Catalog, InputError
-from padrec.data.item_sequences import ItemSequences
+from padrec.data.item_sequences import padded_rows
+
+_Ints = NDArray[np.int64]
 
 
 class LeafExclusion:
@@ -21,9 +25,12 @@ class LeafExclusion:
     """
 
     def __init__(self, catalog: Catalog, for_all: Set[int] = frozenset()) -> None:
-        self._catalog, self._for_all = catalog, for_all
-        self._count = torch.bincount(catalog.leaf_of_item[_tensor(for_all)], minlength=catalog.n_leaves)
-        self._leaves = (self._count == catalog.leaf_sizes).nonzero().flatten()
+        self._for_all = for_all
+        # Arrays, whose operations take a fifth of a tensor's time on rows of a few items.
+        self._leaf_of_item = catalog.leaf_of_item.numpy(force=True)
+        count = np.bincount(self._leaf_of_item[list(for_all)], minlength=catalog.n_leaves)
+        self._left = catalog.leaf_sizes.numpy(force=True) - count  # items of each leaf that are not excluded for all
+        self._leaves = (self._left == 0).nonzero()[0]
 
     def leaves(self, items: Sequence[Collection[int]], list_length: int) -> Tensor:
         """The leaves that each row excludes, for `Prompts.excluded`.
@@ -38,24 +45,26 @@ class LeafExclusion:
         Raises:
             InputError: a row leaves fewer than K leaves; it is named by its number.
         """
-        n_leaves, own = self._catalog.n_leaves, self._own(items)
-        for number, n_own in enumerate(own.lengths.tolist()):
+        leaves, lengths = self._own(items)
+        n_leaves = len(self._left)
+        for number, n_own in enumerate(lengths.tolist()):
             if (left := n_leaves - len(self._leaves) - n_own) < list_length:
                 raise InputError(
                     f"history {number}: {n_leaves - left} of {n_leaves} semantic IDs excluded, which leaves {left}: "
                     f"expected at least {list_length} for a list of {list_length} items"
                 )
-        return torch.cat([self._leaves.expand(len(items), -1), own.padded()], 1)
+        for_all = np.broadcast_to(self._leaves, (len(items), len(self._leaves)))
+        return torch.from_numpy(np.concatenate([for_all, padded_rows(leaves, lengths)], 1))
 
-    def _own(self, items: Sequence[Collection[int]]) -> ItemSequences:
-        """The leaves that each row excludes beside those of all."""
-        n_leaves = self._catalog.n_leaves
-        rows = ItemSequences.from_lists([list(set(row) - self._for_all) for row in items])
-        of_rows = torch.arange(len(rows)).repeat_interleave(rows.lengths) * n_leaves
-        found, count = (of_rows + self._catalog.leaf_of_item[rows.items]).unique(return_counts=True)
-        row, leaf = found // n_leaves, found % n_leaves
-        whole = self._count[leaf] + count == self._catalog.leaf_sizes[leaf]
-        return ItemSequences.from_lengths(leaf[whole], row[whole].bincount(minlength=len(rows)))
+    def _own(self, items: Sequence[Collection[int]]) -> tuple[_Ints, _Ints]:
+        """The leaves that each row excludes beside those of all, one row after the other, and their numbers."""
+        rows, n_leaves = [list(set(row) - self._for_all) for row in items], len(self._left)
+        flat = np.array([item for row in rows for item in row], dtype=np.int64)
+        of_rows = np.repeat(np.arange(len(rows)), [len(row) for row in rows]) * n_leaves
+        found, count = np.unique(of_rows + self._leaf_of_item[flat], return_counts=True)
+        row, leaf = np.divmod(found, n_leaves)
+        whole = self._left[leaf] == count
+        return leaf[whole], np.bincount(row[whole], minlength=len(rows))
 
 
 def excluded_leaves(catalog: Catalog, items: Sequence[Collection[int]], list_length: int) -> Tensor:
@@ -79,7 +88,3 @@ def history_leaves(catalog: Catalog, history: Tensor, list_length: int) -> Tenso
     """
     rows = [[item for item in row if item >= 0] for row in history.tolist()]
     return excluded_leaves(catalog, rows, list_length).to(history.device)
-
-
-def _tensor(items: Collection[int]) -> Tensor:
-    return torch.tensor(list(items), dtype=torch.long)
