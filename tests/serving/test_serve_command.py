@@ -1,5 +1,6 @@
 """`padrec serve` as a user runs it: a process of its own, its answers, its end."""
 
+import asyncio
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import pytest
 from padrec import Recommender
 from padrec.catalog import InputError
 from padrec.cli import main
+from padrec.cli.serve_command import _bound
 from tests.serving.tiny_service import StubWorker
 
 
@@ -159,3 +161,22 @@ def served_lists(served: Served) -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{served.port}/metrics", timeout=30) as reply:
         figures = reply.read().decode()
     return next(float(line.split()[1]) for line in figures.splitlines() if line.startswith("padrec_lists_total "))
+
+
+def test_answers_are_sent_without_waiting_for_acknowledgements() -> None:
+    delays: list[int] = []
+
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken = writer.get_extra_info("socket")
+        delays.append(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def steps() -> None:
+        server = await asyncio.start_server(accepted, sock=_bound("127.0.0.1", 0))
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        await reader.read()
+        writer.close()
+        server.close()
+
+    asyncio.run(steps())
+    assert delays[0] != 0
