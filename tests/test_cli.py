@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shlex
 import signal
@@ -619,10 +620,13 @@ def configs() -> dict[str, list[Path]]:
     for folder in sorted(path for path in _EXPERIMENTS.iterdir() if path.is_dir()):
         contents = {path: yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))}
         complete = [path for path, content in contents.items() if names_a_class(content, "model", "data")]
+        if not complete and (run := folder / "run.sh").exists():  # a study of another folder's configs
+            names = re.findall(r"experiments/(\w+/\w+\.yaml)", run.read_text())
+            complete = [_EXPERIMENTS / name for name in names]
         data = [path for path, content in contents.items() if is_data(content)]
         for path, content in contents.items():
-            # Others are parts that are included, or for `prepare` and `pool`.
-            if not content.keys() & {"class_path", "source", "lists"}:
+            # Others are parts that are included, or for `prepare`, `pool` and the grid of ablations.
+            if not content.keys() & {"class_path", "source", "lists", "forms"}:
                 found[f"{folder.name}/{path.stem}"] = [path] if path in complete else [*complete, *data, path]
     return found
 
