@@ -238,16 +238,9 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
         return {"lossless": self._arms[name].lossless} | self._arms[name].facts
 
     def decode(self, name: str, batch: B, number: int, prompts: Prompts | None = None) -> tuple[R, DecodingTrace]:
-        """Decode a batch with one arm.
+        """Output and trace of one arm for a batch, both on the CPU.
 
-        Args:
-            name: the arm.
-            batch: the prompts.
-            number: of the batch, for the seed.
-            prompts: what the target reads, if it is not `self.prompts(batch)`.
-
-        Returns:
-            Output and trace, both on the CPU.
+        The seed depends on the batch's `number`. The target reads `prompts`, by default `self.prompts(batch)`.
         """
         # Every arm gets the same seed, so that even sampled output can be compared one by one.
         seed = (self._seed * 1_000_003 + number) * 1009 + self.global_rank

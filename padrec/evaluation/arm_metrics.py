@@ -124,13 +124,8 @@ class ArmMetrics(nn.Module):
     ) -> None:
         """Add one batch without padding rows, all of it on the CPU.
 
-        Args:
-            batch: the prompts.
-            output: what the arm wrote.
-            trace: its cost.
-            expected: what another arm with the same search wrote; None if there is no such arm.
-            reference_trace: the cost of the reference arm.
-            further_traces: the cost of the further references, in their order.
+        `expected` is what another arm with the same search wrote; None if there is no such arm. The further traces are
+        those of the further references, in their order.
         """
         self.add_recording(trace)
         if self.quality is not None:

@@ -14,15 +14,10 @@ _INTERVAL = "_ci95"
 
 @dataclass(frozen=True)
 class ArmNumbers:
-    """The finite numbers of an arm, or their means over several seeds.
+    """The finite numbers of an arm, or their means over several seeds."""
 
-    Attributes:
-        values: by path in the arm's part of `report.json`: `speedup`, `latency_ms/p50`.
-        intervals: lower and upper bounds of 95 % intervals, by the same names, where there are any.
-    """
-
-    values: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
+    values: Mapping[str, float]  # by path in the arm's part of `report.json`: `speedup`, `latency_ms/p50`
+    intervals: Mapping[str, tuple[float, float]]  # 95 %, by the same names, where there are any
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any]) -> "ArmNumbers":
@@ -49,16 +44,10 @@ class ArmNumbers:
 
 @dataclass(frozen=True)
 class Column:
-    """A number in a table, with its interval if it has one.
+    """A number in a table, with its interval if it has one."""
 
-    Attributes:
-        key: name of the number.
-        heading: the column's heading, in Markdown.
-        form: how the number is written.
-    """
-
-    key: str
-    heading: str
+    key: str  # name of the number
+    heading: str  # in Markdown
     form: Callable[[float], str]
 
     def cell(self, numbers: ArmNumbers) -> str:
@@ -72,15 +61,13 @@ class Column:
 
 def column(key: str) -> Column:
     """Return the column of a number, also of one without a heading of its own."""
-    return _COLUMNS.get(key) or Column(key, *_further(key))
-
-
-def _further(key: str) -> tuple[str, Callable[[float], str]]:
+    if key in _COLUMNS:
+        return _COLUMNS[key]
     if key.startswith(SPEEDUP_OVER):
-        return f"over {key.removeprefix(SPEEDUP_OVER)}", "{:.2f}".format
+        return Column(key, f"over {key.removeprefix(SPEEDUP_OVER)}", "{:.2f}".format)
     if key.startswith(("ndcg@", "recall@")):
-        return key.replace("ndcg", "NDCG"), "{:.4f}".format
-    return key, "{:,.4g}".format
+        return Column(key, key.replace("ndcg", "NDCG"), "{:.4f}".format)
+    return Column(key, key, "{:,.4g}".format)
 
 
 def share_of_identical(share: float) -> str:

@@ -190,11 +190,7 @@ def speedup_with_interval(results: Sequence[ArmResult]) -> Figure:
 
 
 def speedup_panels(panels: Mapping[str, Mapping[str, ArmNumbers]]) -> Figure:
-    """Bars of speedups as in `speedup_with_interval`, below one another.
-
-    Args:
-        panels: each panel's arms by title and name; an arm looks the same in all panels.
-    """
+    """Bars of speedups as in `speedup_with_interval`, by title and name; an arm looks the same in all panels."""
     styles = arm_styles(list(dict.fromkeys(name for arms in panels.values() for name in arms)))
     heights = [0.4 + 0.4 * len(arms) for arms in panels.values()]
     longest = max(map(len, styles))
@@ -249,14 +245,8 @@ def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
     figure, axes = _axes("Quality against speed", "lists per second", name)
     for result in results:
         style = styles[result.name]
-        look: dict[str, Any] = {
-            "s": 90,
-            "color": style.colour,
-            "marker": style.marker,
-            "edgecolor": "white",
-            "zorder": 3,
-        }
-        axes.scatter(result.metrics["lists_per_second"], result.metrics[quality], label=result.name, **look)
+        look: dict[str, Any] = {"s": 90, "color": style.colour, "marker": style.marker, "edgecolor": "white"}
+        axes.scatter(result.metrics["lists_per_second"], result.metrics[quality], label=result.name, zorder=3, **look)
     for limit, key in ((axes.set_xlim, "lists_per_second"), (axes.set_ylim, quality)):
         largest = max(result.metrics[key] for result in results)
         limit(0, 1.15 * largest if largest > 0 else 1)

@@ -30,18 +30,11 @@ _HOW_TO_READ = (
 
 @dataclass(frozen=True)
 class Row:
-    """One arm of one report, or of several that differ in their seed alone.
-
-    Attributes:
-        report: name of the report.
-        arm: name of the arm.
-        seeds: how many seeds the numbers are means of.
-        numbers: the arm's numbers.
-    """
+    """One arm of one report, or of several that differ in their seed alone."""
 
     report: str
     arm: str
-    seeds: int
+    seeds: int  # how many the numbers are means of
     numbers: ArmNumbers
 
 
@@ -128,7 +121,8 @@ class Leaderboard:
             part.mkdir()
             (part / "leaderboard.svg").write_text(figure, encoding="utf-8")
             (part / "leaderboard.md").write_text(self._markdown(), encoding="utf-8")
-            (part / "leaderboard.html").write_text(self._html(figure), encoding="utf-8")
+            page = leaderboard_page(self._table, figure, _HOW_TO_READ, self._settings)
+            (part / "leaderboard.html").write_text(page, encoding="utf-8")
 
     def _markdown(self) -> str:
         header, rows = self._settings
@@ -142,9 +136,6 @@ class Leaderboard:
         ]
         return "\n\n".join(parts) + "\n"
 
-    def _html(self, figure: str) -> str:
-        return leaderboard_page(self._table, figure, _HOW_TO_READ, self._settings)
-
     @cached_property
     def _settings(self) -> tuple[list[str], list[list[str]]]:
         """A row for each setting, a column for each report."""
@@ -157,11 +148,7 @@ class Leaderboard:
 
 
 def read_reports(folders: Sequence[Path]) -> dict[str, Report]:
-    """Read `report.json` of each folder; the names are what the folders' paths do not share.
-
-    Raises:
-        InputError: a folder holds no comparison of arms, or is given twice.
-    """
+    """Read `report.json` of each folder, none given twice; the names are what the folders' paths do not share."""
     places = [Path(os.path.abspath(folder.parent if folder.is_file() else folder)) for folder in folders]
     if twice := [str(place) for place in dict.fromkeys(places) if places.count(place) > 1]:
         raise InputError(f"{twice[0]}: given twice, expected every report once")

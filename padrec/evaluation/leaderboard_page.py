@@ -51,14 +51,7 @@ $figure
 
 
 def leaderboard_page(table: _Table, figure: str, how_to_read: str, settings: _Table) -> str:
-    """Return the page.
-
-    Args:
-        table: header and rows of the arms, as plain text.
-        figure: the figure, in SVG.
-        how_to_read: a paragraph, as plain text.
-        settings: header and rows of what the reports' numbers depend on, as plain text.
-    """
+    """Return the page: header and rows of the arms and of the reports' settings, all in plain text; a figure in SVG."""
     return _PAGE.substitute(
         table=_table("board", table),
         figure=figure[figure.index("<svg") :],

@@ -27,12 +27,7 @@ _RANKED_TOGETHER = 256
 
 
 class ListQuality(nn.Module, Quality):
-    """Rankings against the ground truth, and the share of valid and of distinct items.
-
-    Args:
-        catalog: the items.
-        cutoffs: lengths after which lists are cut for the ranking metrics.
-    """
+    """Rankings of lists cut at each of `cutoffs`, and the shares of valid and of distinct items."""
 
     def __init__(self, catalog: Catalog, cutoffs: Sequence[int] = CUTOFFS) -> None:
         super().__init__()

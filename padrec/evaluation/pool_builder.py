@@ -1,29 +1,99 @@
-"""Pools of the lists that a target wrote before."""
+"""Pools of what a target wrote before: lists, or texts."""
 
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from padrec.catalog import InputError, PositiveInt, Seed, check_arguments
 from padrec.catalog.whole_output import check_place
-from padrec.data import PromptBatch, SemanticIDDataModule
+from padrec.data import SemanticIDDataModule, TextPromptDataModule
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.json_file import read_json_lines
 from padrec.data.prompts import PromptRows
+from padrec.data.tokenizer import n_tokens
 from padrec.data.training_rows import read_generated_lists
-from padrec.drafts.retrieval import TokenPool
-from padrec.evaluation.grouped_pool import fill_pool
+from padrec.drafts.retrieval import PromptGroups, TokenPool
+from padrec.drafts.retrieval.prompt_groups import prompt_vectors
 from padrec.evaluation.report import counted
-from padrec.quantization import ItemEmbeddings
+from padrec.quantization import ItemEmbeddings, KMeans
 from padrec.quantization.item_embeddings import EmbeddingSource
+from padrec.targets import read_language_model
 
-_AT_A_TIME = 4096  # prompts that are encoded together
+_LINE = '{"key": key, "tokens": [token, …]}, as TextWriter writes it'
+# Values of a token's vector: enough to tell groups, and few to read for every prompt.
+_DIMENSIONS = 64
+_LISTS_AT_A_TIME, _TEXTS_AT_A_TIME = 4096, 256  # whose prompts are read together
 
 
-class PoolBuilder:
+class _Written(NamedTuple):
+    """What a target wrote for prompts that are not evaluated."""
+
+    texts: Sequence[Sequence[int]]  # tokens of each text, [n], from the last one of its prompt on
+    prompts: Iterable[tuple[Tensor, Tensor]]  # batches of the prompts in this order, int64 [B, P], and lengths [B]
+    vectors: Tensor | None  # of every token, float32 [V, d], see `PromptGroups`; None puts all texts into one group
+    n_refused: int  # texts that were left out
+
+
+class _Builder(ABC):
+    """Fills a pool, and records in it whether answers to evaluated prompts were left out."""
+
+    _noun: str  # what the pool holds
+    _refused: str  # what was left out
+
+    def __init__(
+        self, path: str, n_groups: int, max_tokens: int, most_per_group: int | None, own_answers: bool, seed: int
+    ) -> None:
+        self._path, self._n_groups, self._max_tokens = Path(path), n_groups, max_tokens
+        self._most_per_group, self._own_answers = most_per_group, own_answers
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @abstractmethod
+    def _read(self) -> _Written:
+        """What enters the pool."""
+
+    def _settings(self) -> dict[str, Any]:
+        return {}
+
+    def run(self) -> TokenPool:
+        """Build the pool, write it, and print what it holds.
+
+        Raises:
+            InputError: a file is missing or wrong, nothing is left for the pool, or it is there already.
+        """
+        check_place(self._path)
+        written = self._read()
+        pool = TokenPool(self._max_tokens, self._n_groups)
+        self._fill(pool, written)
+        pool.settings = {**self._settings(), "own_answers": self._own_answers, "refused": written.n_refused}
+        pool.save(self._path)
+        found = f"{counted(len(pool.texts.lengths), self._noun)} in {counted(self._n_groups, 'group')}"
+        print(f"{self._path}: {found}; left out: {written.n_refused:,} {self._refused}")
+        return pool
+
+    def _fill(self, pool: TokenPool, written: _Written) -> None:
+        """Add the texts, each to the group of its prompt; of a large group a random sample."""
+        groups = torch.zeros(len(written.texts), dtype=torch.long)
+        if (vectors := written.vectors) is not None:
+            points = torch.cat([prompt_vectors(tokens, lengths, vectors) for tokens, lengths in written.prompts])
+            means = KMeans(pool.n_groups, init="k-means++")
+            centroids = means.fit(points, self._generator)
+            groups = means.assign(points, centroids)
+            PromptGroups(vectors, centroids).into_pool(pool)
+        rows = torch.randperm(len(written.texts), generator=self._generator)
+        most = self._most_per_group
+        kept = torch.cat([rows[groups[rows] == group][:most] for group in range(pool.n_groups)])
+        for row in kept.sort().values.tolist():
+            pool.add(written.texts[row], int(groups[row]))
+
+
+class PoolBuilder(_Builder):
     """Makes a pool for `RetrievalDraft` of lists that the target wrote before.
 
     An earlier list of a tested user is nearly the list to be written: lists of users that `data` tests with are left
@@ -48,6 +118,8 @@ class PoolBuilder:
         InputError: an argument out of range, or several groups without embeddings.
     """
 
+    _noun, _refused = "distinct list", "lists of tested users"
+
     def __init__(
         self,
         data: SemanticIDDataModule,
@@ -63,18 +135,13 @@ class PoolBuilder:
         check_arguments(PoolBuilder, locals())
         if n_groups > 1 and embeddings is None:
             raise InputError(f"PoolBuilder: n_groups is {n_groups} without embeddings, expected vectors of the items")
-        self._data, self._lists, self._path = data, lists, Path(path)
-        self._n_groups, self._embeddings, self._max_tokens = n_groups, embeddings, max_tokens
-        self._lists_per_group, self._own_answers = lists_per_group, own_answers
-        self._generator = torch.Generator().manual_seed(seed)
+        super().__init__(path, n_groups, max_tokens, lists_per_group, own_answers, seed)
+        self._data, self._lists, self._embeddings = data, lists, embeddings
 
-    def run(self) -> TokenPool:
-        """Build the pool, write it, and print what it holds.
+    def _settings(self) -> dict[str, Any]:
+        return {"vocabulary": self._data.vocabulary.fingerprint}
 
-        Raises:
-            InputError: a file is missing or wrong, no list is left, or the pool is there already.
-        """
-        check_place(self._path)
+    def _read(self) -> _Written:
         data = self._data
         histories, lists = read_generated_lists(self._lists, data.catalog, data.max_history, data.list_length)
         users = [row.get("user") for path in self._lists for _, row in read_json_lines(Path(path), "of lists")]
@@ -82,30 +149,20 @@ class PoolBuilder:
         kept = torch.tensor([row for row, user in enumerate(users) if user not in tested], dtype=torch.long)
         if len(kept) == 0:
             raise InputError(f"{', '.join(self._lists)}: only lists of users that are tested, expected lists of others")
-        pool = self._filled(histories.select(kept), lists.select(kept))
-        facts = {"own_answers": self._own_answers, "refused": len(users) - len(kept)}
-        pool.settings = {"vocabulary": data.vocabulary.fingerprint, **facts}
-        pool.save(self._path)
-        found = f"{counted(len(pool.texts.lengths), 'distinct list')} in {counted(self._n_groups, 'group')}"
-        print(f"{self._path}: {found}; left out: {facts['refused']:,} lists of tested users")
-        return pool
-
-    def _filled(self, histories: ItemSequences, lists: ItemSequences) -> TokenPool:
-        pool = TokenPool(self._max_tokens, self._n_groups)
-        vectors = None if self._embeddings is None else _code_vectors(self._embeddings.embed(), self._data)
+        vectors = None if self._embeddings is None else _code_vectors(self._embeddings.embed(), data)
         texts: list[list[int]] = []
         prompts: list[tuple[Tensor, Tensor]] = []
-        for rows in torch.arange(len(lists)).split(_AT_A_TIME):
-            batch = self._prompts(histories.select(rows))
-            prompts.append((batch.tokens, batch.lengths))
-            before = batch.tokens.gather(1, batch.lengths[:, None] - 1)[:, 0].tolist()
+        for rows in kept.split(_LISTS_AT_A_TIME):
+            tokens, lengths = self._prompts(histories.select(rows))
+            prompts.append((tokens, lengths))
+            before = tokens.gather(1, lengths[:, None] - 1)[:, 0].tolist()
             texts += [[token, *self._tokens(lists.row(row))] for token, row in zip(before, rows.tolist(), strict=True)]
-        fill_pool(pool, texts, prompts, vectors, self._lists_per_group, self._generator)
-        return pool
+        return _Written(texts, prompts, vectors, len(users) - len(kept))
 
-    def _prompts(self, histories: ItemSequences) -> PromptBatch:
+    def _prompts(self, histories: ItemSequences) -> tuple[Tensor, Tensor]:
         keys = self._data.catalog.keys
-        return self._data.prompts([[keys[item] for item in histories.row(row)] for row in range(len(histories))])
+        batch = self._data.prompts([[keys[item] for item in histories.row(row)] for row in range(len(histories))])
+        return batch.tokens, batch.lengths
 
     def _tokens(self, items: Tensor) -> list[int]:
         """A list as tokens, without a separator at its end."""
@@ -129,3 +186,97 @@ def _code_vectors(items: ItemEmbeddings, data: SemanticIDDataModule) -> Tensor:
     sums = torch.zeros(data.vocabulary.size, directions.shape[1])
     sums.index_add_(0, tokens.flatten(), directions.repeat_interleave(tokens.shape[1], 0))
     return sums / torch.bincount(tokens.flatten(), minlength=len(sums)).clamp(min=1)[:, None]
+
+
+class TextPoolBuilder(_Builder):
+    """Makes a pool for `RetrievalDraft` of texts that the target wrote before.
+
+    An earlier answer to an evaluated prompt is nearly the text to be written: answers to prompts that `data` evaluates
+    are left out unless `own_answers` is set. The pool records this, and reports show it.
+
+    With several groups, prompts are grouped by k-means on the mean of their tokens' vectors: the language model's
+    embeddings, reduced to 64 principal components, times log(prompts ÷ prompts with the token). So the words of the
+    template do not count, and a prompt's tokens alone tell its group, on the device.
+
+    Args:
+        data: the prompts of the evaluation that the pool is for; their source also has those of the texts.
+        texts: JSON-lines files, as `TextWriter` writes them.
+        path: the pool's file.
+        n_groups: groups of prompts, each searched before all others.
+        max_tokens: most tokens of the pool.
+        texts_per_group: most texts in a group, a random sample; None keeps all.
+        own_answers: whether answers of evaluated prompts stay.
+        seed: seed of the sample and of the k-means.
+
+    Raises:
+        InputError: an argument out of range.
+    """
+
+    _noun, _refused = "distinct text", "answers of evaluated prompts"
+
+    def __init__(
+        self,
+        data: TextPromptDataModule,
+        texts: list[str],
+        path: str,
+        n_groups: PositiveInt = 1,
+        max_tokens: PositiveInt = 10_000_000,
+        texts_per_group: PositiveInt | None = None,
+        own_answers: bool = False,
+        seed: Seed = 0,
+    ) -> None:
+        check_arguments(TextPoolBuilder, locals())
+        super().__init__(path, n_groups, max_tokens, texts_per_group, own_answers, seed)
+        self._data, self._texts = data, texts
+
+    def _read(self) -> _Written:
+        keys, answers, n_refused = self._answers()
+        prompts = self._data.prompt_tokens(keys)
+        vectors = self._vectors(prompts) if self._n_groups > 1 else None
+        # The prompt's last token tells where answers begin.
+        texts = [[prompt[-1], *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        starts = range(0, len(prompts), _TEXTS_AT_A_TIME)
+        batches = (_padded(prompts[start : start + _TEXTS_AT_A_TIME]) for start in starts)
+        return _Written(texts, batches, vectors, n_refused)
+
+    def _answers(self) -> tuple[list[str], list[list[int]], int]:
+        """Keys and tokens of the texts, and how many were left out."""
+        evaluated = frozenset() if self._own_answers else frozenset(self._data.user_keys)
+        keys, answers, n_refused = [], [], 0
+        for path in self._texts:
+            for place, row in read_json_lines(Path(path), _LINE):
+                key, tokens = row.get("key"), row.get("tokens")
+                if not isinstance(key, str) or not _is_text(tokens):
+                    raise InputError(f"{place}: key {key!r} and tokens {tokens!r}, expected {_LINE}")
+                if key in evaluated:
+                    n_refused += 1
+                else:
+                    keys.append(key)
+                    answers.append(tokens)
+        if not keys:
+            raise InputError(f"{', '.join(self._texts)}: only answers of evaluated prompts, expected some of others")
+        return keys, answers, n_refused
+
+    def _vectors(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """A vector of each token, float32 `[V, d]`; 0 for those in all prompts or in none."""
+        model = read_language_model(self._data.language_model, n_tokens(self._data.tokenizer))
+        embeddings = model.get_input_embeddings().weight.detach().float()  # type: ignore[operator]
+        containing = Counter(token for prompt in prompts for token in set(prompt))
+        seen = torch.tensor(sorted(containing))
+        counts = torch.tensor([containing[token] for token in seen.tolist()])
+        centred = embeddings[seen] - embeddings[seen].mean(0)
+        _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+        weights = (len(prompts) / counts).log()[:, None]
+        vectors = torch.zeros(len(embeddings), min(_DIMENSIONS, len(directions)))
+        vectors[seen] = centred @ directions[:_DIMENSIONS].T * weights
+        return vectors
+
+
+def _is_text(tokens: object) -> TypeGuard[list[int]]:
+    return isinstance(tokens, list) and len(tokens) > 0 and all(isinstance(x, int) and x >= 0 for x in tokens)
+
+
+def _padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Tokens, int64 `[B, P]`, and lengths, `[B]`."""
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    return pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True), lengths

@@ -51,12 +51,7 @@ class RecommendationWriter(Callback):
         self._data: SemanticIDDataModule | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Open the file, before the model gets ready.
-
-        Raises:
-            InputError: the file is already there, another program is writing it, or it cannot be written; the data come
-                from elsewhere than a `SemanticIDDataModule`, or titles are asked for and the catalog has none.
-        """
+        """Open the file and check data and titles, before the model gets ready."""
         if stage != "predict":
             return
         data = getattr(trainer, "datamodule", None)
@@ -85,11 +80,7 @@ class RecommendationWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the lists of one batch.
-
-        Raises:
-            InputError: `predict_step` returned something else, or the file cannot be written.
-        """
+        """Write the lists of one batch."""
         if not isinstance(outputs, Recommendations):
             raise InputError(f"predict_step returned {type(outputs).__name__}, expected Recommendations")
         assert self._file is not None
@@ -143,13 +134,7 @@ def recommendation_rows(
 ) -> Iterator[dict[str, Any]]:
     """The lines of a batch, see `RecommendationWriter`; rows that do not count are left out.
 
-    Args:
-        batch: the prompts.
-        lists: the recommendations for them.
-        catalog: the items.
-        user_keys: of `PromptBatch.users`.
-        titles: whether to write titles.
-        excluding: whether items of the history are left out of semantic IDs that they share with others.
+    `excluding` leaves items of the history out of semantic IDs that they share with others.
     """
     columns = (batch.users, batch.history, lists.leaves, batch.counted)
     for user, history, leaves, counted in zip(*(column.tolist() for column in columns), strict=True):

@@ -169,16 +169,7 @@ def main_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
 
 
 def write_report(folder: Path, content: Mapping[str, Any], markdown: str) -> None:
-    """Write `report.json` and `report.md`, each as a whole or not at all.
-
-    Args:
-        folder: created if missing.
-        content: content of the JSON file; numbers that are not finite become null.
-        markdown: content of the other file.
-
-    Raises:
-        InputError: a report is there already, or cannot be written.
-    """
+    """Write `report.json`, where numbers that are not finite become null, and `report.md`, each whole or not at all."""
     rendered = json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
     with written_whole(folder / _MARKDOWN) as readable, written_whole(folder / _JSON) as whole:
         readable.write_text(markdown, encoding="utf-8")
@@ -186,11 +177,7 @@ def write_report(folder: Path, content: Mapping[str, Any], markdown: str) -> Non
 
 
 def check_writable(folder: Path) -> None:
-    """Check that a report can be written, before any long work starts.
-
-    Raises:
-        InputError: one is there already, or cannot be written.
-    """
+    """Check that no report is there and one can be written, before any long work starts."""
     for name in (_JSON, _MARKDOWN):
         check_place(folder / name)
 

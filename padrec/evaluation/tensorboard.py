@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import singledispatch
 from itertools import islice
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import Logger
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CometLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from matplotlib.image import imread
 from torch import Tensor
 
 from padrec.catalog import Catalog
 from padrec.data import PromptBatch
-from padrec.evaluation.figure_logging import log_figure
 from padrec.evaluation.report import Report, escape_markdown, main_metrics, markdown_table
 from padrec.training import add_hyperparameter_row
 
@@ -39,15 +40,10 @@ _SHOWN_SIGNS = 80
 
 @dataclass(frozen=True)
 class SampleLists:
-    """The lists of every arm for a batch of users.
+    """The lists of every arm for a batch of users."""
 
-    Attributes:
-        prompts: histories and ground truth, on the CPU.
-        leaves: each arm's lists of leaves, int64 `[B, K]`, -1 where tokens are no item.
-    """
-
-    prompts: PromptBatch
-    leaves: Mapping[str, Tensor]
+    prompts: PromptBatch  # on the CPU
+    leaves: Mapping[str, Tensor]  # each arm's, int64 [B, K], -1 where tokens are no item
 
 
 def log_report(
@@ -60,14 +56,8 @@ def log_report(
     """Log a comparison's numbers, figures, texts and hyperparameters.
 
     In TensorBoard every arm is a run of its own below the evaluation's, with the same tags and a row in HParams. Other
-    loggers get all numbers as `test/<arm>/<metric>`. For figures see `log_figure`.
-
-    Args:
-        loggers: the trainer's loggers, if any.
-        report: the comparison.
-        figures: PNG files by name.
-        samples: samples of the output as Markdown, by tag.
-        settings: further hyperparameters beside the report's settings.
+    loggers get all numbers as `test/<arm>/<metric>`. Figures are PNG files by name, see `log_figure`; samples are
+    Markdown by tag; settings are hyperparameters beside those of the report.
     """
     # Few: TensorBoard shows the first five, and what all rows share says nothing.
     shared = {name: report.settings[name] for name in _HYPERPARAMETERS if name in report.settings}
@@ -88,6 +78,36 @@ def log_report(
                     writer.add_scalar(f"test/{name}/{arm}", value, 0)
         else:
             logger.log_metrics(report.scalars(), step=0)
+
+
+@singledispatch
+def log_figure(logger: Logger, name: str, path: Path) -> None:
+    """Log a figure, if the logger takes images; the PNG file stays beside the report either way.
+
+    Loggers have no common method for images. `@log_figure.register` adds a kind of logger. Names are such as
+    `test/speedup`, paths those of PNG files.
+    """
+
+
+@log_figure.register
+def _(logger: TensorBoardLogger, name: str, path: Path) -> None:
+    logger.experiment.add_image(name, imread(path), dataformats="HWC")
+
+
+@log_figure.register
+def _(logger: WandbLogger, name: str, path: Path) -> None:
+    logger.log_image(name, [str(path)])
+
+
+@log_figure.register
+def _(logger: MLFlowLogger, name: str, path: Path) -> None:
+    folder, _, _ = name.rpartition("/")
+    logger.experiment.log_artifact(logger.run_id, str(path), folder)
+
+
+@log_figure.register
+def _(logger: CometLogger, name: str, path: Path) -> None:
+    logger.experiment.log_image(str(path), name)
 
 
 def _facts(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -140,13 +140,7 @@ class TextEvaluator(ArmComparison[TextPromptBatch, GeneratedText]):
 
 
 def marked_text(data: TextPromptDataModule, tokens: Tensor, drafted: Tensor | None) -> str:
-    """A text as Markdown, with runs of drafted tokens in bold.
-
-    Args:
-        data: has the tokenizer.
-        tokens: int64 `[n]`.
-        drafted: whether a draft had proposed each, bool `[n]` or longer; None marks none.
-    """
+    """Tokens `[n]` as Markdown, with runs of drafted ones in bold; `drafted` is bool, `[n]` or longer."""
     marks = [False] * len(tokens) if drafted is None else drafted[: len(tokens)].tolist()
     parts = []
     for mark, run in groupby(zip(marks, tokens.tolist(), strict=True), key=lambda pair: pair[0]):

@@ -43,12 +43,7 @@ class TextWriter(Callback):
         self._open = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let the datamodule leave out the prompts whose texts are there, and open this process's part.
-
-        Raises:
-            InputError: the file is there already or cannot be written, another program is writing it, model or data
-                write no texts, or the parts are of other texts.
-        """
+        """Let the datamodule leave out the prompts whose texts are there, and open this process's part."""
         if stage != "predict":
             return
         data = getattr(trainer, "datamodule", None)
@@ -103,11 +98,7 @@ class TextWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Append the texts of one batch; they are on the disk when this returns.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
+        """Append the texts of one batch; they are on the disk when this returns."""
         assert isinstance(outputs, GeneratedText)
         assert self._file is not None
         data: TextPromptDataModule = trainer.datamodule  # type: ignore[attr-defined]
