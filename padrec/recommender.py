@@ -67,17 +67,11 @@ class RecommendedItem:
 
 @dataclass(frozen=True)
 class User:
-    """Somebody to recommend to; `Recommender.users` makes them.
+    """Somebody to recommend to; `Recommender.users` makes them."""
 
-    Attributes:
-        history: rows of the catalog, oldest first.
-        excluded: rows of the catalog that are not recommended.
-        key: what makes a sampled list random, see `Prompts.keys`.
-    """
-
-    history: Sequence[int]
-    excluded: Set[int]
-    key: int
+    history: Sequence[int]  # rows of the catalog, oldest first
+    excluded: Set[int]  # rows of the catalog that are not recommended
+    key: int  # what makes a sampled list random, see `Prompts.keys`
 
 
 class Recommender:
@@ -239,10 +233,7 @@ class Recommender:
         return {self.catalog.keys[row] for row in self._out_of_stock}
 
     def set_out_of_stock(self, items: Collection[str]) -> None:
-        """Recommend these items to nobody; they may be in histories. Replaces those set before.
-
-        Args:
-            items: keys or titles.
+        """Recommend these items, by key or title, to nobody; they may be in histories. Replaces those set before.
 
         Raises:
             InputError: an unknown item; nothing is changed.
@@ -309,9 +300,6 @@ class Recommender:
 
         Returns:
             For each user K items, best first; and what they cost (on a GPU with copies of users that fill the batch).
-
-        Raises:
-            InputError: see `recommend`.
         """
         session = self._session(k, search, temperature)
         lists, trace = session.decode(self.prompts(self._in_known_shape(users), k), torch.Generator())
@@ -346,14 +334,7 @@ class Recommender:
     ) -> None:
         """Open the session for requests of a kind; on a GPU record its passes for batches and prompts of all sizes.
 
-        Args:
-            k: see `recommend`.
-            search: see `recommend`.
-            temperature: see `recommend`.
-            batch_size: users in the largest batch.
-
-        Raises:
-            InputError: see `recommend`.
+        The kind is that of `recommend`; `batch_size` is the users in the largest batch.
         """
         if not captures_graphs(self.device):
             self.decode(self.users([self.catalog.keys[:1]]), k, search, temperature)
@@ -388,7 +369,6 @@ class Recommender:
         return [{self._names.index(name) for name in items} for items in exclude]
 
     def _new_session(self, k: int, search: Search, temperature: float) -> DecodingSession[Recommendations]:
-        """A session for such lists."""
         if search not in self.decoders:
             raise InputError(f"search {search!r}: expected 'list' or 'beam'")
         return BatchwiseDecoder(self.decoders[search], _BATCH_SIZE).bind(self.runner, self.request(k, temperature))

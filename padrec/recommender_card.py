@@ -64,15 +64,7 @@ def recommender_card(
 ) -> str:
     """The text of a model card, with metadata for the hub.
 
-    Args:
-        title: name of the recommender.
-        catalog: its items.
-        has_draft: whether it speculates.
-        report: `report.json` of `padrec test`; None leaves the evaluation open.
-        arm: the report's arm that this recommender is.
-
-    Raises:
-        InputError: the report is no report, or lacks the arm.
+    Its evaluation is that of an arm in a `report.json` of `padrec test`; without one it is left open.
     """
     results: list[EvalResult] = []
     evaluation = "None yet: `padrec export --report REPORT.json` adds one."

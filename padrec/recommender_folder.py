@@ -51,11 +51,7 @@ class DecoderSettings:
         check_arguments(DecoderSettings, vars(self))
 
     def decoder(self, draft: Path | None) -> Decoder:
-        """The decoder; without a draft, the autoregressive one.
-
-        Raises:
-            InputError: the draft cannot be read, or the tree is too large.
-        """
+        """The decoder; without a draft, the autoregressive one."""
         if draft is None:
             return AutoregressiveDecoder()
         from padrec.drafts import FeatureDraft
@@ -70,25 +66,15 @@ class DecoderSettings:
 
 @dataclass(frozen=True)
 class RecommenderFolder:
-    """What a recommender is made of: `target/`, `draft/`, `recommender.json` and the model card `README.md`.
+    """What a recommender is made of: `target/`, `draft/`, `recommender.json` and the model card `README.md`."""
 
-    Attributes:
-        target: folder of `SavedTarget`, or a checkpoint of `padrec fit`.
-        draft: folder or checkpoint of a draft of this target; None recommends without.
-        decoder: how the draft is used.
-    """
-
-    target: Path
-    draft: Path | None = None
+    target: Path  # folder of `SavedTarget`, or a checkpoint of `padrec fit`
+    draft: Path | None = None  # folder or checkpoint of a draft of this target; None recommends without
     decoder: DecoderSettings = DecoderSettings()
 
     @classmethod
     def open(cls, folder: Path) -> "RecommenderFolder":
-        """Find the parts of a folder that `write` wrote; they check themselves when they are read.
-
-        Raises:
-            InputError: the folder is no recommender, or one of another format version.
-        """
+        """Find the parts of a folder that `write` wrote; they check themselves when they are read."""
         file = folder / _FILE
         if not file.is_file():
             raise InputError(f"{folder}: no {_FILE}, expected a folder of `padrec export` or `save_pretrained`")
@@ -103,11 +89,7 @@ class RecommenderFolder:
         return cls(folder / _TARGET, draft if draft.is_dir() else None, _settings(stored.get("decoder"), file))
 
     def read_target(self) -> SavedTarget:
-        """Read the target.
-
-        Raises:
-            InputError: it is missing, damaged or malformed.
-        """
+        """Read the target."""
         if self.target.is_dir():
             return SavedTarget.read(self.target)
         # Only here: the checkpoints of Lightning need Lightning, which takes seconds to import.
@@ -116,15 +98,7 @@ class RecommenderFolder:
         return TargetRecommender.load(self.target).saved()
 
     def write(self, folder: Path, card: str) -> None:
-        """Copy the parts to a folder.
-
-        Args:
-            folder: where to write.
-            card: text of the model card, see `recommender_card`.
-
-        Raises:
-            InputError: a part cannot be read, or the folder holds something already or cannot be written.
-        """
+        """Copy the parts, and the text of a model card, to a folder that holds nothing yet."""
         from padrec.drafts.draft_checkpoint import DraftCheckpoint
 
         target = self.read_target()
@@ -139,11 +113,7 @@ class RecommenderFolder:
 
 
 def pretrained_folder(name: str | Path, revision: str | None = None) -> Path:
-    """The folder of this name, or a copy of that repository of the Hugging Face hub.
-
-    Raises:
-        InputError: there is neither, or the hub cannot be reached.
-    """
+    """The folder of this name, or a copy of that repository of the Hugging Face hub."""
     if Path(name).is_dir():
         return Path(name)
     try:

@@ -31,15 +31,10 @@ class Problem(BaseModel):
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply to one request.
+    """A reply to one request."""
 
-    Attributes:
-        status: HTTP status.
-        body: JSON.
-    """
-
-    status: int
-    body: bytes
+    status: int  # of HTTP
+    body: bytes  # JSON
 
     @classmethod
     def problem(cls, status: int, detail: str) -> "Answer":
@@ -49,22 +44,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class AnsweredBatch:
-    """Replies to the requests of a batch, in their order, and what they cost.
-
-    Attributes:
-        answers: one for each request.
-        lists: lists that were written.
-        tokens: tokens in them.
-        target_passes: passes of the target, without prefills.
-        seconds: seconds in the decoder.
-        swaps: what was replaced since the last batch, each `catalog` or `stock`.
-        failed_swaps: what could not be replaced.
-    """
+    """Replies to the requests of a batch, in their order, and what they cost."""
 
     answers: list[Answer]
-    lists: int = 0
-    tokens: int = 0
-    target_passes: int = 0
-    seconds: float = 0.0
-    swaps: tuple[str, ...] = ()
-    failed_swaps: tuple[str, ...] = ()
+    lists: int = 0  # that were written
+    tokens: int = 0  # in them
+    target_passes: int = 0  # without prefills
+    seconds: float = 0.0  # in the decoder
+    swaps: tuple[str, ...] = ()  # what was replaced since the last batch, each `catalog` or `stock`
+    failed_swaps: tuple[str, ...] = ()  # what could not be replaced

@@ -26,11 +26,7 @@ from padrec.serving.recommendation_request import RequestKind
 
 
 class Explainer:
-    """Decodes a user's list as it is served, without a draft, and round by round to record the trees.
-
-    Args:
-        recommender: whose lists it explains.
-    """
+    """Decodes a user's list as it is served, without a draft, and round by round to record the trees."""
 
     def __init__(self, recommender: Recommender) -> None:
         self._recommender, self._plain = recommender, recommender.undrafted()
@@ -42,9 +38,6 @@ class Explainer:
             `items`, as they are recommended; `milliseconds` and `target_passes` of the served decoder and of `plain`
             decoding; `rounds`, each with its accepted `tokens` (name, slot, and whether it was `drafted`) and the
             `tree` that the target read (tokens, parents, kept).
-
-        Raises:
-            InputError: see `Recommender.recommend`.
         """
         self._plain.set_out_of_stock(self._recommender.out_of_stock)
         (items,), _ = self._recommender.decode([user], *kind)

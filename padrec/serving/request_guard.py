@@ -12,10 +12,7 @@ from padrec.serving.limits import Limits
 class RequestGuard:
     """ASGI middleware that reads a request's whole body, within limits of bytes and seconds, before the service does.
 
-    Args:
-        app: the service.
-        limits: what is refused.
-        count: called with the status of each answer to a POST, whoever gives it.
+    It calls `count` with the status of each answer to a POST, whoever gives it.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, count: Callable[[int], None]) -> None:

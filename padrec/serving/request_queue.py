@@ -14,16 +14,10 @@ class QueueFullError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class QueuedRequest:
-    """A request and the future of its answer.
-
-    Attributes:
-        request: what is asked for.
-        explain: whether to explain the list, too; such a request is a batch of its own.
-        answer: its future.
-    """
+    """A request and the future of its answer."""
 
     request: RecommendationRequest
-    explain: bool = False
+    explain: bool = False  # the list, too; such a request is a batch of its own
     answer: "asyncio.Future[Answer]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -41,29 +35,17 @@ class RequestQueue:
     """Lets requests wait, and makes batches of those of one kind, the oldest first.
 
     While a batch is decoded, the next one gathers; so batches fill by themselves as the load grows. `wait` also holds a
-    batch back that is not full, for requests that come a little later.
-
-    Args:
-        most_waiting: users that may wait.
-        batch_size: users in a batch.
-        wait: seconds that a batch that is not full waits for more.
-
-    Attributes:
-        users: users that wait.
+    batch back that is not full, for requests that come a little later. Sizes are in users, `wait` is in seconds.
     """
 
     def __init__(self, most_waiting: int, batch_size: int, wait: float) -> None:
         self._most_waiting, self._batch_size, self._wait = most_waiting, batch_size, wait
         self._waiting: deque[QueuedRequest] = deque()
         self._some = asyncio.Event()
-        self.users = 0
+        self.users = 0  # that wait
 
     def put(self, queued: QueuedRequest) -> None:
-        """Let a request wait.
-
-        Raises:
-            QueueFullError: too many wait already.
-        """
+        """Let a request wait, or raise `QueueFullError`."""
         if self.users + queued.users > self._most_waiting:
             raise QueueFullError
         self._waiting.append(queued)

@@ -11,11 +11,7 @@ _USERS = (1, 2, 4, 8, 16, 24, 32, 64, 128)
 
 
 class ServiceMetrics:
-    """Counts requests and batches.
-
-    Args:
-        waiting: returns the number of users that wait.
-    """
+    """Counts requests and batches; `waiting` returns the number of users that wait."""
 
     def __init__(self, waiting: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()

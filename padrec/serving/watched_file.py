@@ -4,11 +4,7 @@ from pathlib import Path
 
 
 class WatchedFile:
-    """Tells when a file, or a folder of files, has been replaced.
-
-    Args:
-        path: the file or folder; a link is followed.
-    """
+    """Tells when a file, or a folder of files, has been replaced; links are followed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

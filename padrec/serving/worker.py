@@ -48,19 +48,10 @@ class Worker(Protocol):
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker's process is started with.
+    """What a worker's process is started with; for the last four see `Answerer`."""
 
-    Attributes:
-        folder: of the recommender, or a repository of the hub.
-        device: where it computes; None is the GPU where there is one, else the CPU.
-        catalog: see `Answerer`.
-        stock: see `Answerer`.
-        warm_up: see `Answerer`.
-        batch_size: see `Answerer`.
-    """
-
-    folder: str
-    device: str | None = None
+    folder: str  # of the recommender, or a repository of the hub
+    device: str | None = None  # None is the GPU where there is one, else the CPU
     catalog: Path | None = None
     stock: Path | None = None
     warm_up: tuple[RequestKind, ...] = ()
@@ -71,9 +62,6 @@ class WorkerProcess(Worker):
     """A worker in a process of its own, so that HTTP and decoding never wait for each other.
 
     The process ends with its parent, however that ends.
-
-    Args:
-        settings: what to answer with.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:

@@ -113,11 +113,7 @@ def beam_search_name(beam_width: int | None, renormalise: bool) -> str:
 
 
 def searched_constraint(request: ListRequest, beam_width: int | None) -> tuple[CatalogConstraint, int]:
-    """The constraint, whose trie is searched, and the width of a beam search.
-
-    Raises:
-        InputError: the request has no constraint, cuts its distribution, or asks for more items than the beam holds.
-    """
+    """The constraint, whose trie is searched, and the width of a beam search; see `BeamDecoder.bind`."""
     if not isinstance(request.constraint, CatalogConstraint):
         raise InputError("beam search without a constraint: expected constraint: catalog, whose items it ranks")
     if request.sampling.top_k is not None or request.sampling.top_p < 1:

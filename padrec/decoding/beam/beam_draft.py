@@ -47,9 +47,7 @@ class BeamDraftSession(Protocol):
     def observe(self, features: Tensor, first: int) -> None:
         """Use what the target has read of the prefixes, its own beam included, if the draft reads features.
 
-        Args:
-            features: the target's, `[B, N, d]`.
-            first: tokens between the prompts and theirs.
+        These are `[B, N, d]`, of tokens that follow `first` others after the prompts.
         """
         return None
 
@@ -93,14 +91,7 @@ class LanguageModelBeamDraft(BeamDraft):
 
 
 class LanguageModelSession(BeamDraftSession):
-    """A language model's own search.
-
-    Args:
-        model: what reads.
-        batch: B, rows.
-        capacity: tokens of prompt and branches.
-        constraint: what may be proposed.
-    """
+    """A language model's own search; see `BeamDraftOpener`."""
 
     def __init__(self, model: TransformersRunner, batch: int, capacity: int, constraint: CatalogConstraint) -> None:
         self._model, self._session = model, model.open(batch, capacity)

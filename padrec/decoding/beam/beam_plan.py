@@ -7,18 +7,12 @@ from padrec.catalog import CatalogTrie
 
 @dataclass(frozen=True)
 class BeamPass:
-    """One target pass: it reads the beam and possibly all its descendants for some levels.
+    """One target pass: it reads the beam and possibly all its descendants for some levels."""
 
-    Attributes:
-        level: codes of a prefix in the beam; 0 if the pass begins with the prompt.
-        widths: nodes read per level, the beam first; for the levels after it a bound, the descendants of the nodes
-            that have the most.
-        children: the most children of a node, for each of these levels.
-    """
-
-    level: int
+    level: int  # codes of a prefix in the beam; 0 if the pass begins with the prompt
+    # Nodes read per level, the beam first; for later levels a bound, the descendants of the nodes that have the most.
     widths: tuple[int, ...]
-    children: tuple[int, ...]
+    children: tuple[int, ...]  # the most children of a node, for each of these levels
 
     @property
     def n_nodes(self) -> int:
@@ -30,12 +24,7 @@ def plan_passes(trie: CatalogTrie, beam_width: int, look_ahead: int) -> tuple[Be
     """The fewest passes that each read at most `look_ahead` nodes besides the beam.
 
     Each pass reads ahead as far as it can. That is optimal: the prefixes of a later beam have no more descendants than
-    those that they extend, so a pass that begins later ends no earlier.
-
-    Args:
-        trie: trie of the catalog.
-        beam_width: prefixes kept of each length.
-        look_ahead: 0 gives one pass per slot.
+    those that they extend, so a pass that begins later ends no earlier. With `look_ahead` 0 there is one for each slot.
     """
     passes: list[BeamPass] = []
     level = 0

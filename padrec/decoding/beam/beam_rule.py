@@ -17,15 +17,10 @@ _TIER = 1e6
 
 @dataclass(frozen=True)
 class DraftView:
-    """What the draft thinks of the same children.
+    """What the draft thinks of the same children."""
 
-    Attributes:
-        proposed: whether the target has read each child, bool `[B, M]`.
-        law: the draft's log-probabilities of drawing each of them, `[B, M]`.
-    """
-
-    proposed: Tensor
-    law: Tensor
+    proposed: Tensor  # whether the target has read each child, bool [B, M]
+    law: Tensor  # the draft's log-probabilities of drawing each of them, [B, M]
 
 
 @dataclass(frozen=True)

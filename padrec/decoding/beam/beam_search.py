@@ -18,21 +18,13 @@ from padrec.decoding.lists.tensor_record import TensorRecord, pick
 
 @dataclass(frozen=True)
 class Beam(TensorRecord):
-    """The best prefixes of one length, in catalog order.
+    """The best prefixes of one length, in catalog order."""
 
-    Attributes:
-        nodes: trie nodes, int64 `[B, W]`.
-        scores: log-probabilities of the prefixes, `[B, W]`.
-        log_probs: log-probabilities of their codes, `[B, W, codes]`.
-        places: their indices in the tree of the current pass, int64 `[B, W]`.
-        seen: tokens after the prompt that their children attend to, bool `[B, W, R]`.
-    """
-
-    nodes: Tensor
-    scores: Tensor
-    log_probs: Tensor
-    places: Tensor
-    seen: Tensor
+    nodes: Tensor  # of the trie, int64 [B, W]
+    scores: Tensor  # log-probabilities of the prefixes, [B, W]
+    log_probs: Tensor  # those of their codes, [B, W, codes]
+    places: Tensor  # their indices in the tree of the current pass, int64 [B, W]
+    seen: Tensor  # tokens after the prompt that their children attend to, bool [B, W, R]
 
     def best(self, count: int) -> "Beam":
         """The best prefixes in descending order; ties keep catalog order."""
@@ -51,17 +43,8 @@ class BeamSearch:
     """The search for batches of one size, one after another in the same tensors.
 
     `start` leaves its beam where `finish` finds it; both can be captured (see `CapturedGraph`), `start` for several
-    prompt widths.
-
-    Args:
-        runner: the target.
-        target: its session for batches of this size.
-        constraint: the items to rank, and how many to return.
-        width: prefixes kept of each length.
-        plan: the passes.
-        renormalise: see `BeamDecoder`.
-        draw: whether the best prefixes are kept or some are drawn.
-        fixed_shapes: required for capturing, see `PrefixTree.grow`.
+    prompt widths. The target's session is one for batches of this size. Capturing requires fixed shapes, see
+    `PrefixTree.grow`.
     """
 
     def __init__(

@@ -10,21 +10,13 @@ from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 
 @dataclass(frozen=True)
 class Children:
-    """The children of W prefixes, C of each, in catalog order: M = W C in each row.
+    """The children of W prefixes, C of each, in catalog order: M = W C in each row."""
 
-    Attributes:
-        prefixes: trie nodes of the prefixes, int64 `[B, W]`.
-        nodes: trie nodes of the children, int64 `[B, M]`; the sink where a prefix has no more.
-        tokens: their last codes, int64 `[B, M]`.
-        log_probs: those of their last codes, `[B, M]`.
-        scores: log-probabilities of the children, `[B, M]`; minus infinity for those that are not allowed.
-    """
-
-    prefixes: Tensor
-    nodes: Tensor
-    tokens: Tensor
-    log_probs: Tensor
-    scores: Tensor
+    prefixes: Tensor  # trie nodes of the prefixes, int64 [B, W]
+    nodes: Tensor  # trie nodes of the children, int64 [B, M]; the sink where a prefix has no more
+    tokens: Tensor  # their last codes, int64 [B, M]
+    log_probs: Tensor  # those of their last codes, [B, M]
+    scores: Tensor  # log-probabilities of the children, [B, M]; minus infinity for those that are not allowed
 
     @classmethod
     def of(
@@ -36,15 +28,10 @@ class Children:
         most: int,
         renormalise: bool = False,
     ) -> "Children":
-        """Score the children of prefixes `[B, W]` with scores `[B, W]`.
+        """Score the children of prefixes, trie nodes `[B, W]` in catalog order with log-probabilities `[B, W]`.
 
-        Args:
-            constraint: the items.
-            prefixes: trie nodes, in catalog order.
-            scores: their log-probabilities.
-            logits: of the code after each prefix, `[B, W, V]`.
-            most: C, children that no prefix has more of.
-            renormalise: see `BeamDecoder`.
+        Logits are those of the code after each prefix, `[B, W, V]`; no prefix has more than `most` children, C. For
+        `renormalise` see `BeamDecoder`.
         """
         trie = constraint.trie
         tokens, nodes, present = trie.children(prefixes, most)  # [B, W, C]

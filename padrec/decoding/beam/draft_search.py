@@ -20,21 +20,13 @@ from padrec.decoding.lists.tensor_record import pick
 
 @dataclass(frozen=True)
 class Level:
-    """Prefixes of one length in a round's tree.
+    """Prefixes of one length in a round's tree."""
 
-    Attributes:
-        nodes: trie nodes, int64 `[B, N]`, rising; the sink where there are fewer.
-        scores: the draft's log-probabilities, `[B, N]`.
-        depths: tokens between the prompt and the last code, int64 `[N]`, or `[B, N]` where rows differ.
-        seen: tokens after the prompt that the next code attends to, bool `[B, N, R]`.
-        logits: the draft's of the next code, `[B, N, V]`; None if it has not read them.
-    """
-
-    nodes: Tensor
-    scores: Tensor
-    depths: Tensor
-    seen: Tensor
-    logits: Tensor | None = None
+    nodes: Tensor  # of the trie, int64 [B, N], rising; the sink where there are fewer
+    scores: Tensor  # the draft's log-probabilities, [B, N]
+    depths: Tensor  # tokens between the prompt and the last code, int64 [N], or [B, N] where rows differ
+    seen: Tensor  # tokens after the prompt that the next code attends to, bool [B, N, R]
+    logits: Tensor | None = None  # the draft's of the next code, [B, N, V]; None if it has not read them
 
 
 @dataclass(frozen=True)
@@ -76,17 +68,11 @@ _compiled_level = compiled(_next_level)
 
 @dataclass(frozen=True)
 class DraftSearch:
-    """Searches level by level.
-
-    Attributes:
-        draft: reads prefixes.
-        context: what is searched, and how.
-        compiles: whether its steps are compiled on a GPU.
-    """
+    """Searches level by level."""
 
     draft: BeamDraftSession
     context: SearchContext
-    compiles: bool = True
+    compiles: bool = True  # whether its steps are compiled on a GPU
 
     def levels(self, head: Level, logits: Tensor | None, round_: int, widths: Sequence[int]) -> list[Level]:
         """The head, with the draft's logits after it, and the levels that follow.

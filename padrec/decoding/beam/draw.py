@@ -12,17 +12,11 @@ from padrec.decoding.lists.sampling import token_noise, token_steps
 
 @dataclass(frozen=True)
 class Draw:
-    """How a step draws.
+    """How a step draws."""
 
-    Attributes:
-        keys: of the requests, int64 `[B]`.
-        temperature: what scores are divided by; 0 keeps the best.
-        steps: of all tokens; see `token_steps`.
-    """
-
-    keys: Tensor
-    temperature: float
-    steps: Tensor
+    keys: Tensor  # of the requests, int64 [B]
+    temperature: float  # what scores are divided by; 0 keeps the best
+    steps: Tensor  # of all tokens; see `token_steps`
 
     @classmethod
     def of(cls, request: ListRequest, batch: int, device: torch.device) -> "Draw":

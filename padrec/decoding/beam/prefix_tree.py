@@ -12,38 +12,23 @@ from padrec.decoding.layers.prompts import Branches
 
 @dataclass(frozen=True)
 class PrefixTree:
-    """Prefixes of semantic IDs: a beam and, level by level, all its descendants.
+    """Prefixes of semantic IDs: a beam and, level by level, all its descendants."""
 
-    Attributes:
-        nodes: trie nodes, int64 `[B, N]`; the trie's sink where a row has fewer.
-        tokens: the last token of each prefix, int64 `[B, N]`.
-        depths: tokens before it, int64 `[N]`; -1 for the root, which is the prompt's last token.
-        seen: tokens after the prompt that each node attends to, bool `[B, N, R]`.
-        first_children: index in the tree of each node's first child, int64 `[B, N]`; undefined in the last level.
-        first: tokens after the prompt that precede the tree's; -1 if the tree begins with the prompt's last token.
-    """
-
-    nodes: Tensor
-    tokens: Tensor
-    depths: Tensor
-    seen: Tensor
-    first_children: Tensor
-    first: int
+    nodes: Tensor  # of the trie, int64 [B, N]; the sink where a row has fewer
+    tokens: Tensor  # the last token of each prefix, int64 [B, N]
+    depths: Tensor  # tokens before it, int64 [N]; -1 for the root, which is the prompt's last token
+    seen: Tensor  # tokens after the prompt that each node attends to, bool [B, N, R]
+    first_children: Tensor  # index in the tree of each node's first child, int64 [B, N]; undefined in the last level
+    first: int  # tokens after the prompt that precede the tree's; -1 if the tree begins with the prompt's last token
 
     @classmethod
     def grow(
         cls, trie: CatalogTrie, nodes: Tensor, seen: Tensor, first: int, stage: BeamPass, fixed_shape: bool
     ) -> "PrefixTree":
-        """Follow the trie from a beam.
+        """Follow the trie from a beam, int64 `[B, W]`, after `first` tokens were read after the prompt.
 
-        Args:
-            trie: trie of the catalog.
-            nodes: the beam, int64 `[B, W]`.
-            seen: tokens after the prompt that its children attend to, bool `[B, W, R]`.
-            first: tokens already read after the prompt.
-            stage: the pass.
-            fixed_shape: make every level as wide as the plan allows, instead of as wide as this batch needs, which
-                reads values on the host.
+        Its children attend to `seen`, bool `[B, W, R]`. With a fixed shape every level is as wide as the plan allows,
+        instead of as wide as this batch needs, which reads values on the host.
         """
         levels, begins = [nodes], [torch.zeros_like(nodes)]
         sights = [with_itself(seen, first)]

@@ -9,23 +9,14 @@ from padrec.decoding.beam.beam_plan import level_size
 
 @dataclass(frozen=True)
 class SpeculativeBeamPlan:
-    """The sizes of a speculative beam search.
+    """The sizes of a speculative beam search."""
 
-    Attributes:
-        level_sizes: prefixes of 1 … L codes in the catalog, `[L]`.
-        children: the most children of a prefix of 0 … L - 1 codes, `[L]`.
-        width: W, prefixes that the target keeps of each length.
-        draft_width: N, the most prefixes that the draft proposes of each length.
-        renormalise: see `BeamDecoder`.
-        reads_features: whether the draft waits for the first pass; see `BeamDraft`.
-    """
-
-    level_sizes: tuple[int, ...]
-    children: tuple[int, ...]
-    width: int
-    draft_width: int
-    renormalise: bool = False
-    reads_features: bool = False
+    level_sizes: tuple[int, ...]  # prefixes of 1 … L codes in the catalog, [L]
+    children: tuple[int, ...]  # the most children of a prefix of 0 … L - 1 codes, [L]
+    width: int  # W, prefixes that the target keeps of each length
+    draft_width: int  # N, the most prefixes that the draft proposes of each length
+    renormalise: bool = False  # see `BeamDecoder`
+    reads_features: bool = False  # whether the draft waits for the first pass; see `BeamDraft`
 
     @classmethod
     def of(

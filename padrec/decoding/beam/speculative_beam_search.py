@@ -22,21 +22,13 @@ from padrec.decoding.lists.tensor_record import TensorRecord, pick
 
 @dataclass(frozen=True)
 class SearchedBeam(TensorRecord):
-    """The prefixes that the target has chosen, in catalog order, rows at levels of their own.
+    """The prefixes that the target has chosen, in catalog order, rows at levels of their own."""
 
-    Attributes:
-        nodes: trie nodes, int64 `[B, W]`; the sink where there are fewer.
-        scores: log-probabilities of the prefixes, `[B, W]`; minus infinity where there are fewer.
-        log_probs: those of their codes, `[B, W, L]`; 0 after the last one.
-        seen: tokens after the prompt that the prefixes' last codes attend to besides themselves, bool `[B, W, R]`.
-        level: codes of the prefixes, int64 `[B]`.
-    """
-
-    nodes: Tensor
-    scores: Tensor
-    log_probs: Tensor
-    seen: Tensor
-    level: Tensor
+    nodes: Tensor  # of the trie, int64 [B, W]; the sink where there are fewer
+    scores: Tensor  # log-probabilities of the prefixes, [B, W]; minus infinity where there are fewer
+    log_probs: Tensor  # those of their codes, [B, W, L]; 0 after the last one
+    seen: Tensor  # tokens after the prompt that the prefixes' last codes attend to besides themselves, bool [B, W, R]
+    level: Tensor  # codes of the prefixes, int64 [B]
 
     @classmethod
     def empty(cls, plan: SpeculativeBeamPlan, keys: Tensor, sink: int, dtype: torch.dtype) -> "SearchedBeam":
@@ -57,16 +49,8 @@ class SpeculativeBeamSearch:
 
     A round drafts the next levels by the draft's own beam search, reads them in one target pass, after the target's
     beam, and follows the target's own search as long as all prefixes that it keeps were drafted. `start` is round 0,
-    whose pass also reads the prompts. Rounds can be captured (see `CapturedGraph`).
-
-    Args:
-        runner: the target.
-        target: its session for batches of this size.
-        draft: the draft's session.
-        constraint: the items to rank.
-        plan: the sizes.
-        rule: which prefixes are kept.
-        draw: how they are drawn.
+    whose pass also reads the prompts. Rounds can be captured (see `CapturedGraph`). The sessions of target and draft
+    are those for batches of this size.
 
     Attributes:
         beam: what the target has chosen so far.
@@ -183,20 +167,11 @@ def _follow_step(
     context: SearchContext,
     most: int,
 ) -> tuple[SearchedBeam, Tensor, Tensor]:
-    """One step of the target's search in the rows `going`, bool `[B]`.
+    """One step of the target's search in the rows `going`, bool `[B]`, whose prefixes it has read.
 
-    Args:
-        logits: the target's after the beam's prefixes, `[B, W, V]`.
-        beam: before the step.
-        going: rows whose prefixes the target has read.
-        places: of the prefixes in the level, int64 `[B, W]`.
-        level: the tree's prefixes of that length.
-        following: those that are one code longer.
-        context: what is searched, and how.
-        most: children of a prefix.
-
-    Returns:
-        The beam, the places of its prefixes in the following level, and the rows that go on.
+    Logits are the target's after the beam's prefixes, `[B, W, V]`; these are at `places`, int64 `[B, W]`, of the tree's
+    level of that length. No prefix has more than `most` children. Returns the beam, the places of its prefixes in the
+    following level, and the rows that go on.
     """
     n, sink = places.shape[1], context.constraint.trie.sink
     children = context.children(beam.nodes[:, :n], beam.scores[:, :n], logits, most)

@@ -67,10 +67,8 @@ class FastestDecoder(Decoder):
 class FastestSession(DecodingSession[Recommendations]):
     """Decodes batches of one shape with the fastest of several sessions, which its first batch is tried with.
 
-    Trials are counted as those of `FastestDecoder`. The other sessions are given up.
-
-    Args:
-        sessions: by name; all with the same results. They may share tensors: one decodes at a time.
+    Trials are counted as those of `FastestDecoder`. The other sessions are given up. All have the same results, and may
+    share tensors: one decodes at a time.
     """
 
     def __init__(self, sessions: Mapping[str, DecodingSession[Recommendations]]) -> None:
@@ -139,15 +137,10 @@ def _log_choice(prompts: Prompts, fastest: str, seconds: Mapping[str, float]) ->
 
 @dataclass
 class _Trials:
-    """Results for one batch size.
+    """Results for one batch size."""
 
-    Attributes:
-        seconds: of each remaining candidate, over all batches so far.
-        batches: tried so far.
-    """
-
-    seconds: dict[str, float]
-    batches: int = 0
+    seconds: dict[str, float]  # of each remaining candidate, over all batches so far
+    batches: int = 0  # tried so far
 
     @property
     def fastest(self) -> str:

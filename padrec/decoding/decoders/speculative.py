@@ -91,14 +91,9 @@ class SpeculativeDecoder(Decoder):
     def rounds(
         self, runner: TransformersRunner, request: Request[Any], draft: SessionOpener, batch: int, capacity: int
     ) -> Rounds:
-        """The rounds for batches of this size.
+        """The rounds for batches of B rows, with room for prompt, list and one round's tree.
 
-        Args:
-            runner: the target.
-            request: what is generated.
-            draft: what `Draft.bind` returned for this target and request.
-            batch: B, rows.
-            capacity: tokens of prompt, list and one round's tree.
+        `draft` is what `Draft.bind` returned for this target and request.
         """
         draft_rows = max(1, self.expansion.draft_rows)
         plan = DraftPlan(runner, request, batch, capacity, draft_rows, self.max_depth(request))

@@ -23,11 +23,7 @@ _Session = DecodingSession[Recommendations]
 
 
 class WrappingDecoder(Decoder):
-    """Passes all work to another decoder, whose search and losslessness it shares.
-
-    Args:
-        decoder: the one that decodes.
-    """
+    """Passes all work to another decoder, whose search and losslessness it shares."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder

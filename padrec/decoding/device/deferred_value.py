@@ -9,8 +9,7 @@ from torch import Tensor
 def deferred_value(tensor: Tensor) -> Callable[[], int]:
     """Note the value of an integer tensor `[]` at this point of the device's work, without synchronising.
 
-    Returns:
-        A function that returns the value; it waits for that point, not for work that was queued after it.
+    The function returned gives the value; it waits for that point, not for work that was queued after it.
     """
     if tensor.device.type != "cuda":
         value = int(tensor)

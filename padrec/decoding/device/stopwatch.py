@@ -29,8 +29,7 @@ class Stopwatch:
     def mark(self) -> Callable[[], float]:
         """Mark the current point of the device's work without synchronising.
 
-        Returns:
-            A function that returns the seconds from the last lap to this mark; valid only after the next `lap()`.
+        The function returned gives the seconds from the last lap to this mark; valid only after the next `lap()`.
         """
         if self._begun is None:
             seconds = time.perf_counter() - self._last

@@ -42,11 +42,7 @@ class CachedLayers(Protocol):
 
 
 def layer_numbers(feature_layers: Sequence[int], n_layers: int) -> tuple[int, ...]:
-    """Resolve negative layer numbers to 0 … `n_layers`.
-
-    Raises:
-        InputError: no layer at all, or one out of range.
-    """
+    """Resolve negative layer numbers to 0 … `n_layers`; there must be one at least."""
     if not all(-n_layers - 1 <= layer <= n_layers for layer in feature_layers) or not feature_layers:
         raise InputError(f"feature_layers {list(feature_layers)} of {n_layers} layers: expected some of 0 … {n_layers}")
     return tuple(layer % (n_layers + 1) for layer in feature_layers)

@@ -11,14 +11,8 @@ class IsolatedColumns:
     """A `LayerSession` of attention functions that add their mask.
 
     Such functions also read the columns that a token does not see, with weight 0, and 0 · NaN is NaN. So the cache must
-    hold finite numbers only, and this remembers which columns are of tokens that were not finite: the outputs of those
-    that see them are NaN. Kernels need neither, see `rotate_kernel`.
-
-    Args:
-        session: the layers; they store 0 for numbers that are not finite.
-        batch: B, rows of the cache.
-        capacity: S, columns of the cache.
-        device: where the layers are.
+    hold finite numbers only (the session stores 0 for others), and this remembers which columns are of tokens that were
+    not finite: the outputs of those that see them are NaN. Kernels need neither, see `rotate_kernel`.
     """
 
     def __init__(self, session: LayerSession, batch: int, capacity: int, device: torch.device) -> None:

@@ -23,20 +23,14 @@ class RMSNorm:
 
 @dataclass(frozen=True)
 class ResidualStream:
-    """The residual stream between two maps of a layer, and the norm that the next map applies.
+    """The residual stream between two maps of a layer, and the norm that the next map applies."""
 
-    Attributes:
-        values: `[T, n]`.
-        norm: None if the next map reads the values themselves.
-        scaled: intermediate results for the norm, if the last operation left them: the values times the norm's weight,
-            `[T, n]`, and partial sums of each token's squares, float32 `[T, P]`.
-        normed: the result of the norm, `[T, n]`, if the last operation left it.
-    """
-
-    values: Tensor
-    norm: RMSNorm | None = None
+    values: Tensor  # [T, n]
+    norm: RMSNorm | None = None  # None if the next map reads the values themselves
+    # For the norm, if the last operation left them: the values times the norm's weight, [T, n], and partial sums of
+    # each token's squares, float32 [T, P].
     scaled: tuple[Tensor, Tensor] | None = None
-    normed: Tensor | None = None
+    normed: Tensor | None = None  # the result of the norm, [T, n], if the last operation left it
 
 
 @dataclass(frozen=True)

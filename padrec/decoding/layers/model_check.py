@@ -21,13 +21,7 @@ _PARENTS, _KEPT = (0, 0, 0, 1), (0, 1)
 def check_model(model: PreTrainedModel) -> None:
     """Check that passes with a cache, also over trees, have the logits of whole passes without one.
 
-    Models of the fused families do; any other is tried on a few tokens.
-
-    Args:
-        model: a causal language model in float32.
-
-    Raises:
-        InputError: they have not, or the model cannot be called like this.
+    Models of the fused families do; any other causal language model, in float32, is tried on a few tokens.
     """
     check_logits(model.config)
     if can_fuse(model.config):

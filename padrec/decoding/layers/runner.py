@@ -99,8 +99,7 @@ class TransformersSession:
     def prefill_branches(self, prompts: Prompts, branches: Branches) -> Tensor:
         """Read the prompts, with N >= 0 branches after each, into an empty cache.
 
-        Returns:
-            Outputs at each prompt's last token and at the branches, `[B, 1 + N, d]`.
+        Returns the outputs at each prompt's last token and at the branches, `[B, 1 + N, d]`.
         """
         if branches.tokens.shape[1] == 0:
             outputs, _ = self._prefill(prompts)
@@ -132,11 +131,7 @@ class TransformersSession:
 
 
 def check_logits(config: PretrainedConfig) -> None:
-    """Check that a model's logits are those of its head, which decoders and drafts use as they are.
-
-    Raises:
-        InputError: the model changes the logits after its head.
-    """
+    """Check that a model's logits are those of its head, which decoders and drafts use as they are."""
     for name, neutral in _NEUTRAL_SCALES.items():
         value = getattr(config, name, neutral)
         if value not in (neutral, None):
@@ -159,11 +154,7 @@ def longest_text(config: PretrainedConfig) -> int | None:
 
 
 def check_length(config: PretrainedConfig, tokens: int) -> None:
-    """Check that a model can read texts of `tokens` tokens, a prompt with its list.
-
-    Raises:
-        InputError: it does not know that many positions, or computes those of longer texts otherwise.
-    """
+    """Check that a model knows the positions of `tokens` tokens, a prompt with its list; see `longest_text`."""
     longest = longest_text(config)
     if longest is not None and tokens > longest:
         raise InputError(

@@ -73,18 +73,9 @@ def excluded_leaves(catalog: Catalog, items: Sequence[Collection[int]], list_len
 
 
 def history_leaves(catalog: Catalog, history: Tensor, list_length: int) -> Tensor:
-    """The leaves that each row excludes with the items of its history; see `excluded_leaves`.
+    """The leaves that each row excludes with the items of its history, int64 `[B, H]`, -1 for none.
 
-    Args:
-        catalog: the items.
-        history: item indices, int64 `[B, H]`, -1 for none.
-        list_length: K, items in a list.
-
-    Returns:
-        int64 `[B, E]` on the device of `history`.
-
-    Raises:
-        InputError: a row leaves fewer than K leaves.
+    See `LeafExclusion.leaves`; the result is on the device of `history`.
     """
     rows = [[item for item in row if item >= 0] for row in history.tolist()]
     return excluded_leaves(catalog, rows, list_length).to(history.device)

@@ -12,9 +12,7 @@ _MOST_NAMED = 10
 class NotFiniteError(InputError):
     """The target's logits are not finite for some rows of a batch; the lists of the others would be right.
 
-    Args:
-        rows: those rows.
-        names: what to call them; None for their numbers.
+    Rows are named by their numbers, or by `names`.
     """
 
     def __init__(self, rows: list[int], names: list[str] | None = None) -> None:
@@ -28,14 +26,7 @@ class NotFiniteError(InputError):
 
 
 def check_finite(log_probs: Tensor) -> None:
-    """Check what a target wrote; reads values on the host.
-
-    Args:
-        log_probs: of the chosen tokens, `[B, *]`: NaN exactly where logits were not finite.
-
-    Raises:
-        NotFiniteError: a row has NaN.
-    """
+    """Check the log-probabilities of chosen tokens, `[B, *]`, which are NaN exactly where logits were not finite."""
     rows = [row for row, total in enumerate(log_probs.flatten(1).sum(1).tolist()) if math.isnan(total)]
     if rows:
         raise NotFiniteError(rows)

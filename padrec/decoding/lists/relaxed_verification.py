@@ -47,21 +47,13 @@ class RelaxedVerification(VerificationRule):
 
 @dataclass(frozen=True)
 class JudgedTree:
-    """A tree, and what the target finds of its proposals.
-
-    Attributes:
-        tree: the proposals.
-        log_probs: the target's at every node, over the allowed tokens, `[B, N, V]`.
-        own: the target's choice after every node.
-        given: log-probability of each node's token at its parent, `[B, N]`; arbitrary for the root.
-        is_own: whether a node's token is the target's choice at its parent, bool `[B, N]`.
-    """
+    """A tree, and what the target finds of its proposals."""
 
     tree: TokenTree
-    log_probs: Tensor
-    own: ChosenTokens
-    given: Tensor
-    is_own: Tensor
+    log_probs: Tensor  # the target's at every node, over the allowed tokens, [B, N, V]
+    own: ChosenTokens  # the target's choice after every node
+    given: Tensor  # log-probability of each node's token at its parent, [B, N]; arbitrary for the root
+    is_own: Tensor  # whether a node's token is the target's choice at its parent, bool [B, N]
 
     @classmethod
     def of(cls, tree: TokenTree, logits: Tensor, choice: Choice, constraint: Constraint[ListState]) -> "JudgedTree":

@@ -91,11 +91,7 @@ class Recommendations:
     def from_tokens(
         cls, tokens: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary, list_length: int
     ) -> "Recommendations":
-        """Look up the generated tokens in the catalog.
-
-        Raises:
-            NotFiniteError: a log-probability is NaN.
-        """
+        """Look up the generated tokens in the catalog; NaN among the log-probabilities is a `NotFiniteError`."""
         check_finite(log_probs)
         codes = vocabulary.parse_lists(tokens, list_length)
         return cls(leaves=catalog.leaf_of_codes(codes), tokens=tokens, log_probs=log_probs)
@@ -104,11 +100,7 @@ class Recommendations:
     def from_leaves(
         cls, leaves: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary
     ) -> "Recommendations":
-        """Write leaves, int64 `[B, K]`, as tokens; `log_probs` are those of the items' codes, `[B, K, L]`; on the CPU.
-
-        Raises:
-            NotFiniteError: a log-probability is NaN.
-        """
+        """Write leaves, int64 `[B, K]`, as tokens; `log_probs`, `[B, K, L]`, are those of the items' codes; on the CPU."""
         check_finite(log_probs)
         length = vocabulary.list_tokens(leaves.shape[1])
         tokens = vocabulary.encode(catalog.leaf_codes[leaves]).flatten(1)[:, :length]

@@ -164,10 +164,9 @@ class Guess:
 
 
 def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary_size: int) -> Tensor:
-    """Standard Gumbel noise as a function of key, int64 `[B]`, position, int64 `[B, P]`, and token.
+    """Standard Gumbel noise, float32 `[B, P, V]`, the same on every device.
 
-    Returns:
-        float32 `[B, P, V]`, the same on every device.
+    It is a function of key, int64 `[B]`, position, int64 `[B, P]`, and token.
     """
     return token_noise(keys, positions, token_steps(vocabulary_size, keys.device))
 

@@ -17,19 +17,12 @@ from padrec.decoding.trees.tree_expansion import TreeExpansion
 
 @dataclass(frozen=True)
 class Accepted:
-    """The part of a tree that a round keeps.
+    """The part of a tree that a round keeps; entries after `count` are arbitrary."""
 
-    Attributes:
-        path: nodes kept, the root first, int64 `[B, D + 1]`; see `AcceptedPath`.
-        emitted: the tokens after them, int64 `[B, D + 1]`.
-        slots: slots of these tokens, int64 `[B, D + 1]`.
-        count: tokens written to the lists, int64 `[B]`; later entries of the others are arbitrary.
-    """
-
-    path: Tensor
-    emitted: Tensor
-    slots: Tensor
-    count: Tensor
+    path: Tensor  # nodes kept, the root first, int64 [B, D + 1]; see `AcceptedPath`
+    emitted: Tensor  # the tokens after them, int64 [B, D + 1]
+    slots: Tensor  # of these tokens, int64 [B, D + 1]
+    count: Tensor  # tokens written to the lists, int64 [B]
 
     def observation(self, features: Tensor) -> Observation:
         """What the draft learns, given the target's features of all nodes, `[B, N, d]`."""
@@ -49,15 +42,7 @@ def verify_round(
     """Append the tokens that a round emits to the lists, and count them.
 
     One function, so that on a GPU the compiler fuses the rule with what follows: fewer launches after every pass.
-
-    Args:
-        logits: the target's at every node, `[B, N, V]`.
-        tree: the proposals.
-        choice: sampling rule and noise of the round.
-        rule: which tokens the round emits.
-        lists: changed in place.
-        statistics: changed in place.
-        expansion: the one that grew the tree.
+    `logits`, `[B, N, V]`, are the target's at every node of the tree, which the expansion grew.
     """
     chosen = rule.emit(tree, logits, choice, lists.request.constraint)
     active = ~lists.finished

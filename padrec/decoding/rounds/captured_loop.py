@@ -18,12 +18,9 @@ _MOST_STARTS = 64
 
 
 class CapturedLoop:
-    """Batches of one size: a captured start for each prompt shape, then captured rounds.
+    """Batches of one size: a captured start for each prompt shape, then captured rounds of one or several kinds.
 
-    Args:
-        start: reads a batch's prompts, with its random keys, int64 `[B]`.
-        rounds: continue that batch; one or several kinds.
-        device: where the work runs.
+    `start` reads a batch's prompts, with its random keys, int64 `[B]`.
     """
 
     def __init__(self, start: _Start, rounds: Sequence[Callable[[], None]], device: torch.device) -> None:
@@ -34,8 +31,7 @@ class CapturedLoop:
     def run(self, prompts: Prompts, keys: Tensor, finish: Callable[[], None]) -> tuple[float, float, float]:
         """Run the start of a batch, then `finish`, which calls `round` as often as needed.
 
-        Returns:
-            Seconds of the start, of the rest, and of capturing what had not been captured yet.
+        Returns the seconds of the start, of the rest, and of capturing what had not been captured yet.
         """
         before, shape = time.perf_counter(), PromptShape.of(prompts)
         start = self._starts.pop(shape, None) or _CapturedStart(self._start, prompts, keys, shape)

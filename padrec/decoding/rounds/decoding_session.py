@@ -28,12 +28,7 @@ class DecodingSession(Protocol[R_co]):
     """Decodes batches for one target and one request."""
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R_co, DecodingTrace]:
-        """Generate for each prompt.
-
-        Args:
-            prompts: what the target reads first, B rows.
-            generator: on the CPU; the only source of randomness.
-        """
+        """Generate for each prompt; the generator, on the CPU, is the only source of randomness."""
         ...
 
 
@@ -67,13 +62,7 @@ class SessionsByShape(DecodingSession[R_co]):
 
 
 class ShapeSession(DecodingSession[R]):
-    """Decodes batches of one size in rounds, reusing the same tensors and captured work.
-
-    Args:
-        rounds: the work.
-        request: what is generated.
-        device: where the tensors are.
-    """
+    """Decodes batches of one size in rounds, reusing the same tensors and captured work."""
 
     def __init__(self, rounds: Rounds, request: Request[R], device: torch.device) -> None:
         self._rounds, self._request, self._device = rounds, request, device

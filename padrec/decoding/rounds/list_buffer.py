@@ -36,12 +36,7 @@ class ListBuffer:
         self.state = self._start.clone()  # [B] after `last`
 
     def begin(self, logits: Tensor, keys: Tensor) -> None:
-        """Begin new lists.
-
-        Args:
-            logits: target logits after the prompts, `[B, V]`.
-            keys: a random key for each list, int64 `[B]`.
-        """
+        """Begin new lists from the target's logits after the prompts, `[B, V]`, and random keys, int64 `[B]`."""
         request, first = self.request, torch.zeros_like(keys)
         choice = request.sampling.choice(keys, first, 0, request.vocabulary_size)
         _begin(logits, keys, choice, self._start.unsqueeze(), self)
@@ -60,11 +55,7 @@ class ListBuffer:
         return self.request.sampling.choice(self.keys, self.lengths, max_depth, self.request.vocabulary_size)
 
     def extend(self, chosen: ChosenTokens) -> Tensor:
-        """Append one chosen token `[B, 1]` to every list, with the state after it.
-
-        Returns:
-            See `append`; last token and state of finished rows may be anything.
-        """
+        """Append one chosen token `[B, 1]` to every list, with the state after it, both arbitrary for finished rows."""
         count = self.append(chosen.tokens, chosen.log_probs, torch.ones_like(self.lengths))
         self.last.copy_(chosen.tokens[:, 0])
         self.state.copy_(chosen.states.squeeze())
@@ -73,10 +64,8 @@ class ListBuffer:
     def append(self, tokens: Tensor, log_probs: Tensor, count: Tensor) -> Tensor:
         """Append the first `count` of the tokens `[B, M]`, up to the end of each list.
 
-        The last of `count` is the target's own, the others are proposals.
-
-        Returns:
-            Tokens written, int64 `[B]`; 0 for finished rows.
+        The last of `count` is the target's own, the others are proposals. Returns how many were written, int64 `[B]`,
+        0 for finished rows.
         """
         place = torch.arange(tokens.shape[1], device=tokens.device)
         end, proposals = self.request.n_tokens, count - 1

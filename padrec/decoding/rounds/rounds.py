@@ -26,15 +26,7 @@ from padrec.decoding.trees.tree_operations import ForcedRuns, tree_operations_fo
 class Rounds:
     """Writes the lists of one batch after another in the same tensors.
 
-    `start` and `round` can be captured; see `CapturedGraph`.
-
-    Args:
-        plan: target, request and sizes.
-        target: opened for the plan.
-        draft: opened for the plan.
-        expansion: how the draft's proposals become a tree.
-        runs: forced tokens added to each tree.
-        rule: which tokens a round emits.
+    `start` and `round` can be captured; see `CapturedGraph`. Target and draft are opened for the plan.
 
     Attributes:
         lists: the lists of the batch.

@@ -98,10 +98,9 @@ class OnlineDraftSession(DraftSession, Protocol):
     """A draft session that learns between batches, on the host."""
 
     def next_batch(self, prompts: Prompts) -> None:
-        """Learn from the last batch, which is finished. Not captured; its time counts as the next batch's prefill.
+        """Learn from the last batch, which is finished, before the one with these prompts.
 
-        Args:
-            prompts: those of the batch that comes next.
+        It is not captured; its time counts as the next batch's prefill.
         """
 
 

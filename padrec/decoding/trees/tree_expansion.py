@@ -56,16 +56,7 @@ class TreeExpansion(ABC):
 
 
 def check_size(depth: int, nodes: int, candidates: int) -> None:
-    """Refuse trees that would ask for hours or for all memory.
-
-    Args:
-        depth: D, passes of the draft in a round.
-        nodes: N, nodes that the target reads.
-        candidates: nodes that are scored.
-
-    Raises:
-        InputError: one of them is out of bounds.
-    """
+    """Refuse trees that would ask for hours or for all memory; candidates are nodes that are scored."""
     if depth > _MOST_DEPTH or nodes > _MOST_NODES or candidates > _MOST_CANDIDATES:
         raise InputError(
             f"a tree of {nodes} nodes, depth {depth}, from {candidates} candidates in each round: expected at most "

@@ -51,11 +51,8 @@ class TreeGrowth:
     def grow(self, logits: Tensor, noise: Tensor | None) -> None:
         """Grow the children of the frontier, first of the root; the best of them become the next frontier.
 
-        Children that are not allowed score minus infinity.
-
-        Args:
-            logits: the draft's after every node of the frontier, `[B, k, V]`.
-            noise: of the tokens after these nodes, `[B, V]`; None for greedy decoding.
+        Children that are not allowed score minus infinity. `logits`, `[B, k, V]`, are the draft's after every node of
+        the frontier; `noise`, `[B, V]`, is that of the tokens after these nodes, None for greedy decoding.
         """
         if self._levels:
             scores, states = self._levels[-1].scores, self._levels[-1].states

@@ -12,27 +12,18 @@ class BranchedRows:
 
     An item attends to its row's prompt and to its own codes; the row's other tokens do not see it. Last codes predict
     nothing and are not read.
-
-    Attributes:
-        tokens: int64 `[B, S]`, S = T + K (L - 1).
-        positions: places in the text, int64 `[B, S]`.
-        visible: which tokens each one attends to, bool `[B, 1, S, S]`.
-        predictors: places in the flat rows, `b S + column`, that predict the items' codes, int64 `[B, K, L]`.
     """
 
-    tokens: Tensor
-    positions: Tensor
-    visible: Tensor
-    predictors: Tensor
+    tokens: Tensor  # int64 [B, S], S = T + K (L - 1)
+    positions: Tensor  # places in the text, int64 [B, S]
+    visible: Tensor  # which tokens each one attends to, bool [B, 1, S, S]
+    predictors: Tensor  # places in the flat rows, b S + column, that predict the items' codes, int64 [B, K, L]
 
     @classmethod
     def of(cls, tokens: Tensor, prompt_lengths: Tensor, items: Tensor) -> "BranchedRows":
-        """Append the items to the rows.
+        """Append items, code tokens `[B, K, L]`, to right-padded rows `[B, T]`, all int64.
 
-        Args:
-            tokens: right-padded rows, int64 `[B, T]`.
-            prompt_lengths: tokens of each row before the items, int64 `[B]`, at least 1.
-            items: code tokens, int64 `[B, K, L]`.
+        Each row's items follow a prompt of its first tokens, at least one; `prompt_lengths` are `[B]`.
         """
         (batch, width), (_, n_items, n_codes), device = tokens.shape, items.shape, tokens.device
         column = torch.arange(width + n_items * (n_codes - 1), device=device)  # [S]

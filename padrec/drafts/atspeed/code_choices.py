@@ -13,36 +13,17 @@ _IMPOSSIBLE = -1e9
 
 @dataclass(frozen=True)
 class CodeChoices:
-    """Distributions over the codes that the catalog allows after M prefixes.
+    """Distributions over the codes that the catalog allows after M prefixes."""
 
-    Attributes:
-        draft: log q, `[M, C]`.
-        target: log p, `[M, C]`.
-        following: column of the code that follows in the sequence, int64 `[M]`.
-    """
-
-    draft: Tensor
-    target: Tensor
-    following: Tensor
+    draft: Tensor  # log q, [M, C]
+    target: Tensor  # log p, [M, C]
+    following: Tensor  # column of the code that follows in the sequence, int64 [M]
 
     @classmethod
     def of(
-        cls,
-        draft_logits: Tensor,
-        target_logits: Tensor,
-        nodes: Tensor,
-        tokens: Tensor,
-        trie: CatalogTrie,
+        cls, draft_logits: Tensor, target_logits: Tensor, nodes: Tensor, tokens: Tensor, trie: CatalogTrie
     ) -> "CodeChoices":
-        """From logits over the vocabulary.
-
-        Args:
-            draft_logits: `[M, V]`.
-            target_logits: `[M, V]`.
-            nodes: the prefixes' trie nodes, int64 `[M]`.
-            tokens: the codes that follow, int64 `[M]`.
-            trie: trie of the catalog.
-        """
+        """From logits `[M, V]` after the prefixes at trie nodes `[M]`, of which the codes `[M]` follow, both int64."""
         children, _, present = trie.children(nodes)  # [M, C]
         return cls(
             _log_probs(draft_logits, children, present),

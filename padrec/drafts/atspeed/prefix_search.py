@@ -15,12 +15,9 @@ from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 
 
 class PrefixSearch:
-    """Beam searches slot by slot, as `BeamDecoder` with `look_ahead: 0` runs them.
+    """Beam searches of a target or a draft slot by slot, as `BeamDecoder` with `look_ahead: 0` runs them.
 
-    Args:
-        runner: what searches, the target or a draft.
-        constraint: the items.
-        plan: with the width as that of the draft, and whether to renormalise.
+    The width is the plan's for the draft.
     """
 
     def __init__(self, runner: TransformersRunner, constraint: CatalogConstraint, plan: SpeculativeBeamPlan) -> None:
@@ -53,17 +50,11 @@ class PrefixSearch:
 
 
 def contained(beams: list[Tensor], drafted: list[Tensor], sink: int) -> tuple[Tensor, Tensor]:
-    """How far a draft's beams contain the target's.
+    """How far a draft's beams of each length contain the target's, trie nodes `[B, N]` and `[B, K]`.
 
-    Args:
-        beams: the target's of each length, trie nodes, int64 `[B, K]`.
-        drafted: the draft's of the same lengths, int64 `[B, N]`.
-        sink: marks places without a prefix.
-
-    Returns:
-        The share of the target's prefixes that the draft has, of each length, float64 `[B, L]`; and the steps that
-        strict verification accepts, int64 `[B]`: lengths before the last, from the first on, whose prefixes the draft
-        all has. The last codes always follow from the target's own pass.
+    Returns the share of the target's prefixes that the draft has, of each length, float64 `[B, L]`; and the steps that
+    strict verification accepts, int64 `[B]`: lengths before the last, from the first on, whose prefixes the draft all
+    has. The last codes always follow from the target's own pass.
     """
     shares = []
     for own, proposed in zip(beams, drafted, strict=True):

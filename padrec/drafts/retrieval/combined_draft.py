@@ -99,11 +99,7 @@ class _Level(NamedTuple):
 class CombinedSession(OnlineDraftSession, SourcesDraftSession):
     """A `CombinedDraft` for batches of one shape.
 
-    Args:
-        sessions: of the drafts.
-        names: of the drafts.
-        shares: responsibility that each draft has gathered, float32 `[slots, bins, S]`, changed in place.
-        plan: the batch shape and the rounds.
+    `shares` are the responsibility that each draft has gathered, float32 `[slots, bins, S]`, changed in place.
     """
 
     def __init__(self, sessions: Sequence[DraftSession], names: Sequence[str], shares: Tensor, plan: DraftPlan) -> None:

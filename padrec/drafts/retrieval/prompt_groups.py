@@ -16,14 +16,10 @@ class PromptGroups:
 
     For users the vectors are those of codes, means of the behaviour embeddings of the items that have them; for prompts
     of text those of words.
-
-    Attributes:
-        vectors: of every token, float32 `[V, d]`; those that tell nothing about a group are 0.
-        centroids: float32 `[G, d]`.
     """
 
-    vectors: Tensor
-    centroids: Tensor
+    vectors: Tensor  # of every token, float32 [V, d]; those that tell nothing about a group are 0
+    centroids: Tensor  # float32 [G, d]
 
     def of(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """The group of each prompt, int64 `[B]`; tokens are int64 `[B, P]`, lengths `[B]`."""

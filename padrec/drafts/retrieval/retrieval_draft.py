@@ -98,17 +98,7 @@ class RetrievalDraft(Draft):
 
 
 class RetrievalSession(OnlineDraftSession):
-    """A `RetrievalDraft` for batches of one shape.
-
-    Args:
-        draft: its settings.
-        index: the pool on the device, shared with other sessions.
-        groups: tell a prompt's group; None if there is only one.
-        plan: the batch shape and the rounds.
-
-    Attributes:
-        unseen: see `RetrievalDraft`.
-    """
+    """A `RetrievalDraft` for batches of one shape; without `groups` there is only one."""
 
     def __init__(self, draft: RetrievalDraft, index: SuffixIndex, groups: PromptGroups | None, plan: DraftPlan) -> None:
         self._draft, self._index, self._groups, self.unseen = draft, index, groups, draft.unseen

@@ -12,19 +12,12 @@ from padrec.drafts.retrieval.token_pool import END, PoolTexts
 
 
 class Matches(NamedTuple):
-    """Places of a pool after contexts like those of B rows, the longest contexts first.
+    """Places of a pool after contexts like those of B rows, the longest contexts first."""
 
-    Attributes:
-        places: of the tokens that followed, int64 `[B, M]`.
-        lengths: tokens of each context, int64 `[B, M]`; 0 where there is no match.
-        counts: occurrences that each place stands for, float32 `[B, M]`.
-        texts: text of each place, int64 `[B, M]`.
-    """
-
-    places: Tensor
-    lengths: Tensor
-    counts: Tensor
-    texts: Tensor
+    places: Tensor  # of the tokens that followed, int64 [B, M]
+    lengths: Tensor  # tokens of each context, int64 [B, M]; 0 where there is no match
+    counts: Tensor  # occurrences that each place stands for, float32 [B, M]
+    texts: Tensor  # text of each place, int64 [B, M]
 
 
 class SuffixIndex:
@@ -80,13 +73,8 @@ class SuffixIndex:
     def find(self, context: Tensor, known: Tensor, groups: Tensor, places: int) -> Matches:
         """Find up to M places after the longest parts of a context, then after shorter ones.
 
-        A range of more than M occurrences gives M evenly spaced ones.
-
-        Args:
-            context: the last L tokens of each row, int64 `[B, L]`, at most `depth`.
-            known: how many of them there are, int64 `[B]`.
-            groups: group of each row, int64 `[B]`.
-            places: M.
+        A range of more than M occurrences gives M evenly spaced ones. The context is the last L tokens of each row,
+        int64 `[B, L]`, at most `depth`; `known` says how many of them there are, int64 `[B]`.
         """
         low, high = self._find_ranges(context, known, self._bounds[groups], self.tokens, self._order)
         return _spread(low, high, self._order, self._text_of, self._counts, places)
@@ -95,12 +83,8 @@ class SuffixIndex:
 def suffix_ranks(tokens: Tensor, lengths: Tensor, depth: int) -> Tensor:
     """The rank of every suffix among all, by its first tokens up to the end of its text; equal ones share it.
 
-    Prefix doubling: ranks by 2 k tokens come from those by k tokens at two places (Manber and Myers 1993).
-
-    Args:
-        tokens: texts, each with `END` after it, `[T]`.
-        lengths: of the texts with their ends, int64 `[n]`.
-        depth: tokens to compare, rounded up to a power of two.
+    Prefix doubling: ranks by 2 k tokens come from those by k tokens at two places (Manber and Myers 1993), up to the
+    first power of two from `depth` on. Texts are those of `PoolTexts`.
     """
     place = torch.arange(len(tokens), device=tokens.device)
     last = (lengths.cumsum(0) - 1).repeat_interleave(lengths)  # place of each text's end

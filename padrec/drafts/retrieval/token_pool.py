@@ -23,21 +23,13 @@ _SLACK = 8
 
 @dataclass(frozen=True)
 class PoolTexts:
-    """The texts of a pool, oldest first.
+    """The texts of a pool, oldest first."""
 
-    Attributes:
-        tokens: the texts one after another, each with `END` after it, int32 `[T]`.
-        lengths: tokens of each text with its `END`, int64 `[n]`.
-        groups: group of each text, int64 `[n]`.
-        counts: how often each text was added, int64 `[n]`.
-        hits: how often a proposal from each text was right, int64 `[n]`.
-    """
-
-    tokens: Tensor
-    lengths: Tensor
-    groups: Tensor
-    counts: Tensor
-    hits: Tensor
+    tokens: Tensor  # the texts one after another, each with `END` after it, int32 [T]
+    lengths: Tensor  # tokens of each text with its `END`, int64 [n]
+    groups: Tensor  # group of each text, int64 [n]
+    counts: Tensor  # how often each text was added, int64 [n]
+    hits: Tensor  # how often a proposal from each text was right, int64 [n]
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[int]], groups: Sequence[int]) -> "PoolTexts":
