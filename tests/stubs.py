@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
 from padrec.decoding import (
-    Choice,
     Constraint,
     Continuations,
     Draft,
@@ -27,8 +26,8 @@ from padrec.decoding import (
     SessionOpener,
     TokenTree,
     TransformersRunner,
+    TreeContext,
     TreeExpansion,
-    TreeOperations,
 )
 from padrec.decoding.layers.runner import TransformersSession
 from padrec.drafts import EAGLE, DraftArchitecture, NetworkDraft
@@ -243,16 +242,8 @@ class UnboundTree(TreeExpansion):
         self.depth, self.nodes, self.leaves = expansion.depth, expansion.nodes, expansion.leaves
         self.draft_rows, self.draft_passes = expansion.draft_rows, expansion.draft_passes
 
-    def expand(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        steps: DraftSteps,
-        operations: TreeOperations,
-    ) -> TokenTree:
-        return self._expansion.expand(root, state, Unbound(constraint), choice, steps, operations)
+    def expand(self, context: TreeContext) -> TokenTree:
+        return self._expansion.expand(replace(context, constraint=Unbound(context.constraint)))
 
 
 class Unbound:

@@ -18,11 +18,10 @@ from padrec.catalog import InputError
 from padrec.data.json_file import read_json_object
 from padrec.decoding import CapturedGraph, LanguageModelBeamDraft
 from padrec.decoding.beam.beam_decoder import searched_constraint
-from padrec.decoding.beam.beam_plan import plan_passes, tokens_after_prompt
+from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan, plan_passes, tokens_after_prompt
 from padrec.decoding.beam.beam_rule import StrictBeamRule
 from padrec.decoding.beam.beam_search import BeamSearch
-from padrec.decoding.beam.draw import Draw
-from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
+from padrec.decoding.beam.children import Draw
 from padrec.decoding.beam.speculative_beam_search import SpeculativeBeamSearch
 from padrec.decoding.layers.prompt_shape import cache_capacity
 from padrec.evaluation.report import check_writable, markdown_table, write_report

@@ -18,7 +18,7 @@ from experiments.laser.references import NGramTrie, SuffixAutomaton
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
 from padrec import DynamicTree, InputError, Prompts, RetrievalDraft, RetrievalTree, TokenPool, TransformersRunner
-from padrec.decoding import CapturedGraph, DraftPlan, TextRequest, TreeExpansion, TreeOperations
+from padrec.decoding import CapturedGraph, DraftPlan, TextRequest, TreeContext, TreeExpansion, TreeOperations
 from padrec.drafts.retrieval import RetrievalSession, SuffixIndex
 from padrec.drafts.retrieval.token_pool import PoolTexts
 from padrec.evaluation.report import check_writable, markdown_table, write_report
@@ -143,7 +143,7 @@ def _works(
         session.retrieve()
 
     def grow(expansion: TreeExpansion) -> None:
-        expansion.expand(root, state, constraint, choice, session, TreeOperations())
+        expansion.expand(TreeContext(root, state, constraint, choice, session, TreeOperations()))
 
     works: dict[str, Callable[[], None]] = {"look_up": look_up, "retrieval_tree": partial(grow, _RETRIEVAL_TREE)}
     if with_logits:

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from padrec.decoding.layers.transformers_layers import PreallocatedCache as PreallocatedCache
     from padrec.decoding.layers.transformers_layers import TransformersLayers as TransformersLayers
     from padrec.decoding.layers.transformers_layers import additive_mask as additive_mask
-    from padrec.decoding.lists.bounded_verification import BoundedVerification as BoundedVerification
     from padrec.decoding.lists.catalog_constraint import CatalogConstraint as CatalogConstraint
     from padrec.decoding.lists.catalog_constraint import CatalogState as CatalogState
     from padrec.decoding.lists.constraint import Constraint as Constraint
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from padrec.decoding.lists.list_state import ListState as ListState
     from padrec.decoding.lists.list_state import concatenate as concatenate
     from padrec.decoding.lists.not_finite_error import NotFiniteError as NotFiniteError
+    from padrec.decoding.lists.relaxed_verification import BoundedVerification as BoundedVerification
     from padrec.decoding.lists.relaxed_verification import RelaxedVerification as RelaxedVerification
     from padrec.decoding.lists.request import GeneratedText as GeneratedText
     from padrec.decoding.lists.request import ListRequest as ListRequest
@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from padrec.decoding.trees.static_tree import StaticTree as StaticTree
     from padrec.decoding.trees.tree_expansion import DraftSteps as DraftSteps
     from padrec.decoding.trees.tree_expansion import RootOnly as RootOnly
+    from padrec.decoding.trees.tree_expansion import TreeContext as TreeContext
     from padrec.decoding.trees.tree_expansion import TreeExpansion as TreeExpansion
     from padrec.decoding.trees.tree_operations import ForcedRuns as ForcedRuns
     from padrec.decoding.trees.tree_operations import TreeOperations as TreeOperations

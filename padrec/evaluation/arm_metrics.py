@@ -31,22 +31,15 @@ SPEEDUP_OVER = "speedup_over_"
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm's numbers for the report, and the distributions behind them for the figures.
-
-    Attributes:
-        name: name of the arm.
-        metrics: the arm's part of `report.json`, by name.
-        acceptance: accepted share of the draft tokens reached by verification, by slot of the token and draft depth
-            1 … D, float64 `[L + 2, D]`, for texts `[1, D]`; NaN where none was reached. D is 0 without a draft.
-        accepted_lengths: number of rounds that accepted 0, 1, …, D draft tokens, int64 `[D + 1]`.
-        latencies_ms: milliseconds that each user waited, ascending, float64 `[users]`.
-    """
+    """One arm's numbers for the report, and the distributions behind them for the figures."""
 
     name: str
-    metrics: dict[str, Any]
+    metrics: dict[str, Any]  # the arm's part of `report.json`, by name
+    # Accepted share of the draft tokens reached by verification, by slot of the token and draft depth 1 … D, float64
+    # [L + 2, D], for texts [1, D]; NaN where none was reached. D is 0 without a draft.
     acceptance: Tensor
-    accepted_lengths: Tensor
-    latencies_ms: Tensor
+    accepted_lengths: Tensor  # number of rounds that accepted 0, 1, …, D draft tokens, int64 [D + 1]
+    latencies_ms: Tensor  # milliseconds that each user waited, ascending, float64 [users]
 
     @property
     def max_depth(self) -> int:

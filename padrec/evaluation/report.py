@@ -34,25 +34,15 @@ _PARTED = 0.1
 
 @dataclass(frozen=True)
 class Report:
-    """Arms side by side on the same users, or on the same prompts of text.
-
-    Attributes:
-        dataset: name of the data.
-        settings: number of `users`, `batch_size`, `precision`, `device`, and what was asked for, by name.
-        versions: software versions by name, see `software_versions`.
-        seed: seed of sampled lists.
-        command: the command line.
-        reference: name of the reference arm.
-        arms: each arm's metrics, in the order of the report.
-    """
+    """Arms side by side on the same users, or on the same prompts of text."""
 
     dataset: str
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    seed: int
+    settings: dict[str, Any]  # number of `users`, `batch_size`, `precision`, `device`, and what was asked for, by name
+    versions: dict[str, str]  # of software, by name, see `software_versions`
+    seed: int  # of sampled lists
     command: str
-    reference: str
-    arms: dict[str, dict[str, Any]]
+    reference: str  # name of the reference arm
+    arms: dict[str, dict[str, Any]]  # each arm's metrics, in the order of the report
 
     @classmethod
     def read(cls, path: Path) -> "Report":

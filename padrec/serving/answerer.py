@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +171,6 @@ def _json(value: object) -> bytes:
 
 
 def _joined(batches: Sequence[AnsweredBatch]) -> AnsweredBatch:
-    return AnsweredBatch(
-        [answer for batch in batches for answer in batch.answers],
-        sum(batch.lists for batch in batches),
-        sum(batch.tokens for batch in batches),
-        sum(batch.target_passes for batch in batches),
-        sum(batch.seconds for batch in batches),
-        tuple(swap for batch in batches for swap in batch.swaps),
-        tuple(failed for batch in batches for failed in batch.failed_swaps),
-    )
+    """All fields are sequences or numbers, which add up."""
+    columns = zip(*(vars(batch).values() for batch in batches), strict=True)
+    return AnsweredBatch(*(reduce(add, column) for column in columns))

@@ -8,19 +8,15 @@ import torch
 from torch.nn import functional
 
 from padrec.decoding import (
-    Constraint,
     DecodingTrace,
-    DraftSteps,
     FastestDecoder,
     SpeculativeDecoder,
     TokenTree,
+    TreeContext,
     TreeExpansion,
 )
 from padrec.decoding.layers.prompt_shape import cache_capacity, captured_width
-from padrec.decoding.lists.list_state import ListState
-from padrec.decoding.lists.sampling import Choice
 from padrec.decoding.rounds.rounds import Rounds
-from padrec.decoding.trees.tree_operations import TreeOperations
 from padrec.recommender import Recommender, User
 from padrec.serving.recommendation_request import RequestKind
 
@@ -113,14 +109,6 @@ class _WatchedExpansion(TreeExpansion):
         self.depth, self.nodes, self.leaves = expansion.depth, expansion.nodes, expansion.leaves
         self.draft_rows, self.draft_passes = expansion.draft_rows, expansion.draft_passes
 
-    def expand(
-        self,
-        root: torch.Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        steps: DraftSteps,
-        operations: TreeOperations,
-    ) -> TokenTree:
-        self.tree = self._expansion.expand(root, state, constraint, choice, steps, operations)
+    def expand(self, context: TreeContext) -> TokenTree:
+        self.tree = self._expansion.expand(context)
         return self.tree

@@ -15,9 +15,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from padrec.catalog import InputError
 from padrec.serving.answer import Answer, Problem, RecommendationAnswer
 from padrec.serving.garbage import spare_what_is_loaded
-from padrec.serving.limits import Limits
+from padrec.serving.limits import Limits, RequestGuard
 from padrec.serving.recommendation_request import RecommendationRequest
-from padrec.serving.request_guard import RequestGuard
 from padrec.serving.request_queue import QueuedRequest, QueueFullError, RequestQueue
 from padrec.serving.service_metrics import ServiceMetrics
 from padrec.serving.worker import Worker, WorkerEndedError

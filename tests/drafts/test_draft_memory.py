@@ -10,7 +10,7 @@ def test_what_the_target_kept_is_remembered() -> None:
     tokens, slots, count = torch.tensor([[7, 8], [9, 5]]), torch.tensor([[0, 1], [1, 2]]), torch.tensor([2, 1])
     memory = DraftMemory(torch.zeros(2, 1, 3), 2, 3)
     addresses = [x.data_ptr() for x in memory.kept]
-    memory.remember(Observation(features, path, tokens, slots, count))
+    memory.remember(Observation(path, tokens, slots, count, features))
     for row in range(2):
         for place, node in enumerate(path[row].tolist()):
             assert memory.kept.features[row, place].tolist() == features[row, node].tolist()

@@ -102,7 +102,7 @@ class Drafting:
         at = self.chain.position[:, None] + 1 + torch.arange(_DEPTH + 1)
         at = at.clamp(max=_LENGTH - 1)  # anything may follow the first `count`
         tokens, slots = self.tokens.gather(1, at + 1), self.slots.gather(1, at + 1)
-        self.draft.observe(Observation(self.features, at, tokens, slots, count))
+        self.draft.observe(Observation(at, tokens, slots, count, self.features))
         self.chain.position = self.chain.position + count
 
 

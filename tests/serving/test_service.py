@@ -17,8 +17,8 @@ from padrec.decoding import Chain, DynamicTree, FastestDecoder, SpeculativeDecod
 from padrec.drafts import FeatureDraft
 from padrec.serving import Answerer, Limits, Service
 from padrec.serving.explanation import Explainer
+from padrec.serving.limits import RequestGuard
 from padrec.serving.recommendation_request import RecommendationRequest, RequestKind
-from padrec.serving.request_guard import RequestGuard
 from padrec.serving.request_queue import QueuedRequest
 from padrec.serving.worker import WorkerEndedError
 from padrec.targets import SavedTarget

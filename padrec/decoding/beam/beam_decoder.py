@@ -8,7 +8,7 @@ from torch import Tensor
 from padrec.catalog import InputError, NonNegativeInt, PositiveInt, check_arguments
 from padrec.decoding.beam.beam_plan import plan_passes, tokens_after_prompt
 from padrec.decoding.beam.beam_search import BeamSearch
-from padrec.decoding.beam.draw import Draw
+from padrec.decoding.beam.children import Draw
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.decoders.fastest import FastestSession
 from padrec.decoding.device.captured_graph import captures_graphs

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_plan import BeamPass, level_size, tokens_after_prompt
-from padrec.decoding.beam.children import Children, best_in_order
-from padrec.decoding.beam.draw import Draw
+from padrec.decoding.beam.children import Children, Draw, best_in_order
 from padrec.decoding.beam.prefix_tree import PrefixTree
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Prompts

@@ -1,4 +1,4 @@
-"""The children of a beam's prefixes, among which a step of the search chooses."""
+"""The children of a beam's prefixes, among which a step of the search draws."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
+from padrec.decoding.lists.request import ListRequest
+from padrec.decoding.lists.sampling import token_noise, token_steps
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,32 @@ class Children:
     def law(self, temperature: float) -> Tensor:
         """Log-probabilities of drawing each child, `[B, M]`."""
         return (self.scores / temperature).log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a step draws."""
+
+    keys: Tensor  # of the requests, int64 [B]
+    temperature: float  # what scores are divided by; 0 keeps the best
+    steps: Tensor  # of all tokens; see `token_steps`
+
+    @classmethod
+    def of(cls, request: ListRequest, batch: int, device: torch.device) -> "Draw":
+        """For batches of one size; their keys are copied in."""
+        keys = torch.zeros(batch, dtype=torch.long, device=device)
+        return cls(keys, request.sampling.temperature, token_steps(request.vocabulary_size, device))
+
+    def ranks(self, children: Children, salt: int = 0) -> Tensor:
+        """What the highest values of are kept, `[B, M]`: the scores, or with noise, which draws without replacement."""
+        if self.temperature == 0:
+            return children.scores
+        return children.law(self.temperature) + self.noise(children, salt)
+
+    def noise(self, children: Children, salt: int = 0) -> Tensor:
+        """Gumbel noise of the children as a function of request, prefix and code, `[B, M]`."""
+        steps = self.steps[children.tokens].view(*children.prefixes.shape, -1)  # [B, W, C]
+        return token_noise(self.keys ^ salt, children.prefixes, steps).flatten(1)
 
 
 def best_in_order(values: Tensor, count: int) -> Tensor:

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_draft import BeamDraftSession
+from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan
 from padrec.decoding.beam.beam_rule import BeamRule
-from padrec.decoding.beam.children import Children, best_in_order
-from padrec.decoding.beam.draw import Draw
+from padrec.decoding.beam.children import Children, Draw, best_in_order
 from padrec.decoding.beam.prefix_tree import with_itself
-from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Branches
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint

@@ -8,9 +8,9 @@ import torch
 from padrec.catalog import PositiveInt, check_arguments
 from padrec.decoding.beam.beam_decoder import beam_search_name, searched_constraint
 from padrec.decoding.beam.beam_draft import BeamDraft
+from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan
 from padrec.decoding.beam.beam_rule import BeamRule, StrictBeamRule
-from padrec.decoding.beam.draw import Draw
-from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
+from padrec.decoding.beam.children import Draw
 from padrec.decoding.beam.speculative_beam_search import SpeculativeBeamSearch
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.layers.prompts import Prompts

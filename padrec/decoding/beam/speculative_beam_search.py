@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_draft import BeamDraftSession
+from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan
 from padrec.decoding.beam.beam_rule import BeamRule, DraftView
-from padrec.decoding.beam.children import Children
+from padrec.decoding.beam.children import Children, Draw
 from padrec.decoding.beam.draft_search import DraftSearch, Level, SearchContext
-from padrec.decoding.beam.draw import Draw
 from padrec.decoding.beam.prefix_tree import with_itself
-from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner, TransformersSession

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -57,7 +57,7 @@ class FastestDecoder(Decoder):
     def bind(self, runner: TransformersRunner, request: ListRequest) -> DecodingSession[Recommendations]:
         """Bind all decoders; see `Decoder.bind`."""
         sessions = {name: decoder.bind(runner, request) for name, decoder in self.decoders.items()}
-        return _FastestSession(self, request, sessions)
+        return _SessionsByBatch(self, request, sessions)
 
     def candidates(self, request: ListRequest, batch: int) -> Iterable[str]:
         """Names of the decoders to try for batches of this size."""
@@ -65,29 +65,45 @@ class FastestDecoder(Decoder):
 
 
 class FastestSession(DecodingSession[Recommendations]):
-    """Decodes batches of one shape with the fastest of several sessions, which its first batch is tried with.
+    """Decodes with the fastest of several sessions, with which its first batches are tried.
 
-    Trials are counted as those of `FastestDecoder`. The other sessions are given up. All have the same results, and may
-    share tensors: one decodes at a time.
+    Trials are counted as those of `FastestDecoder`. Afterwards the other sessions are given up. All have the same
+    results, and may share tensors: one decodes at a time.
     """
 
-    def __init__(self, sessions: Mapping[str, DecodingSession[Recommendations]]) -> None:
-        self._sessions = dict(sessions)
+    def __init__(self, sessions: Mapping[str, DecodingSession[Recommendations]], trials: int = 1) -> None:
+        self._sessions, self._trials = dict(sessions), trials if len(sessions) > 1 else 0
+        self._seconds = dict.fromkeys(sessions, 0.0)  # of each remaining session, over all batches so far
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
         """See `DecodingSession.decode`."""
+        spent = self._try(prompts) if self._trials > 0 else 0.0
+        fastest = min(self._seconds, key=lambda name: self._seconds[name])
+        lists, trace = self._sessions[fastest].decode(prompts, generator)
+        return lists, replace(trace, recording_seconds=trace.recording_seconds + spent, decoder=fastest)
+
+    def _try(self, prompts: Prompts) -> float:
+        """Decode a batch with all remaining sessions, and drop those that are clearly slower; returns seconds spent."""
         spent = 0.0
-        if len(self._sessions) > 1:
-            seconds, spent = _timed(self._sessions, prompts)
-            fastest = min(seconds, key=lambda name: seconds[name])
-            self._sessions = {fastest: self._sessions[fastest]}
-            _log_choice(prompts, fastest, seconds)
-        ((name, session),) = self._sessions.items()
-        lists, trace = session.decode(prompts, generator)
-        return lists, replace(trace, recording_seconds=trace.recording_seconds + spent, decoder=name)
+        for name, session in self._sessions.items():
+            # A generator of its own: trials must not change sampled lists.
+            runs = [session.decode(prompts, torch.Generator().manual_seed(0)) for _ in range(1 + _MEASUREMENTS)]
+            self._seconds[name] += min(trace.seconds for _, trace in runs[1:])
+            spent += sum(trace.seconds + trace.recording_seconds for _, trace in runs)
+        self._trials -= 1
+        times = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in self._seconds.items())
+        fastest = min(self._seconds, key=lambda name: self._seconds[name])
+        most = (1 + _MARGIN) * self._seconds[fastest]
+        left = [name for name, value in self._seconds.items() if value <= most] if self._trials > 0 else [fastest]
+        self._seconds = {name: self._seconds[name] for name in left}
+        self._sessions = {name: self._sessions[name] for name in left}
+        if len(left) == 1:
+            self._trials = 0
+            _logger.info("batches of %d are decoded by %s (%s)", len(prompts.tokens), fastest, times)
+        return spent
 
 
-class _FastestSession(DecodingSession[Recommendations]):
+class _SessionsByBatch(DecodingSession[Recommendations]):
     def __init__(
         self,
         decoder: FastestDecoder,
@@ -95,64 +111,12 @@ class _FastestSession(DecodingSession[Recommendations]):
         sessions: Mapping[str, DecodingSession[Recommendations]],
     ) -> None:
         self._decoder, self._request, self._sessions = decoder, request, sessions
-        self._trials: dict[int, _Trials] = {}  # by batch size
+        self._fastest: dict[int, FastestSession] = {}  # by batch size
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
         batch = len(prompts.tokens)
-        if batch not in self._trials:
-            self._trials[batch] = _Trials(dict.fromkeys(self._decoder.candidates(self._request, batch), 0.0))
-        trials = self._trials[batch]
-        spent = 0.0 if trials.over else self._try(trials, prompts)
-        lists, trace = self._sessions[trials.fastest].decode(prompts, generator)
-        trace = trace.widened(self._decoder.max_depth(self._request))
-        return lists, replace(trace, recording_seconds=trace.recording_seconds + spent, decoder=trials.fastest)
-
-    def _try(self, trials: "_Trials", prompts: Prompts) -> float:
-        """Decode a batch with all remaining candidates; returns the seconds spent."""
-        remaining = {name: session for name, session in self._sessions.items() if name in trials.seconds}
-        seconds, spent = _timed(remaining, prompts)
-        trials.add(seconds)
-        if trials.over:
-            _log_choice(prompts, trials.fastest, trials.seconds)
-        return spent
-
-
-def _timed(
-    sessions: Mapping[str, DecodingSession[Recommendations]], prompts: Prompts
-) -> tuple[dict[str, float], float]:
-    """The seconds that each session takes for a batch, by name, and those spent on finding out."""
-    spent, seconds = 0.0, {}
-    for name, session in sessions.items():
-        # A generator of its own: trials must not change sampled lists.
-        runs = [session.decode(prompts, torch.Generator().manual_seed(0)) for _ in range(1 + _MEASUREMENTS)]
-        seconds[name] = min(trace.seconds for _, trace in runs[1:])
-        spent += sum(trace.seconds + trace.recording_seconds for _, trace in runs)
-    return seconds, spent
-
-
-def _log_choice(prompts: Prompts, fastest: str, seconds: Mapping[str, float]) -> None:
-    times = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in seconds.items())
-    _logger.info("batches of %d are decoded by %s (%s)", len(prompts.tokens), fastest, times)
-
-
-@dataclass
-class _Trials:
-    """Results for one batch size."""
-
-    seconds: dict[str, float]  # of each remaining candidate, over all batches so far
-    batches: int = 0  # tried so far
-
-    @property
-    def fastest(self) -> str:
-        return min(self.seconds, key=lambda name: self.seconds[name])
-
-    @property
-    def over(self) -> bool:
-        return self.batches == _TRIALS or len(self.seconds) == 1
-
-    def add(self, seconds: Mapping[str, float]) -> None:
-        """Count another batch, and drop the candidates that are clearly slower."""
-        self.batches += 1
-        total = {name: before + seconds[name] for name, before in self.seconds.items()}
-        most = (1 + _MARGIN) * min(total.values())
-        self.seconds = {name: value for name, value in total.items() if value <= most}
+        if batch not in self._fastest:
+            names = self._decoder.candidates(self._request, batch)
+            self._fastest[batch] = FastestSession({name: self._sessions[name] for name in names}, _TRIALS)
+        lists, trace = self._fastest[batch].decode(prompts, generator)
+        return lists, trace.widened(self._decoder.max_depth(self._request))

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from padrec.decoding.device.early_launch import has_kernels, launches_early
-from padrec.decoding.layers.cached_layers import LAST_LAYER, LayerSession, joined_features, layer_numbers
-from padrec.decoding.layers.isolated_columns import IsolatedColumns
+from padrec.decoding.layers.cached_layers import (
+    LAST_LAYER,
+    IsolatedColumns,
+    LayerSession,
+    joined_features,
+    layer_numbers,
+)
 from padrec.decoding.layers.layer_operations import Heads, LayerAttention, LayerOperations, ResidualStream, RMSNorm
 from padrec.decoding.layers.placement import Placement
 

@@ -7,8 +7,13 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from padrec.decoding.layers.cached_layers import LAST_LAYER, LayerSession, joined_features, layer_numbers
-from padrec.decoding.layers.isolated_columns import IsolatedColumns
+from padrec.decoding.layers.cached_layers import (
+    LAST_LAYER,
+    IsolatedColumns,
+    LayerSession,
+    joined_features,
+    layer_numbers,
+)
 from padrec.decoding.layers.placement import Placement, visible_columns
 
 

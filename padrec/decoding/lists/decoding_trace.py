@@ -10,36 +10,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DecodingTrace:
-    """Cost and acceptance counts of one decode of one batch.
+    """Cost and acceptance counts of one decode of one batch; seconds are wall-clock time."""
 
-    Attributes:
-        prefill_seconds: wall-clock seconds until the first token is on the device.
-        decode_seconds: wall-clock seconds for the rest.
-        target_passes: target passes while the row was unfinished, without the prefill, int64 `[B]`.
-        draft_passes: draft passes while the row was unfinished, int64 `[B]`.
-        tokens: generated tokens, int64 `[B]`; the prefill yields the first of each row.
-        attempted: list tokens that a draft could have proposed, because all tokens before them in the round were kept,
-            by slot and draft depth 1 … D, int64 `[L + 2, D]`.
-        accepted: attempted tokens that were proposed and kept, int64 `[L + 2, D]`.
-        accepted_lengths: rounds of unfinished rows by the number of kept draft tokens, int64 `[D + 1]`.
-        recording_seconds: wall-clock seconds for compiling and capturing, once per shape; not in the other seconds.
-        decoder: what was chosen, if there was a choice; see `Decoder.choices`.
-        drafted: whether each generated token is a kept proposal, bool `[B, T]`; None where it is not known.
-        accepted_by_source: accepted tokens by what proposed them, for drafts of several sources.
-    """
-
-    prefill_seconds: float
-    decode_seconds: float
-    target_passes: Tensor
-    draft_passes: Tensor
-    tokens: Tensor
+    prefill_seconds: float  # until the first token is on the device
+    decode_seconds: float  # for the rest
+    target_passes: Tensor  # while the row was unfinished, without the prefill, int64 [B]
+    draft_passes: Tensor  # while the row was unfinished, int64 [B]
+    tokens: Tensor  # that were generated, int64 [B]; the prefill yields the first of each row
+    # List tokens that a draft could have proposed, because all tokens before them in the round were kept, by slot and
+    # draft depth 1 … D, int64 [L + 2, D].
     attempted: Tensor
-    accepted: Tensor
-    accepted_lengths: Tensor
-    recording_seconds: float = 0.0
-    decoder: str | None = None
-    drafted: Tensor | None = None
-    accepted_by_source: Mapping[str, int] = field(default_factory=dict)
+    accepted: Tensor  # attempted tokens that were proposed and kept, int64 [L + 2, D]
+    accepted_lengths: Tensor  # rounds of unfinished rows by the number of kept draft tokens, int64 [D + 1]
+    recording_seconds: float = 0.0  # for compiling and capturing, once per shape; not in the other seconds
+    decoder: str | None = None  # what was chosen, if there was a choice; see `Decoder.choices`
+    drafted: Tensor | None = None  # whether each generated token is a kept proposal, bool [B, T]; None if not known
+    accepted_by_source: Mapping[str, int] = field(default_factory=dict)  # accepted tokens by what proposed them
 
     def widened(self, max_depth: int) -> "DecodingTrace":
         """Pad the counts with zeros to a greater depth D."""

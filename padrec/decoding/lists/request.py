@@ -100,7 +100,7 @@ class Recommendations:
     def from_leaves(
         cls, leaves: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary
     ) -> "Recommendations":
-        """Write leaves, int64 `[B, K]`, as tokens; `log_probs`, `[B, K, L]`, are those of the items' codes; on the CPU."""
+        """Write leaves, int64 `[B, K]`, as tokens; `log_probs` are those of their codes, `[B, K, L]`; on the CPU."""
         check_finite(log_probs)
         length = vocabulary.list_tokens(leaves.shape[1])
         tokens = vocabulary.encode(catalog.leaf_codes[leaves]).flatten(1)[:, :length]

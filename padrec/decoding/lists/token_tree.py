@@ -15,26 +15,16 @@ class TokenTree:
 
     Node 0 is the root: the row's last token, which the target has chosen but not read. Parents come before their
     children, and the present children of a node have distinct tokens.
-
-    Attributes:
-        tokens: int64 `[B, N]`.
-        parents: index of each node's parent, int64 `[B, N]`; the root is its own.
-        depths: int64 `[B, N]`, 0 for the root.
-        ancestors: bool `[B, N, N]`; `[b, i, j]` is whether j is i or an ancestor of i.
-        states: list states after the nodes' tokens, `[B, N]`.
-        scores: the draft's log-probability of each node's path, `[B, N]`.
-        present: bool `[B, N]`; False for padding nodes, which are read but never kept.
-        max_depth: upper bound of `depths`.
     """
 
-    tokens: Tensor
-    parents: Tensor
-    depths: Tensor
-    ancestors: Tensor
-    states: ListState
-    scores: Tensor
-    present: Tensor
-    max_depth: int
+    tokens: Tensor  # int64 [B, N]
+    parents: Tensor  # index of each node's parent, int64 [B, N]; the root is its own
+    depths: Tensor  # int64 [B, N], 0 for the root
+    ancestors: Tensor  # bool [B, N, N]; [b, i, j] is whether j is i or an ancestor of i
+    states: ListState  # list states after the nodes' tokens, [B, N]
+    scores: Tensor  # the draft's log-probability of each node's path, [B, N]
+    present: Tensor  # bool [B, N]; False for padding nodes, which are read but never kept
+    max_depth: int  # upper bound of `depths`
 
     @classmethod
     def from_parents(

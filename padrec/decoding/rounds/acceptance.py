@@ -1,7 +1,5 @@
 """Acceptance: the path of a tree that a round keeps, and the lists after it."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -11,22 +9,8 @@ from padrec.decoding.lists.sampling import Choice
 from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.lists.verification import VerificationRule, accept
 from padrec.decoding.rounds.list_buffer import ListBuffer
-from padrec.decoding.trees.draft import Observation
+from padrec.decoding.trees.draft import Accepted
 from padrec.decoding.trees.tree_expansion import TreeExpansion
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """The part of a tree that a round keeps; entries after `count` are arbitrary."""
-
-    path: Tensor  # nodes kept, the root first, int64 [B, D + 1]; see `AcceptedPath`
-    emitted: Tensor  # the tokens after them, int64 [B, D + 1]
-    slots: Tensor  # of these tokens, int64 [B, D + 1]
-    count: Tensor  # tokens written to the lists, int64 [B]
-
-    def observation(self, features: Tensor) -> Observation:
-        """What the draft learns, given the target's features of all nodes, `[B, N, d]`."""
-        return Observation(features, self.path, self.emitted, self.slots, self.count)
 
 
 @compiled

@@ -16,10 +16,11 @@ from padrec.decoding.trees.draft import (
     DraftPlan,
     DraftSession,
     HostDraftSession,
+    Observation,
     OnlineDraftSession,
     SourcesDraftSession,
 )
-from padrec.decoding.trees.tree_expansion import TreeExpansion
+from padrec.decoding.trees.tree_expansion import TreeContext, TreeExpansion
 from padrec.decoding.trees.tree_operations import ForcedRuns, tree_operations_for
 
 
@@ -91,7 +92,8 @@ class Rounds:
         with Phase.ACCEPTANCE.named():
             choice = lists.choice(self._max_depth)
         with Phase.TREE_BUILDING.named():
-            tree = self._expansion.expand(lists.last, lists.state, constraint, choice, self._draft, operations)
+            context = TreeContext(lists.last, lists.state, constraint, choice, self._draft, operations)
+            tree = self._expansion.expand(context)
             tree = self._runs.extend(tree, constraint, operations)
         with Phase.TARGET_PASS.named():
             logits, features = self._target.verify(tree)
@@ -99,4 +101,4 @@ class Rounds:
             accepted = verify_round(logits, tree, choice, self._rule, lists, self.statistics, self._expansion)
         with Phase.KEEPING.named():
             self._target.commit(accepted.path, accepted.count)
-            self._draft.observe(accepted.observation(features))
+            self._draft.observe(Observation(**vars(accepted), node_features=features))

@@ -17,42 +17,31 @@ from padrec.decoding.trees.tree_expansion import DraftSteps
 
 @dataclass(frozen=True)
 class DraftPlan:
-    """The rounds that a draft session will serve.
+    """The rounds that a draft session will serve."""
 
-    Attributes:
-        runner: the target.
-        request: what is generated.
-        batch: B, rows.
-        capacity: tokens that a cache of the draft must hold for each row: prompt, list and one round's tree.
-        draft_rows: nodes passed to `DraftSteps.extend` in one round, in all calls together.
-        max_depth: D, the deepest proposal of a round, including forced tokens. A round emits at most D + 1 tokens.
-    """
-
-    runner: TransformersRunner
+    runner: TransformersRunner  # the target
     request: Request[Any]
-    batch: int
-    capacity: int
-    draft_rows: int
-    max_depth: int
+    batch: int  # B, rows
+    capacity: int  # tokens that a cache of the draft must hold for each row: prompt, list and one round's tree
+    draft_rows: int  # nodes passed to `DraftSteps.extend` in one round, in all calls together
+    max_depth: int  # D, the deepest proposal of a round, including forced tokens; a round emits at most D + 1 tokens
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What a round kept of the draft's proposals.
+class Accepted:
+    """What a round kept of the draft's proposals."""
 
-    Attributes:
-        node_features: target features of all nodes of the tree, `[B, N, d]`.
-        path: kept nodes, the old root first, int64 `[B, M]`.
-        tokens: the emitted token after each kept node, int64 `[B, M]`.
-        slots: the tokens' slots, int64 `[B, M]`.
-        count: how many of the M are valid, int64 `[B]`; 0 for finished rows.
-    """
+    path: Tensor  # kept nodes, the old root first, int64 [B, M]
+    tokens: Tensor  # the emitted token after each kept node, int64 [B, M]
+    slots: Tensor  # of the tokens, int64 [B, M]
+    count: Tensor  # how many of the M are valid, int64 [B]; 0 for finished rows
 
-    node_features: Tensor
-    path: Tensor
-    tokens: Tensor
-    slots: Tensor
-    count: Tensor
+
+@dataclass(frozen=True)
+class Observation(Accepted):
+    """What a draft learns from a round."""
+
+    node_features: Tensor  # the target's, of all nodes of the tree, [B, N, d]
 
     @property
     def features(self) -> Tensor:

@@ -2,16 +2,11 @@
 
 from typing import Annotated
 
-from torch import Tensor
-
 from padrec.catalog import PositiveFloat, PositiveInt, Range, check_arguments
-from padrec.decoding.lists.constraint import Constraint
-from padrec.decoding.lists.list_state import ListState
-from padrec.decoding.lists.sampling import Choice, Guess
+from padrec.decoding.lists.sampling import Guess
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion, check_size
+from padrec.decoding.trees.tree_expansion import TreeContext, TreeExpansion, check_size
 from padrec.decoding.trees.tree_growth import TreeShape
-from padrec.decoding.trees.tree_operations import TreeOperations
 
 
 class DynamicTree(TreeExpansion):
@@ -52,18 +47,11 @@ class DynamicTree(TreeExpansion):
         self.draft_rows = (depth - 1) * width
         self.draft_passes = depth
 
-    def expand(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        steps: DraftSteps,
-        operations: TreeOperations,
-    ) -> TokenTree:
+    def expand(self, context: TreeContext) -> TokenTree:
         """See `TreeExpansion.expand`."""
+        steps, choice, shape = context.steps, context.choice, TreeShape(self.width, self.depth, self.nodes)
         guess = Guess.of(choice.sampling, self.greedy_temperature)
-        growth = operations.grow(root, state, constraint, guess, TreeShape(self.width, self.depth, self.nodes))
+        growth = context.operations.grow(context.root, context.state, context.constraint, guess, shape)
         logits = steps.root_logits()[:, None]
         for depth in range(self.depth):
             if depth > 0:

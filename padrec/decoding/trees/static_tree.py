@@ -7,12 +7,9 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import InputError, NonNegativeInt, check_arguments
-from padrec.decoding.lists.constraint import Constraint
-from padrec.decoding.lists.list_state import ListState, concatenate
-from padrec.decoding.lists.sampling import Choice
+from padrec.decoding.lists.list_state import concatenate
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion, check_size
-from padrec.decoding.trees.tree_operations import TreeOperations
+from padrec.decoding.trees.tree_expansion import TreeContext, TreeExpansion, check_size
 
 
 class StaticTree(TreeExpansion):
@@ -50,16 +47,9 @@ class StaticTree(TreeExpansion):
         nodes = [*root, *paths]
         self._parents = [nodes.index(path[:-1]) for path in nodes]
 
-    def expand(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        steps: DraftSteps,
-        operations: TreeOperations,
-    ) -> TokenTree:
+    def expand(self, context: TreeContext) -> TokenTree:
         """See `TreeExpansion.expand`."""
+        root, state, constraint, steps = context.root, context.state, context.constraint, context.steps
         tokens, states = [root[:, None]], [state.unsqueeze()]
         scores = [torch.zeros(len(root), 1, dtype=torch.float32, device=root.device)]
         read_states, read_scores = states[0], scores[0]
@@ -71,7 +61,7 @@ class StaticTree(TreeExpansion):
                 read_states, read_scores = states[-1].gather(index), scores[-1].gather(1, index)
                 parents = _index([self._readers[depth - 1].index(path[:-1]) for path in readers], root)
                 logits = steps.extend(tokens[-1].gather(1, index), parents, read_states.slot, depth)
-            log_probs = choice.log_chances(logits, constraint.allowed(read_states), depth)  # [B, readers, V]
+            log_probs = context.choice.log_chances(logits, constraint.allowed(read_states), depth)  # [B, readers, V]
             ranks = min(max(path[-1] for path in level) + 1, log_probs.shape[-1])
             best, best_tokens = log_probs.topk(ranks)
             rows = [readers.index(path[:-1]) for path in level]

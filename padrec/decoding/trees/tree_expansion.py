@@ -1,6 +1,7 @@
 """The protocol of tree expansions, which turn a draft's proposals into token trees."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -34,25 +35,8 @@ class TreeExpansion(ABC):
     draft_passes: int
 
     @abstractmethod
-    def expand(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        steps: "DraftSteps",
-        operations: TreeOperations,
-    ) -> TokenTree:
-        """Grow one tree for each row.
-
-        Args:
-            root: last token of each row, int64 `[B]`.
-            state: list states after the root, `[B]`.
-            constraint: which tokens are allowed, for the draft as for the target.
-            choice: sampling rule and noise by which the target will choose.
-            steps: the draft.
-            operations: grow trees, by kernels where the device has them.
-        """
+    def expand(self, context: "TreeContext") -> TokenTree:
+        """Grow one tree for each row."""
 
 
 def check_size(depth: int, nodes: int, candidates: int) -> None:
@@ -85,6 +69,18 @@ class DraftSteps(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class TreeContext:
+    """What trees are grown from, one for each row."""
+
+    root: Tensor  # last token of each row, int64 [B]
+    state: ListState  # list states after the root, [B]
+    constraint: Constraint[ListState]  # which tokens are allowed, for the draft as for the target
+    choice: Choice  # sampling rule and noise by which the target will choose
+    steps: DraftSteps  # the draft
+    operations: TreeOperations  # grow trees, by kernels where the device has them
+
+
 class RootOnly(TreeExpansion):
     """A tree without proposals of the draft: only forced tokens are added."""
 
@@ -94,14 +90,6 @@ class RootOnly(TreeExpansion):
     draft_rows = 0
     draft_passes = 0
 
-    def expand(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        steps: DraftSteps,
-        operations: TreeOperations,
-    ) -> TokenTree:
+    def expand(self, context: TreeContext) -> TokenTree:
         """See `TreeExpansion.expand`."""
-        return TokenTree.root_only(root, state)
+        return TokenTree.root_only(context.root, context.state)

@@ -22,7 +22,7 @@ class TreeOperations:
     def grow(
         self, root: Tensor, state: ListState, constraint: Constraint[Any], guess: Guess, shape: TreeShape
     ) -> TreeGrowth:
-        """Begin a tree for each row; `root`, `state` and `constraint` as in `TreeExpansion.expand`."""
+        """Begin a tree for each row; `root`, `state` and `constraint` as in `TreeContext`."""
         return TreeGrowth(root, state, constraint, guess, shape)
 
     def add_forced_runs(self, tree: TokenTree, constraint: Constraint[Any], leaves: int, length: int) -> TokenTree:

@@ -21,11 +21,10 @@ from padrec.catalog import (
 )
 from padrec.data.batches import PromptBatch, SequenceBatch
 from padrec.decoding import Prompts, TransformersRunner, check_length
-from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
+from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.drafts.atspeed.branched_rows import BranchedRows
-from padrec.drafts.atspeed.code_choices import CodeChoices, prefix_nodes
-from padrec.drafts.atspeed.objectives import DistillationObjective
+from padrec.drafts.atspeed.objectives import CodeChoices, DistillationObjective, prefix_nodes
 from padrec.drafts.atspeed.prefix_search import PrefixSearch, contained
 from padrec.drafts.draft_module import DraftModule
 from padrec.metrics import Mean

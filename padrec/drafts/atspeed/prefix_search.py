@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_draft import LanguageModelSession
+from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan
 from padrec.decoding.beam.beam_rule import StrictBeamRule
+from padrec.decoding.beam.children import Draw
 from padrec.decoding.beam.draft_search import DraftSearch, Level, SearchContext
-from padrec.decoding.beam.draw import Draw
-from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
 from padrec.decoding.layers.prompt_shape import cache_capacity
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner

@@ -11,10 +11,9 @@ from padrec.catalog import InputError, PositiveFloat, PositiveInt, Range, check_
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.lists.constraint import Constraint
 from padrec.decoding.lists.list_state import ListState, concatenate
-from padrec.decoding.lists.sampling import Choice, Guess
+from padrec.decoding.lists.sampling import Guess
 from padrec.decoding.lists.token_tree import TokenTree
-from padrec.decoding.trees.tree_expansion import DraftSteps, TreeExpansion, check_size
-from padrec.decoding.trees.tree_operations import TreeOperations
+from padrec.decoding.trees.tree_expansion import TreeContext, TreeExpansion, check_size
 from padrec.drafts.retrieval.retrieval_draft import RetrievalSession
 from padrec.drafts.retrieval.token_pool import END
 
@@ -51,24 +50,17 @@ class RetrievalTree(TreeExpansion):
         self.depth, self.nodes, self.leaves = depth, nodes, nodes - 1
         self.greedy_temperature = greedy_temperature
 
-    def expand(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        steps: DraftSteps,
-        operations: TreeOperations,
-    ) -> TokenTree:
+    def expand(self, context: TreeContext) -> TokenTree:
         """See `TreeExpansion.expand`."""
+        steps, choice = context.steps, context.choice
         if not isinstance(steps, RetrievalSession):
             raise InputError(
                 f"RetrievalTree with a {type(steps).__name__}: expected a RetrievalDraft, and no other draft"
             )
         tokens, votes = steps.retrieve()
         guess = Guess.of(choice.sampling, self.greedy_temperature)
-        unseen, tokens = steps.unseen, tokens[..., : self.depth]
-        return _grow(tokens, votes, root, state, constraint, guess, choice.noise, unseen, self.nodes)
+        tokens, after = tokens[..., : self.depth], (context.root, context.state, context.constraint)
+        return _grow(tokens, votes, *after, guess, choice.noise, steps.unseen, self.nodes)
 
 
 @compiled

@@ -28,7 +28,7 @@ from padrec.decoding import (
 from padrec.decoding.beam.beam_decoder import searched_constraint
 from padrec.decoding.beam.beam_plan import plan_passes
 from padrec.decoding.beam.beam_search import BeamSearch
-from padrec.decoding.beam.draw import Draw
+from padrec.decoding.beam.children import Draw
 from padrec.decoding.device.captured_graph import captures_graphs
 from padrec.decoding.layers.prompt_shape import spare_tokens
 from padrec.decoding.layers.runner import TransformersSession

@@ -12,13 +12,10 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import (
     AutoregressiveDecoder,
     Chain,
-    Choice,
-    Constraint,
     Decoder,
     DecodingTrace,
     DynamicTree,
     ListRequest,
-    ListState,
     Observation,
     Recommendations,
     RoundStatistics,
@@ -27,11 +24,10 @@ from padrec.decoding import (
     StaticTree,
     TokenTree,
     TransformersRunner,
+    TreeContext,
     TreeExpansion,
 )
 from padrec.decoding.layers.runner import TransformersSession
-from padrec.decoding.trees.tree_expansion import DraftSteps
-from padrec.decoding.trees.tree_operations import TreeOperations
 from tests import reference
 from tests.stubs import LoggingDraft, RandomDraft, random_catalog, random_network_draft, random_prompts, tiny_target
 
@@ -205,17 +201,9 @@ def test_a_list_that_ends_early_does_not_disturb_the_others(sampling: Sampling) 
 class SilentTree(Chain):
     """Proposes nothing, though it could."""
 
-    def expand(
-        self,
-        root: Tensor,
-        state: ListState,
-        constraint: Constraint[ListState],
-        choice: Choice,
-        steps: DraftSteps,
-        operations: TreeOperations,
-    ) -> TokenTree:
-        parents = torch.zeros_like(root)[:, None]
-        return TokenTree.from_parents(root[:, None], parents, state.unsqueeze(), self.depth)
+    def expand(self, context: TreeContext) -> TokenTree:
+        root = context.root[:, None]
+        return TokenTree.from_parents(root, torch.zeros_like(root), context.state.unsqueeze(), self.depth)
 
 
 def test_a_round_without_proposals_misses_its_first_depth() -> None:

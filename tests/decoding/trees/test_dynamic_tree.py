@@ -17,6 +17,7 @@ from padrec.decoding import (
     ListState,
     Sampling,
     TokenTree,
+    TreeContext,
 )
 from padrec.decoding.trees.tree_operations import TreeOperations
 from tests.stubs import PathSteps, random_catalog
@@ -144,7 +145,7 @@ def test_the_kept_nodes_are_those_of_the_reference(
     expansion = DynamicTree(depth, width, nodes, greedy_temperature)
     steps, choice = PathSteps(batch, vocabulary.size, seed), choice_of(temperature, batch, depth, vocabulary)
     tree = expansion.expand(
-        torch.tensor([1, 1]), constraint.initial(batch, _CPU), constraint, choice, steps, TreeOperations()
+        TreeContext(torch.tensor([1, 1]), constraint.initial(batch, _CPU), constraint, choice, steps, TreeOperations())
     )
     assert tree.tokens.shape == (batch, expansion.nodes)
     assert tree.max_depth == depth
@@ -173,7 +174,7 @@ def test_equal_scores_keep_parents_with_their_children(seed: int, levels: int, n
     constraint, expansion = constraint_of("catalog", vocabulary), DynamicTree(5, width, nodes)
     steps, choice = PathSteps(3, vocabulary.size, seed, levels=levels), choice_of(0.0, 3, 5, vocabulary)
     tree = expansion.expand(
-        torch.tensor([1, 1, 1]), constraint.initial(3, _CPU), constraint, choice, steps, TreeOperations()
+        TreeContext(torch.tensor([1, 1, 1]), constraint.initial(3, _CPU), constraint, choice, steps, TreeOperations())
     )
     for row in range(3):
         paths = paths_of(tree, row)
@@ -191,12 +192,14 @@ def test_a_forced_chain_is_followed_to_its_end() -> None:
     constraint = catalog_constraint(catalog, vocabulary, 1)
     steps = PathSteps(1, vocabulary.size, seed=0)
     tree = DynamicTree(depth=4, width=3, nodes=5).expand(
-        torch.tensor([1]),
-        constraint.initial(1, _CPU),
-        constraint,
-        choice_of(1.0, 1, 4, vocabulary),
-        steps,
-        TreeOperations(),
+        TreeContext(
+            torch.tensor([1]),
+            constraint.initial(1, _CPU),
+            constraint,
+            choice_of(1.0, 1, 4, vocabulary),
+            steps,
+            TreeOperations(),
+        )
     )
     assert tree.tokens[0, 1:].tolist() == vocabulary.encode(catalog.codes)[0].tolist()
     assert tree.parents[0].tolist() == [0, 0, 1, 2, 3]
@@ -217,12 +220,14 @@ def test_sharper_guesses_make_deeper_trees() -> None:
     trees = {}
     for greedy_temperature in (1.0, 0.5):
         tree = DynamicTree(2, 2, 3, greedy_temperature).expand(
-            torch.tensor([1]),
-            FreeDecoding(vocabulary).initial(1, _CPU),
-            FreeDecoding(vocabulary),
-            choice_of(0.0, 1, 2, vocabulary),
-            SameSteps(logits),
-            TreeOperations(),
+            TreeContext(
+                torch.tensor([1]),
+                FreeDecoding(vocabulary).initial(1, _CPU),
+                FreeDecoding(vocabulary),
+                choice_of(0.0, 1, 2, vocabulary),
+                SameSteps(logits),
+                TreeOperations(),
+            )
         )
         trees[greedy_temperature] = tree
     assert trees[1.0].depths[0].tolist() == [0, 1, 1]
@@ -241,7 +246,9 @@ def test_every_node_is_the_most_probable_token_after_the_one_before(name: str, t
     chain, steps = Chain(depth), PathSteps(batch, vocabulary.size, seed=1)
     choice = choice_of(temperature, batch, depth, vocabulary)
     tree = chain.expand(
-        torch.tensor([3, 3, 3]), constraint.initial(batch, _CPU), constraint, choice, steps, TreeOperations()
+        TreeContext(
+            torch.tensor([3, 3, 3]), constraint.initial(batch, _CPU), constraint, choice, steps, TreeOperations()
+        )
     )
     assert (chain.depth, chain.nodes, chain.leaves) == (depth, depth + 1, 1)
     assert (chain.draft_rows, chain.draft_passes) == (depth - 1, depth)

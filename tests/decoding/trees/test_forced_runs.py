@@ -23,6 +23,7 @@ from padrec.decoding import (
     TokenTree,
     TransformersDecoder,
     TransformersRunner,
+    TreeContext,
     TreeExpansion,
 )
 from padrec.decoding.trees.tree_operations import TreeOperations
@@ -92,7 +93,7 @@ def test_the_best_leaves_with_a_forced_token_are_continued_by_their_run(
     expansion, steps = _EXPANSIONS[grown], PathSteps(batch, vocabulary.size, seed)
     choice = Sampling().choice(torch.zeros(batch), torch.zeros(batch), 0, vocabulary.size)
     before = expansion.expand(
-        torch.full((batch,), vocabulary.bos_token), state, constraint, choice, steps, TreeOperations()
+        TreeContext(torch.full((batch,), vocabulary.bos_token), state, constraint, choice, steps, TreeOperations())
     )
     tree = ForcedRuns(n_leaves, length).extend(before, constraint, TreeOperations())
     n_nodes = before.tokens.shape[1]

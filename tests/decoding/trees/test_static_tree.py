@@ -13,6 +13,7 @@ from padrec.decoding import (
     ListState,
     Sampling,
     StaticTree,
+    TreeContext,
 )
 from padrec.decoding.trees.tree_operations import TreeOperations
 from tests.stubs import PathSteps, random_catalog
@@ -75,7 +76,7 @@ def test_every_node_is_the_draft_token_of_its_rank(shape: str, name: str, temper
     expansion, steps = StaticTree(choices), PathSteps(batch, _VOCABULARY.size, seed=3)
     root, state = torch.tensor([3, 3, 3]), constraint.initial(batch, _CPU)
     choice = choice_of(temperature, batch, expansion.depth)
-    tree = expansion.expand(root, state, constraint, choice, steps, TreeOperations())
+    tree = expansion.expand(TreeContext(root, state, constraint, choice, steps, TreeOperations()))
     assert tree.tokens.shape == (batch, expansion.nodes) == (batch, len(choices) + 1)
     assert tree.max_depth == expansion.depth == max(map(len, choices))
     assert tree.is_childless.sum(1).tolist() == [expansion.leaves] * batch
@@ -102,7 +103,9 @@ def test_the_draft_reads_only_nodes_that_have_children(shape: str) -> None:
     choices, constraint = _SHAPES[shape], constraints()["free"]
     expansion, steps = StaticTree(choices), PathSteps(2, _VOCABULARY.size, seed=0)
     choice = choice_of(0.0, 2, expansion.depth)
-    expansion.expand(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, choice, steps, TreeOperations())
+    expansion.expand(
+        TreeContext(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, choice, steps, TreeOperations())
+    )
     inner = {tuple(path[:-1]) for path in choices if len(path) > 1}
     depths = sorted({len(path) for path in inner})
     assert [(depth, n_nodes) for depth, n_nodes, _ in steps.calls] == [
@@ -117,7 +120,9 @@ def test_more_ranks_than_tokens_keep_the_shape() -> None:
     expansion, steps = StaticTree([[rank] for rank in range(9)]), PathSteps(1, vocabulary.size, seed=0)
     constraint = FreeDecoding(vocabulary)
     choice = Choice(Sampling(), None)
-    tree = expansion.expand(torch.tensor([1]), constraint.initial(1, _CPU), constraint, choice, steps, TreeOperations())
+    tree = expansion.expand(
+        TreeContext(torch.tensor([1]), constraint.initial(1, _CPU), constraint, choice, steps, TreeOperations())
+    )
     assert tree.tokens.shape == (1, 10)
     assert set(tree.tokens[0, 1:].tolist()) == set(range(vocabulary.size))
 

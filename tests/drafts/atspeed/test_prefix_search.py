@@ -3,7 +3,7 @@ import torch
 
 from padrec.catalog import CatalogTrie, SemanticIDVocabulary
 from padrec.decoding import BeamDecoder, ListRequest, TransformersRunner
-from padrec.decoding.beam.speculative_beam_plan import SpeculativeBeamPlan
+from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from padrec.drafts.atspeed import PrefixSearch, contained
 from tests.stubs import random_catalog, random_prompts, tiny_target

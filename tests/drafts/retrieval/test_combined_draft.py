@@ -101,7 +101,7 @@ def test_weights_are_the_mean_responsibilities_of_the_em_algorithm() -> None:
         assert session.root_logits()[0].exp().tolist() == pytest.approx(mixed, abs=1e-5)
         session.extend(torch.tensor([emitted[:1]]), zero, zero, 1)
         tokens = torch.tensor([emitted])
-        session.observe(Observation(torch.empty(1, 0, 0), tokens, tokens, torch.zeros_like(tokens), torch.tensor([2])))
+        session.observe(Observation(tokens, tokens, torch.zeros_like(tokens), torch.tensor([2]), torch.empty(1, 0, 0)))
         for token in emitted:
             parts = [w * p[token] for w, p in zip(weights, (first, second), strict=True)]
             shares = [share + part / sum(parts) for share, part in zip(shares, parts, strict=True)]

@@ -115,7 +115,7 @@ def test_votes_are_those_of_a_plain_count(
     assert logits[0, 0].tolist() == pytest.approx(expected, abs=1e-4)
     # What a round emits is part of the text that the next one looks up.
     emitted = torch.tensor([[2, 1, 0]])
-    session.observe(Observation(torch.empty(1, 0, 0), emitted, emitted, emitted, torch.tensor([2])))
+    session.observe(Observation(emitted, emitted, emitted, torch.tensor([2]), torch.empty(1, 0, 0)))
     expected = plain_logits(draft.pool, [*prompt, first, 2, 1], [], draft, size)
     assert session.root_logits()[0].tolist() == pytest.approx(expected, abs=1e-4)
 

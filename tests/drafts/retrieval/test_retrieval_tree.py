@@ -21,6 +21,7 @@ from padrec.decoding import (
     SpeculativeDecoder,
     TextRequest,
     TransformersRunner,
+    TreeContext,
     TreeOperations,
 )
 from padrec.drafts.retrieval import RetrievalDraft, RetrievalTree, TokenPool
@@ -94,7 +95,7 @@ def test_the_most_voted_paths_become_the_tree(
     session.begin(Prompts(tokens, tokens, torch.tensor([len(prompt)])), torch.empty(0), root, tokens[0])
     constraint: Any = request.constraint
     state, choice = constraint.initial(1, torch.device("cpu")), request.sampling.choice(root, root, _DEPTH, 1)
-    tree = tree_shape.expand(root, state, constraint, choice, session, TreeOperations())
+    tree = tree_shape.expand(TreeContext(root, state, constraint, choice, session, TreeOperations()))
     following, votes = session.retrieve()
     must = plain_tree(following[0].tolist(), votes[0].tolist(), draft.unseen, nodes)
     assert tree.tokens.shape == (1, min(nodes, 1 + _DEPTH * following.shape[1]))
