@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import lightning as L
 import torch
@@ -17,6 +17,7 @@ from padrec.catalog import InputError
 from padrec.data import PromptBatch, TextPromptBatch
 from padrec.decoding import (
     LIST_SEARCH,
+    Decoder,
     DecodingSession,
     DecodingTrace,
     GeneratedText,
@@ -47,25 +48,6 @@ class Unregistered(Generic[M]):
         self.module = module
 
 
-class Arm(Protocol):
-    """What a comparison asks of a decoder; see `Decoder`."""
-
-    lossless: bool
-    search: str
-    choices: tuple[str, ...]
-    sources: Sequence[str]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """See `Decoder`."""
-
-    def max_depth(self, request: Any) -> int:  # noqa: ANN401  # of the request that the comparison makes
-        """See `Decoder.max_depth`."""
-
-    def bind(self, runner: TransformersRunner, request: Any) -> DecodingSession[Any]:  # noqa: ANN401
-        """See `Decoder.bind`."""
-
-
 class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
     """Decodes the same prompts with several arms; the base of `SpeculativeEvaluator` and `TextEvaluator`.
 
@@ -90,7 +72,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
 
     def __init__(
         self,
-        arms: Mapping[str, Arm],
+        arms: Mapping[str, Decoder],
         reference: str,
         further_references: Sequence[str] | None,
         predict_arm: str | None,
@@ -163,9 +145,10 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
             to_precision(model, _DTYPES[precision])
         model.eval().requires_grad_(False)
         self._runner = TransformersRunner(model.to(device), fingerprint)  # type: ignore[arg-type]
-        request = self.new_request(device)
+        request: Any = self.new_request(device)  # arms that write texts take requests of texts, too
         for name, arm in self._arms.items():
-            self._sessions[name] = arm.bind(self._runner, request)
+            session: Any = arm.bind(self._runner, request)
+            self._sessions[name] = session
             self._metrics[name] = ArmMetrics(
                 self.outputs,
                 request.n_slot_states,
@@ -231,11 +214,11 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
             seed=self._seed,
             command=" ".join(["padrec", *sys.argv[1:]]),
             reference=self._reference,
-            arms={result.name: self._facts(result.name) | result.metrics for result in results},
+            arms={
+                result.name: {"lossless": arm.lossless, **arm.facts, **result.metrics}
+                for result, arm in zip(results, self._arms.values(), strict=True)
+            },
         )
-
-    def _facts(self, name: str) -> dict[str, Any]:
-        return {"lossless": self._arms[name].lossless} | self._arms[name].facts
 
     def decode(self, name: str, batch: B, number: int, prompts: Prompts | None = None) -> tuple[R, DecodingTrace]:
         """Output and trace of one arm for a batch, both on the CPU.
@@ -248,7 +231,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
             return self._sessions[name].decode(prompts or self.prompts(batch), torch.Generator().manual_seed(seed))
 
 
-def models_of_comparison(arms: Mapping[str, Arm], reference: str) -> dict[str, str | None]:
+def models_of_comparison(arms: Mapping[str, Decoder], reference: str) -> dict[str, str | None]:
     """Return the arm whose output each arm's should equal: the first with the same search, the reference foremost.
 
     The reference is compared with itself. None for any other arm that is the first with its search.

@@ -133,7 +133,8 @@ class Answerer:
         catalog = self._recommender.catalog
         self._recommender.set_out_of_stock([key for key in keys if key in catalog])
         self._out_of_stock = keys
-        self._version = {"catalog": _catalog_version(catalog), "stock": _version("\n".join(sorted(keys)).encode())}
+        content = catalog.codes.cpu().numpy().tobytes(), "\n".join(catalog.keys).encode()
+        self._version = {"catalog": _version(*content), "stock": _version("\n".join(sorted(keys)).encode())}
 
     def _swap(self, what: str, swap: Callable[[], None]) -> None:
         try:
@@ -148,10 +149,6 @@ class Answerer:
 
 def _read_stock(path: Path) -> list[str]:
     return [line for line in read_text(path).splitlines() if line]
-
-
-def _catalog_version(catalog: Catalog) -> str:
-    return _version(catalog.codes.cpu().numpy().tobytes(), "\n".join(catalog.keys).encode())
 
 
 def _version(*content: bytes) -> str:
