@@ -27,8 +27,9 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.decoding.device.device_name import device_name
-from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult, Quality
+from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
 from padrec.evaluation.figures import comparison_figures, write_figures
+from padrec.evaluation.list_quality import ListQuality
 from padrec.evaluation.report import Report, check_writable, main_metrics, software_versions
 from padrec.evaluation.tensorboard import log_report
 from padrec.targets import to_precision
@@ -100,8 +101,8 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
         """What is generated."""
 
     @abstractmethod
-    def new_quality(self) -> Quality | None:
-        """Metrics of one arm's output, if there are any."""
+    def new_quality(self) -> ListQuality | None:
+        """Metrics of one arm's lists."""
 
     @abstractmethod
     def prompts(self, batch: B) -> Prompts:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torchmetrics import MetricCollection
 
 from padrec.data.batches import PromptBatch, TextPromptBatch
 from padrec.decoding import DecodingTrace, GeneratedText, Recommendations
+from padrec.evaluation.list_quality import ListQuality
 from padrec.metrics import (
     AcceptanceLength,
     AcceptanceRate,
@@ -47,16 +48,6 @@ class ArmResult:
         return self.acceptance.shape[1]
 
 
-class Quality(Protocol):
-    """Metrics of an arm's output; a module, so that its states follow the other metrics to a device."""
-
-    def update(self, batch: Any, output: Any) -> None:  # noqa: ANN401  # those of the comparison
-        """Add a batch."""
-
-    def result(self) -> dict[str, Any]:
-        """The metrics by name; call it on every process, since it reduces over them."""
-
-
 class ArmMetrics(nn.Module):
     """The metrics of one arm of a comparison.
 
@@ -67,7 +58,7 @@ class ArmMetrics(nn.Module):
         outputs: what is generated, for the names of the metrics.
         n_slot_states: slots by which acceptance is counted, L + 2 for lists, 1 for texts.
         max_depth: D, the arm's deepest proposal.
-        quality: metrics of the output itself, a module; None for none.
+        quality: metrics of the lists themselves; None for texts.
         sequential: whether each token depends on the ones before it, so that two outputs have a first difference.
         further_references: arms beside the reference arm to compute speedups over.
         decoders: names of the decoders that the arm chooses among, if any; see `DecodingTrace.decoder`.
@@ -79,7 +70,7 @@ class ArmMetrics(nn.Module):
         outputs: Literal["lists", "texts"],
         n_slot_states: int,
         max_depth: int,
-        quality: Quality | None = None,
+        quality: ListQuality | None = None,
         sequential: bool = True,
         further_references: Sequence[str] = (),
         decoders: Sequence[str] = (),
@@ -122,7 +113,7 @@ class ArmMetrics(nn.Module):
         """
         self.add_recording(trace)
         if self.quality is not None:
-            self.quality.update(batch, output)
+            self.quality.update(cast(PromptBatch, batch), cast(Recommendations, output))
         self.speed.update(trace.seconds, trace.prefill_seconds, trace.tokens)
         self.latency.update(trace.seconds, torch.ones_like(trace.tokens, dtype=torch.bool))
         for speedup, other in zip(self._speedups, (reference_trace, *further_traces), strict=True):

@@ -10,7 +10,6 @@ from torchmetrics import Metric, MetricCollection
 from padrec.catalog import Catalog
 from padrec.data.batches import PromptBatch
 from padrec.decoding import Recommendations
-from padrec.evaluation.arm_metrics import Quality
 from padrec.metrics import NDCG, ItemNDCG, ItemRecall, Mean, Recall
 from padrec.metrics.ranking import UserMean, distinct
 
@@ -26,7 +25,7 @@ _RANKING: dict[str, Callable[[int], Metric]] = {
 _RANKED_TOGETHER = 256
 
 
-class ListQuality(nn.Module, Quality):
+class ListQuality(nn.Module):
     """Rankings of lists cut at each of `cutoffs`, and the shares of valid and of distinct items."""
 
     def __init__(self, catalog: Catalog, cutoffs: Sequence[int] = CUTOFFS) -> None:
@@ -67,7 +66,7 @@ class ListQuality(nn.Module, Quality):
         )
 
     def result(self) -> dict[str, Any]:
-        """See `Quality`."""
+        """The metrics by name; call it on every process, since it reduces over them."""
         self._rank()
         ranking = self.ranking.compute()
         return {

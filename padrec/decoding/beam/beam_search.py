@@ -102,15 +102,12 @@ class BeamSearch:
 
     def _descend(self, beam: Beam, tree: PrefixTree, features: Tensor, stage: BeamPass) -> Beam:
         """Extend the beam by all levels that a pass has read; its features are `[B, N, d]`."""
+        found, how = (tree.first_children, tree.seen), (self._constraint, self._draw)
         for level, most in enumerate(stage.children, start=stage.level + 1):
-            beam = self._step(beam, tree, features, most, min(self._width, level_size(self._trie, level)))
+            logits = self._logits(pick(features, beam.places))
+            width = min(self._width, level_size(self._trie, level))
+            beam = _extended(logits, beam, *found, *how, most, width, self._renormalise)
         return beam
-
-    def _step(self, beam: Beam, tree: PrefixTree, features: Tensor, most: int, width: int) -> Beam:
-        """Extend the beam by one code: the best `width` of all children, of which no prefix has more than `most`."""
-        logits = self._logits(pick(features, beam.places))
-        found = tree.first_children, tree.seen
-        return _extended(logits, beam, *found, self._constraint, self._draw, most, width, self._renormalise)
 
 
 @compiled
@@ -125,6 +122,7 @@ def _extended(
     width: int,
     renormalise: bool,
 ) -> Beam:
+    """The beam extended by one code: the best of all children, of which no prefix has more than `most`."""
     children = Children.of(constraint, beam.nodes, beam.scores, logits, most, renormalise)
     best = best_in_order(draw.ranks(children), width)  # in catalog order, by which the next step breaks ties
     parents, child = best // most, best % most

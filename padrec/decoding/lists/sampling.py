@@ -127,11 +127,10 @@ class Choice:
             logits: the draft's after nodes of one depth, `[B, k, V]`.
             allowed: bool `[B, k, V]`; None allows every token.
             depth: the nodes' depth.
-            greedy_temperature: divides the draft's log-probabilities in greedy decoding.
+            greedy_temperature: divides the draft's log-probabilities in greedy decoding; at 1 they are the result.
 
         Returns:
-            Log-probabilities `[B, k, V]`, at most 0: the draft's own in greedy decoding at `greedy_temperature` 1. They
-            are minus infinity after nodes whose logits are not finite.
+            Log-probabilities `[B, k, V]`, at most 0; minus infinity after nodes whose logits are not finite.
         """
         noise = None if self.noise is None else self.noise[:, depth, None]
         guess = Guess.of(self.sampling, greedy_temperature)

@@ -35,13 +35,9 @@ class DecodingSession(Protocol[R_co]):
 class SessionsByShape(DecodingSession[R_co]):
     """One session for each batch size and cache capacity, and another for prompts that exclude items.
 
-    The least recently used one is given up when there are too many.
-
-    Args:
-        make: opens a session when it is first needed, given batch size, capacity in tokens, and whether prompts exclude
-            items.
-        room: cache tokens needed after the prompts.
-        check_prompts: given the tokens of the longest prompt, raises an error where it is too long.
+    `make` opens one when it is first needed, given batch size, capacity in tokens (with `room` after the prompts), and
+    whether prompts exclude items; the least recently used one is given up when there are too many. `check_prompts`
+    raises an error where the longest prompt has too many tokens.
     """
 
     def __init__(

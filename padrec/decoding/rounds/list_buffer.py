@@ -13,13 +13,7 @@ from padrec.decoding.lists.verification import ChosenTokens, choose
 
 
 class ListBuffer:
-    """The lists of a batch while they are written; the same tensors serve every batch.
-
-    Args:
-        request: what is generated.
-        batch: rows.
-        device: where the tensors are.
-    """
+    """The lists of a batch while they are written; the same tensors serve every batch."""
 
     def __init__(self, request: Request[Any], batch: int, device: torch.device) -> None:
         self.request = request

@@ -27,12 +27,8 @@ class SuffixIndex:
     once. Order 0 holds all texts; if there are several groups, another one holds each group's texts together. The
     tensors keep their size and place, so that captured work sees what `load` changes.
 
-    Args:
-        max_tokens: most tokens of the texts, with their ends.
-        n_groups: G.
-        depth: tokens by which suffixes are ordered, rounded up to a power of two: the longest context and what is read
-            after it, so that evenly spaced places of a range stand for all of them.
-        device: where it is searched.
+    Suffixes are ordered by the first tokens, as many as the first power of two from `depth` on: the longest context and
+    what is read after it, so that evenly spaced places of a range stand for all of them.
 
     Attributes:
         tokens: the pool's, each text with `END` after it, int32 `[T]`, padded with `END`.
@@ -103,12 +99,8 @@ def suffix_ranks(tokens: Tensor, lengths: Tensor, depth: int) -> Tensor:
 def find_ranges(context: Tensor, known: Tensor, bounds: Tensor, tokens: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """First and last place in the order of suffixes that start with the last 1 … L tokens, `[B, R, L]` each.
 
-    Args:
-        context: int64 `[B, L]`.
-        known: how many of the L tokens there are, int64 `[B]`.
-        bounds: of the R searched orders, int64 `[B, R, 2]`.
-        tokens: int32 `[T]`.
-        order: where the suffixes begin, int32 `[n]`.
+    Context and `known` are those of `SuffixIndex.find`, `bounds` those of the R searched orders, int64 `[B, R, 2]`. The
+    order says where the suffixes of the tokens begin, both int32.
     """
     longest = context.shape[1]
     place = torch.arange(longest, device=context.device)
