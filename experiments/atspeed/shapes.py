@@ -68,7 +68,7 @@ def measure(
     users = arms.get(arm, {}).get("users_by_target_passes")
     if not users:
         raise InputError(f"{report}: no users_by_target_passes of an arm {arm!r}, expected the report of a comparison")
-    shares = [sum(users[passes:]) / sum(users) for passes in range(len(users))]  # that take so many or more
+    shares = [sum(users[passes:]) / sum(users) for passes in range(len(users))]  # that take at least that many
     place, dtype = chosen_device(device)
     content = circumstances("experiments.atspeed.shapes", place, dtype, seed)
     content |= {"arm": arm, "draft_width": draft_width, "history": history, "shares_by_pass": shares, "rows": []}

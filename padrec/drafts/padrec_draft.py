@@ -189,19 +189,20 @@ class PADRecDraft(DraftModule):
         return self._weighted(losses, len(batch.tokens))
 
     def _nodes(self, batch: SequenceBatch, rows: Tensor) -> Tensor | None:
-        """The trie nodes before the supervised tokens, int64 `[M]`, the sink before other tokens than codes."""
+        """The trie nodes before the supervised tokens, int64 `[M]`; the sink where the catalog leaves no choice."""
         if self._trie is None:
             return None
         trie = self._trie.to(self.device)
         is_code = picked(batch.slots[:, 2:], rows) < trie.n_slots
-        return torch.where(is_code, picked(nodes_before(trie, batch.tokens, batch.slots)[:, 2:], rows), trie.sink)
+        nodes = picked(nodes_before(trie, batch.tokens, batch.slots)[:, 2:], rows)
+        return torch.where(is_code & (trie.n_children(nodes) > 1), nodes, trie.sink)
 
     def _distilled(self, logits: Tensor, target_logits: Tensor, nodes: Tensor) -> Tensor:
         """The distillation loss of each token, `[M]`; 0 where the catalog leaves no choice."""
         assert self.distillation is not None
         assert self._trie is not None
         choices = CodeChoices.of(logits.float(), target_logits.float(), nodes, torch.zeros_like(nodes), self._trie)
-        return torch.where(self._trie.n_children(nodes) > 1, self.distillation(choices), 0.0)
+        return torch.where(nodes != self._trie.sink, self.distillation(choices), 0.0)
 
     def _weighted(self, losses: list[Tensor], batch_size: int) -> Tensor:
         """The weighted mean of the steps' losses; logs all of them."""

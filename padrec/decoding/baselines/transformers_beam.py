@@ -86,7 +86,7 @@ class _GenerateBeamSession(DecodingSession[Recommendations]):
         shape = batch, request.list_length, vocabulary.n_slots
         codes = vocabulary.decode(found.sequences[:, -vocabulary.n_slots :].cpu()).view(shape)
         leaves = request.catalog.leaf_of_codes(codes)
-        lists = Recommendations.from_leaves(leaves, log_probs.view(shape).cpu(), request.catalog, vocabulary)
+        lists = Recommendations.from_leaves(leaves, log_probs.view(shape), request.catalog, vocabulary)
         return lists, beam_trace(request, leaves, vocabulary.n_slots, prefill_seconds, decode_seconds)
 
 

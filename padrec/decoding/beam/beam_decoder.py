@@ -101,8 +101,7 @@ class _BeamSession(DecodingSession[Recommendations]):
         request = self._request
         keys = prompts.random_keys(request.sampling, generator)
         seconds = self._loop.run(prompts, keys, self._loop.round)
-        leaves, log_probs = (values.to("cpu", copy=True) for values in self._search.best())
-        lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
+        lists = Recommendations.from_leaves(*self._search.best(), request.catalog, request.vocabulary)
         return lists, beam_trace(request, lists.leaves, self._n_passes, *seconds)
 
 

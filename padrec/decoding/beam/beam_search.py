@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_plan import BeamPass, level_size, tokens_after_prompt
-from padrec.decoding.beam.children import Children, Draw, best_in_order
+from padrec.decoding.beam.children import Children, Draw, best_first, best_in_order
 from padrec.decoding.beam.prefix_tree import PrefixTree
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Prompts
@@ -27,7 +27,7 @@ class Beam(TensorRecord):
 
     def best(self, count: int) -> "Beam":
         """The best prefixes in descending order; ties keep catalog order."""
-        order = self.scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        order = best_first(self.scores, count)
         return self.map(lambda values: pick(values, order))
 
     def kept_in(self, buffer: "Beam | None") -> "Beam":

@@ -77,6 +77,11 @@ class Draw:
         return token_noise(self.keys ^ salt, children.prefixes, steps).flatten(1)
 
 
+def best_first(values: Tensor, count: int) -> Tensor:
+    """Places of the `count` highest values of each row `[B, M]`, the highest first, ties in order, int64 `[B, count]`."""
+    return values.sort(dim=1, descending=True, stable=True).indices[:, :count]
+
+
 def best_in_order(values: Tensor, count: int) -> Tensor:
     """Places of the `count` highest values of each row `[B, M]`, in rising order, int64 `[B, count]`.
 

@@ -92,8 +92,7 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
         request, search, batch = self._request, self._search, len(prompts.tokens)
         keys = prompts.random_keys(request.sampling, generator)
         prefill, rest, capture = self._loop.run(prompts, keys, self._finish)
-        leaves, log_probs = (values.to("cpu", copy=True) for values in search.best())
-        lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
+        lists = Recommendations.from_leaves(*search.best(), request.catalog, request.vocabulary)
         tokens = torch.full((batch,), request.list_length * self._n_slots)
         trace = search.statistics.trace(prefill, rest, tokens, capture)
         # The first round is no pass of its own, and accepts levels all the same.

@@ -8,7 +8,7 @@ from torch import Tensor
 from padrec.decoding.beam.beam_draft import BeamDraftSession
 from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan
 from padrec.decoding.beam.beam_rule import BeamRule, DraftView
-from padrec.decoding.beam.children import Children, Draw
+from padrec.decoding.beam.children import Children, Draw, best_first
 from padrec.decoding.beam.draft_search import DraftSearch, Level, SearchContext
 from padrec.decoding.beam.prefix_tree import with_itself
 from padrec.decoding.device.compiled import compiled
@@ -124,7 +124,7 @@ class SpeculativeBeamSearch:
 
     def _rank(self) -> None:
         self.goes_on.copy_(self.unfinished().any())
-        order = self.beam.scores.sort(dim=1, descending=True, stable=True).indices[:, : self._leaves.shape[1]]
+        order = best_first(self.beam.scores, self._leaves.shape[1])
         self._leaves.copy_(self._constraint.trie.leaf(self.beam.nodes.gather(1, order)))
         self._log_probs.copy_(pick(self.beam.log_probs, order))
 

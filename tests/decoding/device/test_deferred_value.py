@@ -4,16 +4,10 @@ import pytest
 import torch
 
 from padrec.decoding.device.deferred_value import deferred_value
-
-_DEVICES = [
-    torch.device("cpu"),
-    pytest.param(
-        torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-    ),
-]
+from tests.kernel_device import CPU_AND_GPU
 
 
-@pytest.mark.parametrize("device", _DEVICES, ids=str)
+@pytest.mark.parametrize("device", CPU_AND_GPU, ids=str)
 def test_a_deferred_value_is_that_of_its_own_moment(device: torch.device) -> None:
     count = torch.zeros((), dtype=torch.long, device=device)
     read = []

@@ -6,16 +6,10 @@ import pytest
 import torch
 
 from padrec.decoding import Stopwatch
-
-_DEVICES = [
-    torch.device("cpu"),
-    pytest.param(
-        torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-    ),
-]
+from tests.kernel_device import CPU_AND_GPU
 
 
-@pytest.mark.parametrize("device", _DEVICES, ids=str)
+@pytest.mark.parametrize("device", CPU_AND_GPU, ids=str)
 def test_a_mark_lies_between_two_laps(device: torch.device) -> None:
     watch = Stopwatch(device)
     time.sleep(0.01)
