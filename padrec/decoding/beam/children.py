@@ -78,7 +78,7 @@ class Draw:
 
 
 def best_first(values: Tensor, count: int) -> Tensor:
-    """Places of the `count` highest values of each row `[B, M]`, the highest first, ties in order, int64 `[B, count]`."""
+    """Places of the `count` highest values of each row `[B, M]`, best first, ties in order, int64 `[B, count]`."""
     return values.sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
