@@ -23,22 +23,15 @@ class TensorBatch:
 
 @dataclass
 class SequenceBatch(TensorBatch):
-    """Sequences `<bos> item item …` to train on, with a template's text if there is one, padded on the right.
+    """Sequences `<bos> item item …` to train on, with a template's text if there is one, padded on the right."""
 
-    Attributes:
-        tokens: token ids, int64 `[B, T]`.
-        slots: the slot of every token, int64 `[B, T]`; that of other tokens on padding.
-        lengths: tokens in each row without padding, int64 `[B]`.
-        supervised: bool `[B, T]`, True for tokens to predict from those before; never `<bos>`, text or padding. A row
-            without any only keeps the processes in step.
-        items: index of the item that every code and separator belongs to, int64 `[B, T]`; -1 for other tokens.
-    """
-
-    tokens: Tensor
-    slots: Tensor
-    lengths: Tensor
+    tokens: Tensor  # token ids, int64 [B, T]
+    slots: Tensor  # the slot of every token, int64 [B, T]; that of other tokens on padding
+    lengths: Tensor  # tokens in each row without padding, int64 [B]
+    # True for tokens to predict from those before, bool [B, T]; never `<bos>`, text or padding. A row without any only
+    # keeps the processes in step.
     supervised: Tensor
-    items: Tensor
+    items: Tensor  # index of the item that every code and separator belongs to, int64 [B, T]; -1 for other tokens
 
 
 @dataclass
@@ -46,40 +39,23 @@ class PromptBatch(TensorBatch):
     """Histories `<bos> item … item` after which to decode a list, padded on the right.
 
     A prompt ends with an item, including its separator, or with a template's text: the next token is a code of slot 0.
-
-    Attributes:
-        tokens: token ids, int64 `[B, P]`.
-        slots: the slot of every token, int64 `[B, P]`; that of other tokens on padding.
-        lengths: tokens in each row without padding, int64 `[B]`.
-        users: row of the user in the datamodule's `user_keys`, int64 `[B]`; -1 for an unknown user.
-        history: item indices of the prompt, int64 `[B, H]`, padded with -1 on the right.
-        relevant: distinct leaves of the ground truth, int64 `[B, R]`, padded with -1 on the right.
-        relevant_items: distinct items of the ground truth, int64 `[B, R]`, padded with -1 on the right.
-        counted: bool `[B]`, False for padding rows, which make the size a multiple of the processes.
     """
 
-    tokens: Tensor
-    slots: Tensor
-    lengths: Tensor
-    users: Tensor
-    history: Tensor
-    relevant: Tensor
-    relevant_items: Tensor
-    counted: Tensor
+    tokens: Tensor  # token ids, int64 [B, P]
+    slots: Tensor  # the slot of every token, int64 [B, P]; that of other tokens on padding
+    lengths: Tensor  # tokens in each row without padding, int64 [B]
+    users: Tensor  # row of the user in the datamodule's `user_keys`, int64 [B]; -1 for an unknown user
+    history: Tensor  # item indices of the prompt, int64 [B, H], padded with -1 on the right
+    relevant: Tensor  # distinct leaves of the ground truth, int64 [B, R], padded with -1 on the right
+    relevant_items: Tensor  # distinct items of the ground truth, int64 [B, R], padded with -1 on the right
+    counted: Tensor  # bool [B], False for padding rows, which make the size a multiple of the processes
 
 
 @dataclass
 class TextPromptBatch(TensorBatch):
-    """Prompts of text to continue, padded on the right.
+    """Prompts of text to continue, padded on the right."""
 
-    Attributes:
-        tokens: token ids, int64 `[B, P]`.
-        lengths: tokens in each row without padding, int64 `[B]`.
-        users: row of each prompt in the datamodule's `user_keys`, int64 `[B]`, whether it is about a user or an item.
-        counted: bool `[B]`, False for padding rows, which make the size a multiple of the processes.
-    """
-
-    tokens: Tensor
-    lengths: Tensor
-    users: Tensor
-    counted: Tensor
+    tokens: Tensor  # token ids, int64 [B, P]
+    lengths: Tensor  # tokens in each row without padding, int64 [B]
+    users: Tensor  # row of each prompt in the datamodule's `user_keys`, int64 [B], about a user or an item
+    counted: Tensor  # bool [B], False for padding rows, which make the size a multiple of the processes

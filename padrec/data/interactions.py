@@ -17,21 +17,21 @@ _LEAVE_ONE_OUT_ITEMS = 3
 class Interactions:
     """Every user's whole item sequence in time order.
 
-    Attributes:
-        user_keys: the users' own keys, `[n_users]`, all distinct.
-        sequences: item indices, one row per user, none empty.
-        source: origin of the interactions, named in errors.
-
     Raises:
         InputError: no users, a duplicate user key, or a user without items.
     """
 
-    user_keys: tuple[str, ...]
-    sequences: ItemSequences
-    source: str = "interactions"
+    user_keys: tuple[str, ...]  # the users' own keys, [n_users], all distinct
+    sequences: ItemSequences  # item indices, one row per user, none empty
+    source: str = "interactions"  # named in errors
 
     def __post_init__(self) -> None:
-        _check_users(self.user_keys, [self.sequences], self.source)
+        _check_users(self.user_keys, self.parts, self.source)
+
+    @property
+    def parts(self) -> tuple[ItemSequences, ...]:
+        """All sequences."""
+        return (self.sequences,)
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,23 @@ class Split:
     The history for validation is the training items, the history for the test the training and validation items. The
     ground truth is all items of the user's part: one under leave-one-out, any number under a split by time.
 
-    Attributes:
-        user_keys: the users' own keys, `[n_users]`, all distinct.
-        train: item indices to train on, one row per user.
-        validation: ground truth of validation, one row per user.
-        test: ground truth of the test, one row per user.
-        source: origin of the split, named in errors.
-
     Raises:
         InputError: no users, a duplicate user key, parts of different users, or a user without items.
     """
 
-    user_keys: tuple[str, ...]
-    train: ItemSequences
-    validation: ItemSequences
-    test: ItemSequences
-    source: str = "split"
+    user_keys: tuple[str, ...]  # the users' own keys, [n_users], all distinct
+    train: ItemSequences  # item indices to train on, one row per user
+    validation: ItemSequences  # ground truth of validation, one row per user
+    test: ItemSequences  # ground truth of the test, one row per user
+    source: str = "split"  # named in errors
 
     def __post_init__(self) -> None:
-        _check_users(self.user_keys, [self.train, self.validation, self.test], self.source)
+        _check_users(self.user_keys, self.parts, self.source)
+
+    @property
+    def parts(self) -> tuple[ItemSequences, ...]:
+        """Training, validation and test."""
+        return self.train, self.validation, self.test
 
     @property
     def test_history(self) -> ItemSequences:

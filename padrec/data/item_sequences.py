@@ -11,15 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ItemSequences:
-    """Concatenated rows of item indices.
+    """Concatenated rows of item indices."""
 
-    Attributes:
-        items: item indices of all rows, int64 `[n]`.
-        offsets: start of each row, and the end of the last, int64 `[rows + 1]`.
-    """
-
-    items: Tensor
-    offsets: Tensor
+    items: Tensor  # item indices of all rows, int64 [n]
+    offsets: Tensor  # start of each row, and the end of the last, int64 [rows + 1]
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> "ItemSequences":

@@ -17,20 +17,12 @@ _FIELDS = ("title", "brand", "categories", "description")
 
 @dataclass(frozen=True)
 class ItemTexts:
-    """Texts of the items.
+    """Texts of the items."""
 
-    Attributes:
-        keys: item keys, `[n]`.
-        texts: texts for an encoder, `[n]`.
-        fields: what the items have in each field by its name, each `[n]`, empty where they have nothing; the titles
-            first.
-        source: origin of the texts, named in errors.
-    """
-
-    keys: tuple[str, ...]
-    texts: tuple[str, ...]
-    fields: Mapping[str, tuple[str, ...]]
-    source: str
+    keys: tuple[str, ...]  # [n]
+    texts: tuple[str, ...]  # for an encoder, [n]
+    fields: Mapping[str, tuple[str, ...]]  # by name, titles first: that of each item, [n], empty where it has none
+    source: str  # named in errors
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -47,7 +39,6 @@ class TextReader(Protocol):
         Raises:
             InputError: a file is missing or wrong.
         """
-        ...
 
 
 @dataclass(frozen=True)

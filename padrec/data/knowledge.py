@@ -18,20 +18,11 @@ _MARK_UP = re.compile(r"<[^<>]*>")
 
 @dataclass(frozen=True)
 class TextPrompts:
-    """Prompts for a language model.
+    """Prompts for a language model; none are an InputError."""
 
-    Attributes:
-        name: name of the data in reports.
-        keys: the users' own keys of the items or users that the prompts are about, `[n]`, all different.
-        texts: the prompts, `[n]`.
-
-    Raises:
-        InputError: there are none.
-    """
-
-    name: str
-    keys: tuple[str, ...]
-    texts: tuple[str, ...]
+    name: str  # of the data in reports
+    keys: tuple[str, ...]  # the data's own, of the items or users that the prompts are about, [n], all different
+    texts: tuple[str, ...]  # the prompts, [n]
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -43,10 +34,7 @@ class TextPrompts:
 
 
 class PromptSource(Protocol):
-    """Makes the prompts of a data set.
-
-    A source is a class in a file of its own with primitive constructor arguments; a config names it by `class_path`.
-    """
+    """Makes the prompts of a data set."""
 
     def read(self, as_text: Callable[[Iterable[str]], list[str]]) -> TextPrompts:
         """Read the data and fill the template.
@@ -58,7 +46,6 @@ class PromptSource(Protocol):
         Raises:
             InputError: a file is missing or wrong, or the template names what the data do not have.
         """
-        ...
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, PositiveInt, SemanticIDVocabulary, check_arguments
 from padrec.data.batches import PromptBatch
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.json_file import read_json_object
@@ -21,24 +21,14 @@ _FILE, _TOKENIZER_FOLDER = "prompts.json", "tokenizer"
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How prompts are written; saved with a target, so that it reads what it was trained on.
+    """How prompts are written; saved with a target, so that it reads what it was trained on."""
 
-    Attributes:
-        max_history: items of history that a prompt keeps, the last ones.
-        list_marker: whether `<eos>` stands between a history and a list.
-        template: the text of prompts; None for no text.
-
-    Raises:
-        InputError: `max_history` is less than 1.
-    """
-
-    max_history: int
-    list_marker: bool = False
-    template: PromptTemplate | None = None
+    max_history: PositiveInt  # items of history that a prompt keeps, the last ones
+    list_marker: bool = False  # whether `<eos>` stands between a history and a list
+    template: PromptTemplate | None = None  # the text of prompts; None for no text
 
     def __post_init__(self) -> None:
-        if self.max_history < 1:
-            raise InputError(f"max_history is {self.max_history}, expected at least 1")
+        check_arguments(PromptFormat, vars(self))
 
     def encoder(self, vocabulary: SemanticIDVocabulary, catalog: Catalog) -> SequenceEncoder:
         """What writes item sequences of a catalog as tokens; see `SequenceEncoder`."""
@@ -47,13 +37,8 @@ class PromptFormat:
     def prompts(self, histories: Sequence[Sequence[str]], encoder: SequenceEncoder, catalog: Catalog) -> PromptBatch:
         """One batch of prompts for any users, with users -1 and without ground truth.
 
-        Args:
-            histories: each user's item keys, oldest first; the last `max_history` of them are kept.
-            encoder: of this format, see `encoder`.
-            catalog: the items.
-
-        Raises:
-            InputError: no histories, an empty one, or an unknown item.
+        Histories are item keys, oldest first, of which the last `max_history` are kept. None, an empty one and an
+        unknown item are an InputError.
         """
         rows = []
         for number, history in enumerate(histories):

@@ -19,19 +19,12 @@ _Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class EncodedSequences:
-    """Sequences as tokens.
+    """Sequences as tokens."""
 
-    Attributes:
-        tokens: token ids, int64 `[B, T]`, padded on the right.
-        slots: the slot of every token, int64 `[B, T]`; that of other tokens on text and padding.
-        lengths: tokens in each row without padding, int64 `[B]`.
-        columns: the item of the row that each code and separator belongs to, int64 `[B, T]`; -1 for other tokens.
-    """
-
-    tokens: Tensor
-    slots: Tensor
-    lengths: Tensor
-    columns: Tensor
+    tokens: Tensor  # token ids, int64 [B, T], padded on the right
+    slots: Tensor  # the slot of every token, int64 [B, T]; that of other tokens on text and padding
+    lengths: Tensor  # tokens in each row without padding, int64 [B]
+    columns: Tensor  # the item of the row that each code and separator belongs to, int64 [B, T]; -1 for other tokens
 
     def per_token(self, per_item: Tensor, other: int | bool) -> Tensor:
         """Expand values of items, `[B, N]`, to their codes and separators, `[B, T]`; other tokens get `other`."""

@@ -15,11 +15,7 @@ _EXPECTED = '{"user": key, "history": [item key, …], "items": [item key, …]}
 
 
 class TrainingRows(Protocol):
-    """A source of training rows.
-
-    A source has primitives as constructor arguments, so that a config can name it by `class_path`. With this protocol
-    as its base class, the class name alone is enough.
-    """
+    """A source of training rows. With this protocol as its base class, a config can name it by its class alone."""
 
     def windows(self, split: Split, catalog: Catalog, max_history: int, list_length: int) -> Windows:
         """Read or cut the rows; called once, before a fit.
@@ -33,7 +29,6 @@ class TrainingRows(Protocol):
         Raises:
             InputError: there are no rows, or a file is missing or wrong.
         """
-        ...
 
 
 class LoggedSequences(TrainingRows):

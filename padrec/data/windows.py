@@ -16,21 +16,13 @@ FILLER_ROW = -1
 
 @dataclass(frozen=True)
 class Windows:
-    """Stretches of flat item sequences.
+    """Stretches of flat item sequences."""
 
-    Attributes:
-        sequences: the sequences that contain the windows.
-        starts: position of each window's first item in the flat items, int64 `[n]`.
-        supervised_from: position of the first item to predict, int64 `[n]`.
-        ends: position after the last item, int64 `[n]`.
-        lists: bool `[n]`, True if the items to predict are a list, False if they are what the user did.
-    """
-
-    sequences: ItemSequences
-    starts: Tensor
-    supervised_from: Tensor
-    ends: Tensor
-    lists: Tensor
+    sequences: ItemSequences  # that contain the windows
+    starts: Tensor  # position of each window's first item in the flat items, int64 [n]
+    supervised_from: Tensor  # position of the first item to predict, int64 [n]
+    ends: Tensor  # position after the last item, int64 [n]
+    lists: Tensor  # bool [n], True if the items to predict are a list, False if they are what the user did
 
     def appended(self, other: "Windows") -> "Windows":
         """Return these windows, then those of `other`."""

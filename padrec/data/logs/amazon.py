@@ -2,7 +2,6 @@
 
 import ast
 import json
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
@@ -25,6 +24,7 @@ class _Fields(NamedTuple):
     rating: str  # a number
     time: str  # a whole number since 1970
     time_unit: Literal["seconds", "milliseconds"]
+    categories: str  # of the metadata
 
 
 class AmazonReviews(LogSource):
@@ -86,7 +86,7 @@ class AmazonReviews(LogSource):
             item = record.get(key)
             if not isinstance(item, str) or not item:
                 raise InputError(f"{place}: {key} is {item!r}, expected a string that is not empty")
-            yield self._text_of(item, record)
+            yield ItemText.published(item, record, self._brand(record), record.get(self._fields.categories))
 
     @staticmethod
     def _parse(line: str) -> object:
@@ -94,9 +94,8 @@ class AmazonReviews(LogSource):
         return _parse_json(line)
 
     @staticmethod
-    @abstractmethod
-    def _text_of(item: str, record: Mapping[str, object]) -> ItemText:
-        """The text in an item's record."""
+    def _brand(record: Mapping[str, object]) -> object:
+        return record.get("brand")
 
     def _first_wrong_line(self, reason: str) -> str:
         """Name the first wrong line: DuckDB is fast but does not count blank lines; only a wrong file is read again."""
@@ -116,7 +115,7 @@ class AmazonReviews2014(AmazonReviews):
     Data: J. McAuley et al., "Image-based recommendations on styles and substitutes", SIGIR 2015.
     """
 
-    _fields = _Fields("reviewerID", "asin", "overall", "unixReviewTime", time_unit="seconds")
+    _fields = _Fields("reviewerID", "asin", "overall", "unixReviewTime", "seconds", "categories")
 
     @staticmethod
     def _parse(line: str) -> object:
@@ -124,10 +123,6 @@ class AmazonReviews2014(AmazonReviews):
             return ast.literal_eval(line.strip())
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
             raise ValueError(f"no Python literal ({error}), expected a dict") from None
-
-    @staticmethod
-    def _text_of(item: str, record: Mapping[str, object]) -> ItemText:
-        return ItemText.published(item, record, record.get("brand"), record.get("categories"))
 
 
 class AmazonReviews2018(AmazonReviews):
@@ -137,11 +132,7 @@ class AmazonReviews2018(AmazonReviews):
     distantly-labeled reviews and fine-grained aspects", EMNLP 2019.
     """
 
-    _fields = AmazonReviews2014._fields
-
-    @staticmethod
-    def _text_of(item: str, record: Mapping[str, object]) -> ItemText:
-        return ItemText.published(item, record, record.get("brand"), record.get("category"))
+    _fields = AmazonReviews2014._fields._replace(categories="category")
 
 
 class AmazonReviews2023(AmazonReviews):
@@ -152,14 +143,13 @@ class AmazonReviews2023(AmazonReviews):
     and recommendation", arXiv 2403.03952.
     """
 
-    _fields = _Fields("user_id", "parent_asin", "rating", "timestamp", time_unit="milliseconds")
+    _fields = _Fields("user_id", "parent_asin", "rating", "timestamp", "milliseconds", "categories")
 
     @staticmethod
-    def _text_of(item: str, record: Mapping[str, object]) -> ItemText:
+    def _brand(record: Mapping[str, object]) -> object:
         details = record.get("details")
         brand = details.get("Brand") if isinstance(details, dict) else None
-        # Many records name the brand as the store only.
-        return ItemText.published(item, record, brand or record.get("store"), record.get("categories"))
+        return brand or record.get("store")  # many records name the brand as the store only
 
 
 def _problem(line: str, fields: _Fields) -> str | None:

@@ -17,19 +17,13 @@ LATEST = 4_102_444_800_000_000  # 2100 in microseconds since 1970; a later time 
 
 @dataclass(frozen=True)
 class LogTable:
-    """One file of a log, as a query.
-
-    Attributes:
-        path: the file.
-        rows: one row per interaction, in the order of the file: `user` and `item` (string), `time` (int64, microseconds
-            since 1970), `rating` (float64, null where there is none) and `wrong` (string: what is wrong with the row,
-            null for a good row).
-        explain: turns the message of DuckDB or of a wrong row into the text that follows the path; it starts with
-            `: ` or with the place, such as `, row 3: `.
-    """
+    """One file of a log, as a query."""
 
     path: Path
+    # One row per interaction, in the order of the file: `user` and `item` (string), `time` (int64, microseconds since
+    # 1970), `rating` (float64, null where there is none) and `wrong` (string: what is wrong with the row, or null).
     rows: "ibis.Table"
+    # Turns the message of DuckDB or of a wrong row into the text that follows the path: `: …`, or `, row 3: …`.
     explain: Callable[[str], str] = str
 
     def error(self, reason: str) -> InputError:
@@ -39,49 +33,32 @@ class LogTable:
 
 @dataclass(frozen=True)
 class ItemText:
-    """What a log says about an item; empty where it says nothing.
+    """What a log says about an item; empty where it says nothing."""
 
-    Attributes:
-        item: the log's own key of the item.
-        title: one line.
-        description: any length.
-        brand: maker or seller.
-        categories: from general to special.
-    """
-
-    item: str
+    item: str  # the log's own key
     title: str = ""
     description: str = ""
-    brand: str = ""
-    categories: tuple[str, ...] = ()
+    brand: str = ""  # maker or seller
+    categories: tuple[str, ...] = ()  # from general to special
 
     @classmethod
     def published(cls, item: str, record: Mapping[str, object], brand: object, categories: object) -> "ItemText":
         """The text in published fields: strings, numbers, lists of paragraphs, or nothing.
 
-        Args:
-            item: the log's own key of the item.
-            record: fields by name, of which `title` and `description` are read.
-            brand: the field with the brand.
-            categories: a name, names, or lists of names (paths in a tree); each is kept once, in order.
+        Of the record, `title` and `description` are read. Categories are a name, names, or lists of names (paths in a
+        tree); each is kept once, in order.
         """
         return cls(item, _text(record.get("title")), _text(record.get("description")), _text(brand), _names(categories))
 
 
 class LogSource(Protocol):
-    """Reads one format of raw logs.
-
-    A source is a class with primitives as constructor arguments, so that a config can name it by `class_path`. Building
-    one reads nothing.
-    """
+    """Reads one format of raw logs; building one reads nothing."""
 
     def files(self) -> Sequence[Path]:
         """All files that are read; what is prepared is stored with their fingerprints."""
-        ...
 
     def settings(self) -> dict[str, object]:
         """The arguments that say how the files are read, as JSON values, without paths."""
-        ...
 
     def interactions(self, reader: "Backend") -> Iterator[LogTable]:
         """The interactions, file by file in the order of the log, as queries of DuckDB.
@@ -89,15 +66,9 @@ class LogSource(Protocol):
         Raises:
             InputError: a file is missing or wrong; names the file and the line or row.
         """
-        ...
 
     def item_texts(self, reader: "Backend") -> Iterator[ItemText]:
-        """Texts of the items, in any order; the first text of an item counts. None where there are none.
-
-        Raises:
-            InputError: a file is missing or wrong; names the file and the line or row.
-        """
-        ...
+        """Texts of the items, in any order; the first text of an item counts. Errors as in `interactions`."""
 
 
 def _text(value: object) -> str:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal
 
 from padrec.catalog import InputError, check_arguments
 from padrec.data.logs.source import ItemText, LogSource, LogTable
-from padrec.data.logs.table_file import CSVFormat, explain, explained, read_table
 
 if TYPE_CHECKING:
     from ibis.backends.duckdb import Backend
@@ -67,8 +66,8 @@ class TableLog(LogSource):
         self.time = time
         self.rating = rating
         self.time_unit: Literal["s", "ms", "us"] = time_unit
-        self.format = CSVFormat(_ESCAPES.get(delimiter, delimiter), quote)
-        if not 1 <= len(self.format.delimiter.encode()) <= 4:
+        self.delimiter, self.quote = _ESCAPES.get(delimiter, delimiter), quote
+        if not 1 <= len(self.delimiter.encode()) <= 4:
             raise InputError(f"delimiter is {delimiter!r}, expected one to four characters")
         if len(quote.encode()) > 1:
             raise InputError(f"quote is {quote!r}, expected one character, or an empty string for no quoting")
@@ -83,29 +82,29 @@ class TableLog(LogSource):
     def settings(self) -> dict[str, object]:
         """Which columns are read, and how."""
         named = {"user": self.user, "item": self.item, "time": self.time, "rating": self.rating}
-        how = {"time_unit": self.time_unit, "delimiter": self.format.delimiter, "quote": self.format.quote}
+        how = {"time_unit": self.time_unit, "delimiter": self.delimiter, "quote": self.quote}
         return {**named, **how, "columns": self.columns, **({} if self.items is None else self.text_columns)}
 
     def interactions(self, reader: "Backend") -> Iterator[LogTable]:
         """One interaction per row, file by file."""
-        from padrec.data.logs.table_columns import log_rows
+        from padrec.data.logs.table_file import explain, explained, log_rows, read_table
 
         wanted = [self.user, self.item, self.time, *([] if self.rating is None else [self.rating])]
         for path in self.paths:
             with explained(path):
-                table = read_table(reader, path, wanted, self.format, self.columns)
+                table = read_table(reader, path, wanted, self.delimiter, self.quote, self.columns)
                 rows = log_rows(path, table, self.user, self.item, self.time, self.rating, self.time_unit)
             yield LogTable(path, rows, explain)
 
     def item_texts(self, reader: "Backend") -> Iterator[ItemText]:
         """One text per row of the item table."""
-        from padrec.data.logs.table_columns import key
+        from padrec.data.logs.table_file import explained, key, read_table
 
         if self.items is None:
             return
         fields = {field: column for field, column in self.text_columns.items() if column is not None}
         with explained(self.items):
-            table = read_table(reader, self.items, [self.item, *fields.values()], self.format)
+            table = read_table(reader, self.items, [self.item, *fields.values()], self.delimiter, self.quote)
             columns = {field: table[name] for field, name in fields.items()}
             found = table.select(item=key(self.items, table, self.item), **columns).to_pyarrow()
         rows = (row for batch in found.to_batches() for row in batch.to_pylist())

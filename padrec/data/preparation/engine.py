@@ -19,7 +19,6 @@ class Engine(Protocol):
 
     def connect(self, scratch: Path) -> "Connection":
         """Start the engine, with a folder for data that outgrow the memory."""
-        ...
 
 
 class Connection:

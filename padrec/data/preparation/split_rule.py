@@ -20,11 +20,9 @@ class SplitRule(Protocol):
     @property
     def least_interactions(self) -> int:
         """Interactions that every user must have."""
-        ...
 
     def settings(self) -> dict[str, object]:
         """The arguments, as JSON values."""
-        ...
 
     def part(self, log: "ibis.Table") -> "ibis.Column":
         """The part of each interaction, an index into `PARTS`.
@@ -36,7 +34,6 @@ class SplitRule(Protocol):
         Raises:
             InputError: the rule leaves a part empty.
         """
-        ...
 
 
 class LeaveLastOut(SplitRule):

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 from padrec.catalog import InputError
@@ -24,9 +23,7 @@ P = ParamSpec("P")
 class Progress:
     """Writes lines to stderr: when a stage starts, every few seconds until it ends, and when it ends.
 
-    Args:
-        stage: name of the stage.
-        percent: how far the running query is, 0 to 100; None where that is unknown.
+    `percent` tells how far the running query is, 0 to 100; None where that is unknown.
     """
 
     def __init__(self, stage: str, percent: Callable[[], float | None] = lambda: None) -> None:
@@ -42,9 +39,7 @@ class Progress:
         self._reporter.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._ended.set()
         self._reporter.join()
         if error is None:
@@ -71,22 +66,15 @@ class Stage(NamedTuple):
 
 
 class StageFolder:
-    """A folder with one folder for each finished stage.
+    """A folder, made if there is none, with one folder for each finished stage.
 
     A stage is written below a temporary name and gets its own when it is complete, so whatever has its name is whole.
-
-    Args:
-        path: the folder; made if there is none.
-        settings: what the stages depend on, as JSON values.
-
-    Attributes:
-        counts: those of the stages so far.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
         self.path = path
-        self.counts: dict[str, int] = {}
-        self.settings = settings
+        self.counts: dict[str, int] = {}  # of the stages so far
+        self.settings = settings  # what the stages depend on, as JSON values
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -102,10 +90,10 @@ class StageFolder:
 
     def _check_settings(self) -> None:
         """Refuse finished stages of other settings; where none is finished, nothing is lost by starting anew."""
-        others = [child for child in self.path.iterdir() if child.suffix != PARTIAL]
-        if others and not (self.path / _SETTINGS).exists():
+        found = [child for child in self.path.iterdir() if child.suffix != PARTIAL]
+        if found and not (self.path / _SETTINGS).exists():
             raise InputError(f"{self.path}: holds other files, expected an unfinished preparation or nothing")
-        finished = [child for child in self.path.iterdir() if child.is_dir() and child.suffix != PARTIAL]
+        finished = any(child.is_dir() for child in found)
         if finished and (difference := first_difference(read_json(self.path / _SETTINGS), self.settings)):
             raise InputError(
                 f"{self.path}: an unfinished preparation with {difference}; go on with the old settings, name another "

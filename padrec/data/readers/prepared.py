@@ -74,8 +74,7 @@ def _split(folder: PreparedFolder, table: pa.Table, user_keys: Sequence[str], ca
     for name in PARTS:
         inside = pc.equal(part_of, name).to_numpy()
         lengths = torch.from_numpy(np.bincount(users[inside], minlength=len(user_keys)))
-        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        parts.append(ItemSequences(torch.from_numpy(catalog_rows[items[inside]]), offsets))
+        parts.append(ItemSequences.from_lengths(torch.from_numpy(catalog_rows[items[inside]]), lengths))
     if others := len(table) - sum(len(part.items) for part in parts):
         raise InputError(f"{path}: {others} rows with another split, expected one of {', '.join(PARTS)}")
     train, validation, test = parts

@@ -9,11 +9,7 @@ from padrec.data.interactions import Interactions, Split, leave_one_out
 
 
 class Reader(Protocol):
-    """Reads one on-disk format.
-
-    Each reader is a class in a file of its own, with primitives as constructor arguments, so that a config can name it
-    by `class_path`. With this protocol as its base class, the class name alone is enough.
-    """
+    """Reads one on-disk format. With this protocol as its base class, a config can name a reader by its class alone."""
 
     def read(self) -> "Dataset":
         """Read and check everything.
@@ -22,30 +18,23 @@ class Reader(Protocol):
             InputError: a file is missing or malformed, semantic IDs differ in length, a user has no items, or an item
                 no semantic ID; names the file, the key and what was expected.
         """
-        ...
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A catalog and the interactions of its users.
 
-    Attributes:
-        name: name of the data in reports.
-        catalog: the items.
-        interactions: whole sequences, or the format's own split.
-
     Raises:
         InputError: an item index outside the catalog.
     """
 
-    name: str
+    name: str  # in reports
     catalog: Catalog
-    interactions: Interactions | Split
+    interactions: Interactions | Split  # whole sequences, or the format's own split
 
     def __post_init__(self) -> None:
         found = self.interactions
-        parts = [found.sequences] if isinstance(found, Interactions) else [found.train, found.validation, found.test]
-        for part in parts:
+        for part in found.parts:
             outside = ((part.items < 0) | (part.items >= self.catalog.n_items)).nonzero().flatten()
             if len(outside) > 0:
                 position = int(outside[0])
