@@ -34,7 +34,7 @@ def measure(
     output: Path,
     report: Path = Path("runs/atspeed/beauty/compare/k10-batch1-t0/report.json"),
     arm: str = "draft-strict",
-    draft_width: int = 40,
+    draft_width: int | list[int] = 40,
     shapes: Sequence[str] = ("28x1024", "32x4096"),
     draft_shape: str = "2x512",
     history: int = 64,
@@ -44,14 +44,15 @@ def measure(
 ) -> None:
     """Time the rounds of a speculative search with random weights, each captured; writes report.json and report.md.
 
-    A user takes the first round, and every later one that the share of users in the report takes. Beside that stand
-    the searches without a draft, captured too. All of it is without the host's work before and after a search.
+    A user takes the first round, and later ones as often as the report's acceptance of each length makes them, which
+    go on from the first length that was missed. Beside that stand the searches without a draft, captured too. All of it
+    is without the host's work before and after a search.
 
     Args:
         output: folder of the report, new or without one.
         report: of an evaluation with one user at a time.
-        arm: of that report, whose users are counted by the passes that they took.
-        draft_width: N of this arm.
+        arm: of that report, whose acceptance of each length counts.
+        draft_width: of this arm.
         shapes: LAYERSxWIDTH of targets.
         draft_shape: that of the draft.
         history: tokens of a prompt.
@@ -62,16 +63,18 @@ def measure(
     Raises:
         InputError: a shape or size that is none, a report without the arm, or one that is already there.
     """
-    check_positive(draft_width=[draft_width], history=[history], repeats=[repeats])
+    check_positive(
+        draft_width=[draft_width] if isinstance(draft_width, int) else draft_width, history=[history], repeats=[repeats]
+    )
     check_writable(output)
     arms: Any = read_json_object(report, "name -> part of a report").get("arms", {})
-    users = arms.get(arm, {}).get("users_by_target_passes")
-    if not users:
-        raise InputError(f"{report}: no users_by_target_passes of an arm {arm!r}, expected the report of a comparison")
-    shares = [sum(users[passes:]) / sum(users) for passes in range(len(users))]  # that take at least that many
+    accepted = [share for share in arms.get(arm, {}).get("acceptance_by_slot", []) if share is not None]
+    if not accepted:
+        raise InputError(f"{report}: no acceptance_by_slot of an arm {arm!r}, expected the report of a comparison")
+    shares = rounds_taken(accepted)
     place, dtype = chosen_device(device)
     content = circumstances("experiments.atspeed.shapes", place, dtype, seed)
-    content |= {"arm": arm, "draft_width": draft_width, "history": history, "shares_by_pass": shares, "rows": []}
+    content |= {"arm": arm, "draft_width": draft_width, "history": history, "rounds_taken": shares, "rows": []}
     for shape in shapes:
         backbone_of(shape)
         with torch.inference_mode():
@@ -81,6 +84,20 @@ def measure(
         content["rows"].append({"shape": shape} | _row(seconds, shares))
         del setting, works
     write_report(output, content, _markdown(content))
+
+
+def rounds_taken(accepted: Sequence[float]) -> list[float]:
+    """How often a user takes each round, by the share of each length's proposals that is accepted.
+
+    A round continues from a length and ends at the first length that is not accepted, whose prefixes the target finds.
+    """
+    taken = [1.0] + [0.0] * len(accepted)
+    for begin in range(len(taken)):
+        reached = taken[begin]
+        for length in range(begin, len(accepted)):
+            taken[length + 1] += reached * (1 - accepted[length])
+            reached *= accepted[length]
+    return taken
 
 
 def _searches(setting: Setting, history: int) -> dict[str, Work]:
@@ -102,7 +119,9 @@ def _search(search: BeamSearch, prompts: Prompts) -> None:
     search.finish()
 
 
-def _rounds(setting: Setting, history: int, draft_width: int, draft_shape: str, dtype: torch.dtype) -> dict[str, Work]:
+def _rounds(
+    setting: Setting, history: int, draft_width: int | Sequence[int], draft_shape: str, dtype: torch.dtype
+) -> dict[str, Work]:
     """The rounds of a search with a draft: what they cost does not depend on what they find."""
     prompts, runner, device = setting.prompts(1, history), setting.runner, setting.device
     with drawn_on(device, dtype):
@@ -125,7 +144,7 @@ def _rounds(setting: Setting, history: int, draft_width: int, draft_shape: str, 
 def _row(seconds: Mapping[str, torch.Tensor], shares: Sequence[float]) -> dict[str, Any]:
     found = {name: 1000 * times for name, times in seconds.items()}
     rounds = [times for name, times in found.items() if name.startswith("round")]
-    drafted = torch.stack([share * times for share, times in zip(shares, rounds, strict=False)]).sum(0)
+    drafted = torch.stack([share * times for share, times in zip(shares, rounds, strict=True)]).sum(0)
     row: dict[str, Any] = {"rounds_milliseconds": [float(times.median()) for times in rounds]}
     row |= Timing.of(drafted).to_dict("drafted_milliseconds")
     for plan in _PLANS:
@@ -144,8 +163,8 @@ def _markdown(content: Mapping[str, Any]) -> str:
         rounds = ", ".join(f"{time:.2f}" for time in row["rounds_milliseconds"])
         gains = [f"{row[f'speedup_over_{name}']:.2f}" for name in names]
         rows.append([row["shape"], *times, rounds, f"{row['drafted_milliseconds']:.2f}", *gains])
-    shares = ", ".join(f"{share:.1%}" for share in content["shares_by_pass"])
-    about = f"Milliseconds. Shares of users that take 0, 1 … passes after the first, of `{content['arm']}`: {shares}."
+    shares = ", ".join(f"{share:.3f}" for share in content["rounds_taken"])
+    about = f"Milliseconds. Rounds 0, 1 … that a user takes with the acceptance of `{content['arm']}`: {shares}."
     parts = ["# What a draft gains by the target's shape", about, markdown_table(header, rows)]
     return "\n\n".join([*parts, circumstances_markdown(content)]) + "\n"
 

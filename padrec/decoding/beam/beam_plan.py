@@ -1,9 +1,10 @@
 """Which prefixes each target pass of a beam search reads, without a draft and with one."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from padrec.catalog import CatalogTrie
+from padrec.catalog import CatalogTrie, InputError
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,31 @@ class SpeculativeBeamPlan:
     level_sizes: tuple[int, ...]  # prefixes of 1 … L codes in the catalog, [L]
     children: tuple[int, ...]  # the most children of a prefix of 0 … L - 1 codes, [L]
     width: int  # W, prefixes that the target keeps of each length
-    draft_width: int  # N, the most prefixes that the draft proposes of each length
+    draft_widths: tuple[int, ...]  # N of 1 … L - 1 codes, the most prefixes that the draft proposes, [L - 1]
     renormalise: bool = False  # see `BeamDecoder`
     reads_features: bool = False  # whether the draft waits for the first pass; see `BeamDraft`
 
     @classmethod
     def of(
-        cls, trie: CatalogTrie, width: int, draft_width: int, renormalise: bool = False, reads_features: bool = False
+        cls,
+        trie: CatalogTrie,
+        width: int,
+        draft_width: int | Sequence[int],
+        renormalise: bool = False,
+        reads_features: bool = False,
     ) -> "SpeculativeBeamPlan":
-        """The sizes for a catalog."""
+        """The sizes for a catalog.
+
+        Raises:
+            InputError: `draft_width` is a list without a number for each length from 1 to L - 1.
+        """
+        lengths = trie.n_slots - 1
+        draft_widths = (draft_width,) * lengths if isinstance(draft_width, int) else tuple(draft_width)
+        if len(draft_widths) != lengths:
+            raise InputError(f"draft_width {draft_width}: expected a number, or one for each of {lengths} lengths")
         sizes = tuple(level_size(trie, level) for level in range(1, trie.n_slots + 1))
         children = tuple(int(trie.descendants(level, level + 1).max()) for level in range(trie.n_slots))
-        return cls(sizes, children, width, draft_width, renormalise, reads_features)
+        return cls(sizes, children, width, draft_widths, renormalise, reads_features)
 
     @property
     def n_slots(self) -> int:
@@ -84,15 +98,15 @@ class SpeculativeBeamPlan:
         return len(self.level_sizes)
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Prefixes of 1 … L codes in the draft's own search from the prompt on, `[L]`."""
-        return tuple(min(self.draft_width, size) for size in self.level_sizes)
+    def widest(self) -> int:
+        """The most prefixes that are proposed of any length; 1 where no length is drafted."""
+        return max(self.draft_widths, default=1)
 
     def drafted(self, round_: int) -> tuple[int, ...]:
         """Prefixes that round 0 … L - 1 drafts of each length, shortest first; complete items are not read."""
-        if round_ > 0:
-            return (self.draft_width,) * (self.n_slots - 1 - round_)
-        return () if self.reads_features else self.widths[:-1]
+        if round_ > 0:  # rows are at lengths of their own
+            return (self.widest,) * (self.n_slots - 1 - round_)
+        return () if self.reads_features else tuple(map(min, self.draft_widths, self.level_sizes))
 
     def first(self, round_: int) -> int:
         """Tokens after each prompt that the rounds before read: all but the first read the beam, too."""
@@ -105,4 +119,4 @@ class SpeculativeBeamPlan:
         """
         most = self.children[step] if round_ == 0 else max(self.children[min(round_ + step, self.n_slots - 1) :])
         beam = 1 if round_ == step == 0 else self.width
-        return max(most, math.ceil(max(self.width, self.draft_width) / beam)) if step == 0 else most
+        return max(most, math.ceil(max(self.width, self.widest) / beam)) if step == 0 else most

@@ -1,5 +1,6 @@
 """Speculative beam search: a draft searches ahead, the target verifies its beams in one pass."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -30,19 +31,20 @@ class SpeculativeBeamDecoder(Decoder):
 
     Args:
         draft: searches ahead.
-        draft_width: N, prefixes that the draft proposes of each length, at least 1.
+        draft_width: N, prefixes that the draft proposes of each length, at least 1; or a number for each length from 1
+            to L - 1, of which rounds after the first take the largest.
         beam_width: prefixes kept of each length, at least K; None is K.
         renormalise: see `BeamDecoder`.
         rule: which prefixes are kept; None is `StrictBeamRule`, which is lossless.
 
     Raises:
-        InputError: `beam_width` or `draft_width` is below 1.
+        InputError: `beam_width` or a width of the draft is below 1.
     """
 
     def __init__(
         self,
         draft: BeamDraft,
-        draft_width: PositiveInt = 40,
+        draft_width: PositiveInt | Sequence[PositiveInt] = 40,
         beam_width: PositiveInt | None = None,
         renormalise: bool = False,
         rule: BeamRule | None = None,
@@ -64,7 +66,8 @@ class SpeculativeBeamDecoder(Decoder):
         it holds all prefixes that the target keeps. The first round belongs to the prefill.
 
         Raises:
-            InputError: see `BeamDecoder.bind`; or the draft belongs to another target or vocabulary.
+            InputError: see `BeamDecoder.bind`; the draft belongs to another target or vocabulary; or `draft_width` has
+                more or fewer widths than L - 1.
         """
         constraint, width = searched_constraint(request, self.beam_width)
         sizes = width, self.draft_width, self.renormalise, self.draft.reads_features
@@ -100,7 +103,6 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
         return lists, replace(trace, accepted_lengths=trace.accepted_lengths + first)
 
     def _finish(self) -> None:
-        for round_ in range(self._n_slots - 1):
-            if not bool(self._search.goes_on):
-                return
-            self._loop.round(round_)
+        # Later rounds draft less, so rounds that no row needs any more are skipped.
+        while (round_ := int(self._search.next_round)) < self._n_slots:
+            self._loop.round(round_ - 1)

@@ -53,7 +53,7 @@ class SpeculativeBeamSearch:
 
     Attributes:
         beam: what the target has chosen so far.
-        goes_on: whether some prefixes are not complete items, bool `[]`.
+        next_round: which round continues, int64 `[]`: the fewest codes of a row's prefixes; L if all are complete.
         statistics: what the rounds after the first cost, and how many levels of all rounds were accepted.
     """
 
@@ -74,7 +74,7 @@ class SpeculativeBeamSearch:
         dtype = torch.promote_types(runner.model.dtype, torch.float32)
         self._root = SearchedBeam.empty(plan, draw.keys, constraint.trie.sink, dtype)
         self.beam = self._root.clone()
-        self.goes_on = torch.ones((), dtype=torch.bool, device=draw.keys.device)
+        self.next_round = self.beam.level.new_zeros(())
         shape = len(draw.keys), constraint.list_length
         self._leaves, self._log_probs = draw.keys.new_zeros(shape), self.beam.log_probs.new_zeros(*shape, plan.n_slots)
         n_slot_states = constraint.vocabulary.n_slot_states
@@ -100,7 +100,7 @@ class SpeculativeBeamSearch:
         self._follow(levels, outputs, 0)
 
     def round(self, round_: int) -> None:
-        """Round 1 … L - 1, for the rows that are not complete."""
+        """Round 1 … L - 1, for the rows that are not complete, whose prefixes have at least that many codes."""
         beam, first = self.beam, self._plan.first(round_)
         depths = (beam.level[:, None] - 1).expand_as(beam.nodes)
         head = Level(beam.nodes, beam.scores, depths, with_itself(beam.seen, first))
@@ -123,7 +123,7 @@ class SpeculativeBeamSearch:
         return self._leaves, self._log_probs
 
     def _rank(self) -> None:
-        self.goes_on.copy_(self.unfinished().any())
+        self.next_round.copy_(self.beam.level.amin())
         order = best_first(self.beam.scores, self._leaves.shape[1])
         self._leaves.copy_(self._constraint.trie.leaf(self.beam.nodes.gather(1, order)))
         self._log_probs.copy_(pick(self.beam.log_probs, order))

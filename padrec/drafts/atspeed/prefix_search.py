@@ -33,7 +33,8 @@ class PrefixSearch:
 
     @torch.inference_mode()
     def _search(self, prompts: Prompts) -> list[Tensor]:
-        widths, keys = self._plan.widths, torch.zeros_like(prompts.lengths)
+        widths = [min(self._plan.width, size) for size in self._plan.level_sizes]
+        keys = torch.zeros_like(prompts.lengths)
         read = sum(widths[:-1])
         session = LanguageModelSession(self._runner, len(keys), cache_capacity(prompts, read), self._constraint)
         context = SearchContext(self._constraint, self._plan, StrictBeamRule(), Draw(keys, 0.0, keys[:0]))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from padrec.catalog import Catalog, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.data import AtSpeedReader, LCRecReader
 from padrec.data.item_sequences import ItemSequences
 from padrec.decoding import (
@@ -129,6 +129,28 @@ def test_the_catalog_draft_ranks_prefixes_by_interactions() -> None:
         session = CatalogBeamDraft().bind(runner, request)(1, 64, request.constraint)
         codes = vocabulary.encode(torch.tensor([[code, 0] for code in range(3)]))[:, 0]
         assert session.begin(prompts, None)[0, codes].exp().tolist() == pytest.approx(expected)
+
+
+@settings(max_examples=30)
+@given(search=searches(st.integers(1, 12)), data=st.data(), seed=st.integers(0, 5))
+def test_lengths_may_have_widths_of_their_own(
+    search: tuple[Catalog, SemanticIDVocabulary, int, int, int], data: st.DataObject, seed: int
+) -> None:
+    catalog, vocabulary, list_length, width, _ = search
+    lengths = vocabulary.n_slots - 1
+    widths = data.draw(st.lists(st.integers(1, 12), min_size=lengths, max_size=lengths))
+    runner = TransformersRunner(tiny_target(vocabulary, n_layers=1, seed=seed))
+    prompts = random_prompts(catalog, vocabulary, [2, 0, 1], seed=seed)
+    request = ListRequest.build(catalog, vocabulary, list_length)
+    expected, _ = decode(BeamDecoder(width, 0), runner, prompts, request)
+    decoder = SpeculativeBeamDecoder(language_model(vocabulary, seed + 1), widths, width)
+    assert torch.equal(decode(decoder, runner, prompts, request)[0].leaves, expected.leaves)
+
+
+def test_too_few_widths_are_refused() -> None:
+    request = ListRequest.build(_CATALOG, _VOCABULARY, _K)
+    with pytest.raises(InputError, match=r"draft_width \[4\]: expected a number, or one for each of 2 lengths"):
+        SpeculativeBeamDecoder(CatalogBeamDraft(), [4]).bind(TransformersRunner(tiny_target(_VOCABULARY)), request)
 
 
 def test_a_draft_that_holds_all_prefixes_is_always_accepted() -> None:
