@@ -2,7 +2,7 @@
 # Knowledge about Office Products, from texts to clicks. Stages, each of which continues where it was interrupted:
 #
 #   first      exact texts about the first half of items and users, and pools of them
-#   warm       short runs, after which those of evaluate and evaluate_32 find what they compile in the compiler's cache
+#   warm       short runs, after which evaluate, evaluate_32 and float32 find what they compile in the compiler's cache
 #   evaluate   arms side by side on the second halves, one prompt at a time; evaluate_32: 32 prompts at a time; float32: whether
 #              exact texts are identical without the rounding of bfloat16
 #   sizes      how large pools, contexts and trees should be, for items; transformers: beside transformers' own generation
@@ -52,6 +52,11 @@ compare() {
     --config "$configs/knowledge_$config.yaml" --trainer.logger.init_args.name "$kind-$name" "${options[@]}" "$@"
 }
 
+wait_for_all() {
+  local job
+  for job in $(jobs -p); do wait "$job"; done
+}
+
 first() {
   for kind in $kinds; do
     local folder=$results/$kind
@@ -59,7 +64,7 @@ first() {
     pool "$kind" "$folder/global.pool" second "$folder/exact-first.jsonl" &
     pool "$kind" "$folder/groups.pool" second "$folder/exact-first.jsonl" --n_groups "$groups" &
     pool "$kind" "$folder/few.pool" second "$folder/exact-first.jsonl" --n_groups "$groups" --texts_per_group 10 &
-    for job in $(jobs -p); do wait "$job"; done
+    wait_for_all
   done
 }
 
@@ -67,8 +72,9 @@ warm() {
   for kind in $kinds; do
     compare "$kind" evaluate warm --data.init_args.max_prompts 2 &
     compare "$kind" evaluate warm-32 --data.init_args.batch_size 32 --data.init_args.max_prompts 32 &
+    compare "$kind" evaluate warm-float32 --data.init_args.max_prompts 2 --trainer.precision 32-true &
   done
-  for job in $(jobs -p); do wait "$job"; done
+  wait_for_all
 }
 
 evaluate() {
@@ -110,10 +116,11 @@ relaxed() {
     local folder=$results/$kind
     for rule in relaxed bounded; do
       PADREC_KNOWLEDGE_POOL=$folder/groups.pool \
-        texts "$kind" "$folder/$rule-second.jsonl" second --config $configs/knowledge_$rule.yaml
+        texts "$kind" "$folder/$rule-second.jsonl" second --config $configs/knowledge_$rule.yaml &
       PADREC_KNOWLEDGE_POOL=$folder/groups-of-second.pool \
-        texts "$kind" "$folder/$rule-first.jsonl" first --config $configs/knowledge_$rule.yaml
+        texts "$kind" "$folder/$rule-first.jsonl" first --config $configs/knowledge_$rule.yaml &
     done
+    wait_for_all
     for rule in exact relaxed bounded; do
       cat "$folder/$rule-first.jsonl" "$folder/$rule-second.jsonl" > "$folder/$rule.jsonl"
     done

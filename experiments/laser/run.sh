@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# Drafts by retrieval (LASER) for lists of Amazon Beauty, or the parts of the study that are named. For texts see knowledge.sh.
-# Parts: pools warm greedy sampled ablation batch32 retrieval bound. They need what `../beauty/run.sh target lists drafts` makes;
-# `small` first trains a target and a draft on a CPU and then does all of it with those. What stands after -- goes to every
-# evaluation: run.sh greedy -- --data.init_args.max_users 100
+# Drafts by retrieval (LASER) for lists, or the parts of the study that are named; for texts see knowledge.sh. Parts:
+#
+#   target lists draft   models and lists, unless they are there: ../beauty/run.sh makes better ones of Beauty, in more time
+#   pools                of the lists
+#   greedy sampled ablation batch32   evaluations
+#   retrieval bound      time and memory of pools of made-up texts
+#
+# DATA=games takes AtSpeed's Games in place of Amazon Beauty, SIZE=small a small target on a CPU. What stands after -- goes
+# to every evaluation: run.sh greedy -- --data.init_args.max_users 100
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-configs=experiments/laser
+configs=experiments/laser beauty=experiments/beauty data=${DATA:-beauty}
 
 parts=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
@@ -13,46 +18,66 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
   shift
 done
 [ $# -eq 0 ] || shift
-[ ${#parts[@]} -gt 0 ] || parts=(pools greedy sampled ablation batch32 retrieval bound)
-more=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(target lists draft pools greedy sampled ablation batch32 retrieval bound)
 
-lists() { # name, temperature: of the small target
-  padrec predict --config experiments/beauty/lists.yaml --config experiments/beauty/tiny.yaml --trainer.logger.init_args.name lists \
-    --data.init_args.max_users 6000 --ckpt_path "$LASER_RUNS/target/checkpoints/best.ckpt" \
-    --model.init_args.temperature "$2" \
-    --trainer.callbacks "[{class_path: padrec.RecommendationWriter, init_args: {path: $LASER_RUNS/lists/$1.jsonl}}]"
+export LASER_RUNS=${LASER_RUNS:-runs/$data}
+reader=() embedded=() target_size=() lists_size=() draft_size=(--trainer.max_epochs 2) size=()
+if [ "$data" = games ]; then
+  reader=(--config experiments/atspeed/games.yaml) target_size=(--trainer.max_epochs 4 --trainer.check_val_every_n_epoch 4)
+  embedded=(--embeddings.init_args.reader "{class_path: padrec.AtSpeedReader, init_args: {folder: ${PADREC_DATA:-../shared/data}/atspeed/games}}")
+  lists_size=(--data.init_args.max_users 20000)
+fi
+if [ "${SIZE:-}" = small ]; then
+  LASER_RUNS=runs/laser-small/$data target_size=(--config $beauty/tiny.yaml) draft_size=(--config $beauty/tiny_draft.yaml)
+  lists_size=("${target_size[@]}" --data.init_args.max_users 6000) size=(--config $configs/small_evaluate.yaml)
+fi
+target=$LASER_RUNS/target/checkpoints/best.ckpt draft=$LASER_RUNS/padrec/checkpoints/last.ckpt
+greedy=$LASER_RUNS/lists/greedy.jsonl sampled=$LASER_RUNS/lists/sampled.jsonl
+at=(--trainer.logger.init_args.save_dir "$LASER_RUNS")
+more=("${size[@]}" "$@")
+
+lists() { # file, temperature
+  [ -e "$1" ] || padrec predict --config $beauty/lists.yaml "${reader[@]}" "${lists_size[@]}" "${at[@]}" \
+    --ckpt_path "$target" --model.init_args.temperature "$2" \
+    --trainer.callbacks "[{class_path: padrec.RecommendationWriter, init_args: {path: $1}}]"
+}
+
+fit_draft() { # goes on after the last epoch of a fit that was interrupted
+  local resumed=()
+  [ ! -e "$draft" ] || resumed=(--ckpt_path "$draft")
+  padrec fit --config $beauty/draft.yaml "${reader[@]}" "${draft_size[@]}" "${at[@]}" --trainer.logger.init_args.name padrec \
+    --model.init_args.target "$target" --model.init_args.initial_weights null "${resumed[@]}" \
+    --data.init_args.training_rows "[{class_path: padrec.GeneratedLists, init_args: {paths: [$greedy, $sampled]}}]"
 }
 
 pool() { # name, then arguments of padrec pool
-  local path=${LASER_RUNS:-runs/beauty}/laser/pool-$1.safetensors
-  [ -e "$path" ] || padrec pool --config $configs/pool.yaml --path "$path" "${@:2}"
+  local path=$LASER_RUNS/laser/pool-$1.safetensors
+  [ -e "$path" ] || padrec pool --config $configs/pool.yaml "${reader[@]}" --path "$path" "${@:2}"
 }
 
 evaluate() { # name, then arguments of padrec test
-  padrec test --config $configs/evaluate.yaml --trainer.logger.init_args.name "$1" "${@:2}" "${more[@]}"
+  padrec test --config $configs/evaluate.yaml "${reader[@]}" --trainer.logger.init_args.name "$1" "${@:2}" "${more[@]}"
+}
+
+wait_for_all() {
+  local job
+  for job in $(jobs -p); do wait "$job"; done
 }
 
 for part in "${parts[@]}"; do
   case $part in
-    small)
-      export LASER_RUNS=runs/laser-small
-      padrec fit --config experiments/beauty/target.yaml --config experiments/beauty/tiny.yaml
-      lists greedy 0
-      lists sampled 1
-      padrec fit --config experiments/beauty/draft.yaml --config experiments/beauty/tiny_draft.yaml
-      "$0" pools
-      "$0" greedy sampled ablation -- --config $configs/small_evaluate.yaml "${more[@]}"
+    target) [ -e "$target" ] || padrec fit --config $beauty/target.yaml "${reader[@]}" "${target_size[@]}" "${at[@]}" ;;
+    lists)
+      lists "$greedy" 0 &
+      lists "$sampled" 1 &
+      wait_for_all
       ;;
+    draft) fit_draft ;;
     pools)
-      pool 8 &
+      pool 8 "${embedded[@]}" &
       pool 1 --n_groups 1 --embeddings null &
       pool small --n_groups 1 --embeddings null --lists_per_group 500 &
-      for job in $(jobs -p); do wait "$job"; done
-      ;;
-    warm) # short runs, after which greedy and sampled find what they compile in the compiler's cache
-      evaluate warm-greedy --data.init_args.max_users 2 &
-      evaluate warm-sampled --data.init_args.max_users 2 --model.init_args.temperature 1 &
-      for job in $(jobs -p); do wait "$job"; done
+      wait_for_all
       ;;
     greedy) evaluate greedy ;;
     sampled) evaluate sampled --model.init_args.temperature 1 ;;
@@ -61,7 +86,7 @@ for part in "${parts[@]}"; do
     retrieval) python -m experiments.laser.retrieval --output runs/laser/retrieval --tokens "[100000, 1000000, 10000000]" ;;
     bound) python -m experiments.laser.bound --output runs/laser/bound ;;
     *)
-      echo "$part: expected small, pools, warm, greedy, sampled, ablation, batch32, retrieval or bound" >&2
+      echo "$part: expected target, lists, draft, pools, greedy, sampled, ablation, batch32, retrieval or bound" >&2
       exit 2
       ;;
   esac
