@@ -9,7 +9,7 @@
 #   second     exact texts about the second halves, and pools of them
 #   old        arms that draw on users' texts as they were before the last item, without and with their own
 #   relaxed    texts by the relaxed and the bounded rule, from pools of the other half
-#   clicks     what the texts are worth to a click model
+#   clicks     what the texts are worth to a click model, those about items alone or with those about users
 #
 #   bash experiments/laser/knowledge.sh first evaluate evaluate_32 float32 sizes transformers second old relaxed clicks
 #
@@ -128,14 +128,15 @@ relaxed() {
 }
 
 clicks() {
-  local named=()
+  local named=() output=$results/clicks
   for rule in exact relaxed bounded; do
     named+=(--texts "$rule=$results/items/$rule.jsonl")
-    if [ -e "$results/users/$rule.jsonl" ]; then named+=(--users "$rule=$results/users/$rule.jsonl"); fi
+    if [[ $kinds == *users* ]]; then named+=(--users "$rule=$results/users/$rule.jsonl") output=$results/clicks-users; fi
   done
+  if [ -e "$output/report.json" ]; then return; fi
   # shellcheck disable=SC2086  # options are words
   python -m experiments.laser.click_model --data "$office" --language-model "$PADREC_LANGUAGE_MODEL" \
-    --output "$results/clicks" --reference exact "${named[@]}" ${PADREC_KNOWLEDGE_CLICKS:-}
+    --output "$output" --reference exact "${named[@]}" ${PADREC_KNOWLEDGE_CLICKS:-}
 }
 
 for stage in "$@"; do $stage; done

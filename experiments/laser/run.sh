@@ -23,7 +23,7 @@ done
 export LASER_RUNS=${LASER_RUNS:-runs/$data}
 reader=() embedded=() target_size=() lists_size=() draft_size=(--trainer.max_epochs 2) size=()
 if [ "$data" = games ]; then
-  reader=(--config experiments/atspeed/games.yaml) target_size=(--trainer.max_epochs 4 --trainer.check_val_every_n_epoch 4)
+  reader=(--config experiments/atspeed/games.yaml) target_size=(--trainer.max_epochs 3 --trainer.check_val_every_n_epoch 3)
   embedded=(--embeddings.init_args.reader "{class_path: padrec.AtSpeedReader, init_args: {folder: ${PADREC_DATA:-../shared/data}/atspeed/games}}")
   lists_size=(--data.init_args.max_users 20000)
 fi

@@ -46,7 +46,7 @@ warm() { # the same: a short run
 
 texts() {
   knowledge items first && knowledge items warm && knowledge items second && knowledge items relaxed && knowledge items clicks
-  knowledge users first && knowledge users warm
+  knowledge users first && knowledge users warm && knowledge users second && knowledge users relaxed && knowledge users clicks
 }
 
 after_target() { # data set
@@ -97,11 +97,11 @@ timed beauty-warm-greedy lists beauty greedy --data.init_args.max_users "$users"
 timed beauty-warm-sampled lists beauty sampled --data.init_args.max_users "$users"
 timed items-warm knowledge items evaluate_32
 timed users-warm knowledge users evaluate
+timed items-warm knowledge items sizes
+timed items-warm step retrieval bash experiments/laser/run.sh retrieval
 timed games-warm-greedy lists games greedy --data.init_args.max_users "$users"
 timed games-warm-sampled lists games sampled --data.init_args.max_users "$users"
-timed items-warm knowledge items sizes
 timed beauty-warm-ablation lists beauty ablation --data.init_args.max_users 100
-timed items-warm step retrieval bash experiments/laser/run.sh retrieval
 timed users-first knowledge users old
 timed items-warm knowledge items transformers
 timed beauty-warm-greedy lists beauty batch32 --data.init_args.max_users 320
