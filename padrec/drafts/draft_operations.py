@@ -1,20 +1,32 @@
-"""The inputs of a feature draft's layer, computed by PyTorch or by kernels."""
+"""The inputs of a feature draft's layers, computed by PyTorch or by kernels."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from padrec.decoding.device.early_launch import has_kernels
 
 
-class Gate(NamedTuple):
-    """The gate of PAD-Rec's step embedding; see `FoldedFusion`."""
+class LayerInputs(NamedTuple):
+    """What a draft's layers read."""
 
-    weight: Tensor  # w, [1, d], or [d, d] of a vector gate
-    offset: Tensor  # c[v], [V, 1] or [V, d]
-    step_embedding: Tensor  # Q[step], [d]
+    hidden: Tensor  # ũ, [B, T, d]
+    qkv: Tensor | None  # queries, keys and values of the first layer, [B, T, q]
+
+
+class StepTerms(NamedTuple):
+    """What is added to the mapped features at one draft step; see `FoldedFusion`.
+
+    The inputs are n = d + q numbers (q is 0 where the first layer computes its queries, keys and values itself), and g
+    more are scores of the gate: one, or n of a vector gate; none without step embeddings.
+    """
+
+    table: Tensor  # of each token, [V, n + g]
+    n_units: int  # d
+    n_inputs: int  # n
+    slots: Tensor | None = None  # of each slot, [L + 2, n], where the table does not hold them
+    step: Tensor | None = None  # times the sigmoid of the scores, [n]; None at step 0
 
 
 class TreeLevel(NamedTuple):
@@ -40,25 +52,31 @@ class DraftOperations:
     """The operations in PyTorch; `TritonDraftOperations` computes them with GPU kernels."""
 
     def fuse(
-        self, tokens: Tensor, mapped: Tensor, table: Tensor, gate: Gate | None = None, level: TreeLevel | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Layer inputs without slot terms; see `FoldedFusion`.
+        self, tokens: Tensor, mapped: Tensor, terms: StepTerms, slots: Tensor, level: TreeLevel | None = None
+    ) -> tuple[LayerInputs, Tensor | None]:
+        """Layer inputs; see `FoldedFusion`.
 
         Args:
             tokens: int64 `[B, T]`.
-            mapped: W_f f of the feature before each token, `[B, T, d]`, or of the p nodes above, `[B, p, d]`.
-            table: T[v], `[V, d]`.
-            gate: None without step embeddings.
+            mapped: map of the feature before each token, `[B, T, n + g]`, or of the p nodes above, `[B, p, n + g]`; at
+                step 0 `[B, T, n]` will do.
+            terms: of the step.
+            slots: of the tokens, int64 `[B, T]`.
             level: the T nodes, if the tokens are those of a tree.
 
         Returns:
-            `[B, T, d]`, and in a tree which nodes each node sees, bool `[B, T, R]`.
+            The inputs, and in a tree which nodes each node sees, bool `[B, T, R]`.
         """
-        fused = (mapped if level is None else level.of_parents(mapped)) + table[tokens]
-        if gate is not None:
-            score = functional.linear(fused, gate.weight.to(fused.dtype)) + gate.offset[tokens]
-            fused = fused + score.sigmoid() * gate.step_embedding
-        return fused.to(table.dtype), None if level is None else level.visible()
+        n, n_units = terms.n_inputs, terms.n_units
+        total = (mapped if level is None else level.of_parents(mapped)) + terms.table[tokens][..., : mapped.shape[-1]]
+        inputs = total[..., :n]
+        if terms.step is not None:
+            inputs = inputs + total[..., n:].sigmoid() * terms.step
+        if terms.slots is not None:
+            inputs = inputs + terms.slots[slots]
+        hidden, qkv = inputs.to(terms.table.dtype).split([n_units, n - n_units], -1)
+        visible = None if level is None else level.visible()
+        return LayerInputs(hidden, qkv if n > n_units else None), visible
 
 
 def draft_operations_for(device: torch.device, dtype: torch.dtype) -> DraftOperations:

@@ -63,7 +63,7 @@ class NetworkBeamDraft(BeamDraft):
 
 
 class _NetworkSession(BeamDraftSession):
-    """Keeps `W_f f` of the prompt's last token and of every prefix: the target's feature once it has read it."""
+    """Keeps the mapped feature of the prompt's last token and of every prefix, the target's once it has read it."""
 
     def __init__(
         self, fusion: FoldedFusion, layers: CachedLayers, batch: int, capacity: int, constraint: CatalogConstraint
@@ -77,9 +77,10 @@ class _NetworkSession(BeamDraftSession):
     def begin(self, prompts: Prompts, features: Tensor | None) -> Tensor:
         """Read the prompts shifted by one: token i + 1 with the target's feature of token i."""
         assert features is not None
-        hidden = self._fusion.read(features, prompts.tokens.roll(-1, 1), prompts.slots.roll(-1, 1))
-        columns = self._columns[: hidden.shape[1]].expand(prompts.tokens.shape)
-        self._layers(hidden, Placement(torch.zeros_like(self._lengths), columns, layout=prompts.layout()))
+        read = self._fusion.read(features, prompts.tokens.roll(-1, 1), prompts.slots.roll(-1, 1))
+        columns = self._columns[: prompts.tokens.shape[1]].expand(prompts.tokens.shape)
+        placement = Placement(torch.zeros_like(self._lengths), columns, layout=prompts.layout())
+        self._layers(read.hidden, placement, read.qkv)
         self._lengths.copy_(prompts.lengths - 1)  # nothing follows the last token yet
         logits, self._mapped[:, :1] = self._fusion.look(pick(features, prompts.lengths[:, None] - 1))
         self._step = 0
@@ -93,8 +94,8 @@ class _NetworkSession(BeamDraftSession):
         parents = (ancestors * (1 + column)).amax(-1)
         slots = branches.depths.expand(branches.tokens.shape)
         level = TreeLevel(parents, None, self._columns[:n], 0)
-        hidden, _ = self._fusion.extend(branches.tokens, self._mapped, slots, self._step, level)
-        features, _ = self._layers(hidden, Placement(self._lengths, slots, first, branches.seen))
+        read, _ = self._fusion.extend(branches.tokens, self._mapped, slots, self._step, level)
+        features, _ = self._layers(read.hidden, Placement(self._lengths, slots, first, branches.seen), read.qkv)
         logits, self._mapped[:, 1 + first : 1 + first + n] = self._fusion.look(features)
         self._step += 1
         return logits

@@ -98,11 +98,12 @@ class NetworkDraft(Draft):
         layers: CachedLayers
         if can_fuse(network.config):
             layers = fused = FusedLayers(network.layers, network.config, network.rotary, network.norm)
-            maps = fused.operations
+            first, maps = (fused.layers[0].qkv, fused.layers[0].qkv_bias), fused.operations
         else:
-            layers, maps = TransformersLayers(self._forward, len(network.layers), model.device), LayerOperations()
-        fusion = FoldedFusion(network, model, self.vocabulary, maps, draft_operations_for(model.device, model.dtype))
-        return fusion, layers
+            layers = TransformersLayers(self._forward, len(network.layers), model.device)
+            first, maps = None, LayerOperations()
+        operations = draft_operations_for(model.device, model.dtype)
+        return FoldedFusion(network, model, self.vocabulary, maps, operations, first), layers
 
     def _forward(
         self, hidden: Tensor, positions: Tensor, mask: Tensor, cache: PreallocatedCache, all_states: bool
@@ -152,10 +153,11 @@ class NetworkDraftSession(DraftSession):
         """Read the nodes of one depth; see `DraftSteps`."""
         with Phase.DRAFT_PASSES.named():
             level = TreeLevel(parents, self._visible, self._nodes, self._n_read)
-            hidden, self._visible = self._fusion.extend(tokens, self._mapped, slots, depth, level)
+            inputs, self._visible = self._fusion.extend(tokens, self._mapped, slots, depth, level)
             # Inputs are shifted by one: the root was the last input read, and its children follow directly.
             depths = self._columns[depth - 1].expand(tokens.shape)
-            features, _ = self._layers(hidden, Placement(self._memory.lengths, depths, level.first, self._visible))
+            placement = Placement(self._memory.lengths, depths, level.first, self._visible)
+            features, _ = self._layers(inputs.hidden, placement, inputs.qkv)
             self._n_read += tokens.shape[1]
             logits, self._mapped = self._fusion.look(features)
         return logits
@@ -165,9 +167,9 @@ class NetworkDraftSession(DraftSession):
         self._memory.remember(observation)
 
     def _read(self, inputs: DraftInputs, layout: VariableLengthLayout | None = None) -> None:
-        hidden = self._fusion.read(inputs.features, inputs.tokens, inputs.slots)
+        read = self._fusion.read(inputs.features, inputs.tokens, inputs.slots)
         depths = self._columns[: inputs.tokens.shape[1]].expand(inputs.tokens.shape)
-        output, _ = self._layers(hidden, Placement(self._memory.lengths, depths, layout=layout))
+        output, _ = self._layers(read.hidden, Placement(self._memory.lengths, depths, layout=layout), read.qkv)
         self._memory.move_on(output, inputs.valid)
 
 

@@ -7,11 +7,14 @@ from transformers import PreTrainedModel
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.layers.layer_operations import Head, LayerOperations, ResidualStream
-from padrec.drafts.draft_operations import DraftOperations, Gate, TreeLevel
+from padrec.drafts.draft_operations import DraftOperations, LayerInputs, StepTerms, TreeLevel
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
-# Join the map W_f to heads of at most this many rows: the joined weight is a copy, too large for a language model's.
+# Join the map of features to heads of at most this many rows: the joined weight is a copy, too large for a language
+# model's.
 _MOST_JOINED_ROWS = 16_384
+
+Projection = tuple[Tensor, Tensor | None]
 
 
 class FoldedFusion:
@@ -19,11 +22,15 @@ class FoldedFusion:
 
         W [e; f] + b + α P[slot] = W_f f + T[token],   T[v] = W_e e(v) + b + α P[slot(v)]
 
-    The gate reads its input u without the slot term, so the term's share is subtracted per token:
-    `w · u + c = w · (W_f f + T[v]) + c[v]` with `c[v] = c - α w · P[slot(v)]`; for a gate that reads the feature alone,
-    `c[v] = c - w · T[v]`. Where slots share their code tokens, a token does not determine its slot, nor does it where
-    the term depends on the step: T then holds no slot term, and it is added to the result. The head and `W_f`
-    read the same features; if the vocabulary is small, they are computed as one product.
+    What reads this input and is linear needs no product of its own: the queries, keys and values of the first layer,
+    `W_q (W_f f + T[token] + …) = (W_q W_f) f + W_q T[token] + …`, and the gate's score. So each of these is further
+    rows of the map of features and further columns of the table. The score leaves out the slot term, which the gate
+    does not read, and the table's part of it leaves out the token for a gate that reads the feature alone. A vector
+    gate makes the first layer's input no linear function, so that layer computes its own queries, keys and values.
+
+    Where slots share their code tokens, a token does not determine its slot, nor does it where the term depends on the
+    step: T then holds no slot term, and it is added to the result. The head and the map of features read the same; if
+    the vocabulary is small, they are computed as one product.
 
     Args:
         network: the draft.
@@ -31,6 +38,8 @@ class FoldedFusion:
         vocabulary: the target's tokens.
         layers: compute the linear maps.
         operations: compute the rest.
+        first: weight and bias of the first layer's queries, keys and values, `[q, d]` and `[q]`; None for layers that
+            compute them themselves.
     """
 
     def __init__(
@@ -40,6 +49,7 @@ class FoldedFusion:
         vocabulary: SemanticIDVocabulary,
         layers: LayerOperations,
         operations: DraftOperations,
+        first: Projection | None = None,
     ) -> None:
         self._layers, self._operations = layers, operations
         self._position = network.position_aware
@@ -48,32 +58,66 @@ class FoldedFusion:
         self._head = Head(head, layers)
         # Not inference tensors, even if a validation builds them.
         with torch.inference_mode(False), torch.no_grad():
-            self._feature_weight = network.fusion.weight[:, network.hidden_size :].contiguous()  # W_f, [d, d]
-            self._joined: Tensor | None = None  # [V + d, d]
+            self._fold(network, model.get_input_embeddings(), vocabulary, first)
+            self._joined: Tensor | None = None  # [V + n + g, d]
             if isinstance(head, nn.Linear) and head.bias is None and len(head.weight) <= _MOST_JOINED_ROWS:
-                self._joined = torch.cat([head.weight, self._feature_weight])
-            self._fold(network, model.get_input_embeddings(), vocabulary)
+                self._joined = torch.cat([head.weight, self._feature_map])
 
-    def _fold(self, network: FeatureDraftNetwork, embedding: nn.Module, vocabulary: SemanticIDVocabulary) -> None:
-        weight, bias, d = network.fusion.weight, network.fusion.bias, network.hidden_size
+    def _fold(
+        self,
+        network: FeatureDraftNetwork,
+        embedding: nn.Module,
+        vocabulary: SemanticIDVocabulary,
+        first: Projection | None,
+    ) -> None:
+        position, dtype, d = self._position, network.fusion.weight.dtype, network.hidden_size
+        if position.gate is not None and len(position.gate.weight) > 1:
+            first = None
         # Fold in float32 at least: one rounding replaces several.
-        exact = torch.promote_types(weight.dtype, torch.float32)
-        embeddings = network.embedded(embedding(torch.arange(vocabulary.size, device=weight.device))).to(exact)
-        table = functional.linear(embeddings, weight[:, :d].to(exact), bias.to(exact))  # [V, d]
-        steps = range(self._position.n_steps)
-        slot_terms = [self._position.slot_term(network.fusion, step) for step in steps]
-        token_slots = self._token_slots(embeddings, vocabulary)
-        by_token = torch.zeros_like(table)
+        exact = torch.promote_types(dtype, torch.float32)
+        weight, bias = network.fusion.weight.to(exact), network.fusion.bias.to(exact)
+
+        def inputs(hidden: Tensor) -> Tensor:
+            """The layers' inputs `[*, n]`, without biases, from `[*, d]`."""
+            hidden = hidden.to(exact)
+            return hidden if first is None else torch.cat([hidden, functional.linear(hidden, first[0].to(exact))], -1)
+
+        tokens = torch.arange(vocabulary.size, device=weight.device)
+        embeddings = network.embedded(embedding(tokens)).to(exact)
+        table = functional.linear(embeddings, weight[:, :d], bias)  # [V, d]
+        steps = range(position.n_steps)
+        slot_terms = [position.slot_term(network.fusion, step) for step in steps]
+        step_terms = [position.step_term(network.fusion, step) for step in steps]
+        token_slots, by_token = self._token_slots(embeddings, vocabulary), torch.zeros_like(table)
         if slot_terms[0] is not None and token_slots is not None:
-            by_token = slot_terms[0].to(exact)[token_slots]
-            slot_terms = [None]
-        self._slot_terms = slot_terms  # [L + 2, d] of each step, where the table does not hold them
-        self._table = (table + by_token).to(weight.dtype)
-        gate = self._gate(table, by_token, weight.dtype)
-        terms = [self._position.step_term(network.fusion, step) for step in steps]
-        self._gates = [
-            None if term is None else gate._replace(step_embedding=term * gate.step_embedding) for term in terms
+            by_token, slot_terms = slot_terms[0].to(exact)[token_slots], [None] * len(steps)
+        rows, columns = inputs(weight[:, d:].t()).t(), inputs(table + by_token)
+        self._n_inputs = len(rows)
+        if first is not None and first[1] is not None:
+            columns[:, d:] += first[1].to(exact)
+        if any(term is not None for term in step_terms):
+            score_rows, score_columns = self._scores(weight[:, d:], table)
+            rows, columns = torch.cat([rows, score_rows]), torch.cat([columns, score_columns], 1)
+        self._feature_map = rows.to(dtype).contiguous()  # [n + g, d]
+        shared = StepTerms(columns.to(dtype), d, self._n_inputs)
+        # Without a gate the score is 0, and its sigmoid 1/2.
+        scale = 2 if position.gate is None else 1
+        self._terms = [
+            shared._replace(
+                slots=None if of_slots is None else inputs(of_slots).to(dtype),
+                step=None if of_step is None else scale * inputs(of_step).to(dtype),
+            )
+            for of_slots, of_step in zip(slot_terms, step_terms, strict=True)
         ]
+
+    def _scores(self, feature_weight: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+        """The gate's rows of the map of features, `[g, d]`, and columns of the table, `[V, g]`."""
+        gate = self._position.gate
+        if gate is None:
+            return table.new_zeros(1, table.shape[1]), table.new_zeros(len(table), 1)
+        weight, bias = gate.weight.to(table.dtype), gate.bias.to(table.dtype)
+        read = torch.zeros_like(table) if self._position.form.gate_input == "feature" else table
+        return weight @ feature_weight, functional.linear(read, weight, bias)
 
     def _token_slots(self, embeddings: Tensor, vocabulary: SemanticIDVocabulary) -> Tensor | None:
         """The slot whose term each token takes, int64 `[V]`; None if the token does not tell the term."""
@@ -85,66 +129,47 @@ class FoldedFusion:
         slots = vocabulary.token_slots
         return None if slots is None else slots.to(embeddings.device)
 
-    def _gate(self, table: Tensor, by_token: Tensor, dtype: torch.dtype) -> Gate:
-        """The gate of any step, for a factor of the step's embedding."""
-        gate, one = self._position.gate, torch.ones((), dtype=dtype, device=table.device)
-        if gate is None:  # sigmoid(0) = 1/2
-            return Gate(table.new_zeros(1, table.shape[1]).to(dtype), table.new_zeros(len(table), 1).to(dtype), 2 * one)
-        unread = by_token if self._position.form.gate_input == "fused" else table + by_token
-        offset = gate.bias.to(table.dtype) - functional.linear(unread, gate.weight.to(table.dtype))
-        return Gate(gate.weight, offset.to(dtype), one)
-
     def empty(self, batch: int, width: int) -> Tensor:
-        """Zeros in place of `W_f f`, `[batch, width, d]`."""
-        return self._feature_weight.new_zeros(batch, width, len(self._feature_weight))
+        """Zeros in place of mapped features, `[batch, width, n + g]`."""
+        return self._feature_map.new_zeros(batch, width, len(self._feature_map))
 
-    def read(self, features: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
+    def read(self, features: Tensor, tokens: Tensor, slots: Tensor) -> LayerInputs:
         """Inputs after features of the target (step 0).
 
         Args:
             features: of the token before each token, `[B, T, k d]`.
             tokens: int64 `[B, T]`.
             slots: int64 `[B, T]`.
-
-        Returns:
-            ũ, `[B, T, d]`.
         """
-        mapped = self._map(self._reduced(features), self._feature_weight)
-        fused, _ = self._operations.fuse(tokens, mapped, self._table)
-        return self._with_slots(fused, slots, 0)
+        mapped = self._map(self._reduced(features), self._feature_map[: self._n_inputs])
+        return self._operations.fuse(tokens, mapped, self._terms[0], slots)[0]
 
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[B, p, V]` of the token after features `[B, p, d]`, and `W_f f`, `[B, p, d]`."""
+        """Logits `[B, p, V]` of the token after features `[B, p, d]`, and their map, `[B, p, n + g]`."""
         if self._joined is None:
-            return self._head(features), self._map(features, self._feature_weight)
+            return self._head(features), self._map(features, self._feature_map)
         both = self._map(features, self._joined)
-        d = len(self._feature_weight)
-        return both[..., :-d], both[..., -d:]
+        n_mapped = len(self._feature_map)
+        return both[..., :-n_mapped], both[..., -n_mapped:]
 
     def extend(
         self, tokens: Tensor, mapped: Tensor, slots: Tensor, step: int, level: TreeLevel
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[LayerInputs, Tensor | None]:
         """Inputs of one depth of a tree.
 
         Args:
             tokens: int64 `[B, k]`.
-            mapped: `W_f f` of the depth above, `[B, p, d]`; see `look`.
+            mapped: map of the features of the depth above, `[B, p, n + g]`; see `look`.
             slots: int64 `[B, k]`.
-            step: consecutive draft-made features before these inputs, at least 1.
+            step: consecutive draft-made features before these inputs.
             level: the nodes.
 
         Returns:
-            ũ, `[B, k, d]`, and which nodes each node sees, bool `[B, k, R]`.
+            The inputs, and which nodes each node sees, bool `[B, k, R]`.
         """
-        gate = self._gates[min(step, len(self._gates) - 1)]
-        fused, visible = self._operations.fuse(tokens, mapped, self._table, gate, level)
-        return self._with_slots(fused, slots, step), visible
+        return self._operations.fuse(tokens, mapped, self._terms[min(step, len(self._terms) - 1)], slots, level)
 
     def _map(self, features: Tensor, weight: Tensor) -> Tensor:
         flat = features.to(weight.dtype).flatten(0, 1).contiguous()
         mapped = self._layers.linear(ResidualStream(flat), weight, last=True)
         return mapped.view(*features.shape[:2], -1)
-
-    def _with_slots(self, fused: Tensor, slots: Tensor, step: int) -> Tensor:
-        term = self._slot_terms[min(step, len(self._slot_terms) - 1)]
-        return fused if term is None else fused + term[slots]

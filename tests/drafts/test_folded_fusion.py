@@ -7,6 +7,7 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.layers.layer_operations import LayerOperations
 from padrec.drafts import FeatureDraftNetwork, FoldedFusion, PositionAware
 from padrec.drafts.draft_operations import DraftOperations, TreeLevel
+from padrec.drafts.folded_fusion import Projection
 from padrec.drafts.position_aware import PAD_REC
 from tests.drafts.reference_drafting import random_network
 from tests.drafts.test_position_aware import FORMS
@@ -23,9 +24,12 @@ def target_and_draft(
 
 
 def folded(
-    model: PreTrainedModel, network: FeatureDraftNetwork, vocabulary: SemanticIDVocabulary = _VOCABULARIES[0]
+    model: PreTrainedModel,
+    network: FeatureDraftNetwork,
+    vocabulary: SemanticIDVocabulary = _VOCABULARIES[0],
+    first: Projection | None = None,
 ) -> FoldedFusion:
-    return FoldedFusion(network, model, vocabulary, LayerOperations(), DraftOperations())
+    return FoldedFusion(network, model, vocabulary, LayerOperations(), DraftOperations(), first)
 
 
 def as_trained(
@@ -54,22 +58,28 @@ def test_folded_fusion_equals_the_fusion_as_trained(
     model, network = target_and_draft(vocabulary, torch.float64, form)
     tokens, slots, features = every_token(vocabulary, torch.float64)
     expected = as_trained(network, model.get_input_embeddings(), tokens, features, slots, step)
-    fusion = folded(model, network, vocabulary)
+    generator = torch.Generator().manual_seed(2)
+    weight, bias = (torch.randn(*shape, generator=generator).double() for shape in ((12, 32), (12,)))
+    fusion = folded(model, network, vocabulary, (weight, bias))
     # Where a token determines its slot, slots are not read.
-    reads_slots = any(term is not None for term in fusion._slot_terms)
+    reads_slots = any(terms.slots is not None for terms in fusion._terms)
     assert reads_slots == (
         form.steps == "slot_and_step" or (vocabulary.shared_codes and form.slots in ("input", "next"))
     )
     given = slots if reads_slots else torch.full_like(slots, -1)
+    # A vector gate is not linear, so the layer computes its own queries, keys and values.
+    projected = None if form.gate == "vector" else nn.functional.linear(expected, weight, bias)
     if step == 0:
-        torch.testing.assert_close(fusion.read(features, tokens, given), expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(
+            tuple(fusion.read(features, tokens, given)), (expected, projected), rtol=0, atol=1e-9
+        )
         return
     # The same features in another order.
     parents = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(1))[None]
     logits, mapped = fusion.look(features[:, parents[0].argsort()])
     level = TreeLevel(parents, None, torch.arange(vocabulary.size), 0)
     found, _ = fusion.extend(tokens, mapped, given, step, level)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(tuple(found), (expected, projected), rtol=0, atol=1e-9)
     torch.testing.assert_close(logits[:, parents[0]], model.get_output_embeddings()(features), rtol=0, atol=1e-10)
 
 
@@ -96,10 +106,10 @@ def test_folding_costs_no_accuracy_in_bfloat16(step: int) -> None:
     rounded = as_trained(network, model.get_input_embeddings(), tokens, features, slots, step)
     fusion = folded(model, network)
     if step == 0:
-        found = fusion.read(features, tokens, slots)
+        found = fusion.read(features, tokens, slots).hidden
     else:
         level = TreeLevel(tokens, None, tokens[0], 0)
-        found, _ = fusion.extend(tokens, fusion.look(features)[1], slots, step, level)
+        found = fusion.extend(tokens, fusion.look(features)[1], slots, step, level)[0].hidden
     assert found.dtype == torch.bfloat16
     # The same weights, already rounded, without rounding in between.
     embedding = model.double().get_input_embeddings()
@@ -112,7 +122,7 @@ def test_slots_are_tracked_where_code_tokens_are_shared() -> None:
     shared = _VOCABULARIES[1]
     model, network = target_and_draft(shared, torch.float64)
     features = torch.randn(1, 1, 32, dtype=torch.float64).expand(-1, 2, -1)
-    one, other = folded(model, network, shared).read(features, torch.full((1, 2), 5), torch.tensor([[0, 1]]))[0]
+    one, other = folded(model, network, shared).read(features, torch.full((1, 2), 5), torch.tensor([[0, 1]])).hidden[0]
     assert not torch.allclose(one, other)
 
 

@@ -13,7 +13,7 @@ from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.layers.layer_operations import LayerOperations
 from padrec.decoding.layers.triton_operations import TritonOperations
 from padrec.drafts import FoldedFusion, PositionAware
-from padrec.drafts.draft_operations import DraftOperations, Gate, TreeLevel
+from padrec.drafts.draft_operations import DraftOperations, LayerInputs, StepTerms, TreeLevel
 from padrec.drafts.triton_draft_operations import TritonDraftOperations
 from tests.drafts.reference_drafting import random_network
 from tests.drafts.test_position_aware import FORMS
@@ -25,14 +25,18 @@ _ROWS = 9
 _TOLERANCE = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 1e-4 if ON_GPU else 1e-5}
 
 
-def fused_exactly(tokens: Tensor, mapped: Tensor, parents: Tensor | None, table: Tensor, gate: Gate | None) -> Tensor:
+def fused_exactly(
+    tokens: Tensor, mapped: Tensor, parents: Tensor | None, terms: StepTerms, slots: Tensor
+) -> tuple[Tensor, Tensor]:
     """The definition in float64, see `FoldedFusion`."""
     before = mapped if parents is None else torch.stack([row[at] for row, at in zip(mapped, parents, strict=True)])
-    fused = before.double() + table[tokens].double()
-    if gate is None:
-        return fused
-    weight, offset, step_embedding = (x.double() for x in gate)
-    return fused + (fused @ weight.T + offset[tokens]).sigmoid() * step_embedding
+    total = before.double() + terms.table[tokens].double()
+    fused, scores = total[..., : terms.n_inputs], total[..., terms.n_inputs :]
+    if terms.step is not None:
+        fused = fused + scores.sigmoid() * terms.step.double()
+    if terms.slots is not None:
+        fused = fused + terms.slots.double()[slots]
+    return fused[..., : terms.n_units], fused[..., terms.n_units :]
 
 
 @settings(max_examples=15)
@@ -41,7 +45,9 @@ def fused_exactly(tokens: Tensor, mapped: Tensor, parents: Tensor | None, table:
     n_before=st.integers(1, 4),
     n_nodes=st.integers(1, 4),
     n_units=st.sampled_from([16, 20, 32]),
-    gated=st.booleans(),
+    n_projected=st.sampled_from([0, 8, 28]),
+    gate=st.sampled_from(["none", "scalar", "vector"]),
+    slotted=st.booleans(),
     in_tree=st.booleans(),
     sees=st.booleans(),
     dtype=st.sampled_from(DTYPES),
@@ -52,7 +58,9 @@ def test_tokens_are_fused_with_the_features_before_them(
     n_before: int,
     n_nodes: int,
     n_units: int,
-    gated: bool,
+    n_projected: int,
+    gate: str,
+    slotted: bool,
     in_tree: bool,
     sees: bool,
     dtype: torch.dtype,
@@ -64,22 +72,29 @@ def test_tokens_are_fused_with_the_features_before_them(
     def numbers(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(dtype)
 
+    n_inputs = n_units + n_projected
+    n_scores = {"none": 0, "scalar": 1, "vector": n_inputs}[gate]
     # A part of a wider product, as head and fusion are.
-    table, mapped = numbers(11, n_units), numbers(batch, n_before, n_units + 3)[..., :n_units]
-    gate = Gate(numbers(1, n_units) / n_units**0.5, numbers(11, 1), numbers(n_units)) if gated else None
+    table = numbers(11, n_inputs + n_scores)
+    mapped = numbers(batch, n_before, n_inputs + n_scores + 3)[..., : n_inputs + n_scores]
+    step = numbers(n_inputs) if n_scores and in_tree else None
+    terms = StepTerms(table, n_units, n_inputs, numbers(5, n_inputs) if slotted else None, step)
     tokens = torch.randint(11, (batch, n_nodes), generator=generator)
+    slots = torch.randint(5, (batch, n_nodes), generator=generator)
     parents = torch.randint(n_before, (batch, n_nodes), generator=generator)
-    inputs = tokens.to(DEVICE), mapped.to(DEVICE), table.to(DEVICE)
+    there: Any = {name: x.to(DEVICE) for name, x in terms._asdict().items() if isinstance(x, Tensor)}
+    known = terms._replace(**there)
     kernels = TritonDraftOperations()
     if not in_tree:
-        assert_close(kernels.fuse(*inputs)[0], fused_exactly(tokens, mapped, None, table, None))
+        kept = mapped[..., :n_inputs]
+        found, _ = kernels.fuse(tokens.to(DEVICE), kept.to(DEVICE), known, slots.to(DEVICE))
+        assert_inputs(found, fused_exactly(tokens, mapped, None, terms, slots))
         return
     above = torch.rand(batch, n_before, _ROWS, generator=generator) < 0.5 if sees else None
     first = int(torch.randint(_ROWS - n_nodes + 1, (), generator=generator))
     level = TreeLevel(parents, above, torch.arange(_ROWS), first)
-    known = None if gate is None else Gate(*(x.to(DEVICE) for x in gate))
-    found, seen = kernels.fuse(*inputs, known, on_device(level))
-    assert_close(found, fused_exactly(tokens, mapped, parents, table, gate))
+    found, seen = kernels.fuse(tokens.to(DEVICE), mapped.to(DEVICE), known, slots.to(DEVICE), on_device(level))
+    assert_inputs(found, fused_exactly(tokens, mapped, parents, terms, slots))
     assert seen is not None
     for row in range(batch):
         for node in range(n_nodes):
@@ -92,6 +107,13 @@ def test_tokens_are_fused_with_the_features_before_them(
 def on_device(level: TreeLevel) -> TreeLevel:
     above = None if level.above is None else level.above.to(DEVICE)
     return TreeLevel(level.parents.to(DEVICE), above, level.nodes.to(DEVICE), level.first)
+
+
+def assert_inputs(found: LayerInputs, expected: tuple[Tensor, Tensor]) -> None:
+    assert_close(found.hidden, expected[0])
+    assert (found.qkv is None) == (expected[1].shape[-1] == 0)
+    if found.qkv is not None:
+        assert_close(found.qkv, expected[1])
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
@@ -127,17 +149,19 @@ def test_on_a_gpu_fusion_is_that_of_plain_pytorch(dtype: torch.dtype, form: Posi
         fused.look(features.to(DEVICE)),
         plain.look(features.double()),
     )
-    found = fused.read(features.to(DEVICE), tokens.to(DEVICE), tokens)
-    expected = plain.read(features.double(), tokens, tokens)
+    found = fused.read(features.to(DEVICE), tokens.to(DEVICE), tokens).hidden
+    expected = plain.read(features.double(), tokens, tokens).hidden
     for one, other in ((logits, expected_logits), (mapped, expected_mapped), (found, expected)):
         torch.testing.assert_close(one.cpu().double(), other, rtol=tolerance, atol=2 * tolerance)
     nodes = tokens[:, :3]
     for step in (1, 2):
         for mask in (None, above):
             level = TreeLevel(parents, mask, torch.arange(_ROWS), 5)
-            hidden, sees = fused.extend(nodes.to(DEVICE), mapped, nodes, step, on_device(level))
-            expected_hidden, expected_sees = plain.extend(nodes, expected_mapped, nodes, step, level)
+            read, sees = fused.extend(nodes.to(DEVICE), mapped, nodes, step, on_device(level))
+            expected_read, expected_sees = plain.extend(nodes, expected_mapped, nodes, step, level)
             assert sees is not None
             assert expected_sees is not None
             assert torch.equal(sees.cpu(), expected_sees)
-            torch.testing.assert_close(hidden.cpu().double(), expected_hidden, rtol=tolerance, atol=2 * tolerance)
+            torch.testing.assert_close(
+                read.hidden.cpu().double(), expected_read.hidden, rtol=tolerance, atol=2 * tolerance
+            )

@@ -16,10 +16,11 @@ LAST_LAYER = (-1,)
 class LayerSession(Protocol):
     """Decoder layers and the KV cache of one batch shape."""
 
-    def __call__(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+    def __call__(self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read tokens: from the layers' inputs, `[B, M, d]`, to their outputs, `[B, M, d]`, and features `[B, M, k d]`.
 
-        If the placement has a layout, outputs and features of padding may be anything finite.
+        If the placement has a layout, outputs and features of padding may be anything finite. `FusedLayers` take the
+        queries, keys and values of the first layer, `[B, M, (H + 2 G) n]`, if they are known already.
         """
         ...
 
@@ -53,9 +54,9 @@ class IsolatedColumns:
         self._session = session
         self._not_finite = torch.zeros(batch, capacity, dtype=torch.bool, device=device)
 
-    def __call__(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+    def __call__(self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `LayerSession.__call__`."""
-        outputs, features = self._session(hidden, placement)
+        outputs, features = self._session(hidden, placement, qkv)
         place = torch.arange(hidden.shape[1], device=hidden.device)
         columns = placement.lengths[:, None] + placement.first + place
         self._not_finite.scatter_(1, columns, ~outputs.isfinite().all(-1))

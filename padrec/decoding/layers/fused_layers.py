@@ -18,7 +18,7 @@ from padrec.decoding.layers.cached_layers import (
     layer_numbers,
 )
 from padrec.decoding.layers.layer_operations import Heads, LayerAttention, LayerOperations, ResidualStream, RMSNorm
-from padrec.decoding.layers.placement import Placement
+from padrec.decoding.layers.placement import Placement, VariableLengthLayout
 
 _FUSED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 # Rotary embeddings whose angles depend on the position alone, not on the length of the text.
@@ -82,28 +82,29 @@ class _FusedSession:
     def __init__(self, stack: FusedLayers, buffers: "_Buffers", feature_layers: Sequence[int]) -> None:
         self._stack, self._buffers, self._feature_layers = stack, buffers, feature_layers
 
-    def __call__(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+    def __call__(self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `LayerSession.__call__`."""
         # A draft that is validated during training computes in the precision of its weights, despite autocast.
         with torch.autocast(self._stack.device.type, enabled=False):
-            return self._read(hidden.to(self._stack.dtype), placement)
+            return self._read(hidden.to(self._stack.dtype), placement, qkv)
 
-    def _read(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+    def _read(self, hidden: Tensor, placement: Placement, qkv: Tensor | None) -> tuple[Tensor, Tensor]:
         stack, buffers = self._stack, self._buffers
         compute, layout = stack.operations, placement.layout
         norms = [*(layer.input_norm for layer in stack.layers), stack.norm]
-        tokens = hidden.flatten(0, 1)
-        stream = ResidualStream(tokens.contiguous() if layout is None else layout.pack(tokens), norms[0])
+        stream = ResidualStream(_tokens(hidden, layout), norms[0])
+        qkv = None if qkv is None else _tokens(qkv, layout)
         taken = {}  # hidden states [T, d] by number
         for number, layer in enumerate(stack.layers):
             if number in self._feature_layers:
                 taken[number] = stream.values
-            qkv = compute.linear(stream, layer.qkv, layer.qkv_bias)
+            if qkv is None:
+                qkv = compute.linear(stream, layer.qkv, layer.qkv_bias)
             queries = compute.rotate_and_store(qkv, buffers.layers[number], placement)
             seen = compute.attention(queries, buffers.layers[number], placement)
             stream = compute.add(stream, seen, layer.out, layer.out_bias, layer.middle_norm)
             inner = compute.linear(stream, layer.gate_up, gated=True)
-            stream = compute.add(stream, inner, layer.down, norm=norms[number + 1])
+            stream, qkv = compute.add(stream, inner, layer.down, norm=norms[number + 1]), None
         taken[len(stack.layers)] = compute.normed(stream)
         if layout is not None:
             taken = {number: layout.unpack(values) for number, values in taken.items()}
@@ -164,6 +165,12 @@ def operations_for(heads: Heads, dtype: torch.dtype, device: torch.device) -> La
     from padrec.decoding.layers.triton_operations import TritonOperations
 
     return TritonOperations(early=launches_early(device))
+
+
+def _tokens(values: Tensor, layout: VariableLengthLayout | None) -> Tensor:
+    """Of `[B, M, *]`, laid end to end."""
+    tokens = values.flatten(0, 1)
+    return tokens.contiguous() if layout is None else layout.pack(tokens)
 
 
 def _norm(module: nn.Module | None) -> RMSNorm | None:

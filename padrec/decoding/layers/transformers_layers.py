@@ -103,8 +103,9 @@ class _TransformersSession:
         self._forward, self._cache, self._feature_layers = forward, cache, feature_layers
         self._only_last = set(feature_layers) == {cache.n_layers}
 
-    def __call__(self, hidden: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+    def __call__(self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `LayerSession.__call__`."""
+        assert qkv is None
         place = torch.arange(hidden.shape[1], device=hidden.device)
         self._cache.write_at(placement.lengths[:, None] + placement.first + place)
         mask = additive_mask(visible_columns(placement, self._cache.capacity), hidden.dtype)
