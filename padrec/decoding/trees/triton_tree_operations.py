@@ -1,4 +1,4 @@
-"""Tree operations by GPU kernels: two launches for each depth of a tree, one for the tree, one for forced tokens."""
+"""Tree operations by GPU kernels: a launch for each depth of a tree, one for the tree, one for forced tokens."""
 
 from typing import Any, NamedTuple, cast
 
@@ -13,7 +13,7 @@ from padrec.decoding.lists.sampling import Guess
 from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.lists.triton_arguments import KnownConstraint, States, block, in_bytes, in_rows, list_arguments
 from padrec.decoding.trees.kernels.forced_runs import forced_runs_kernel
-from padrec.decoding.trees.kernels.growth import frontier_kernel, guess_kernel, tree_kernel
+from padrec.decoding.trees.kernels.growth import level_kernel, tree_kernel
 from padrec.decoding.trees.tree_growth import TreeGrowth, TreeShape
 from padrec.decoding.trees.tree_operations import TreeOperations
 
@@ -26,6 +26,10 @@ _TREE_WARPS, _FORCED_WARPS = 8, 16  # more warps have less code each
 class TritonTreeOperations(TreeOperations):
     """`TreeOperations` for the catalog constraint, or without one; PyTorch takes what is too large for registers."""
 
+    def __init__(self) -> None:
+        # Made before anything is captured, since a captured launch would clear it in every round.
+        self._arrived: Tensor | None = None
+
     def grow(
         self, root: Tensor, state: ListState, constraint: Constraint[Any], guess: Guess, shape: TreeShape
     ) -> TreeGrowth:
@@ -34,7 +38,9 @@ class TritonTreeOperations(TreeOperations):
         followers = known.trie.max_children if isinstance(known, CatalogConstraint) else known.vocabulary.size
         longest = max(followers, 1 + shape.n_candidates)
         if shape.nodes <= _MOST_NODES and shape.width <= _MOST_TAKEN and longest <= _LONGEST_ROW:
-            return TritonGrowth(root, state, known, guess, shape)
+            if self._arrived is None or len(self._arrived) < len(root):
+                self._arrived = torch.zeros(len(root), dtype=torch.int32, device=root.device)
+            return TritonGrowth(root, state, known, guess, shape, self._arrived)
         return super().grow(root, state, constraint, guess, shape)
 
     def add_forced_runs(self, tree: TokenTree, constraint: Constraint[Any], leaves: int, length: int) -> TokenTree:
@@ -109,14 +115,21 @@ class _Frontier(NamedTuple):
 class TritonGrowth(TreeGrowth):
     """`TreeGrowth` by kernels, under the catalog constraint or without one.
 
-    All candidates are written side by side as they grow, so the end needs no concatenation.
+    All candidates are written side by side as they grow, so the end needs no concatenation. `arrived` is 0 for each
+    row, before and after every growth: int32 `[B]`.
     """
 
     def __init__(
-        self, root: Tensor, state: ListState, constraint: KnownConstraint, guess: Guess, shape: TreeShape
+        self,
+        root: Tensor,
+        state: ListState,
+        constraint: KnownConstraint,
+        guess: Guess,
+        shape: TreeShape,
+        arrived: Tensor,
     ) -> None:
         super().__init__(root, state, constraint, guess, shape)
-        self._grown, self._offset = 0, 0
+        self._grown, self._offset, self._arrived = 0, 0, arrived
         self._arguments: dict[str, Any] = list_arguments(constraint) | launch_options(launches_early(root.device))
         catalog = constraint if isinstance(constraint, CatalogConstraint) else None
         self._length_block = block(catalog.list_length if catalog else 0)
@@ -139,39 +152,35 @@ class TritonGrowth(TreeGrowth):
         """See `TreeGrowth.grow`."""
         batch, n_nodes, n_tokens = logits.shape
         rows, width, stride = in_rows(logits), self._shape.width, self._shape.depth * self._shape.width
-        candidates = _Candidates(*(value[:, self._offset :] for value in self._candidates))
         self.parents, self.frontier = (self._root.new_empty(batch, width) for _ in range(2))
         frontier = _Frontier(self._best[:, self._grown], self.parents, self.frontier, self._best_scores[:, self._grown])
-        shared = {
-            "states": States.of(self._state) if self._grown == 0 else self._states_at(self._grown - 1),
-            "candidates": candidates,
-            "n_nodes": n_nodes,
-            "n_candidates": self._shape.n_candidates,
-            "state_stride": 1 if self._grown == 0 else stride,
-            "BLOCK_K": block(width),
-            **self._arguments,
-        }
-        guess_kernel[(batch * n_nodes,)](
+        longest = block(max(self._n_followers, width))
+        level_kernel[(batch * n_nodes,)](
             logits=rows,
             noise=noise,
-            n_tokens=n_tokens,
-            logit_stride=rows.stride(0),
-            noise_stride=0 if noise is None else noise.stride(0),
-            logit_scale=self._guess.logit_scale,
-            noise_scale=self._guess.noise_scale,
-            K=width,
-            **_block_of(max(self._n_followers, width)),
-            **shared,
-        )
-        frontier_kernel[(batch,)](
             scores=None if self._grown == 0 else self._best_scores[:, self._grown - 1],
+            states=States.of(self._state) if self._grown == 0 else self._states_at(self._grown - 1),
+            candidates=_Candidates(*(value[:, self._offset :] for value in self._candidates)),
             frontier=frontier,
             frontier_states=self._states_at(self._grown),
+            arrived=self._arrived,
+            n_nodes=n_nodes,
+            n_tokens=n_tokens,
+            n_candidates=self._shape.n_candidates,
+            logit_stride=rows.stride(0),
+            noise_stride=0 if noise is None else noise.stride(0),
+            state_stride=1 if self._grown == 0 else stride,
             frontier_stride=stride,
+            logit_scale=self._guess.logit_scale,
+            noise_scale=self._guess.noise_scale,
             WIDTH=width,
+            BLOCK=longest,
+            BLOCK_C=block(n_nodes * width),
+            BLOCK_K=block(width),
             BLOCK_L=self._length_block,
-            **_block_of(n_nodes * width),
-            **shared,
+            # A program repeatedly takes the best of its values: few warps agree sooner.
+            num_warps=max(1, min(8, longest // 256)),
+            **self._arguments,
         )
         self._grown += 1
         self._offset += n_nodes * width
@@ -203,8 +212,3 @@ class TritonGrowth(TreeGrowth):
             **self._arguments,
         )
         return tree
-
-
-def _block_of(n: int) -> dict[str, Any]:
-    """Options of a program that repeatedly takes the best of n values: few warps agree sooner."""
-    return {"BLOCK": block(n), "num_warps": max(1, min(8, block(n) // 256))}

@@ -116,7 +116,8 @@ def assert_grows(
     state, root = walked(constraint, steps, seed), torch.randint(size, (batch,), generator=generator)
     guess = Guess(0.5, 2.0 if noisy else 0.0)
     plain = TreeGrowth(root, state, cast(Constraint[Any], constraint), guess, TreeShape(*shape))
-    found = TritonGrowth(root.to(DEVICE), states_on(DEVICE, state), there, guess, TreeShape(*shape))
+    arrived = torch.zeros(batch, dtype=torch.int32, device=DEVICE)
+    found = TritonGrowth(root.to(DEVICE), states_on(DEVICE, state), there, guess, TreeShape(*shape), arrived)
     noise = torch.randn(batch, depth, size, generator=generator) if noisy else None
     for level in range(depth):
         n_nodes = 1 if level == 0 else width
@@ -134,4 +135,5 @@ def assert_grows(
         ):  # else some may only fill the frontier up
             for name in ("frontier", "parents", "slots"):
                 assert torch.equal(getattr(found, name).cpu(), getattr(plain, name)), name
+    assert not arrived.any()
     assert_same_tree(found.tree(), plain.tree())

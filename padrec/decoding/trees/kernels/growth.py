@@ -13,28 +13,38 @@ from padrec.decoding.lists.kernels.scores import in_order, largest, log_softmax
 
 
 @triton.jit
-def guess_kernel(
+def level_kernel(
     logits,
     noise,
+    scores,
     states,
     trie,
     lists,
     candidates,
+    frontier,
+    frontier_states,
+    arrived,
     n_nodes,
     n_tokens,
     n_candidates,
     logit_stride,
     noise_stride,
     state_stride,
+    frontier_stride,
     logit_scale,
     noise_scale,
     SEPARATED: tl.constexpr,
-    K: tl.constexpr,
+    WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
+    BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    BLOCK_L: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """The best tokens after each node, scored without the node's own score; one program for a node."""
+    """The WIDTH best tokens after each node, one program for each, and the best of these children of a row.
+
+    The program that ends last chooses the row's best children; `arrived`, which it leaves at 0, counts the others.
+    """
     # The kernel that computes the logits lets this one start when all other input is there.
     let_next_start(EARLY, True)
     program = tl.program_id(0).to(tl.int64)
@@ -48,6 +58,9 @@ def guess_kernel(
         token, usable, start, end, is_leaf = continuations(index, row, state, states, trie, lists, SEPARATED)
     if noise is not None:
         added = tl.load(noise + row * noise_stride + token) * noise_scale
+    own_score = 0.0
+    if scores is not None:
+        own_score = tl.load(scores + row * state_stride + node)
     wait_for_input(EARLY, True)
     score = tl.load(logits + program * logit_stride + token).to(tl.float32) * logit_scale
     if noise is not None:
@@ -56,21 +69,42 @@ def guess_kernel(
     # NaN would come before the root.
     score = tl.where(score == score, score, float("-inf"))
     # If there are fewer than K tokens, some that are not allowed fill the row up.
-    gain, best = largest(score, index < BLOCK, K, BLOCK, BLOCK_K)
+    gain, best = largest(score, index < BLOCK, WIDTH, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
-    dst = row * n_candidates + node * K + rank
+    dst = row * n_candidates + node * WIDTH + rank
     if states.node is None:
         token = tl.where(best < n_tokens, best, 0)
     else:
         token, child, _ = steps(best, start, end, is_leaf, trie, lists, SEPARATED)
-        tl.store(candidates.children + dst, child, rank < K)
-    tl.store(candidates.tokens + dst, token, rank < K)
-    tl.store(candidates.scores + dst, gain, rank < K)
+        tl.store(candidates.children + dst, child, rank < WIDTH)
+    tl.store(candidates.tokens + dst, token, rank < WIDTH)
+    tl.store(candidates.scores + dst, own_score + gain, rank < WIDTH)
+    tl.debug_barrier()
+    if tl.atomic_add(arrived + row, 1) == n_nodes - 1:
+        tl.store(arrived + row, 0)
+        _choose_frontier(
+            row,
+            states,
+            trie,
+            lists,
+            candidates,
+            frontier,
+            frontier_states,
+            n_nodes,
+            n_candidates,
+            state_stride,
+            frontier_stride,
+            SEPARATED,
+            WIDTH,
+            BLOCK_C,
+            BLOCK_K,
+            BLOCK_L,
+        )
 
 
 @triton.jit
-def frontier_kernel(
-    scores,
+def _choose_frontier(
+    row,
     states,
     trie,
     lists,
@@ -86,20 +120,11 @@ def frontier_kernel(
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_L: tl.constexpr,
-    EARLY: tl.constexpr,
 ):
-    """The best children of all nodes; one program for a row, with WIDTH children of each node."""
-    let_next_start(EARLY, True)
-    row = tl.program_id(0).to(tl.int64)
+    """The best children of all nodes of a row, which have WIDTH each."""
     index = tl.arange(0, BLOCK)
     inside = index < n_nodes * WIDTH
-    score = tl.zeros([BLOCK], tl.float32)
-    if scores is not None:
-        score = tl.load(scores + row * state_stride + index // WIDTH, inside, 0.0)
-    wait_for_input(EARLY, True)
-    total = candidates.scores + row * n_candidates + index
-    score += tl.load(total, inside, 0.0)
-    tl.store(total, score, inside)
+    score = tl.load(candidates.scores + row * n_candidates + index, inside, 0.0)
     best_score, best = largest(score, inside, WIDTH, BLOCK, BLOCK_K)
     rank = tl.arange(0, BLOCK_K)
     taken = rank < WIDTH
