@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # Other base drafts for the target of ../beauty/run.sh, each without and with the position-aware part, by acceptance
-# length. Needs the parts target and lists of ../beauty/run.sh. What is finished is not done again.
+# length. Needs the parts target, lists and base of ../beauty/run.sh. What is finished is not done again.
 #
 #   run.sh                        all of them
 #   DRAFTS="hass eagle3" run.sh   some; hass is the one that the others differ from
 #   FORMS=null run.sh             without the position-aware part alone
 #   SHORT=1 run.sh                400 steps each
 #   JOBS=4 run.sh                 fits side by side, 2 by default: a draft leaves most of a GPU idle
+#   TREES="12/6/52/0.35 15/4/60/0.25" run.sh
+#                                 an arm for each tree of each draft: depth, width, nodes, greedy_temperature
+#   ALONE=1 run.sh                one user at a time, whose lists are timed
 # Arguments go to every fit: run.sh --trainer.max_epochs 2
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/base_drafts results=runs/base_drafts
 drafts=${DRAFTS:-hass eagle3 features layers2 through_steps constrained log_acceptance adaptive_acceptance}
-forms=${FORMS:-null {\}}
+forms=${FORMS:-null {\}} trees=(${TREES:-12/6/52/0.35})
 mkdir -p $results
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
@@ -37,13 +40,20 @@ for draft in $drafts; do
     [ "$position_aware" = null ] || name+=-padrec
     while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done
     fit "$name" "${given[@]}" --model.init_args.position_aware "$position_aware" "$@" &
-    arms+=", $name: {class_path: padrec.SpeculativeDecoder, init_args: {draft: {class_path: padrec.FeatureDraft,"
-    arms+=" init_args: {checkpoint: $results/$name/checkpoints/last.ckpt}}, expansion: {class_path: padrec.DynamicTree,"
-    arms+=" init_args: {depth: 12, width: 6, nodes: 52, greedy_temperature: 0.35}}}}"
+    for tree in "${trees[@]}"; do
+      IFS=/ read -r depth width nodes greedy_temperature <<<"$tree"
+      arm=$name
+      [ ${#trees[@]} = 1 ] || arm+=-${tree//\//-}
+      arms+=", $arm: {class_path: padrec.SpeculativeDecoder, init_args: {draft: {class_path: padrec.FeatureDraft,"
+      arms+=" init_args: {checkpoint: $results/$name/checkpoints/last.ckpt}}, expansion: {class_path: padrec.DynamicTree,"
+      arms+=" init_args: {depth: $depth, width: $width, nodes: $nodes, greedy_temperature: $greedy_temperature}}}}"
+    done
   done
 done
+evaluation=(--config experiments/beauty/evaluate.yaml --config $configs/evaluate.yaml)
+[ -z "${ALONE:-}" ] || evaluation+=(--data.init_args.eval_batch_size 1 --data.init_args.max_users 400)
 for job in $(jobs -p); do wait "$job"; done
 for temperature in 0 1; do
-  padrec test --config experiments/beauty/evaluate.yaml --config $configs/evaluate.yaml --model.init_args.arms "$arms}" \
+  padrec test "${evaluation[@]}" --model.init_args.arms "$arms}" \
     --model.init_args.temperature $temperature --trainer.logger.init_args.name evaluate-$temperature
 done
