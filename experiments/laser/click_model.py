@@ -185,7 +185,7 @@ def fit(
     torch.manual_seed(seed)
     train, validation = parts["train"], parts["validation"]
     model = ClickModel(n_items, vectors).to(train.labels.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
     best, best_epoch, logits = -1.0, 0, torch.zeros(0)
     for epoch in range(1, epochs + 1):
         model.train()
@@ -263,10 +263,9 @@ def chosen_fits(
     parts: dict[str, Examples], vectors: Vectors, n_items: int, epochs: int, seeds: int
 ) -> tuple[dict[str, Any], Tensor]:
     """The settings that validation chooses, and every seed's test logits, `[seeds, n]`."""
-    settings = list(product(_RATES, _DECAYS))
-    tried = [fit(parts, vectors, n_items, *setting, epochs, 0)[0] for setting in settings]
-    rate, decay = settings[tried.index(max(tried))]
-    fits = [fit(parts, vectors, n_items, rate, decay, epochs, seed) for seed in range(seeds)]
+    tried = [(setting, fit(parts, vectors, n_items, *setting, epochs, 0)) for setting in product(_RATES, _DECAYS)]
+    (rate, decay), first = max(tried, key=lambda pair: pair[1][0])
+    fits = [first, *(fit(parts, vectors, n_items, rate, decay, epochs, seed) for seed in range(1, seeds))]
     validation = sum(best for best, _, _ in fits) / len(fits)
     chosen = {"learning_rate": rate, "weight_decay": decay, "epochs": [epoch for _, epoch, _ in fits]}
     return chosen | {"validation_auc": validation}, torch.stack([logits for _, _, logits in fits])
