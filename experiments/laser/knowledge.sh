@@ -2,7 +2,7 @@
 # Knowledge about Office Products, from texts to clicks. Stages, each of which continues where it was interrupted:
 #
 #   first      exact texts about the first half of items and users, and pools of them
-#   warm       short runs, after which evaluate, evaluate_32 and float32 find what they compile in the compiler's cache
+#   warm       short runs, after which evaluate, evaluate_32, float32 and sizes find what they compile in the compiler's cache
 #   evaluate   arms side by side on the second halves, one prompt at a time; evaluate_32: 32 prompts at a time; float32: whether
 #              exact texts are identical without the rounding of bfloat16
 #   sizes      how large pools, contexts and trees should be, for items; transformers: beside transformers' own generation
@@ -73,6 +73,7 @@ warm() {
     compare "$kind" evaluate warm --data.init_args.max_prompts 2 &
     compare "$kind" evaluate warm-32 --data.init_args.batch_size 32 --data.init_args.max_prompts 32 &
     compare "$kind" evaluate warm-float32 --data.init_args.max_prompts 2 --trainer.precision 32-true &
+    if [ "$kind" = items ]; then compare items sizes warm-sizes --data.init_args.max_prompts 2 & fi
   done
   wait_for_all
 }

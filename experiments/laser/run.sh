@@ -83,7 +83,7 @@ for part in "${parts[@]}"; do
     sampled) evaluate sampled --model.init_args.temperature 1 ;;
     ablation) evaluate ablation --config $configs/ablation.yaml ;;
     batch32) evaluate batch32 --data.init_args.eval_batch_size 32 ;;
-    retrieval) python -m experiments.laser.retrieval --output runs/laser/retrieval --tokens "[100000, 1000000, 10000000]" ;;
+    retrieval) python -m experiments.laser.retrieval --output runs/laser/retrieval --tokens "[1000000, 10000000]" ;;
     bound) python -m experiments.laser.bound --output runs/laser/bound ;;
     *)
       echo "$part: expected target, lists, draft, pools, greedy, sampled, ablation, batch32, retrieval or bound" >&2

@@ -15,6 +15,7 @@ if ! command -v padrec >/dev/null; then
   export -f padrec
 fi
 export PADREC_KNOWLEDGE_PROMPTS=${PADREC_KNOWLEDGE_PROMPTS:-100}
+export TORCHINDUCTOR_COMPILE_THREADS=${TORCHINDUCTOR_COMPILE_THREADS:-4} # of each of several processes
 
 step() { # name, then a command
   local name=$1 start=$SECONDS

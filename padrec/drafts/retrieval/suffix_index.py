@@ -111,14 +111,13 @@ def find_ranges(context: Tensor, known: Tensor, bounds: Tensor, tokens: Tensor, 
     # Two searches at once: the first suffix that is not smaller, and the first that is larger.
     is_larger = torch.arange(2, device=context.device)
     low = bounds[:, :, None, None, 0].expand(-1, -1, longest, 2)  # [B, R, L, 2]
-    high = bounds[:, :, None, None, 1].expand(-1, -1, longest, 2)
-    for _ in range(len(order).bit_length()):
-        middle = (low + high) // 2
-        start = order[middle.clamp(max=len(order) - 1)]
+    end = bounds[:, :, None, None, 1]
+    for bit in reversed(range(len(order).bit_length())):
+        after = low + (1 << bit)
+        start = order[(after - 1).clamp(max=len(order) - 1)]
         read = tokens[start[..., None] + place]  # [B, R, L, 2, L]
         compared = ((read - pattern[:, None, :, None]).sign() * powers[:, None]).sum(-1)
-        before = (compared < is_larger) & (middle < high)
-        low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
+        low = torch.where((compared < is_larger) & (after <= end), after, low)
     found = torch.where(length[:, 0] <= known[:, None], 1, 0)[:, None]  # [B, 1, L]
     return low[..., 0], low[..., 0] + (low[..., 1] - low[..., 0]) * found
 
