@@ -1,5 +1,6 @@
 """Histories in, items out: a saved target with its catalog, and a draft that makes it faster."""
 
+import math
 from collections.abc import Collection, Sequence, Set
 from copy import copy
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from huggingface_hub import HfApi
@@ -40,16 +41,19 @@ from padrec.targets import SavedTarget, fingerprint, to_precision
 Search = Literal["list", "beam"]
 Exclude = Literal["history"] | Set[str] | Sequence[Collection[str]]
 
-_BATCH_SIZE = 32
 _MOST_SESSIONS = 8
+_MOST_NAMES = 1 << 17  # of leaves and items, kept as they are answered
 _SAMPLING = Sampling()  # whose keys do not depend on its settings
-# On a GPU, where every shape is recorded: excluded leaves are padded to this many, and histories of at most this many
-# lengths and items are recorded beforehand.
-_LEAVES, _LENGTHS, _LONGEST_WARM_UP = 64, 20, 200
+# On a GPU, where every shape is recorded: users are repeated to a power of two, from here on to a multiple of this.
+_ROWS_STEP = 8
+# Their excluded leaves are padded to this many, and the prompts of several users to the longest that there may be if it
+# has at most this many tokens.
+_LEAVES, _WIDEST = 64, 256
+# Histories of at most this many lengths and items are recorded beforehand.
+_LENGTHS, _LONGEST_WARM_UP = 20, 200
 
 
-@dataclass(frozen=True)
-class RecommendedItem:
+class RecommendedItem(NamedTuple):
     """An item of a list.
 
     Attributes:
@@ -85,6 +89,7 @@ class Recommender:
 
     Attributes:
         catalog: the items.
+        batch_size: users decoded together at most; to be set before the first request.
         device: where it computes.
         runner: the target.
         vocabulary: its tokens.
@@ -115,6 +120,7 @@ class Recommender:
         self.runner = TransformersRunner(model, known_as)
         self.vocabulary, self._format = target.vocabulary, target.prompt_format
         self.decoders: dict[Search, Decoder] = {"list": decoder or AutoregressiveDecoder(), "beam": BeamDecoder()}
+        self.batch_size = 32
         self._folder: RecommenderFolder | None = None
         self._use(target.catalog)
 
@@ -240,10 +246,12 @@ class Recommender:
         """
         self._out_of_stock = frozenset(self._names.index(name) for name in items)
         self._exclusion = LeafExclusion(self.catalog, self._out_of_stock)
+        self._in_stock, self._shown = lru_cache(_MOST_NAMES)(self._left_of), lru_cache(_MOST_NAMES)(self._names_of)
 
     def _use(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._encoder = self._format.encoder(self.vocabulary, catalog)
+        self._longest = self._encoder.longest(self._format.max_history, 0, to_list=True)  # prompt, in tokens
         self._names = ItemNames(catalog)
         self._trie = CatalogTrie(catalog, self.vocabulary).to(self.device)
         self._forget_sessions()
@@ -311,7 +319,11 @@ class Recommender:
         encoded = self._format.encoded([user.history for user in users], self._encoder)
         excluded = [user.excluded for user in users]
         keys = torch.tensor([user.key for user in users])
-        parts = [encoded.tokens, encoded.slots, encoded.lengths[:, None], keys[:, None]]
+        tokens, slots = encoded.tokens, encoded.slots
+        if captures_graphs(self.device) and len(users) > 1:
+            spare = self._longest - tokens.shape[1] if self._longest <= _WIDEST else 0
+            tokens, slots = (functional.pad(table, (0, spare)) for table in (tokens, slots))
+        parts = [tokens, slots, encoded.lengths[:, None], keys[:, None]]
         if excludes := bool(self._out_of_stock) or any(excluded) or captures_graphs(self.device):
             leaves = self._exclusion.leaves(excluded, k)
             if captures_graphs(self.device):  # few numbers of leaves are recorded
@@ -323,18 +335,21 @@ class Recommender:
         return Prompts(tokens, slots, lengths[:, 0], excluded=moved[4] if excludes else None, keys=own_keys[:, 0])
 
     def _in_known_shape(self, users: Sequence[User]) -> Sequence[User]:
-        """On a GPU with copies that make the number a power of two, so that few batch sizes are recorded."""
-        rest = len(users) % _BATCH_SIZE
+        """On a GPU with copies of a user, so that few batch sizes are recorded."""
+        rest = len(users) % self.batch_size
         if rest == 0 or not captures_graphs(self.device):
             return users
-        return [*users, *[users[0]] * ((1 << (rest - 1).bit_length()) - rest)]
+        return [*users, *[users[0]] * (self._known_size(rest) - rest)]
 
-    def warm_up(
-        self, k: int, search: Search = "list", temperature: float = 0.0, *, batch_size: int = _BATCH_SIZE
-    ) -> None:
+    def _known_size(self, users: int) -> int:
+        """The size of the smallest batch on a GPU that has room for these users."""
+        size = 1 << (users - 1).bit_length() if users < _ROWS_STEP else math.ceil(users / _ROWS_STEP) * _ROWS_STEP
+        return min(size, self.batch_size)
+
+    def warm_up(self, k: int, search: Search = "list", temperature: float = 0.0) -> None:
         """Open the session for requests of a kind; on a GPU record its passes for batches and prompts of all sizes.
 
-        The kind is that of `recommend`; `batch_size` is the users in the largest batch.
+        The kind is that of `recommend`.
         """
         if not captures_graphs(self.device):
             self.decode(self.users([self.catalog.keys[:1]]), k, search, temperature)
@@ -343,7 +358,7 @@ class Recommender:
         lengths = range(longest, 0, -max(1, longest // _LENGTHS))
         chance = Random(0)  # users differ, since decoders are chosen by how long such batches take
         seen: set[PromptShape] = set()
-        for size in (1 << power for power in reversed(range(batch_size.bit_length()))):
+        for size in sorted({self._known_size(users) for users in range(1, self.batch_size + 1)}, reverse=True):
             for first, others in combinations_with_replacement(lengths, 2):
                 if size > 1 or first == others:
                     histories = [chance.choices(self.catalog.keys, k=n) for n in (first, *[others] * (size - 1))]
@@ -371,7 +386,7 @@ class Recommender:
     def _new_session(self, k: int, search: Search, temperature: float) -> DecodingSession[Recommendations]:
         if search not in self.decoders:
             raise InputError(f"search {search!r}: expected 'list' or 'beam'")
-        return BatchwiseDecoder(self.decoders[search], _BATCH_SIZE).bind(self.runner, self.request(k, temperature))
+        return BatchwiseDecoder(self.decoders[search], self.batch_size).bind(self.runner, self.request(k, temperature))
 
     def request(self, k: int, temperature: float) -> ListRequest:
         """What decoders are asked for; see `recommend`."""
@@ -387,11 +402,20 @@ class Recommender:
     def _items(self, leaves: list[int], log_probs: list[float], excluded: Set[int]) -> list[RecommendedItem]:
         items = []
         for leaf, log_prob in zip(leaves, log_probs, strict=True):
-            here = self.catalog.leaf_items(leaf)
-            first, *others = [item for item in here if item not in self._out_of_stock and item not in excluded]
-            ties = tuple(self.catalog.keys[item] for item in others)
-            items.append(RecommendedItem(self.catalog.keys[first], self._names.title(first), log_prob, ties))
+            left = self._in_stock(leaf)
+            if len(left) > 1:  # else its only item is not excluded, or the leaf would be
+                left = tuple(item for item in left if item not in excluded)
+            key, title, ties = self._shown(left)
+            items.append(RecommendedItem(key, title, log_prob, ties))
         return items
+
+    def _left_of(self, leaf: int) -> tuple[int, ...]:
+        return tuple(item for item in self.catalog.leaf_items(leaf) if item not in self._out_of_stock)
+
+    def _names_of(self, items: tuple[int, ...]) -> tuple[str, str | None, tuple[str, ...]]:
+        """Key and title of the first item, and the keys of the others."""
+        first, *others = (self.catalog.keys[item] for item in items)
+        return first, self._names.title(items[0]), tuple(others)
 
 
 @lru_cache(1024)

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import pytest
@@ -24,6 +25,7 @@ from padrec.decoding import (
     Sampling,
     TransformersRunner,
 )
+from padrec.decoding.layers.prompt_shape import PromptShape
 from padrec.recommender import Exclude, Search
 from padrec.targets import SavedTarget, TargetRecommender
 from tests.tiny_training import quiet_trainer, tiny_data, tiny_draft, tiny_recommender
@@ -87,8 +89,8 @@ def test_requests_of_many_kinds_do_not_fill_the_memory(saved: Path) -> None:
     assert set(alive) == kept, "the last kind of request still has its session"
 
 
-def test_a_warm_up_meets_batches_and_prompts_of_all_sizes(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    met: set[tuple[int, int, int]] = set()
+def test_a_warm_up_meets_the_shapes_of_all_batches(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: set[PromptShape] = set()
 
     class Watched(AutoregressiveDecoder):
         def bind(self, runner: TransformersRunner, request: Request[R]) -> DecodingSession[R]:
@@ -96,18 +98,29 @@ def test_a_warm_up_meets_batches_and_prompts_of_all_sizes(saved: Path, monkeypat
             decode = session.decode
 
             def watched(prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
-                met.add((len(prompts.tokens), int(prompts.lengths.max()), int(prompts.lengths.min())))
+                met.add(PromptShape.of(prompts))
                 return decode(prompts, generator)
 
             session.decode = watched  # type: ignore[method-assign]
             return session
 
-    monkeypatch.setattr("padrec.recommender.captures_graphs", lambda device: True)
-    Recommender(SavedTarget.read(saved / "target"), Watched(), device="cpu").warm_up(2, batch_size=4)
-    lengths = sorted({longest for _, longest, _ in met})
-    assert len(lengths) == 3, "as many as histories have lengths"
-    pairs = [(a, b) for a in lengths for b in lengths if b <= a]
-    assert met == {(size, a, b) for size in (4, 2) for a, b in pairs} | {(1, a, a) for a in lengths}
+    # As on a GPU, in smaller steps.
+    for module in ("recommender", "decoding.layers.prompt_shape"):
+        monkeypatch.setattr(f"padrec.{module}.captures_graphs", lambda device: True)
+    monkeypatch.setattr("padrec.decoding.layers.prompt_shape._WIDTH_STEP", 4)
+    monkeypatch.setattr("padrec.decoding.layers.prompt_shape._PACKED_STEP", 96)
+    recommender = Recommender(SavedTarget.read(saved / "target"), Watched(), device="cpu")
+    recommender.batch_size = 20
+    recommender.warm_up(2)
+    recorded = set(met)
+    assert {shape.batch for shape in recorded} == {1, 2, 4, 8, 16, 20}
+    assert len({shape.width for shape in recorded if shape.batch == 1}) == 3, "as many as histories have lengths"
+    assert len({shape.width for shape in recorded if shape.batch > 1}) == 1, "those of several users are padded"
+    chance = Random(0)
+    for _ in range(40):
+        lengths = [chance.randint(1, 3) for _ in range(chance.randint(1, 20))]
+        recommender.recommend([chance.choices(recommender.catalog.keys, k=length) for length in lengths], k=2)
+    assert met == recorded
 
 
 @pytest.mark.parametrize("target", ["target", "target.ckpt"])

@@ -9,17 +9,15 @@ import uvicorn
 from experiments.serving.engines import BATCH_SECONDS, BATCH_SIZE, ITEMS, PORT
 from padrec.serving import Service, WorkerProcess, WorkerSettings, worker
 from padrec.serving.answer import Answer, AnsweredBatch
-from padrec.serving.recommendation_request import RecommendationRequest
 
 
 def answer_batches(connection: Connection, settings: WorkerSettings) -> None:
     connection.send({})
     while True:
         try:
-            _, rows = connection.recv()
+            _, requests = connection.recv()
         except EOFError:
             return
-        requests = [RecommendationRequest.model_validate(row) for row in rows]
         time.sleep(BATCH_SECONDS)
         bodies = [json.dumps({"lists": [ITEMS]}).encode() for _ in requests]
         connection.send(AnsweredBatch([Answer(200, body) for body in bodies]))

@@ -46,7 +46,10 @@ class ItemNames:
         """
         if isinstance(history, str):
             raise InputError(f"history {history!r}: expected a list of items")
-        return [self.index(name) for name in history]
+        try:
+            return [*map(self._catalog.index, history)]
+        except InputError:  # some are called by their titles
+            return [self.index(name) for name in history]
 
     def index(self, name: str) -> int:
         """The row of an item in the catalog; see `key`."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ class Answerer:
         warm_up: Sequence[RequestKind] = (),
         batch_size: int = 32,
     ) -> None:
-        self._recommender, self._warm_up_kinds, self._batch_size = recommender, warm_up, batch_size
+        self._recommender, self._warm_up_kinds = recommender, warm_up
+        recommender.batch_size = batch_size
         self._catalog_file = None if catalog is None else WatchedFile(catalog)
         self._stock_file = None if stock is None else WatchedFile(stock)
         self._loader = ThreadPoolExecutor(1)
@@ -100,7 +101,7 @@ class Answerer:
             explanation = self._explainer.explain(self._users(request)[0], request.kind)
         except InputError as error:
             return _problem(error)
-        return AnsweredBatch([Answer(200, _json(explanation))])
+        return AnsweredBatch([Answer(200, _json(explanation).encode())])
 
     def _answer(self, requests: Sequence[RecommendationRequest]) -> AnsweredBatch:
         users = [self._users(request) for request in requests]
@@ -115,16 +116,13 @@ class Answerer:
         return self._recommender.users(request.histories, request.excluded, request.seed)
 
     def _body(self, lists: Sequence[Sequence[RecommendedItem]]) -> bytes:
-        rows = [
-            [{"key": item.key, "title": item.title, "score": item.log_prob, "ties": item.ties} for item in row]
-            for row in lists
-        ]
-        return _json({"lists": rows, **self._version})
+        rows = ",".join(f"[{','.join(map(_item, row))}]" for row in lists)
+        return f'{{"lists":[{rows}],{self._version_fields}}}'.encode()
 
     def _use(self, recommender: Recommender) -> None:
         """Recommend with it from now on, after recording its passes."""
         for kind in self._warm_up_kinds:
-            recommender.warm_up(*kind, batch_size=self._batch_size)
+            recommender.warm_up(*kind)
         self._recommender, self._explainer = recommender, Explainer(recommender)
         self._set_stock(self._out_of_stock)
         spare_what_is_loaded()
@@ -135,6 +133,7 @@ class Answerer:
         self._out_of_stock = keys
         content = catalog.codes.cpu().numpy().tobytes(), "\n".join(catalog.keys).encode()
         self._version = {"catalog": _version(*content), "stock": _version("\n".join(sorted(keys)).encode())}
+        self._version_fields = _json(self._version)[1:-1]
 
     def _swap(self, what: str, swap: Callable[[], None]) -> None:
         try:
@@ -163,8 +162,20 @@ def _problem(error: InputError) -> AnsweredBatch:
     return AnsweredBatch([Answer.problem(status, str(error))])
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+def _item(item: RecommendedItem) -> str:
+    before, after = _around_score(item.key, item.title, item.ties)
+    return f"{before}{item.log_prob}{after}"
+
+
+@lru_cache(1 << 17)
+def _around_score(key: str, title: str | None, ties: tuple[str, ...]) -> tuple[str, str]:
+    """JSON of an item before and after its score, kept because writing it takes longer than all else around a list."""
+    before, after = _json({"key": key, "title": title}), _json({"ties": ties})
+    return f'{before[:-1]},"score":', f",{after[1:]}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _joined(batches: Sequence[AnsweredBatch]) -> AnsweredBatch:

@@ -1,7 +1,7 @@
 """Explains a list round by round, and compares its cost with that of plain decoding."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class Explainer:
         self._plain.decode([user], *kind)  # so that neither timing includes a first run
         (_, trace), (_, plain) = (one.decode([user], *kind) for one in (self._recommender, self._plain))
         return {
-            "items": [asdict(item) for item in items],
+            "items": [item._asdict() for item in items],
             **_cost(trace),
             "plain": _cost(plain),
             "rounds": [] if kind.search == "beam" else list(self._rounds(user, kind, trace.decoder)),

@@ -1,9 +1,11 @@
 """How much a client may ask for, and the guard of the service."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from padrec.catalog import InputError, PositiveFloat, PositiveInt, check_arguments
@@ -55,13 +57,21 @@ class Limits:
 
 
 class RequestGuard:
-    """ASGI middleware that reads a request's whole body, within limits of bytes and seconds, before the service does.
+    """Reads a request's whole body, within limits of bytes and seconds, and passes it on to an ASGI application.
 
-    It calls `count` with the status of each answer to a POST, whoever gives it.
+    It hands requests for recommendations to `recommend` itself where nothing is wrong with them: finding the route and
+    checking the body takes the application as long as all else that HTTP needs. It calls `count` with the status of
+    each answer to a POST, whoever gives it.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, count: Callable[[int], None]) -> None:
-        self._app, self._limits, self._count = app, limits, count
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        count: Callable[[int], None],
+        recommend: Callable[[RecommendationRequest], Awaitable[Response]],
+    ) -> None:
+        self._app, self._limits, self._count, self._recommend = app, limits, count, recommend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -70,19 +80,11 @@ class RequestGuard:
             return
         if scope["method"] == "POST":
             send = self._counted(send)
-        limits, body, more = self._limits, b"", True
-        try:
-            async with asyncio.timeout(limits.body_seconds):
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return
-                    body, more = body + message.get("body", b""), message.get("more_body", False)
-                    if len(body) > limits.body_bytes:
-                        await _refuse(send, 413, f"body: more than {limits.body_bytes} bytes, expected no more")
-                        return
-        except TimeoutError:
-            await _refuse(send, 408, f"body: incomplete after {limits.body_seconds:g} s, expected all of it by then")
+        if (body := await self._body(receive, send)) is None:
+            return
+        if (request := _plain_request(scope, body)) is not None:
+            response = await self._recommend(request)
+            await response(scope, receive, send)
             return
         whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -91,6 +93,24 @@ class RequestGuard:
 
         await self._app(scope, again, send)
 
+    async def _body(self, receive: Receive, send: Send) -> bytes | None:
+        """The whole body; None if it was refused, or the client is gone."""
+        limits, body, more = self._limits, b"", True
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body, more = body + message.get("body", b""), message.get("more_body", False)
+                    if len(body) > limits.body_bytes:
+                        await _refuse(send, 413, f"body: more than {limits.body_bytes} bytes, expected no more")
+                        return None
+        except TimeoutError:
+            await _refuse(send, 408, f"body: incomplete after {limits.body_seconds:g} s, expected all of it by then")
+            return None
+        return body
+
     def _counted(self, send: Send) -> Send:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -98,6 +118,17 @@ class RequestGuard:
             await send(message)
 
         return counted
+
+
+def _plain_request(scope: Scope, body: bytes) -> RecommendationRequest | None:
+    """The request for recommendations that this is, if it is one and nothing is wrong with it."""
+    is_json = (b"content-type", b"application/json") in scope["headers"]
+    if scope["method"] != "POST" or scope["path"] != "/recommend" or not is_json:
+        return None
+    try:
+        return RecommendationRequest.model_validate_json(body)
+    except ValidationError:
+        return None
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

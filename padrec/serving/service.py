@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.types import ASGIApp
 
 from padrec.catalog import InputError
 from padrec.serving.answer import Answer, Problem, RecommendationAnswer
@@ -58,9 +59,8 @@ class Service:
         self.failure: InputError | None = None
         self.app = self._make_app()
 
-    def _make_app(self) -> FastAPI:
+    def _make_app(self) -> ASGIApp:
         app = FastAPI(title="padrec", version="1", lifespan=self._lifespan)
-        app.add_middleware(RequestGuard, limits=self._limits, count=self._metrics.count_answer)
         app.add_exception_handler(RequestValidationError, _wrong_fields)  # type: ignore[arg-type]
         answered: Callable[..., Any] = app.post("/recommend", response_model=RecommendationAnswer, responses=_PROBLEMS)
         answered(self.recommend)
@@ -69,7 +69,7 @@ class Service:
         app.get("/info")(self.info)
         app.get("/metrics", response_class=Response)(self.metrics)
         app.get("/", response_class=HTMLResponse, include_in_schema=False)(self.page)
-        return app
+        return RequestGuard(app, self._limits, self._metrics.count_answer, self.recommend)
 
     async def recommend(self, request: RecommendationRequest) -> Response:
         """Recommend K items to each user."""

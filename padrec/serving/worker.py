@@ -82,7 +82,7 @@ class WorkerProcess(Worker):
     async def answer(self, requests: Sequence[RecommendationRequest], explain: bool = False) -> AnsweredBatch:
         """See `Worker.answer`."""
         try:
-            self._connection.send((explain, [request.model_dump() for request in requests]))
+            self._connection.send((explain, requests))
         except OSError:
             raise WorkerEndedError from None
         return await self._receive()  # type: ignore[no-any-return]
@@ -134,6 +134,5 @@ def run_worker(connection: Connection, settings: WorkerSettings) -> None:
         while True:
             while not connection.poll(_SECONDS_BETWEEN_LOOKS):
                 answerer.refresh()
-            explain, rows = connection.recv()
-            requests = [RecommendationRequest.model_validate(row) for row in rows]
+            explain, requests = connection.recv()
             connection.send(answerer.explain(requests[0]) if explain else answerer.answer(requests))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import Response
 from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
@@ -72,6 +73,16 @@ def test_answers_are_those_of_the_recommender(
     status, answer = ask(client, **fields)
     assert status == 200
     assert_same(answer["lists"], expected(recommender, fields))
+
+
+def test_the_application_answers_as_its_guard_does(client: TestClient) -> None:
+    content = json.dumps({"histories": [["item-1"]], "k": 2})
+    replies = [
+        client.post("/recommend", content=content, headers={"content-type": f"application/json{parameter}"})
+        for parameter in ("", "; charset=utf-8")
+    ]
+    assert replies[0].status_code == replies[1].status_code == 200
+    assert_same(replies[0].json()["lists"], replies[1].json()["lists"])
 
 
 def test_answers_under_load_are_those_of_each_request_alone(client: TestClient, recommender: Recommender) -> None:
@@ -335,8 +346,11 @@ def test_a_body_that_takes_too_long_is_refused_and_one_that_breaks_off_is_droppe
     async def service(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError
 
+    async def recommend(request: RecommendationRequest) -> Response:
+        raise AssertionError
+
     counted: list[int] = []
-    guard = RequestGuard(service, Limits(body_seconds=0.02), counted.append)
+    guard = RequestGuard(service, Limits(body_seconds=0.02), counted.append, recommend)
     asyncio.run(guard({"type": "http", "method": "POST"}, never, send))
     assert counted == [408]
     assert sent[0]["status"] == 408

@@ -45,7 +45,7 @@ def test_answers_arrive_whole_and_the_end_of_a_process_is_noticed(monkeypatch: p
 
 def test_a_worker_ends_when_nobody_is_left_to_ask_it(shop: Path, signals_kept: None) -> None:
     ours, theirs = multiprocessing.Pipe()
-    ours.send((False, [{"histories": [["item-1"]], "k": 3}]))
+    ours.send((False, [RecommendationRequest(histories=[["item-1"]], k=3)]))
     replies = []
 
     def read_and_leave() -> None:

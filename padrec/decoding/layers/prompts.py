@@ -34,7 +34,8 @@ class Prompts:
     keys: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_arguments(Prompts, {"packed": self.packed})
+        if self.packed is not None:
+            check_arguments(Prompts, {"packed": self.packed})
 
     def layout(self, extra: int = 0) -> VariableLengthLayout | None:
         """The packed layout of the rows, each with `extra` tokens after its prompt."""
