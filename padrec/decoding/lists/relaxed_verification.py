@@ -129,8 +129,10 @@ class JudgedTree:
 
     def is_good(self, top_k: int, threshold: float) -> Tensor:
         """Whether each token is among the `top_k` best at its parent and more probable than `threshold`, `[B, N]`."""
-        least = self.log_probs.topk(min(top_k, self.log_probs.shape[-1])).values[..., -1]
-        return (self.given >= least.gather(1, self.tree.parents)) & (self.given.exp() > threshold)
+        # Counted: to sort the vocabulary of a language model would cost far more.
+        at_parents = self.log_probs.gather(1, self.tree.parents[..., None].expand_as(self.log_probs))
+        n_better = (at_parents > self.given[..., None]).sum(-1)
+        return (n_better < top_k) & (self.given.exp() > threshold)
 
     def on_paths(self, values: Tensor) -> Tensor:
         """Sums of values `[B, N]` over each node's path below the root, `[B, N]`."""
