@@ -15,7 +15,8 @@ from experiments.study import check_positive, circumstances, circumstances_markd
 from padrec.catalog import InputError
 from padrec.decoding import BeamRule, RelaxedBeamRule, StrictBeamRule
 from padrec.decoding.beam.beam_rule import DraftView
-from padrec.decoding.beam.children import Children, Draw, best_in_order
+from padrec.decoding.beam.children import Children, Draw
+from padrec.decoding.beam.selection import best_in_order
 from padrec.decoding.lists.sampling import token_steps
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 

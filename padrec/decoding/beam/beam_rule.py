@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from padrec.decoding.beam.children import Children, Draw, best_in_order
+from padrec.decoding.beam.children import Children, Draw
+from padrec.decoding.beam.selection import best_in_order
 
 # Tells apart the noises of one request.
 _DRAFT, _ACCEPTANCE, _ORDER = 0x5DEECE66D, 0x2545F491, 0x9E3779B1

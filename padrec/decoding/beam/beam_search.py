@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.beam.beam_plan import BeamPass, level_size, tokens_after_prompt
-from padrec.decoding.beam.children import Children, Draw, best_first, best_in_order
+from padrec.decoding.beam.children import Children, Draw
 from padrec.decoding.beam.prefix_tree import PrefixTree
+from padrec.decoding.beam.selection import best_first, best_in_order
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner, TransformersSession

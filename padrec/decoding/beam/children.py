@@ -69,28 +69,10 @@ class Draw:
         """What the highest values of are kept, `[B, M]`: the scores, or with noise, which draws without replacement."""
         if self.temperature == 0:
             return children.scores
-        return children.law(self.temperature) + self.noise(children, salt)
+        # Not normalised: within a row that changes nothing.
+        return children.scores / self.temperature + self.noise(children, salt)
 
     def noise(self, children: Children, salt: int = 0) -> Tensor:
         """Gumbel noise of the children as a function of request, prefix and code, `[B, M]`."""
         steps = self.steps[children.tokens].view(*children.prefixes.shape, -1)  # [B, W, C]
         return token_noise(self.keys ^ salt, children.prefixes, steps).flatten(1)
-
-
-def best_first(values: Tensor, count: int) -> Tensor:
-    """Places of the `count` highest values of each row `[B, M]`, best first, ties in order, int64 `[B, count]`."""
-    return values.sort(dim=1, descending=True, stable=True).indices[:, :count]
-
-
-def best_in_order(values: Tensor, count: int) -> Tensor:
-    """Places of the `count` highest values of each row `[B, M]`, in rising order, int64 `[B, count]`.
-
-    Of equal values the first are taken; M is at least `count`.
-    """
-    n = values.shape[1]
-    least = values.topk(count, sorted=False).values.amin(1, keepdim=True)
-    # A GPU takes twice as long over keys of 64 bits.
-    place = torch.arange(n, dtype=torch.int32, device=values.device)
-    # All that are higher than the last one, and of its equals the first; no two have the same key.
-    key = torch.where(values > least, 2 * n - place, torch.where(values == least, n - place, 0))
-    return (-key.topk(count, sorted=False).values % n).sort(1).values.long()

@@ -9,8 +9,9 @@ from torch import Tensor
 from padrec.decoding.beam.beam_draft import BeamDraftSession
 from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan
 from padrec.decoding.beam.beam_rule import BeamRule
-from padrec.decoding.beam.children import Children, Draw, best_in_order
+from padrec.decoding.beam.children import Children, Draw
 from padrec.decoding.beam.prefix_tree import with_itself
+from padrec.decoding.beam.selection import best_in_order
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Branches
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
@@ -22,10 +23,15 @@ class Level:
     """Prefixes of one length in a round's tree."""
 
     nodes: Tensor  # of the trie, int64 [B, N], rising; the sink where there are fewer
+    tokens: Tensor  # their last codes, int64 [B, N]
     scores: Tensor  # the draft's log-probabilities, [B, N]
-    depths: Tensor  # tokens between the prompt and the last code, int64 [N], or [B, N] where rows differ
+    depths: Tensor  # tokens between the prompt and the last code, int64 [1, N], or [B, N] where rows differ
     seen: Tensor  # tokens after the prompt that the next code attends to, bool [B, N, R]
     logits: Tensor | None = None  # the draft's of the next code, [B, N, V]; None if it has not read them
+
+    def branches(self, first: int) -> Branches:
+        """The level as it is read after `first` earlier tokens."""
+        return Branches(self.tokens, self.depths, self.seen, first)
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,13 @@ class SearchContext:
         """See `Children.of`."""
         return Children.of(self.constraint, nodes, scores, logits, most, self.plan.renormalise)
 
-    def branches(self, levels: Sequence[Level], first: int) -> Branches:
-        """Levels, at least one, as they are read after `first` earlier tokens."""
-        nodes, seen = (torch.cat(parts, 1) for parts in zip(*((x.nodes, x.seen) for x in levels), strict=True))
-        depths = torch.cat([level.depths for level in levels], -1)
-        return Branches(self.constraint.trie.token(nodes), depths, seen, first)
+
+@compiled
+def join(tokens: Tensor, levels: Sequence[Level], first: int) -> Branches:
+    """Levels, the first of which has these tokens, as they are read after `first` earlier tokens."""
+    parts = zip(*((level.tokens, level.depths, level.seen) for level in levels), strict=True)
+    joined, depths, seen = (torch.cat(part, 1) for part in parts)
+    return Branches(joined, depths, seen, first)
 
 
 def _next_level(logits: Tensor, above: Level, context: SearchContext, most: int, first: int, width: int) -> Level:
@@ -55,11 +63,11 @@ def _next_level(logits: Tensor, above: Level, context: SearchContext, most: int,
     """
     children = context.children(above.nodes, above.scores, logits, most)
     index = best_in_order(context.rule.draft_ranks(children, context.draw), width)
-    nodes, order = children.nodes.gather(1, index).sort(1)  # what is missing comes last, not where it is missing
-    index = index.gather(1, order)
-    depths = above.depths[..., :1] + 1
+    scores = children.scores.gather(1, index)
+    nodes = torch.where(scores.isneginf(), context.constraint.trie.sink, children.nodes.gather(1, index))
+    depths = (above.depths[:, :1] + 1).expand(-1, width)
     seen = with_itself(pick(above.seen, index // most), first)
-    return Level(nodes, children.scores.gather(1, index), depths.expand(*depths.shape[:-1], width), seen)
+    return Level(nodes, children.tokens.gather(1, index), scores, depths, seen)
 
 
 _compiled_level = compiled(_next_level)
@@ -91,5 +99,5 @@ class DraftSearch:
         return levels
 
     def read(self, level: Level, first: int) -> Tensor:
-        """The draft's logits after the prefixes of a level, `[B, N, V]`; `first` as in `SearchContext.branches`."""
-        return self.draft.extend(self.context.branches([level], first), level.nodes)
+        """The draft's logits after the prefixes of a level, `[B, N, V]`; `first` as in `Level.branches`."""
+        return self.draft.extend(level.branches(first), level.nodes)

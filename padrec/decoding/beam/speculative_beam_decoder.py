@@ -95,7 +95,8 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
         request, search, batch = self._request, self._search, len(prompts.tokens)
         keys = prompts.random_keys(request.sampling, generator)
         prefill, rest, capture = self._loop.run(prompts, keys, self._finish)
-        lists = Recommendations.from_leaves(*search.best(), request.catalog, request.vocabulary)
+        ranked = search.ranked.leaves, search.ranked.log_probs
+        lists = Recommendations.from_leaves(*ranked, request.catalog, request.vocabulary)
         tokens = torch.full((batch,), request.list_length * self._n_slots)
         trace = search.statistics.trace(prefill, rest, tokens, capture)
         # The first round is no pass of its own, and accepts levels all the same.
@@ -104,5 +105,5 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
 
     def _finish(self) -> None:
         # Later rounds draft less, so rounds that no row needs any more are skipped.
-        while (round_ := int(self._search.next_round)) < self._n_slots:
+        while (round_ := int(self._search.ranked.next_round)) < self._n_slots:
             self._loop.round(round_ - 1)

@@ -8,9 +8,10 @@ from torch import Tensor
 from padrec.decoding.beam.beam_draft import BeamDraftSession
 from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan
 from padrec.decoding.beam.beam_rule import BeamRule, DraftView
-from padrec.decoding.beam.children import Children, Draw, best_first
-from padrec.decoding.beam.draft_search import DraftSearch, Level, SearchContext
+from padrec.decoding.beam.children import Children, Draw
+from padrec.decoding.beam.draft_search import DraftSearch, Level, SearchContext, join
 from padrec.decoding.beam.prefix_tree import with_itself
+from padrec.decoding.beam.selection import best_first
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner, TransformersSession
@@ -43,6 +44,15 @@ class SearchedBeam(TensorRecord):
         return self.map(lambda own, new: torch.where(rows.view(-1, *[1] * (own.ndim - 1)), own, new), other)
 
 
+@dataclass(frozen=True)
+class RankedBeam(TensorRecord):
+    """The best of a beam, valid where its prefixes are complete items."""
+
+    leaves: Tensor  # the K best, int64 [B, K], ties in catalog order
+    log_probs: Tensor  # those of their codes, [B, K, L]
+    next_round: Tensor  # which round continues: the fewest codes of a row's prefixes, int64 []; L if all are complete
+
+
 class SpeculativeBeamSearch:
     """The search for batches of one size, one after another in the same tensors.
 
@@ -53,7 +63,7 @@ class SpeculativeBeamSearch:
 
     Attributes:
         beam: what the target has chosen so far.
-        next_round: which round continues, int64 `[]`: the fewest codes of a row's prefixes; L if all are complete.
+        ranked: the best of it.
         statistics: what the rounds after the first cost, and how many levels of all rounds were accepted.
     """
 
@@ -73,10 +83,11 @@ class SpeculativeBeamSearch:
         self._search = DraftSearch(draft, self._context)
         dtype = torch.promote_types(runner.model.dtype, torch.float32)
         self._root = SearchedBeam.empty(plan, draw.keys, constraint.trie.sink, dtype)
+        self._first = _first_level(self._root)
         self.beam = self._root.clone()
-        self.next_round = self.beam.level.new_zeros(())
         shape = len(draw.keys), constraint.list_length
-        self._leaves, self._log_probs = draw.keys.new_zeros(shape), self.beam.log_probs.new_zeros(*shape, plan.n_slots)
+        log_probs = self.beam.log_probs.new_zeros(*shape, plan.n_slots)
+        self.ranked = RankedBeam(draw.keys.new_zeros(shape), log_probs, draw.keys.new_zeros(()))
         n_slot_states = constraint.vocabulary.n_slot_states
         self.statistics = RoundStatistics(len(draw.keys), n_slot_states, plan.n_slots - 1, draw.keys.device)
 
@@ -86,102 +97,114 @@ class SpeculativeBeamSearch:
         self._draw.keys.copy_(keys)
         if prompts.excluded is not None:
             self._constraint.exclude(prompts.excluded)
-        root = self._root
-        self.beam.copy_(root)
-        depths = torch.full_like(root.level[:1], -1)  # the prompt's last token
-        head = Level(root.nodes[:, :1], root.scores[:, :1], depths, root.seen[:, :1])
         if widths := self._plan.drafted(0):
-            levels = self._search.levels(head, self._draft.begin(prompts, None)[:, None], 0, widths)
-            outputs = self._target.prefill_branches(prompts, self._context.branches(levels[1:], 0))
+            levels = self._search.levels(self._first, self._draft.begin(prompts, None)[:, None], 0, widths)
+            outputs = self._target.prefill_branches(prompts, join(levels[1].tokens, levels[1:], 0))
         else:
             _, features = self._target.prefill(prompts)
             self._draft.begin(prompts, features)
-            levels, outputs = [head], pick(features, prompts.lengths[:, None] - 1)
-        self._follow(levels, outputs, 0)
+            levels, outputs = [self._first], pick(features, prompts.lengths[:, None] - 1)
+        self._follow(self._root, levels, outputs, 0)
 
     def round(self, round_: int) -> None:
         """Round 1 … L - 1, for the rows that are not complete, whose prefixes have at least that many codes."""
-        beam, first = self.beam, self._plan.first(round_)
-        depths = (beam.level[:, None] - 1).expand_as(beam.nodes)
-        head = Level(beam.nodes, beam.scores, depths, with_itself(beam.seen, first))
-        widths = self._plan.drafted(round_)
+        first, widths = self._plan.first(round_), self._plan.drafted(round_)
+        head = _head(self.beam.nodes, self.beam, self._context, first)
         levels = self._search.levels(head, self._search.read(head, first) if widths else None, round_, widths)
-        self.statistics.add_round(self.unfinished(), len(widths))
-        outputs = self._target.read_branches(self._context.branches(levels, first))
+        outputs = self._target.read_branches(join(head.tokens, levels, first))
         self._draft.observe(outputs, first)
-        self._follow(levels, outputs, round_)
+        self._follow(self.beam, levels, outputs, round_)
 
-    def unfinished(self) -> Tensor:
-        """Rows whose prefixes are not complete items, bool `[B]`."""
-        return self.beam.level < self._plan.n_slots
+    def _follow(self, beam: SearchedBeam, levels: list[Level], outputs: Tensor, round_: int) -> None:
+        # All logits in one product: it costs what reading the head's weights costs.
+        result = self.beam, self.ranked, self.statistics
+        _follow(self._logits(outputs), beam, levels, self._context, round_, *result)
 
-    def best(self) -> tuple[Tensor, Tensor]:
-        """The K best leaves, int64 `[B, K]`, ties in catalog order, and log-probabilities of their codes, `[B, K, L]`.
 
-        Valid where the search is complete, until the next one.
-        """
-        return self._leaves, self._log_probs
-
-    def _rank(self) -> None:
-        self.next_round.copy_(self.beam.level.amin())
-        order = best_first(self.beam.scores, self._leaves.shape[1])
-        self._leaves.copy_(self._constraint.trie.leaf(self.beam.nodes.gather(1, order)))
-        self._log_probs.copy_(pick(self.beam.log_probs, order))
-
-    def _follow(self, levels: list[Level], features: Tensor, round_: int) -> None:
-        """Continue the target's search through a tree that it has read, `[B, nodes, d]`, as far as the rule goes."""
-        beam, begins = self.beam, self.unfinished()
-        start, going = beam.level, begins
-        places = torch.arange(levels[0].nodes.shape[1], device=start.device).expand(len(start), -1)  # in the level
-        offset, accepted = 0, torch.zeros_like(start)
-        for step, level in enumerate(levels):
-            logits = self._logits(pick(features, offset + places))
-            following = levels[step + 1] if step + 1 < len(levels) else None
-            most = self._plan.most_children(round_, step)
-            beam, places, going = _follow_step(logits, beam, going, places, level, following, self._context, most)
-            offset += level.nodes.shape[1]
-            if following is not None:
-                accepted = accepted + going
-        self._count(begins, start, accepted, len(levels) - 1)
-        self.beam.copy_(beam)  # after all else: it changes `start`
-        self._rank()
-
-    def _count(self, begins: Tensor, start: Tensor, accepted: Tensor, drafted: int) -> None:
-        """Count the levels that a round drafted, by the slot of their last code."""
-        n_slots = self._plan.n_slots
-        slots = start[:, None] + torch.arange(n_slots - 1, device=start.device)
-        # The last level is never drafted, so an item that is complete has nothing missed.
-        reached = torch.minimum(accepted + 1, (n_slots - 1 - start).clamp(0, drafted))
-        self.statistics.add_proposals(slots, accepted, reached, begins)
+def _first_level(root: SearchedBeam) -> Level:
+    depths = torch.full_like(root.level[:1, None], -1)  # the prompt's last token
+    nodes = root.nodes[:, :1]
+    return Level(nodes, nodes, root.scores[:, :1], depths, root.seen[:, :1])
 
 
 @compiled
-def _follow_step(
+def _head(nodes: Tensor, beam: SearchedBeam, context: SearchContext, first: int) -> Level:
+    """A beam with these nodes as the first level of a round, to be read at columns `first`."""
+    depths = (beam.level[:, None] - 1).expand_as(nodes)
+    return Level(nodes, context.constraint.trie.token(nodes), beam.scores, depths, with_itself(beam.seen, first))
+
+
+@compiled
+def _follow(
     logits: Tensor,
     beam: SearchedBeam,
-    going: Tensor,
-    places: Tensor,
-    level: Level,
-    following: Level | None,
+    levels: list[Level],
     context: SearchContext,
-    most: int,
-) -> tuple[SearchedBeam, Tensor, Tensor]:
-    """One step of the target's search in the rows `going`, bool `[B]`, whose prefixes it has read.
+    round_: int,
+    result: SearchedBeam,
+    ranked: RankedBeam,
+    statistics: RoundStatistics,
+) -> None:
+    """Continue the target's search through the tree that a round has read, as far as the rule goes.
 
-    Logits are the target's after the beam's prefixes, `[B, W, V]`; these are at `places`, int64 `[B, W]`, of the tree's
-    level of that length. No prefix has more than `most` children. Returns the beam, the places of its prefixes in the
-    following level, and the rows that go on.
+    One function, so that on a GPU the compiler fuses what follows a pass.
+
+    Args:
+        logits: the target's after each node of the tree, `[B, nodes, V]`.
+        beam: where the round began.
+        levels: of the tree, the beam's own prefixes first.
+        context: what is searched.
+        round_: number of the round.
+        result: receives the new beam.
+        ranked: receives the best of it.
+        statistics: counts the round.
     """
-    n, sink = places.shape[1], context.constraint.trie.sink
-    children = context.children(beam.nodes[:, :n], beam.scores[:, :n], logits, most)
-    view = _view(children, level, places, following, context, most)
-    kept = context.rule.keep(children, view, context.draw, context.plan.width)
-    beam = _extended(beam, children, kept.index, pick(level.seen, places), sink, most).where(going, beam)
-    if following is None:
-        return beam, places, torch.zeros_like(going)
-    places, proposed = _find(following.nodes, beam.nodes)
-    goes_on = (proposed | (beam.nodes == sink)).all(1) & (beam.level < context.plan.n_slots)
-    return beam, places, going & kept.accepted & goes_on
+    plan, sink = context.plan, context.constraint.trie.sink
+    start, begins, current = beam.level, beam.level < plan.n_slots, beam
+    places = torch.arange(levels[0].nodes.shape[1], device=start.device).expand(len(start), -1)  # in the level
+    offset, going, accepted = 0, begins, torch.zeros_like(start)
+    for step, level in enumerate(levels):
+        most, n = plan.most_children(round_, step), places.shape[1]
+        following = levels[step + 1] if step + 1 < len(levels) else None
+        found = pick(logits, offset + places)
+        children = context.children(current.nodes[:, :n], current.scores[:, :n], found, most)
+        view = _view(children, level, places, following, context, most)
+        kept = context.rule.keep(children, view, context.draw, plan.width)
+        current = _extended(current, children, kept.index, pick(level.seen, places), sink, most)
+        beam = current.where(going, beam)
+        if following is not None:
+            places, proposed = _find(following.nodes, current.nodes)
+            all_proposed = (proposed | (current.nodes == sink)).all(1)
+            going = going & kept.accepted & all_proposed & (current.level < plan.n_slots)
+            accepted = accepted + going
+        offset += level.nodes.shape[1]
+    _count(statistics, plan, begins, start, accepted, len(levels) - 1, round_)
+    result.copy_(beam)
+    ranked.copy_(_ranked(beam, context, ranked.leaves.shape[1]))
+
+
+def _ranked(beam: SearchedBeam, context: SearchContext, list_length: int) -> RankedBeam:
+    order = best_first(beam.scores, list_length)
+    leaves = context.constraint.trie.leaf(beam.nodes.gather(1, order))
+    return RankedBeam(leaves, pick(beam.log_probs, order), beam.level.amin())
+
+
+def _count(
+    statistics: RoundStatistics,
+    plan: SpeculativeBeamPlan,
+    begins: Tensor,
+    start: Tensor,
+    accepted: Tensor,
+    drafted: int,
+    round_: int,
+) -> None:
+    """Count a round, and the levels that it drafted, by the slot of their last code."""
+    if round_ > 0:
+        statistics.add_round(begins, len(plan.drafted(round_)))
+    slots = start[:, None] + torch.arange(plan.n_slots - 1, device=start.device)
+    # The last level is never drafted, so an item that is complete has nothing missed.
+    reached = torch.minimum(accepted + 1, (plan.n_slots - 1 - start).clamp(0, drafted))
+    statistics.add_proposals(slots, accepted, reached, begins)
 
 
 def _extended(

@@ -68,7 +68,7 @@ class Branches:
     """Tokens that continue each prompt along several paths at once."""
 
     tokens: Tensor  # int64 [B, N]
-    depths: Tensor  # tokens between the prompt and each token on its path, int64 [N]
+    depths: Tensor  # tokens between the prompt and each token on its path, int64 [N], or [B, N] where rows differ
     seen: Tensor  # [b, i, j] says that token i sees the j-th token after the prompt, and itself; bool [B, N, R]
     first: int = 0  # tokens after the prompt that earlier passes read; R is at least first + N
 
@@ -83,6 +83,6 @@ def after_prompts(prompts: Prompts, branches: Branches) -> tuple[Tensor, Placeme
     in_prompt, branch = column < lengths, (column - lengths).clamp(0, n_branches - 1)  # [B, P + N]
     prompt_tokens = torch.nn.functional.pad(prompts.tokens, (0, n_branches))
     tokens = torch.where(in_prompt, prompt_tokens, branches.tokens.gather(1, branch))
-    positions = torch.where(in_prompt, column, lengths + branches.depths[branch])
+    positions = torch.where(in_prompt, column, lengths + branches.depths.expand(len(lengths), -1).gather(1, branch))
     start, layout = torch.zeros_like(prompts.lengths), prompts.layout(n_branches)
     return tokens, Placement(start, positions, 0, branches.seen, layout, prompts.lengths)

@@ -40,8 +40,9 @@ class PrefixSearch:
         context = SearchContext(self._constraint, self._plan, StrictBeamRule(), Draw(keys, 0.0, keys[:0]))
         root = Level(
             nodes=keys[:, None],
+            tokens=keys[:, None],
             scores=torch.zeros(len(keys), 1, dtype=torch.float32, device=keys.device),
-            depths=torch.full_like(keys[:1], -1),
+            depths=torch.full_like(keys[:1, None], -1),
             seen=torch.zeros(len(keys), 1, read, dtype=torch.bool, device=keys.device),
         )
         # Not compiled: validations and batches of many shapes would each wait for it.

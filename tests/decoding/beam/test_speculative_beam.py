@@ -30,6 +30,7 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.decoding.beam.beam_draft import BeamDraftOpener
+from padrec.decoding.beam.speculative_beam_search import SpeculativeBeamSearch
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from tests.decoding.beam.random_searches import searches
 from tests.reference import beam_search, leaf_tokens, prompt_tokens
@@ -160,6 +161,28 @@ def test_a_draft_that_holds_all_prefixes_is_always_accepted() -> None:
     assert int(trace.target_passes.sum()) == 0
     _, trace = decode(SpeculativeBeamDecoder(RandomBeamDraft(), 1), runner, prompts, request)
     assert int(trace.target_passes.sum()) == 2, "a beam of four is never within a draft of one"
+
+
+def test_a_round_drafts_only_what_some_row_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[int] = []
+    run = SpeculativeBeamSearch.round
+
+    def recorded(search: SpeculativeBeamSearch, round_: int) -> None:
+        rounds.append(round_)
+        assert int(search.ranked.next_round) == round_
+        run(search, round_)
+
+    monkeypatch.setattr(SpeculativeBeamSearch, "round", recorded)
+    catalog = random_catalog((4, 5, 4, 3), 60)
+    vocabulary = SemanticIDVocabulary((4, 5, 4, 3))
+    runner, request = TransformersRunner(tiny_target(vocabulary)), ListRequest.build(catalog, vocabulary, _K)
+    session = SpeculativeBeamDecoder(language_model(vocabulary, 5), 8).bind(runner, request)
+    firsts: list[int] = []
+    for seed in range(3):
+        rounds.clear()
+        session.decode(random_prompts(catalog, vocabulary, [2], seed=seed), torch.Generator())
+        firsts += rounds[:1]
+    assert max(firsts) > 1, "a user whose first round found more than one length"
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
