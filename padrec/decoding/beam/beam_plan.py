@@ -115,8 +115,11 @@ class SpeculativeBeamPlan:
     def most_children(self, round_: int, step: int) -> int:
         """Children that no prefix has more of at a step of a round, in which rows are at levels of their own.
 
-        Padded, so that a step always has as many children as it keeps.
+        Padded, so that target and draft always have as many children as they keep.
         """
         most = self.children[step] if round_ == 0 else max(self.children[min(round_ + step, self.n_slots - 1) :])
-        beam = 1 if round_ == step == 0 else self.width
-        return max(most, math.ceil(max(self.width, self.widest) / beam)) if step == 0 else most
+        drafted = (*self.drafted(round_), 1)
+        if step > 0:
+            return max(most, math.ceil(drafted[step] / drafted[step - 1]))
+        beam = 1 if round_ == 0 else self.width
+        return max(most, math.ceil(max(self.width, drafted[0]) / beam))
