@@ -21,12 +21,13 @@ done
 [ ${#parts[@]} -gt 0 ] || parts=(target lists draft pools greedy sampled ablation batch32 retrieval bound)
 
 export LASER_RUNS=${LASER_RUNS:-runs/$data}
-reader=() embedded=() target_size=() lists_size=() draft_size=(--trainer.max_epochs 2) size=()
+reader=() embedded=() epochs=6 lists_size=() draft_size=(--trainer.max_epochs 2) size=()
 if [ "$data" = games ]; then
-  reader=(--config experiments/atspeed/games.yaml) target_size=(--trainer.max_epochs 3 --trainer.check_val_every_n_epoch 3)
+  reader=(--config experiments/atspeed/games.yaml) epochs=3
   embedded=(--embeddings.init_args.reader "{class_path: padrec.AtSpeedReader, init_args: {folder: ${PADREC_DATA:-../shared/data}/atspeed/games}}")
   lists_size=(--data.init_args.max_users 20000)
 fi
+target_size=(--trainer.max_epochs $epochs --trainer.check_val_every_n_epoch $epochs)
 if [ "${SIZE:-}" = small ]; then
   LASER_RUNS=runs/laser-small/$data target_size=(--config $beauty/tiny.yaml) draft_size=(--config $beauty/tiny_draft.yaml)
   lists_size=("${target_size[@]}" --data.init_args.max_users 6000) size=(--config $configs/small_evaluate.yaml)

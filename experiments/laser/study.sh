@@ -7,7 +7,7 @@
 # get lists, PADREC_KNOWLEDGE_PROMPTS how many prompts are answered one at a time. See run.sh and knowledge.sh for the steps.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-budget=${1:?study.sh SECONDS} finished=runs/laser/finished users=${LASER_USERS:-300} limit=()
+budget=${1:?study.sh SECONDS} finished=runs/laser/finished users=${LASER_USERS:-200} limit=()
 mkdir -p $finished
 rm -f $finished/*.failed
 if ! command -v padrec >/dev/null; then
@@ -99,9 +99,9 @@ timed beauty-warm-sampled lists beauty sampled --data.init_args.max_users "$user
 timed items-warm knowledge items evaluate_32
 timed users-warm knowledge users evaluate
 timed items-warm knowledge items sizes
-timed items-warm step retrieval bash experiments/laser/run.sh retrieval
 timed games-warm-greedy lists games greedy --data.init_args.max_users "$users"
 timed games-warm-sampled lists games sampled --data.init_args.max_users "$users"
+timed items-warm step retrieval bash experiments/laser/run.sh retrieval
 timed beauty-warm-ablation lists beauty ablation --data.init_args.max_users 100
 timed users-first knowledge users old
 timed items-warm knowledge items transformers
