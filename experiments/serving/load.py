@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,14 +189,22 @@ class ServiceProcess:
 class Load:
     """Clients of one service.
 
+    `expected` holds the item keys that the body of a number is to be answered with; others get what they got first.
+
     Attributes:
         received: requests answered with lists.
     """
 
-    def __init__(self, port: int, bodies: Sequence[bytes], chance: random.Random) -> None:
+    def __init__(
+        self,
+        port: int,
+        bodies: Sequence[bytes],
+        chance: random.Random,
+        expected: Mapping[int, list[str]] | None = None,
+    ) -> None:
         self._port, self._bodies, self._chance = port, bodies, chance
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self._expected: dict[int, list[str]] = {}
+        self._expected = dict(expected or {})
         self.received = 0
 
     @classmethod

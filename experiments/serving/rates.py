@@ -7,7 +7,8 @@ import asyncio
 import random
 import signal
 import tempfile
-from collections.abc import Awaitable, Sequence
+import time
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def measure(
     Args:
         folder: of the recommender.
         output: folder of the report, new or without one.
-        histories: file of users as `padrec predict` reads it, of which 200 ask; None makes up random histories.
+        histories: file of users as `padrec predict` reads it, of which 200 ask, or as it writes it with
+            `exclude=history`: then answers are compared with its lists. None makes up random histories.
         rates: to offer, in requests per second.
         seconds: of each rate.
         most_ms: milliseconds within which 99 % of the answers are to come.
@@ -51,24 +53,30 @@ def measure(
     """
     check_writable(output)
     chance = random.Random(seed)
-    bodies = None if histories is None else request_bodies(_drawn(Path(histories), chance), k)
+    users = None if histories is None else _drawn(Path(histories), chance)
     arguments = [f"--warm_up={k}", *(f"--{option}" for option in options or ())]
-    found = asyncio.run(_measured(folder, arguments, bodies, rates, seconds, most_ms, k, chance))
+    found = asyncio.run(_measured(folder, arguments, users, rates, seconds, most_ms, k, chance))
     content = circumstances("experiments.serving.rates", *chosen_device(None), seed) | found
     write_report(output, content, _markdown(content))
 
 
-def _drawn(file: Path, chance: random.Random) -> list[list[str]]:
-    rows: list[Any] = [row.get("history") for _, row in read_json_lines(file, 'such as {"user": 7, "history": ["a"]}')]
-    if not all(isinstance(row, list) and row for row in rows):
+def _drawn(file: Path, chance: random.Random) -> list[dict[str, Any]]:
+    rows = [row for _, row in read_json_lines(file, 'such as {"user": 7, "history": ["a"]}')]
+    if not all(isinstance(row.get("history"), list) and row["history"] for row in rows):
         raise InputError(f"{file}: a user without a history, expected item keys")
-    return [[str(key) for key in row] for row in chance.sample(rows, min(_USERS, len(rows)))]
+    return chance.sample(rows, min(_USERS, len(rows)))
+
+
+def _load(port: int, users: Sequence[Mapping[str, Any]], k: int, chance: random.Random) -> Load:
+    bodies = request_bodies([[str(key) for key in user["history"]] for user in users], k)
+    predicted = {at: user["items"] for at, user in enumerate(users) if "items" in user}
+    return Load(port, bodies, chance, predicted)
 
 
 async def _measured(
     folder: str,
     arguments: list[str],
-    bodies: list[bytes] | None,
+    users: Sequence[Mapping[str, Any]] | None,
     rates: Sequence[float],
     seconds: float,
     most_ms: float,
@@ -76,9 +84,11 @@ async def _measured(
     chance: random.Random,
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
+        start = time.monotonic()
         service = ServiceProcess(folder, arguments, Path(place))
+        start_seconds = time.monotonic() - start
         try:
-            load = await Load.of(service, k, chance) if bodies is None else Load(service.port, bodies, chance)
+            load = await Load.of(service, k, chance) if users is None else _load(service.port, users, k, chance)
             await load.one_by_one(seconds / 10)  # after a first answer, nothing is left to load
             alone = await _row(service, load.one_by_one(seconds))
             rows = [{"offered_per_second": rate} | await _row(service, load.arriving(rate, seconds)) for rate in rates]
@@ -88,6 +98,7 @@ async def _measured(
     return {
         "k": k,
         "arguments": arguments,
+        "start_seconds": start_seconds,
         "most_ms": most_ms,
         "lists_per_second": max((row["offered_per_second"] for row in rows if _in_time(row, most_ms)), default=0),
         "alone": alone,
@@ -98,17 +109,18 @@ async def _measured(
 
 async def _row(service: ServiceProcess, load: Awaitable[Outcome]) -> dict[str, Any]:
     """What became of some requests, and how they were decoded."""
-    before = service.figures()
+    before, start = service.figures(), time.monotonic()
     outcome = await load
-    after = service.figures()
-    spent = {
-        name: after[name] - before[name] for name in ("decoder_seconds_sum", "decoder_seconds_count", "lists_total")
-    }
-    decoder = spent["decoder_seconds_sum"] / max(1.0, spent["decoder_seconds_count"])
+    seconds, after = time.monotonic() - start, service.figures()
+    spent = {name: after[name] - before[name] for name in before}
+    batches = max(1.0, spent["decoder_seconds_count"])
     return outcome.described() | {
         "mean_ms": 1000 * outcome.mean,
-        "decoder_ms": 1000 * decoder,  # of a batch
-        "batch_users": spent["lists_total"] / max(1.0, spent["decoder_seconds_count"]),
+        # Of a batch: in the decoder, in the worker around it, and from one to the next, with all between them.
+        "decoder_ms": 1000 * spent["decoder_seconds_sum"] / batches,
+        "host_ms": 1000 * spent["host_seconds_sum"] / batches,
+        "batch_every_ms": 1000 * seconds / batches,
+        "batch_users": spent["lists_total"] / batches,
     }
 
 
@@ -123,20 +135,20 @@ def _markdown(content: dict[str, Any]) -> str:
         for name, row in rows.items()
     ]
     header = ["requests per second", "answered", "refused", "failed", "other than alone", "p50 (ms)", "p99 (ms)"]
-    table = markdown_table([*header, "decoder, a batch (ms)", "users in it"], cells)
+    table = markdown_table([*header, "decoder, a batch (ms)", "around it", "a batch every", "users in it"], cells)
     alone = content["alone"]
     facts = (
         f"Up to {content['lists_per_second']:g} lists per second (K = {content['k']}) were written with 99 % of the "
         f"answers within {content['most_ms']:g} ms. Alone, a list takes {alone['decoder_ms']:.2f} ms in the decoder "
-        f"and {alone['mean_ms'] - alone['decoder_ms']:.2f} ms around it. Accepted requests whose answer did not "
-        f"arrive: {content['lost']}."
+        f"and {alone['mean_ms'] - alone['decoder_ms']:.2f} ms around it. It took {content['start_seconds']:.0f} s to "
+        f"start. Accepted requests whose answer did not arrive: {content['lost']}."
     )
     return "\n\n".join(["# Rates", facts, table, circumstances_markdown(content)]) + "\n"
 
 
 def _milliseconds(row: dict[str, Any]) -> list[str]:
-    found = [row["latency_ms"]["p50"], row["latency_ms"]["p99"], row["decoder_ms"], row["batch_users"]]
-    return [f"{value:,.1f}" for value in found]
+    of_batches = [row[name] for name in ("decoder_ms", "host_ms", "batch_every_ms", "batch_users")]
+    return [f"{value:,.1f}" for value in (row["latency_ms"]["p50"], row["latency_ms"]["p99"], *of_batches)]
 
 
 def main(arguments: list[str] | None = None) -> None:

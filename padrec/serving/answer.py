@@ -51,5 +51,6 @@ class AnsweredBatch:
     tokens: int = 0  # in them
     target_passes: int = 0  # without prefills
     seconds: float = 0.0  # in the decoder
+    host_seconds: float = 0.0  # around it, in the worker
     swaps: tuple[str, ...] = ()  # what was replaced since the last batch, each `catalog` or `stock`
     failed_swaps: tuple[str, ...] = ()  # what could not be replaced

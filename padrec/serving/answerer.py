@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -104,13 +105,15 @@ class Answerer:
         return AnsweredBatch([Answer(200, _json(explanation).encode())])
 
     def _answer(self, requests: Sequence[RecommendationRequest]) -> AnsweredBatch:
+        start = time.perf_counter()
         users = [self._users(request) for request in requests]
         together = [user for some in users for user in some]
         lists, trace = self._recommender.decode(together, *requests[0].kind)
         rest = iter(lists)
         answers = [Answer(200, self._body([next(rest) for _ in some])) for some in users]
         tokens, passes = int(trace.tokens.sum()), int(trace.target_passes.sum())
-        return AnsweredBatch(answers, len(lists), tokens, passes, trace.seconds)
+        host_seconds = time.perf_counter() - start - trace.seconds - trace.recording_seconds
+        return AnsweredBatch(answers, len(lists), tokens, passes, trace.seconds, host_seconds)
 
     def _users(self, request: RecommendationRequest) -> Sequence[User]:
         return self._recommender.users(request.histories, request.excluded, request.seed)

@@ -21,6 +21,7 @@ class ServiceMetrics:
         self.restarts = Counter("padrec_worker_restarts", "Restarts of workers", registry=self._registry)
         self._batch_users = self._histogram("padrec_batch_users", "Users decoded together", _USERS)
         self._decoder_seconds = self._histogram("padrec_decoder_seconds", "In the decoder, for a batch", _SECONDS)
+        self._host_seconds = self._histogram("padrec_host_seconds", "Around it in the worker, for a batch", _SECONDS)
         self._written = {
             name: Counter(f"padrec_{name}", text, registry=self._registry)
             for name, text in [
@@ -55,6 +56,7 @@ class ServiceMetrics:
         if batch.lists > 0:
             self._batch_users.observe(batch.lists)
             self._decoder_seconds.observe(batch.seconds)
+            self._host_seconds.observe(batch.host_seconds)
             for name, counter in self._written.items():
                 more: int = getattr(batch, name)
                 counter.inc(more)

@@ -39,6 +39,10 @@ def test_the_highest_rate_with_answers_in_time_is_found(
     report = json.loads((tmp_path / "none" / "report.json").read_text())
     assert report["lists_per_second"] == 0
     assert [row["offered_per_second"] for row in report["rates"]] == [20, 40]
+    users.write_text('{"user": 1, "history": ["item-1"], "items": ["item-2"]}\n')
+    rates.measure("", tmp_path / "predicted", str(users), rates=[20], seconds=0.3)
+    report = json.loads((tmp_path / "predicted" / "report.json").read_text())
+    assert report["alone"]["differing"] == report["alone"]["answered"]
     users.write_text('{"user": 1}\n')
     with pytest.raises(InputError, match="without a history"):
         rates.measure("", tmp_path / "wrong", str(users))
