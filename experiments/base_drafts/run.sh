@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Other base drafts for the target of ../beauty/run.sh, each without and with the position-aware part, by acceptance
-# length. Needs the parts target, lists and base of ../beauty/run.sh. What is finished is not done again.
+# length. Needs the parts target and lists of ../beauty/run.sh. What is finished is not done again.
 #
 #   run.sh                        all of them
 #   DRAFTS="hass eagle3" run.sh   some; hass is the one that the others differ from

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.device.early_launch import has_kernels
+from padrec.decoding.layers.layer_operations import LayerAttention
 
 
 class LayerInputs(NamedTuple):
     """What a draft's layers read."""
 
     hidden: Tensor  # ũ, [B, T, d]
-    qkv: Tensor | None  # queries, keys and values of the first layer, [B, T, q]
+    qkv: Tensor | None = None  # queries, keys and values of the first layer, [B, T, q]
+    seen: Tensor | None = None  # what the first layer's attention found, [B T, H n]
 
 
 class StepTerms(NamedTuple):
@@ -48,11 +50,25 @@ class TreeLevel(NamedTuple):
         return itself if self.above is None else itself | self.of_parents(self.above)
 
 
+class FirstAttention(NamedTuple):
+    """The attention of a draft's first layer."""
+
+    layer: LayerAttention
+    lengths: Tensor  # columns of each row that hold its past, int64 [B]
+    depth: int  # of a tree's nodes, after the past
+
+
 class DraftOperations:
     """The operations in PyTorch; `TritonDraftOperations` computes them with GPU kernels."""
 
     def fuse(
-        self, tokens: Tensor, mapped: Tensor, terms: StepTerms, slots: Tensor, level: TreeLevel | None = None
+        self,
+        tokens: Tensor,
+        mapped: Tensor,
+        terms: StepTerms,
+        slots: Tensor,
+        level: TreeLevel | None = None,
+        first: FirstAttention | None = None,
     ) -> tuple[LayerInputs, Tensor | None]:
         """Layer inputs; see `FoldedFusion`.
 
@@ -63,6 +79,7 @@ class DraftOperations:
             terms: of the step.
             slots: of the tokens, int64 `[B, T]`.
             level: the T nodes, if the tokens are those of a tree.
+            first: what the nodes attend to in the first layer. Kernels then compute its attention in the same launch.
 
         Returns:
             The inputs, and in a tree which nodes each node sees, bool `[B, T, R]`.

@@ -22,7 +22,7 @@ from padrec.decoding.lists.request import ListRequest, Request
 from padrec.decoding.trees.draft import Draft, DraftPlan, DraftSession, Observation, SessionOpener
 from padrec.drafts.draft_checkpoint import DraftCheckpoint
 from padrec.drafts.draft_memory import DraftInputs, DraftMemory
-from padrec.drafts.draft_operations import TreeLevel, draft_operations_for
+from padrec.drafts.draft_operations import FirstAttention, TreeLevel, draft_operations_for
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.folded_fusion import FoldedFusion
 from padrec.targets import to_precision
@@ -153,11 +153,14 @@ class NetworkDraftSession(DraftSession):
         """Read the nodes of one depth; see `DraftSteps`."""
         with Phase.DRAFT_PASSES.named():
             level = TreeLevel(parents, self._visible, self._nodes, self._n_read)
-            inputs, self._visible = self._fusion.extend(tokens, self._mapped, slots, depth, level)
+            layer, lengths = self._layers.first, self._memory.lengths
             # Inputs are shifted by one: the root was the last input read, and its children follow directly.
+            first = None if layer is None else FirstAttention(layer, lengths, depth - 1)
+            inputs, self._visible = self._fusion.extend(tokens, self._mapped, slots, depth, level, first)
             depths = self._columns[depth - 1].expand(tokens.shape)
-            placement = Placement(self._memory.lengths, depths, level.first, self._visible)
-            features, _ = self._layers(inputs.hidden, placement, inputs.qkv)
+            features, _ = self._layers(
+                inputs.hidden, Placement(lengths, depths, level.first, self._visible), inputs.qkv, inputs.seen
+            )
             self._n_read += tokens.shape[1]
             logits, self._mapped = self._fusion.look(features)
         return logits

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding.layers.layer_operations import Head, LayerOperations, ResidualStream
-from padrec.drafts.draft_operations import DraftOperations, LayerInputs, StepTerms, TreeLevel
+from padrec.drafts.draft_operations import DraftOperations, FirstAttention, LayerInputs, StepTerms, TreeLevel
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 
 # Join the map of features to heads of at most this many rows: the joined weight is a copy, too large for a language
@@ -153,7 +153,13 @@ class FoldedFusion:
         return both[..., :-n_mapped], both[..., -n_mapped:]
 
     def extend(
-        self, tokens: Tensor, mapped: Tensor, slots: Tensor, step: int, level: TreeLevel
+        self,
+        tokens: Tensor,
+        mapped: Tensor,
+        slots: Tensor,
+        step: int,
+        level: TreeLevel,
+        first: FirstAttention | None = None,
     ) -> tuple[LayerInputs, Tensor | None]:
         """Inputs of one depth of a tree.
 
@@ -163,11 +169,13 @@ class FoldedFusion:
             slots: int64 `[B, k]`.
             step: consecutive draft-made features before these inputs.
             level: the nodes.
+            first: see `DraftOperations.fuse`.
 
         Returns:
             The inputs, and which nodes each node sees, bool `[B, k, R]`.
         """
-        return self._operations.fuse(tokens, mapped, self._terms[min(step, len(self._terms) - 1)], slots, level)
+        terms = self._terms[min(step, len(self._terms) - 1)]
+        return self._operations.fuse(tokens, mapped, terms, slots, level, first)
 
     def _map(self, features: Tensor, weight: Tensor) -> Tensor:
         flat = features.to(weight.dtype).flatten(0, 1).contiguous()

@@ -5,42 +5,58 @@ import triton
 from torch import Tensor
 
 from padrec.decoding.device.early_launch import launch_options, launches_early
+from padrec.decoding.layers.kernels.attention import HeadNorms
 from padrec.decoding.lists.triton_arguments import in_bytes, in_rows
-from padrec.drafts.draft_operations import DraftOperations, LayerInputs, StepTerms, TreeLevel
-from padrec.drafts.kernels.fusion import fusion_kernel
+from padrec.drafts.draft_operations import DraftOperations, FirstAttention, LayerInputs, StepTerms, TreeLevel
+from padrec.drafts.kernels.first_attention import Attention, first_attention_kernel
+from padrec.drafts.kernels.fusion import FusionInputs, fusion_kernel
 
-_INPUTS = 1024  # of a program
+# Inputs of a program of each kernel.
+_INPUTS, _UNITS = 1024, 128
+# Rows of a tile of queries, and the smallest head whose halves matrix units multiply.
+_MOST_QUERIES, _LEAST_SIZE = 16, 32
 
 
 class TritonDraftOperations(DraftOperations):
     """See `DraftOperations`."""
 
     def fuse(
-        self, tokens: Tensor, mapped: Tensor, terms: StepTerms, slots: Tensor, level: TreeLevel | None = None
+        self,
+        tokens: Tensor,
+        mapped: Tensor,
+        terms: StepTerms,
+        slots: Tensor,
+        level: TreeLevel | None = None,
+        first: FirstAttention | None = None,
     ) -> tuple[LayerInputs, Tensor | None]:
         """See `DraftOperations.fuse`."""
         table, n_inputs, rows, n_nodes, visible = terms.table, terms.n_inputs, in_rows(mapped), 0, None
         hidden = torch.empty(*tokens.shape, terms.n_units, dtype=table.dtype, device=table.device)
-        qkv = hidden.new_empty(*tokens.shape, n_inputs - terms.n_units) if n_inputs > terms.n_units else None
         if level is not None:
             above, n_nodes = None if level.above is None else in_bytes(level.above), len(level.nodes)
             level = level._replace(parents=level.parents.contiguous(), above=above)
             visible = torch.empty(*tokens.shape, n_nodes, dtype=torch.bool, device=table.device)
-        fusion_kernel[(tokens.numel(), triton.cdiv(n_inputs, _INPUTS))](
+        inputs = FusionInputs(
             tokens=tokens.contiguous(),
             mapped=rows,
             table=table,
             slots=None if terms.slots is None else slots.contiguous(),
             slot_terms=terms.slots,
             step=terms.step,
-            level=level,
-            hidden=hidden,
-            qkv=qkv,
-            visible=None if visible is None else visible.view(torch.uint8),
             n_tokens=tokens.shape[1],
             n_before=mapped.shape[1],
             mapped_stride=rows.stride(0),
             table_stride=table.stride(0),
+        )
+        if level is not None and visible is not None and first is not None and _fits(terms, tokens.shape[1], first):
+            return _attend(inputs, terms, level, first, hidden, visible), visible
+        qkv = hidden.new_empty(*tokens.shape, n_inputs - terms.n_units) if n_inputs > terms.n_units else None
+        fusion_kernel[(tokens.numel(), triton.cdiv(n_inputs, _INPUTS))](
+            inputs=inputs,
+            level=level,
+            hidden=hidden,
+            qkv=qkv,
+            visible=None if visible is None else visible.view(torch.uint8),
             n_units=terms.n_units,
             n_inputs=n_inputs,
             n_nodes=n_nodes,
@@ -50,3 +66,55 @@ class TritonDraftOperations(DraftOperations):
             **launch_options(launches_early(table.device)),
         )
         return LayerInputs(hidden, qkv), visible
+
+
+def _fits(terms: StepTerms, n_nodes: int, first: FirstAttention) -> bool:
+    """Whether one program can hold all queries of a key head."""
+    heads = first.layer.heads
+    known = terms.n_inputs > terms.n_units and terms.table.shape[1] <= terms.n_inputs + 1
+    power = heads.size >= _LEAST_SIZE and heads.size.bit_count() == 1
+    return known and power and n_nodes * heads.queries // heads.keys <= _MOST_QUERIES
+
+
+def _attend(
+    inputs: FusionInputs, terms: StepTerms, level: TreeLevel, first: FirstAttention, hidden: Tensor, visible: Tensor
+) -> LayerInputs:
+    layer, heads, norms = first.layer, first.layer.heads, first.layer.norms
+    (batch, n_tokens, n_units), n_nodes = hidden.shape, visible.shape[2]
+    seen = hidden.new_empty(batch * n_tokens, heads.queries * heads.size)
+    attention = Attention(
+        norms=None if norms is None else HeadNorms(norms[0].weight, norms[1].weight, norms[0].eps),
+        cosines=layer.rotary[0],
+        sines=layer.rotary[1],
+        key_cache=layer.keys,
+        value_cache=layer.values,
+        row_stride=layer.keys.stride(0),
+        head_stride=layer.keys.stride(1),
+        lengths=first.lengths,
+        depth=first.depth,
+        scale=heads.scale,
+    )
+    first_attention_kernel[(batch, heads.keys + triton.cdiv(n_units, _UNITS))](
+        inputs=inputs,
+        level=level,
+        attention=attention,
+        hidden=hidden,
+        visible=visible.view(torch.uint8),
+        seen=seen,
+        n_units=n_units,
+        n_inputs=terms.n_inputs,
+        n_nodes=n_nodes,
+        N_KEYS=heads.keys,
+        GROUP=heads.queries // heads.keys,
+        SIZE=heads.size,
+        BLOCK_Q=_MOST_QUERIES,
+        BLOCK_T=triton.next_power_of_2(n_tokens),
+        BLOCK_U=_UNITS,
+        BLOCK_N=triton.next_power_of_2(n_nodes),
+        BLOCK_S=min(256, 16_384 // heads.size) if hidden.itemsize == 2 else 32,
+        PRECISION="ieee" if hidden.dtype == torch.float32 else "tf32",
+        num_warps=8,
+        num_stages=2,
+        **launch_options(launches_early(hidden.device)),
+    )
+    return LayerInputs(hidden, seen=seen)

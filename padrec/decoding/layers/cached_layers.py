@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from padrec.catalog import InputError
+from padrec.decoding.layers.layer_operations import LayerAttention
 from padrec.decoding.layers.placement import Placement, visible_columns
 
 # The hidden states that the head reads.
@@ -16,11 +17,18 @@ LAST_LAYER = (-1,)
 class LayerSession(Protocol):
     """Decoder layers and the KV cache of one batch shape."""
 
-    def __call__(self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    @property
+    def first(self) -> LayerAttention | None:
+        """The attention of the first layer; None where transformers' code has it."""
+
+    def __call__(
+        self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Read tokens: from the layers' inputs, `[B, M, d]`, to their outputs, `[B, M, d]`, and features `[B, M, k d]`.
 
-        If the placement has a layout, outputs and features of padding may be anything finite. `FusedLayers` take the
-        queries, keys and values of the first layer, `[B, M, (H + 2 G) n]`, if they are known already.
+        If the placement has a layout, outputs and features of padding may be anything finite. `FusedLayers` take what
+        is known already of the first layer: its queries, keys and values, `[B, M, (H + 2 G) n]`, or what its attention
+        has seen, `[B M, H n]`, after which keys and values are in the cache.
         """
         ...
 
@@ -51,12 +59,14 @@ class IsolatedColumns:
     """
 
     def __init__(self, session: LayerSession, batch: int, capacity: int, device: torch.device) -> None:
-        self._session = session
+        self._session, self.first = session, session.first
         self._not_finite = torch.zeros(batch, capacity, dtype=torch.bool, device=device)
 
-    def __call__(self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See `LayerSession.__call__`."""
-        outputs, features = self._session(hidden, placement, qkv)
+        outputs, features = self._session(hidden, placement, qkv, seen)
         place = torch.arange(hidden.shape[1], device=hidden.device)
         columns = placement.lengths[:, None] + placement.first + place
         self._not_finite.scatter_(1, columns, ~outputs.isfinite().all(-1))

@@ -81,14 +81,19 @@ class _FusedSession:
 
     def __init__(self, stack: FusedLayers, buffers: "_Buffers", feature_layers: Sequence[int]) -> None:
         self._stack, self._buffers, self._feature_layers = stack, buffers, feature_layers
+        self.first = buffers.layers[0]
 
-    def __call__(self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See `LayerSession.__call__`."""
         # A draft that is validated during training computes in the precision of its weights, despite autocast.
         with torch.autocast(self._stack.device.type, enabled=False):
-            return self._read(hidden.to(self._stack.dtype), placement, qkv)
+            return self._read(hidden.to(self._stack.dtype), placement, qkv, seen)
 
-    def _read(self, hidden: Tensor, placement: Placement, qkv: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _read(
+        self, hidden: Tensor, placement: Placement, qkv: Tensor | None, seen: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         stack, buffers = self._stack, self._buffers
         compute, layout = stack.operations, placement.layout
         norms = [*(layer.input_norm for layer in stack.layers), stack.norm]
@@ -98,13 +103,14 @@ class _FusedSession:
         for number, layer in enumerate(stack.layers):
             if number in self._feature_layers:
                 taken[number] = stream.values
-            if qkv is None:
-                qkv = compute.linear(stream, layer.qkv, layer.qkv_bias)
-            queries = compute.rotate_and_store(qkv, buffers.layers[number], placement)
-            seen = compute.attention(queries, buffers.layers[number], placement)
+            if seen is None:
+                qkv = compute.linear(stream, layer.qkv, layer.qkv_bias) if qkv is None else qkv
+                queries = compute.rotate_and_store(qkv, buffers.layers[number], placement)
+                seen = compute.attention(queries, buffers.layers[number], placement)
             stream = compute.add(stream, seen, layer.out, layer.out_bias, layer.middle_norm)
             inner = compute.linear(stream, layer.gate_up, gated=True)
-            stream, qkv = compute.add(stream, inner, layer.down, norm=norms[number + 1]), None
+            stream = compute.add(stream, inner, layer.down, norm=norms[number + 1])
+            qkv = seen = None
         taken[len(stack.layers)] = compute.normed(stream)
         if layout is not None:
             taken = {number: layout.unpack(values) for number, values in taken.items()}

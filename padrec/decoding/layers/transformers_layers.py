@@ -99,13 +99,18 @@ class TransformersLayers:
 class _TransformersSession:
     """See `LayerSession`."""
 
+    first = None
+
     def __init__(self, forward: LayerForward, cache: PreallocatedCache, feature_layers: Sequence[int]) -> None:
         self._forward, self._cache, self._feature_layers = forward, cache, feature_layers
         self._only_last = set(feature_layers) == {cache.n_layers}
 
-    def __call__(self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, hidden: Tensor, placement: Placement, qkv: Tensor | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See `LayerSession.__call__`."""
         assert qkv is None
+        assert seen is None
         place = torch.arange(hidden.shape[1], device=hidden.device)
         self._cache.write_at(placement.lengths[:, None] + placement.first + place)
         mask = additive_mask(visible_columns(placement, self._cache.capacity), hidden.dtype)

@@ -1,27 +1,36 @@
 """The inputs of a draft's decoder layers."""
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from padrec.decoding.device.kernels.early_launch import let_next_start, wait_for_input
 
 
+class FusionInputs(NamedTuple):
+    """What layer inputs are made of; see `DraftOperations.fuse` and `StepTerms`."""
+
+    tokens: Tensor
+    mapped: Tensor
+    table: Tensor
+    slots: Tensor | None
+    slot_terms: Tensor | None
+    step: Tensor | None
+    n_tokens: int
+    n_before: int
+    mapped_stride: int
+    table_stride: int
+
+
 @triton.jit
 def fusion_kernel(
-    tokens,
-    mapped,
-    table,
-    slots,
-    slot_terms,
-    step,
+    inputs,
     level,
     hidden,
     qkv,
     visible,
-    n_tokens,
-    n_before,
-    mapped_stride,
-    table_stride,
     n_units,
     n_inputs,
     n_nodes,
@@ -34,27 +43,28 @@ def fusion_kernel(
     # level is a TreeLevel, or None as visible is: Triton cannot compare a tuple that holds None.
     let_next_start(EARLY)
     program = tl.program_id(0).to(tl.int64)
-    row, index = program // n_tokens, program % n_tokens
+    row, index = program // inputs.n_tokens, program % inputs.n_tokens
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = unit < n_inputs
-    if step is not None:
-        added = tl.load(step + unit, inside, 0.0).to(tl.float32)
+    if inputs.step is not None:
+        added = tl.load(inputs.step + unit, inside, 0.0).to(tl.float32)
     wait_for_input(EARLY)
-    token = tl.load(tokens + program)
-    src = row * n_before + index
+    token = tl.load(inputs.tokens + program)
+    src = row * inputs.n_before + index
     if visible is not None:
-        src = row * n_before + tl.load(level.parents + program)
-    before, of_token = mapped + src * mapped_stride, table + token * table_stride
+        src = row * inputs.n_before + tl.load(level.parents + program)
+    before, of_token = inputs.mapped + src * inputs.mapped_stride, inputs.table + token * inputs.table_stride
     total = tl.load(before + unit, inside, 0.0).to(tl.float32) + tl.load(of_token + unit, inside, 0.0).to(tl.float32)
-    if step is not None:
+    if inputs.step is not None:
         if VECTOR:
             score = tl.load(before + n_inputs + unit, inside, 0.0).to(tl.float32)
             score += tl.load(of_token + n_inputs + unit, inside, 0.0).to(tl.float32)
         else:
             score = tl.load(before + n_inputs).to(tl.float32) + tl.load(of_token + n_inputs).to(tl.float32)
         total += tl.sigmoid(score) * added
-    if slot_terms is not None:
-        total += tl.load(slot_terms + tl.load(slots + program) * n_inputs + unit, inside, 0.0).to(tl.float32)
+    if inputs.slots is not None:
+        of_slot = inputs.slot_terms + tl.load(inputs.slots + program) * n_inputs
+        total += tl.load(of_slot + unit, inside, 0.0).to(tl.float32)
     tl.store(hidden + program * n_units + unit, total.to(hidden.dtype.element_ty), unit < n_units)
     if qkv is not None:
         place = qkv + program * (n_inputs - n_units) + unit - n_units

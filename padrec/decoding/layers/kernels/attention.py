@@ -39,7 +39,7 @@ class HeadNorms(NamedTuple):
 
 
 @triton.jit
-def _is_finite(x):
+def is_finite(x):
     return tl.abs(x) < float("inf")
 
 
@@ -104,17 +104,17 @@ def rotate_kernel(
     tl.store(query, turned_low.to(queries.dtype.element_ty), is_query)
     tl.store(query + HALF, turned_high.to(queries.dtype.element_ty), is_query)
     key = row * row_stride + (head - N_QUERIES) * head_stride + (past + rows.first + index) * SIZE + unit
-    turned_low = tl.where(_is_finite(value_low), turned_low, float("nan"))
-    turned_high = tl.where(_is_finite(value_high), turned_high, float("nan"))
+    turned_low = tl.where(is_finite(value_low), turned_low, float("nan"))
+    turned_high = tl.where(is_finite(value_high), turned_high, float("nan"))
     tl.store(keys + key, turned_low.to(keys.dtype.element_ty), is_key)
     tl.store(keys + key + HALF, turned_high.to(keys.dtype.element_ty), is_key)
     value = values + key - N_KEYS * head_stride
-    tl.store(value, tl.where(_is_finite(own_low), own_low, 0.0).to(values.dtype.element_ty), is_value)
-    tl.store(value + HALF, tl.where(_is_finite(own_high), own_high, 0.0).to(values.dtype.element_ty), is_value)
+    tl.store(value, tl.where(is_finite(own_low), own_low, 0.0).to(values.dtype.element_ty), is_value)
+    tl.store(value + HALF, tl.where(is_finite(own_high), own_high, 0.0).to(values.dtype.element_ty), is_value)
 
 
 @triton.jit
-def _absorb(score, v, top, weight_sum, total, PRECISION: tl.constexpr):
+def absorb(score, v, top, weight_sum, total, PRECISION: tl.constexpr):
     """Add a block of columns to an online softmax of scores in powers of two."""
     # Padding of a tile sees nothing: its results are never stored, but must stay finite.
     new_top = tl.maximum(tl.maximum(top, tl.max(score, 1)), -1e30)
@@ -129,11 +129,11 @@ def _attend_to_all(q, keys, values, scale, top, weight_sum, total, PRECISION: tl
     """Attend to a block of columns that all tokens see."""
     k, v = tl.load(keys), tl.load(values)
     score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-    return _absorb(score, v, top, weight_sum, total, PRECISION)
+    return absorb(score, v, top, weight_sum, total, PRECISION)
 
 
 @triton.jit
-def _move_past_to_l2(keys, values, past, SIZE: tl.constexpr, BLOCK_S: tl.constexpr):
+def move_past_to_l2(keys, values, past, SIZE: tl.constexpr, BLOCK_S: tl.constexpr):
     # The length may be about to change, but either value stays within the cache.
     LINE: tl.constexpr = 1024 // keys.dtype.element_ty.primitive_bitwidth
     for start in range(0, past * SIZE, BLOCK_S * LINE):
@@ -177,7 +177,7 @@ def attention_kernel(
         # Prefetched only, and read after the wait: earlier kernels have started, but may not have written yet, such as
         # `keep_kernel`, which moves columns of the past.
         if not APART and parts is None:
-            _move_past_to_l2(keys + base, values + base, tl.load(rows.lengths + row), SIZE, BLOCK_S)
+            move_past_to_l2(keys + base, values + base, tl.load(rows.lengths + row), SIZE, BLOCK_S)
         wait_for_input(EARLY)
     # The length first: all addresses that follow depend on it.
     past = tl.load(rows.lengths + row).to(tl.int32)
@@ -236,7 +236,7 @@ def attention_kernel(
         v = tl.load(values + address, filled[:, None], 0.0)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         score = tl.where(visible & filled[None, :], score, float("-inf"))
-        top, weight_sum, total = _absorb(score, v, top, weight_sum, total, PRECISION)
+        top, weight_sum, total = absorb(score, v, top, weight_sum, total, PRECISION)
     if parts is not None:
         part = tl.program_id(2) * parts.count + found
         tl.store(parts.totals + part[:, None] * SIZE + unit[None, :], total, real[:, None])
