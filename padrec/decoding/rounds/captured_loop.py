@@ -13,7 +13,7 @@ from padrec.decoding.layers.prompts import Prompts
 
 _Start = Callable[[Prompts, Tensor], None]
 
-# A service of 32 users with up to 20 items of history, each of five tokens, meets 36.
+# A service of 40 users with up to 20 items of history, each of five tokens, meets 16.
 _MOST_STARTS = 64
 
 
