@@ -77,7 +77,7 @@ timed() { # what it waits for, then a function of the above and its arguments
     sleep 1
   done
   kill -STOP -- -$background 2>/dev/null
-  local limit=(timeout $((budget - SECONDS)))
+  local limit=(timeout -s KILL $((budget - SECONDS)))
   "${@:2}"
   kill -CONT -- -$background 2>/dev/null
 }
@@ -90,7 +90,7 @@ set -m # the background is a process group of its own
 ) &
 background=$!
 set +m
-trap 'kill -- -$background 2>/dev/null; kill -CONT -- -$background 2>/dev/null' EXIT
+trap 'kill -KILL -- -$background 2>/dev/null' EXIT # Lightning would end what it does first
 
 timed items-warm knowledge items evaluate
 timed items-warm knowledge items float32
