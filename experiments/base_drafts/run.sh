@@ -7,8 +7,9 @@
 #   FORMS=null run.sh             without the position-aware part alone
 #   SHORT=1 run.sh                400 steps each
 #   JOBS=4 run.sh                 fits side by side, 2 by default: a draft leaves most of a GPU idle
-#   TREES="12/6/52/0.35 15/4/60/0.25" run.sh
-#                                 an arm for each tree of each draft: depth, width, nodes, greedy_temperature
+#   TREES="12/6/52/0.35 15/4/64/0.25/false" run.sh
+#                                 an arm for each tree of each draft: depth, width, nodes, greedy_temperature, and
+#                                 whether forced tokens are added to it (at most 12 nodes, true by default)
 #   ALONE=1 run.sh                one user at a time, whose lists are timed
 # Arguments go to every fit: run.sh --trainer.max_epochs 2
 set -euo pipefail
@@ -41,12 +42,13 @@ for draft in $drafts; do
     while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done
     fit "$name" "${given[@]}" --model.init_args.position_aware "$position_aware" "$@" &
     for tree in "${trees[@]}"; do
-      IFS=/ read -r depth width nodes greedy_temperature <<<"$tree"
+      IFS=/ read -r depth width nodes greedy_temperature forced_tokens <<<"$tree"
       arm=$name
       [ ${#trees[@]} = 1 ] || arm+=-${tree//\//-}
       arms+=", $arm: {class_path: padrec.SpeculativeDecoder, init_args: {draft: {class_path: padrec.FeatureDraft,"
-      arms+=" init_args: {checkpoint: $results/$name/checkpoints/last.ckpt}}, expansion: {class_path: padrec.DynamicTree,"
-      arms+=" init_args: {depth: $depth, width: $width, nodes: $nodes, greedy_temperature: $greedy_temperature}}}}"
+      arms+=" init_args: {checkpoint: $results/$name/checkpoints/last.ckpt}}, forced_tokens: ${forced_tokens:-true},"
+      arms+=" expansion: {class_path: padrec.DynamicTree, init_args: {depth: $depth, width: $width, nodes: $nodes,"
+      arms+=" greedy_temperature: $greedy_temperature}}}}"
     done
   done
 done
