@@ -10,15 +10,10 @@ from padrec.catalog.errors import InputError
 
 
 class Range(NamedTuple):
-    """Which numbers an argument takes, as a part of its annotation.
+    """Which numbers an argument takes, as a part of its annotation."""
 
-    Attributes:
-        expected: the range in words.
-        holds: whether a number is in it.
-    """
-
-    expected: str
-    holds: Callable[[Any], bool]
+    expected: str  # the range in words
+    holds: Callable[[Any], bool]  # whether a number is in it
 
     def __repr__(self) -> str:
         return self.expected  # in --help
@@ -40,14 +35,8 @@ ProperShare = Annotated[float, Range("at least 0 and less than 1", lambda value:
 def check_arguments(kind: type, values: Mapping[str, object]) -> None:
     """Compare a constructor's arguments with its annotations: numbers are finite and in their ranges.
 
-    Call it first in `__init__`, with `locals()`, or in `__post_init__`, with `vars(self)`.
-
-    Args:
-        kind: the class.
-        values: the arguments by name; other names are ignored.
-
-    Raises:
-        InputError: an argument that names itself, its value and what was expected.
+    Call it first in `__init__`, with `locals()`, or in `__post_init__`, with `vars(self)`; names that are no arguments
+    are ignored. The InputError names the argument, its value and what was expected.
     """
     for name, hint in _hints(kind).items():
         expected = _unmet(values[name], hint) if name in values else None

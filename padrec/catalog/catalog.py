@@ -77,11 +77,7 @@ class Catalog:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Catalog":
-        """Read a folder that `save` wrote.
-
-        Raises:
-            InputError: a file is missing, damaged or malformed.
-        """
+        """Read a folder that `save` wrote; a file that is missing, damaged or malformed is an InputError."""
         codes_file, items_file = Path(folder, _CODES_FILE), Path(folder, ITEMS_FILE)
         for file in (codes_file, items_file):
             if not file.is_file():
@@ -124,8 +120,7 @@ class Catalog:
     def followed_by(self, other: "Catalog") -> "Catalog":
         """The items of both, these first; an item without a text gets an empty one where another has one.
 
-        Raises:
-            InputError: another number of slots, or an item in both.
+        Another number of slots, and an item in both, are an InputError.
         """
         source = f"{self.source} + {other.source}"
         if self.n_slots != other.n_slots:
@@ -138,9 +133,7 @@ class Catalog:
     def check_ids(self, known: "Catalog", owner: str) -> None:
         """Refuse an owner that was trained with other semantic IDs of these items; some may have been added or removed.
 
-        Args:
-            known: the catalog it was trained with, of the same number of slots.
-            owner: what was trained with it, for the message.
+        `known` is the catalog that it was trained with, of the same number of slots.
         """
         if self.keys == known.keys and torch.equal(self.codes, known.codes):
             return
@@ -185,11 +178,7 @@ class Catalog:
         return key in self._index
 
     def index(self, key: str) -> int:
-        """The row of the item with this key.
-
-        Raises:
-            InputError: no such item.
-        """
+        """The row of the item with this key; none is an InputError."""
         try:
             return self._index[key]
         except KeyError:

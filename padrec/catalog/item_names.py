@@ -7,22 +7,14 @@ from padrec.catalog.errors import InputError
 
 
 class ItemNames:
-    """Finds the items of a catalog by their names.
-
-    Args:
-        catalog: the items.
-    """
+    """Finds the items of a catalog by their names."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._titles: dict[str, list[int]] | None = None  # made when a name is no key
 
     def key(self, name: str) -> str:
-        """The key of an item.
-
-        Raises:
-            InputError: no item has this key or title, or several have this title.
-        """
+        """The key of the item with this key or title; none, and several with this title, are an InputError."""
         if name in self._catalog:
             return name
         if self._titles is None:
@@ -39,11 +31,7 @@ class ItemNames:
         return self._catalog.keys[items[0]]
 
     def rows(self, history: Sequence[str]) -> list[int]:
-        """The rows of a user's items in the catalog; see `key`.
-
-        Raises:
-            InputError: one item where a list of items belongs.
-        """
+        """The rows of a user's items in the catalog; see `key`. A single item is an InputError."""
         if isinstance(history, str):
             raise InputError(f"history {history!r}: expected a list of items")
         try:

@@ -23,8 +23,7 @@ class _Digits(NamedTuple):
 class LeafIndex:
     """Finds leaves by their semantic IDs: one search in a sorted table, or a few where codes need more than 63 bits.
 
-    Args:
-        leaf_codes: all semantic IDs in lexicographic order, int64 `[n_leaves, L]`, on the CPU.
+    `leaf_codes` are all semantic IDs in lexicographic order, int64 `[n_leaves, L]`, on the CPU.
     """
 
     def __init__(self, leaf_codes: Tensor) -> None:

@@ -26,11 +26,7 @@ class TensorFile(NamedTuple):
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, overwrite: bool = False
 ) -> None:
-    """Write a safetensors file as a whole or not at all, with a digest of its content in its metadata.
-
-    Raises:
-        InputError: it is there already and not to be overwritten, or cannot be written.
-    """
+    """Write a safetensors file with a digest of its content in its metadata; see `written_whole`."""
     content = TensorFile(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {**(metadata or {})}
     )
@@ -41,10 +37,7 @@ def write_tensors(
 def read_tensors(path: Path, wanted: str | None = None) -> TensorFile:
     """Read a safetensors file; where it has a digest, as `write_tensors` writes it, its content must match.
 
-    Args:
-        path: the file.
-        wanted: name of a tensor that must be there, and of the only one to read from the file of another program; None
-            reads all.
+    `wanted` is a tensor that must be there, and the only one that is read from the file of another program.
 
     Raises:
         InputError: the file is missing, damaged, no safetensors, or lacks the tensor.

@@ -148,11 +148,7 @@ class SemanticIDDataModule(LightningDataModule):
         return max(with_list, logged)
 
     def setup(self, stage: str) -> None:
-        """Gather the training rows before a fit.
-
-        Raises:
-            InputError: a source has no rows, or a file is missing or wrong.
-        """
+        """Gather the training rows before a fit; see `TrainingRows` for its errors."""
         if stage == "fit" and self._windows is None:
             limits = (self.max_history, self.list_length)
             parts = (source.windows(self.split, self.catalog, *limits) for source in self.training_rows)
@@ -197,14 +193,7 @@ class SemanticIDDataModule(LightningDataModule):
         return self._prompt_loader(histories.select(rows), None, users[rows])
 
     def prompts(self, histories: Sequence[Sequence[str]]) -> PromptBatch:
-        """Return a batch of prompts for any users, with users -1 and without ground truth.
-
-        Args:
-            histories: each user's item keys in time order; the last `max_history` are kept.
-
-        Raises:
-            InputError: no histories, an empty one, or an unknown item.
-        """
+        """A batch of prompts for any users by their item keys; see `PromptFormat.prompts`."""
         return self.prompt_format.prompts(histories, self._encoder, self.catalog)
 
     def _evaluation_prompts(self, part: Literal["validation", "test"]) -> tuple[ItemSequences, ItemSequences, Tensor]:

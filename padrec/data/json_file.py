@@ -9,10 +9,9 @@ from padrec.data.text_file import read_text
 
 
 def read_json_object(path: Path, expected: str) -> dict[str, object]:
-    """Read a JSON object, refusing what `json.load` lets pass; `expected` says what it is for, such as `item -> codes`.
+    """Read a JSON object that is not empty and repeats no key; `expected` says what it is for, such as `item -> codes`.
 
-    Raises:
-        InputError: the file is missing, is no JSON, is no object, is empty, or repeats a key.
+    Another file, or none, is an InputError.
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -39,8 +38,7 @@ def read_json_object(path: Path, expected: str) -> dict[str, object]:
 def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, object]]]:
     """The objects of a file with one on each line, each with its place for messages; `expected` shows such a line.
 
-    Raises:
-        InputError: the file is missing or empty, or a line is no JSON object.
+    Another line, no line and no file are an InputError.
     """
     lines = read_text(path).removesuffix("\n").split("\n")  # JSON strings may hold other line separators, as U+2028
     if lines == [""]:

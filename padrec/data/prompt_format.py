@@ -85,11 +85,7 @@ class PromptFormat:
 
     @classmethod
     def load(cls, folder: Path) -> "PromptFormat | None":
-        """Read what `save` wrote; None where there is no `prompts.json`.
-
-        Raises:
-            InputError: the file is malformed, or the tokenizer is missing.
-        """
+        """Read what `save` wrote, file and tokenizer; None where there is no `prompts.json`."""
         if not (folder / _FILE).is_file():
             return None
         stored: dict[str, Any] = read_json_object(folder / _FILE, "of prompts")

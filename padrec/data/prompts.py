@@ -23,23 +23,14 @@ _EXPECTED = '{"user": key, "history": [item key, …]}'
 
 @dataclass(frozen=True, eq=False)
 class PromptRows(Dataset[PromptBatch]):
-    """Histories with their ground truth as batches.
+    """Histories with their ground truth as batches."""
 
-    Args:
-        histories: items of the prompts in time order, none empty.
-        truth: ground truth of each, any number of items; None if it is unknown.
-        users: row of each prompt's user in the datamodule's `user_keys`, int64 `[n]`; -1 for an unknown user.
-        catalog: the items.
-        encoder: writes them as tokens, with its list marker if it has one.
-        multiple_of: number of processes; padding rows make the size a multiple of it.
-    """
-
-    histories: ItemSequences
-    truth: ItemSequences | None
-    users: Tensor
+    histories: ItemSequences  # items of the prompts in time order, none empty
+    truth: ItemSequences | None  # ground truth of each, any number of items; None if it is unknown
+    users: Tensor  # row of each prompt's user in the datamodule's `user_keys`, int64 [n]; -1 for an unknown user
     catalog: Catalog
-    encoder: SequenceEncoder
-    multiple_of: int = 1
+    encoder: SequenceEncoder  # with its list marker if it has one
+    multiple_of: int = 1  # number of processes; padding rows make the size a multiple of it
 
     def __len__(self) -> int:
         return len(self.users) + -len(self.users) % self.multiple_of
@@ -82,11 +73,7 @@ def _distinct(values: Tensor) -> Tensor:
 def evaluation_prompts(
     split: Split, part: Literal["validation", "test"], max_history: int
 ) -> tuple[ItemSequences, ItemSequences, Tensor]:
-    """Return prompts of all users with a history and a ground truth in this part.
-
-    Returns:
-        Histories of at most `max_history` items, ground truth, and the users' rows in the split, ascending.
-    """
+    """Histories of at most `max_history` items, ground truth, and rows in the split of all users with both, ascending."""
     histories, truth = (split.train, split.validation) if part == "validation" else (split.test_history, split.test)
     users = ((histories.lengths > 0) & (truth.lengths > 0)).nonzero().flatten()
     return histories.select(users).last(max_history), truth.select(users), users
@@ -95,12 +82,10 @@ def evaluation_prompts(
 def random_cut_prompts(
     train: ItemSequences, cuts: int, max_history: int, generator: torch.Generator
 ) -> tuple[ItemSequences, Tensor]:
-    """Return prompts that end at random points of the training sequences, from which to generate lists for training.
+    """Histories that end at random points of the training sequences, from which to generate lists for training.
 
-    Each user's cut points are distinct and uniform in `1 … n`; a user with fewer than `cuts` items has them all.
-
-    Returns:
-        Histories of at most `max_history` items, and the users' rows, ascending with their cuts.
+    Each user's cut points are distinct and uniform in `1 … n`; a user with fewer than `cuts` items has them all. Beside
+    the histories, of at most `max_history` items, come the users' rows, ascending with their cuts.
     """
     users = torch.arange(len(train)).repeat_interleave(train.lengths)
     shuffled = torch.rand(len(users), generator=generator, dtype=torch.float64).argsort()
@@ -117,12 +102,9 @@ def read_prompt_file(
 ) -> tuple[tuple[str, ...], ItemSequences]:
     """Read a JSON-lines file with a row `{"user": key, "history": [item key, …]}` per user, oldest item first.
 
-    Other fields of a row are ignored. Histories keep at most their last `max_history` items. Items that are not in the
-    catalog are an error, or are dropped with a warning, as are users without others.
-
-    Returns:
-        The users' own keys, which may be unknown to the data, and item indices in time order, one row per user, none
-        empty.
+    Other fields of a row are ignored. Returns the users' own keys, which may be unknown to the data, and at most the
+    last `max_history` items of each, none empty. Items that are not in the catalog are an error, or are dropped with a
+    warning, as are users without others.
 
     Raises:
         InputError: the file is missing or empty, a line is malformed, has no user or history, or names an unknown item,

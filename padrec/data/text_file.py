@@ -12,11 +12,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte-order mark.
-
-    Raises:
-        InputError: the file is missing, cannot be read, or is not UTF-8.
-    """
+    """The text of a UTF-8 file, without a byte-order mark; another file, or none, is an InputError."""
     with open_binary(path) as file:
         try:
             return TextIOWrapper(file, encoding="utf-8-sig").read()
@@ -25,10 +21,9 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbers, from 1, and contents of the lines that are not blank; the file may be compressed by gzip.
+    """Numbers, from 1, and contents of the lines that are not blank, of a whole UTF-8 file, compressed by gzip or not.
 
-    Raises:
-        InputError: the file is missing, cannot be read, ends within the compressed data, or is not UTF-8.
+    Another file, or none, is an InputError.
     """
     compressed = is_gzipped(path)
     number = 0
@@ -50,11 +45,7 @@ def is_gzipped(path: Path) -> bool:
 
 
 def open_binary(path: Path) -> BufferedReader:
-    """Open a file to read its bytes as they lie on the disk.
-
-    Raises:
-        InputError: the file is missing or cannot be read.
-    """
+    """Open a file to read its bytes as they lie on the disk; one that cannot be read is an InputError."""
     try:
         return path.open("rb")
     except FileNotFoundError:

@@ -73,15 +73,13 @@ class TextPromptDataModule(LightningDataModule):
     def prompt_tokens(self, keys: Iterable[str]) -> list[list[int]]:
         """The tokens of any prompts of the source, also of those that `half` and `max_prompts` leave out.
 
-        Raises:
-            InputError: there is no prompt of a key.
+        A key without a prompt is an InputError.
         """
-        texts = []
-        for key in keys:
-            if key not in self._all_texts:
-                raise InputError(f"{self.dataset_name}: no prompt of {key!r}, expected the keys of its prompts")
-            texts.append(self._all_texts[key])
-        return self._tokenized(texts)
+        try:
+            return self._tokenized([self._all_texts[key] for key in keys])
+        except KeyError as error:
+            found = f"{self.dataset_name}: no prompt of {error.args[0]!r}"
+            raise InputError(f"{found}, expected the keys of its prompts") from None
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]

@@ -15,11 +15,7 @@ _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.j
 
 
 def load_tokenizer(name: str, revision: str = "main") -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a pretrained language model from a folder, or by hub name and revision.
-
-    Raises:
-        InputError: there is none, or transformers cannot load it.
-    """
+    """The tokenizer of a pretrained language model from a folder, or by hub name and revision; none is an InputError."""
     check_name(name)
     if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _FILES):
         raise InputError(f"{name}: no tokenizer, expected a folder with one of {', '.join(_FILES)}")

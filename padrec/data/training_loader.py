@@ -23,7 +23,7 @@ class GlobalBatchSampler(DistributedSampler[list[int]]):
     row in the last batch gets `FILLER_ROW`.
 
     As a `DistributedSampler`, it is kept by Lightning and told about each epoch. Pass it to
-    `DataLoader(rows, sampler=…, batch_size=None)`.
+    `DataLoader(rows, sampler=…, batch_size=None)`. Fewer rows in a global batch than processes are an InputError.
 
     Args:
         lengths: length of every row in any unit, int `[n]`.
@@ -31,9 +31,6 @@ class GlobalBatchSampler(DistributedSampler[list[int]]):
         n_processes: W.
         process: r, `0 … W-1`.
         seed: seed of the shuffling.
-
-    Raises:
-        InputError: fewer rows in a global batch than processes.
     """
 
     def __init__(self, lengths: Tensor, batch_size: int, n_processes: int = 1, process: int = 0, seed: int = 0) -> None:

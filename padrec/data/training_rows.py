@@ -47,10 +47,7 @@ class GeneratedLists(TrainingRows):
     """Lists after the histories that they were generated from; only the lists are predicted.
 
     Args:
-        paths: JSON-lines files, such as `RecommendationWriter` writes; see `read_generated_lists`.
-
-    Raises:
-        InputError: no files.
+        paths: JSON-lines files, at least one, such as `RecommendationWriter` writes; see `read_generated_lists`.
     """
 
     paths: list[str]
@@ -69,10 +66,7 @@ def read_generated_lists(
 ) -> tuple[ItemSequences, ItemSequences]:
     """Read JSON-lines files with a row `{"user": key, "history": [item key, …], "items": [item key, …]}` per list.
 
-    Histories keep at most their last `max_history` items.
-
-    Returns:
-        Histories and lists as item indices, one row per list.
+    Returns histories, of which at most the last `max_history` items, and lists as item indices, one row per list.
 
     Raises:
         InputError: a file is missing or empty, or a line is malformed, names an unknown item, or has no history, no

@@ -65,13 +65,8 @@ class WindowRows(Dataset[SequenceBatch]):
     """Windows as batches, indexed with a list of rows.
 
     The list of a window follows its history. In a window that supervises all its items, the history ends at a random
-    place after the first item; only a template writes history and list differently. List markers are for windows of
-    lists only.
-
-    Args:
-        windows: the rows.
-        encoder: writes them as tokens.
-        seed: seed of the places where lists begin.
+    place after the first item, drawn by the seed; only a template writes history and list differently. List markers are
+    for windows of lists only.
     """
 
     def __init__(self, windows: Windows, encoder: SequenceEncoder, seed: int = 0) -> None:

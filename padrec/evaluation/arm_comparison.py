@@ -56,16 +56,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
     `report.md` beside the TensorBoard files. Each arm first decodes the first batch once, untimed. `predict` uses one
     arm.
 
-    Args:
-        arms: decoders by name.
-        reference: the arm that all arms are compared with in `test`.
-        further_references: other arms to report speedups over.
-        predict_arm: the arm that `predict` uses; None takes the last one.
-        seed: seed of sampled output.
-        hyperparameters: for loggers, beside those of the report.
-
-    Raises:
-        InputError: no arm, or an unknown `predict_arm`.
+    Arguments are those of its children; `hyperparameters` are for loggers, beside those of the report.
     """
 
     prints_results = True  # in place of Lightning's table

@@ -62,7 +62,7 @@ class Leaderboard:
         if not reports:
             raise InputError("no reports, expected at least one")
         self._reports = dict(reports)
-        rows = _combined(self._reports) if seeds else _single(self._reports)
+        rows = _rows(self._reports, seeds)
         self.rows = rows if arms is None else _chosen(rows, arms)
         self._columns = [column(key) for key in columns]
         known = dict.fromkeys(name for row in self.rows for name in row.numbers.values)
@@ -156,12 +156,6 @@ def read_reports(folders: Sequence[Path]) -> dict[str, Report]:
     return {str(place.relative_to(shared)): Report.read(folder) for place, folder in zip(places, folders, strict=True)}
 
 
-def _single(reports: Mapping[str, Report]) -> list[Row]:
-    return [
-        Row(name, arm, 1, _numbers(metrics)) for name, report in reports.items() for arm, metrics in report.arms.items()
-    ]
-
-
 def _numbers(metrics: Mapping[str, Any]) -> ArmNumbers:
     """An arm's numbers, those of quality with their intervals, for which a report's own tables have no room."""
     return ArmNumbers.of(
@@ -169,17 +163,18 @@ def _numbers(metrics: Mapping[str, Any]) -> ArmNumbers:
     )
 
 
-def _combined(reports: Mapping[str, Report]) -> list[Row]:
-    """A row for each arm of each setting, over its seeds."""
-    names: dict[tuple[str, ...], list[str]] = {}
+def _rows(reports: Mapping[str, Report], seeds: bool) -> list[Row]:
+    """A row for each arm of each report, or of each setting over its seeds."""
+    groups: dict[tuple[str, ...], list[str]] = {}
     for name, report in reports.items():
-        names.setdefault(_settings_but_seed(report), []).append(name)
+        groups.setdefault(_settings_but_seed(report) if seeds else (name,), []).append(name)
     numbers: dict[tuple[str, str], list[ArmNumbers]] = {}
-    for report in reports.values():
-        shown = ", ".join(names[_settings_but_seed(report)])
-        for arm, metrics in report.arms.items():
-            numbers.setdefault((shown, _without_seed(arm, report.arms)), []).append(_numbers(metrics))
-    return [Row(name, arm, len(seeds), ArmNumbers.over_seeds(seeds)) for (name, arm), seeds in numbers.items()]
+    for names in groups.values():
+        for arms in (reports[name].arms for name in names):
+            for arm, metrics in arms.items():
+                place = (", ".join(names), _without_seed(arm, arms) if seeds else arm)
+                numbers.setdefault(place, []).append(_numbers(metrics))
+    return [Row(name, arm, len(found), ArmNumbers.over_seeds(found)) for (name, arm), found in numbers.items()]
 
 
 def _settings_but_seed(report: Report) -> tuple[str, ...]:

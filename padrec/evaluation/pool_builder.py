@@ -14,7 +14,6 @@ from torch.nn.utils.rnn import pad_sequence
 from padrec.catalog import InputError, PositiveInt, Seed, check_arguments
 from padrec.catalog.whole_output import check_place
 from padrec.data import SemanticIDDataModule, TextPromptDataModule
-from padrec.data.item_sequences import ItemSequences
 from padrec.data.json_file import read_json_lines
 from padrec.data.prompts import PromptRows
 from padrec.data.tokenizer import n_tokens
@@ -145,7 +144,8 @@ class PoolBuilder(_Builder):
         data = self._data
         histories, lists = read_generated_lists(self._lists, data.catalog, data.max_history, data.list_length)
         users = [row.get("user") for path in self._lists for _, row in read_json_lines(Path(path), "of lists")]
-        tested = set() if self._own_answers else _tested_users(data)
+        rows = cast(PromptRows, data.test_dataloader().dataset).users.tolist()
+        tested = set() if self._own_answers else {data.user_keys[row] for row in rows}
         kept = torch.tensor([row for row, user in enumerate(users) if user not in tested], dtype=torch.long)
         if len(kept) == 0:
             raise InputError(f"{', '.join(self._lists)}: only lists of users that are tested, expected lists of others")
@@ -153,27 +153,19 @@ class PoolBuilder(_Builder):
         texts: list[list[int]] = []
         prompts: list[tuple[Tensor, Tensor]] = []
         for rows in kept.split(_LISTS_AT_A_TIME):
-            tokens, lengths = self._prompts(histories.select(rows))
+            chosen = histories.select(rows)
+            batch = data.prompts([[data.catalog.keys[item] for item in chosen.row(row)] for row in range(len(rows))])
+            tokens, lengths = batch.tokens, batch.lengths
             prompts.append((tokens, lengths))
             before = tokens.gather(1, lengths[:, None] - 1)[:, 0].tolist()
             texts += [[token, *self._tokens(lists.row(row))] for token, row in zip(before, rows.tolist(), strict=True)]
         return _Written(texts, prompts, vectors, len(users) - len(kept))
-
-    def _prompts(self, histories: ItemSequences) -> tuple[Tensor, Tensor]:
-        keys = self._data.catalog.keys
-        batch = self._data.prompts([[keys[item] for item in histories.row(row)] for row in range(len(histories))])
-        return batch.tokens, batch.lengths
 
     def _tokens(self, items: Tensor) -> list[int]:
         """A list as tokens, without a separator at its end."""
         data = self._data
         tokens: list[int] = data.vocabulary.encode(data.catalog.codes[items]).flatten().tolist()
         return tokens[: data.vocabulary.list_tokens(len(items))]
-
-
-def _tested_users(data: SemanticIDDataModule) -> set[object]:
-    rows = cast(PromptRows, data.test_dataloader().dataset)
-    return {data.user_keys[user] for user in rows.users.tolist()}
 
 
 def _code_vectors(items: ItemEmbeddings, data: SemanticIDDataModule) -> Tensor:

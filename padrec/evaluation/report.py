@@ -28,6 +28,16 @@ _HOW_TO_READ = (
 )
 # Settings that every report has.
 _NUMBERS = ("users", "batch_size", "temperature")
+# Those of the main table before and after the quality, and those of further tables.
+_MAIN_COLUMNS = (
+    ("speedup", "speedup_median", "acceptance_length"),
+    ("identical_lists", "identical_texts", "latency_ms/p50"),
+)
+_FURTHER_COLUMNS = (
+    *("tokens_per_second", "lists_per_second", "texts_per_second"),
+    *("latency_ms/p95", "recording_seconds"),
+)
+_PASS_COLUMNS = ("target_passes", "one_pass_users", "accepted_per_pass", "accepted_steps", "accepted_share")
 # A larger relative difference between the ratio and the median of a speedup is worth a remark.
 _PARTED = 0.1
 
@@ -114,7 +124,8 @@ class Report:
         return ["arm", *(escape_markdown(shown.heading) for shown in columns)], rows
 
     def _main_columns(self) -> list[str]:
-        return [*_SPEED_COLUMNS, quality_metric(self._rankings()), *_COMPARISON_COLUMNS]
+        speed, comparison = _MAIN_COLUMNS
+        return [*speed, quality_metric(self._rankings()), *comparison]
 
     def _rankings(self) -> list[str]:
         """Names of the ranking metrics by leaf."""
@@ -127,13 +138,7 @@ class Report:
 
     def _remarks(self) -> list[str]:
         """Sentences on arms that are not lossless or whose speedup is doubtful, and on what arms draw on."""
-        kinds = (_lossy, _parted, _chosen, _drawn, _accepted)
-        return [
-            f"{escape_markdown(arm)}{remark}"
-            for kind in kinds
-            for arm, metrics in self.arms.items()
-            for remark in kind(metrics)
-        ]
+        return [f"{escape_markdown(arm)}{remark}" for arm, metrics in self.arms.items() for remark in _remarks(metrics)]
 
     def shown_settings(self) -> dict[str, str]:
         """Return what the numbers depend on, as text by name."""
@@ -195,45 +200,20 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-_IDENTICAL = ("identical_lists", "identical_texts")
-_SPEED_COLUMNS = ("speedup", "speedup_median", "acceptance_length")
-_COMPARISON_COLUMNS = (*_IDENTICAL, "latency_ms/p50")
-_FURTHER_COLUMNS = (
-    "tokens_per_second",
-    "lists_per_second",
-    "texts_per_second",
-    "latency_ms/p95",
-    "recording_seconds",
-)
-_PASS_COLUMNS = ("target_passes", "one_pass_users", "accepted_per_pass", "accepted_steps", "accepted_share")
-
-
-def _lossy(metrics: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(metrics: Mapping[str, Any]) -> Iterator[str]:
     if not metrics.get("lossless", True):
         yield " is not lossless: it may write other lists or texts than the target."
-
-
-def _parted(metrics: Mapping[str, Any]) -> Iterator[str]:
     speedup, median = metrics["speedup"], metrics["speedup_median"]
     if abs(speedup / median - 1) > _PARTED:
         yield (
             f": the ratio of totals, {speedup:.2f}, is far from the median, {median:.2f}: a few slow batches decide "
             "it. Evaluate again, without other load."
         )
-
-
-def _chosen(metrics: Mapping[str, Any]) -> Iterator[str]:
     for kind in ("lists", "texts"):
         if counts := metrics.get(f"{kind}_by"):
             yield f" wrote {_listed(counts, f'{kind} by')}."
-
-
-def _drawn(metrics: Mapping[str, Any]) -> Iterator[str]:
     if "pool" in metrics:
         yield f" retrieves from {_pool(metrics['pool'])}."
-
-
-def _accepted(metrics: Mapping[str, Any]) -> Iterator[str]:
     if counts := metrics.get("accepted_by"):
         yield f" accepted {_listed(counts, 'tokens of')}."
 

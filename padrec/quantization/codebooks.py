@@ -12,10 +12,7 @@ from padrec.quantization.k_means import squared_distances
 
 
 def nearest_codes(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
-    """Return the nearest code to each residual of vectors `[n, d]`, slot after slot, int64 `[n, L]`.
-
-    Codebooks here are the code vectors of each slot, `[K, d]`.
-    """
+    """The nearest code to each residual of vectors `[n, d]`, slot after slot, int64 `[n, L]`; codebooks are `[K, d]`."""
     codes = []
     for book in codebooks:
         codes.append(squared_distances(vectors, book).argmin(1))
@@ -42,11 +39,7 @@ def write_codebooks(path: Path, codebooks: Sequence[Tensor]) -> None:
 
 
 def read_codebooks(path: Path) -> list[Tensor]:
-    """Read the code vectors of each slot, floating point `[K, d]`, that `write_codebooks` wrote.
-
-    Raises:
-        InputError: the file is missing, damaged or malformed.
-    """
+    """Read the code vectors of each slot, floating point `[K, d]`, that `write_codebooks` wrote, or refuse the file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected codebooks written by SemanticIDWriter")
     tensors = read_tensors(path).tensors

@@ -15,14 +15,7 @@ _DESCRIPTION_FILE = "embeddings.json"
 
 
 class EmbeddingCache:
-    """A folder of vectors in parts, each written as a whole or not at all.
-
-    Args:
-        folder: folder of the parts; created if missing.
-        n_rows: number of vectors.
-        part_size: vectors in a part.
-        made_of: everything that the vectors depend on.
-    """
+    """A folder of vectors in parts, each written as a whole or not at all; `made_of` is all that they depend on."""
 
     def __init__(self, folder: Path, n_rows: int, part_size: int, made_of: Mapping[str, str | int]) -> None:
         self._folder = folder

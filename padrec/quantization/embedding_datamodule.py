@@ -14,15 +14,10 @@ from padrec.quantization.item_embeddings import EmbeddingSource
 
 
 class ItemVectors(NamedTuple):
-    """A batch of item embeddings.
+    """A batch of item embeddings."""
 
-    Attributes:
-        items: rows of the embeddings, int64 `[B]`.
-        vectors: float32 `[B, d]`.
-    """
-
-    items: Tensor
-    vectors: Tensor
+    items: Tensor  # rows of the embeddings, int64 [B]
+    vectors: Tensor  # float32 [B, d]
 
 
 class ItemEmbeddingDataModule(LightningDataModule):

@@ -91,12 +91,7 @@ class EmbeddingSource(Protocol):
     """A source of item embeddings: a file, texts, behaviour, a target, or several of these."""
 
     def embed(self) -> ItemEmbeddings:
-        """Read or compute the embeddings.
-
-        Raises:
-            InputError: the input is missing or wrong.
-        """
-        ...
+        """Read or compute the embeddings; input that is missing or wrong is an InputError."""
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,7 @@ class KMeans:
     def fit(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Find the centroids `[K, d]`; some are equal if there are fewer distinct points than clusters.
 
-        Args:
-            points: float32 or float64 `[n, d]`, on the device that computes.
-            generator: source of all randomness, on the CPU.
+        Points are float32 or float64 `[n, d]`, on the device that computes; the generator is on the CPU.
         """
         centroids = self._start(points, generator)
         # Computed once: in every iteration it would take a third of the time.

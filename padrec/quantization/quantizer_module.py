@@ -18,7 +18,6 @@ class DecodingQuantizer(Quantizer, Protocol):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the vectors of codes in the first slots (int64 `[n, l]`), `[n, d]`."""
-        ...
 
 
 class QuantizerModule(L.LightningModule):

@@ -21,23 +21,14 @@ _EQUAL = 1e-3
 
 @dataclass(frozen=True)
 class RQVAEOutput:
-    """Result of a training pass.
+    """Result of a training pass."""
 
-    Attributes:
-        reconstruction: `[m, d]`.
-        codes: int64 `[m, L]`.
-        latents: `[m, e]`.
-        error: root mean square over items of ‖z − Σ e_l‖, scalar without a gradient.
-        codebook_loss: mean over slots and values of ‖sg(r) − e‖²; moves codes to residuals.
-        commitment_loss: mean over slots and values of ‖r − sg(e)‖²; moves residuals to codes.
-    """
-
-    reconstruction: Tensor
-    codes: Tensor
-    latents: Tensor
-    error: Tensor
-    codebook_loss: Tensor
-    commitment_loss: Tensor
+    reconstruction: Tensor  # [m, d]
+    codes: Tensor  # int64 [m, L]
+    latents: Tensor  # [m, e]
+    error: Tensor  # root mean square over items of ‖z − Σ e_l‖, scalar without a gradient
+    codebook_loss: Tensor  # mean over slots and values of ‖sg(r) − e‖²; moves codes to residuals
+    commitment_loss: Tensor  # mean over slots and values of ‖r − sg(e)‖²; moves residuals to codes
 
 
 class RQVAE(nn.Module):
@@ -117,12 +108,9 @@ class RQVAE(nn.Module):
 
     @torch.no_grad()
     def initialise_codebooks(self, vectors: Tensor, iterations: int = 20, seed: int = 0) -> None:
-        """Set the codes to a residual k-means of latents.
+        """Set the codes to a residual k-means of the latents of items `[n, d]`, with its own iterations and seed.
 
-        Args:
-            vectors: items to cluster, `[n, d]`; many more than one batch, so that every code starts near items.
-            iterations: most iterations of k-means.
-            seed: seed of k-means.
+        The items are many more than one batch, so that every code starts near some.
         """
         device = self._device()
         latents = torch.cat([self.encoder(batch.to(device)) for batch in vectors.split(self._batch_size)])
@@ -132,15 +120,9 @@ class RQVAE(nn.Module):
 
     @torch.no_grad()
     def restart_dead_codes(self, vectors: Tensor, uses: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-        """Move unused codes onto random items.
+        """Move unused codes onto random items of `[m, d]`, and return the moved codes of each slot, int64.
 
-        Args:
-            vectors: items that codes may move to, `[m, d]`.
-            uses: number of times each code was chosen, int64 `[K]` for each slot.
-            generator: chooses among the items, on the CPU.
-
-        Returns:
-            The moved codes of each slot, int64.
+        `uses` tells how often each code was chosen, int64 `[K]` for each slot; the generator is on the CPU.
         """
         residuals = self.encoder(vectors)
         moved = []
@@ -189,10 +171,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def choose(self, residuals: Tensor) -> Tensor:
-        """Return the codes of residuals `[m, e]`, int64 `[m]`.
-
-        Only in training may an item's code depend on its batch.
-        """
+        """The codes of residuals `[m, e]`, int64 `[m]`; only in training may an item's code depend on its batch."""
         distances = squared_distances(residuals, self.vectors.weight)  # [m, K]
         if self.training and self.epsilon > 0:
             return sinkhorn(distances, self.epsilon, self.iterations).argmax(1)

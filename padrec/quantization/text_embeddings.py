@@ -87,10 +87,9 @@ class TextEmbeddings(EmbeddingSource):
 
 
 def load_encoder(name: str, revision: str = "main") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a transformers encoder without a head, in evaluation mode, and its tokenizer, by folder or hub name.
+    """A transformers encoder without a head, in evaluation mode, and its tokenizer, by folder or hub name.
 
-    Raises:
-        InputError: transformers cannot load one of them, or weights are missing.
+    What transformers cannot load, and weights that are missing, are an InputError.
     """
     tokenizer = load_tokenizer(name, revision)
     try:
@@ -119,10 +118,7 @@ def encode_texts(
     max_tokens: int = 256,
     batch_size: int = 64,
 ) -> Tensor:
-    """Return the mean of each text's last hidden states without padding, float32 `[n, hidden size]` on the CPU.
-
-    Texts are cut at `max_tokens`.
-    """
+    """The mean of each text's last hidden states without padding, cut at `max_tokens`, float32 `[n, d]` on the CPU."""
     texts = as_text(texts, tokenizer)
     vectors = torch.empty(len(texts), model.config.hidden_size)
     # Batches of similar length need little padding.

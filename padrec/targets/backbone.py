@@ -170,11 +170,7 @@ def load_backbone(folder: str | Path) -> tuple[PreTrainedModel, SemanticIDVocabu
 
 
 def read_weights(name: str) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    """A causal language model in float32 from a folder or by hub name, from safetensors alone.
-
-    Returns:
-        The model, and transformers' report of missing and unexpected keys.
-    """
+    """A causal language model in float32 from safetensors, by folder or hub name, and the report of astray keys."""
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,

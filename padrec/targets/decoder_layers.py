@@ -1,9 +1,5 @@
 """Compilation and dropout of a model's decoder layers, for training only."""
 
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -18,10 +14,8 @@ class CompiledLayers:
     """Compiles a model's decoder layers within a `with` block.
 
     Equal layers share one compilation, which also serves all batch sizes; a whole model would take minutes. Outside the
-    block the layers are unchanged: decoding uses their weights directly or calls them with a cache.
-
-    Args:
-        model: a model with a list of decoder layers; others are refused.
+    block the layers are unchanged: decoding uses their weights directly or calls them with a cache. A model without a
+    list of decoder layers is refused.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -29,17 +23,13 @@ class CompiledLayers:
         if not lists:
             raise InputError(f"compile in a {model.config.model_type}: expected a model with a list of decoder layers")
         self._layers = max((list(part) for part in lists), key=len)
-        self._forwards: list[Callable[..., Any]] = [
-            torch.compile(layer.forward, dynamic=True) for layer in self._layers
-        ]
+        self._forwards = [torch.compile(layer.forward, dynamic=True) for layer in self._layers]
 
     def __enter__(self) -> None:
         for layer, forward in zip(self._layers, self._forwards, strict=True):
             layer.forward = forward
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         for layer in self._layers:
             del layer.forward  # uncovers the class's method
 
@@ -48,11 +38,8 @@ def add_residual_dropout(model: PreTrainedModel, probability: float) -> None:
     """Drop values of the embeddings and of everything the layers add to them, in training mode only.
 
     As in the original Transformer (Vaswani et al. 2017, section 5.4). Llama, Mistral and Qwen models only have dropout
-    in the attention weights. Adds no weights or modules, so checkpoints do not depend on it.
-
-    Args:
-        model: a model with `self_attn` and `mlp` in every layer; others are refused.
-        probability: of dropping a value, in [0, 1); 0 does nothing.
+    in the attention weights. Adds no weights or modules, so checkpoints do not depend on it. The probability is in
+    [0, 1). A model without `self_attn` and `mlp` in every layer is refused.
     """
     if probability == 0:
         return

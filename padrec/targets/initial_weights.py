@@ -24,11 +24,7 @@ class InitialModel(NamedTuple):
 
 
 class InitialWeights(Protocol):
-    """A source of weights to start from.
-
-    A source is a class in a file of its own with primitive constructor arguments; a config names it by `class_path`, or
-    by the class name alone if it inherits from this protocol.
-    """
+    """A source of weights to start from."""
 
     def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
         """Make the model; weights that cannot be read or do not fit are an InputError.
@@ -38,7 +34,6 @@ class InitialWeights(Protocol):
             backbone: settings that it must have; None takes those of the weights.
             seed: for weights drawn at random, such as those of new tokens.
         """
-        ...
 
 
 class PretrainedModel(InitialWeights):

@@ -19,18 +19,12 @@ class SavedTarget:
 
     It holds the model as transformers reads it, `vocabulary.json`, the catalog in `catalog/` (see `Catalog.save`) and
     the format of its prompts (see `PromptFormat.save`).
-
-    Attributes:
-        model: the language model.
-        vocabulary: its tokens.
-        catalog: its items; None where it was saved without.
-        prompt_format: how its prompts are written; None where it was saved without.
     """
 
     model: PreTrainedModel
     vocabulary: SemanticIDVocabulary
-    catalog: Catalog | None
-    prompt_format: PromptFormat | None
+    catalog: Catalog | None  # None where it was saved without
+    prompt_format: PromptFormat | None  # None where it was saved without
 
     def write(self, folder: Path) -> None:
         """Write the folder; see `written_whole`."""

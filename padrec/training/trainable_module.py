@@ -139,11 +139,7 @@ class TrainableModule(L.LightningModule):
         self.check_loss()
 
     def check_loss(self) -> None:
-        """Check all losses so far, those of other processes too, which call this at the same step.
-
-        Raises:
-            InputError: a loss was not finite.
-        """
+        """Check that all losses so far are finite, those of other processes too, which call this at the same step."""
         if self._finite is None:
             return
         diverged = torch.as_tensor(self.trainer.strategy.reduce((~self._finite).float(), reduce_op="sum"))
@@ -170,11 +166,9 @@ class TrainableModule(L.LightningModule):
         return every > 0 and step % every == 0
 
     def mean_over_tokens(self, total: Tensor, count: Tensor) -> Tensor:
-        """The mean whose gradient, averaged over processes, equals the global batch's.
+        """The mean, over `count` tokens of this process, whose gradient, averaged over processes, is the global batch's.
 
-        Args:
-            total: a loss summed over this process's tokens, scalar.
-            count: number of these tokens, scalar.
+        `total` is a loss summed over these tokens; all are scalars.
         """
         all_tokens = self.trainer.strategy.reduce(count.detach().float(), reduce_op="sum")
         tokens = torch.as_tensor(all_tokens)

@@ -44,8 +44,7 @@ class PreparedFolder:
     def read_summary(self) -> dict[str, Any]:
         """Settings, counts, versions and the fingerprint of the files that were read.
 
-        Raises:
-            InputError: the folder is missing or damaged, was not written by a preparation, or has another format.
+        A folder that is damaged, has another format or was not written by a preparation is an InputError.
         """
         if not self.summary.is_file():
             found = "no prepared.json" if self.path.is_dir() else "no such folder"

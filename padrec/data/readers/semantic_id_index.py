@@ -44,8 +44,7 @@ def read_index(path: Path, titles: Mapping[str, str] | None = None) -> Catalog:
 def read_index_and_titles(folder: Path, name: str | None = None) -> tuple[str, Catalog]:
     """Read `<name>.index.json` and, if it exists, `<name>.item.json`, a JSON object item -> object with a `title`.
 
-    Returns:
-        Name and catalog; without a name, those of the only `*.index.json`.
+    Returns name and catalog; without a name, those of the only `*.index.json`.
     """
     if name is None:
         name = only_file(folder, "*.index.json").name.removesuffix(".index.json")
