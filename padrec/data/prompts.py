@@ -73,7 +73,7 @@ def _distinct(values: Tensor) -> Tensor:
 def evaluation_prompts(
     split: Split, part: Literal["validation", "test"], max_history: int
 ) -> tuple[ItemSequences, ItemSequences, Tensor]:
-    """Histories of at most `max_history` items, ground truth, and rows in the split of all users with both, ascending."""
+    """Histories of at most `max_history` items, ground truth, and rows in the split, ascending, of users with both."""
     histories, truth = (split.train, split.validation) if part == "validation" else (split.test_history, split.test)
     users = ((histories.lengths > 0) & (truth.lengths > 0)).nonzero().flatten()
     return histories.select(users).last(max_history), truth.select(users), users

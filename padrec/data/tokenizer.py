@@ -15,7 +15,7 @@ _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.j
 
 
 def load_tokenizer(name: str, revision: str = "main") -> PreTrainedTokenizerBase:
-    """The tokenizer of a pretrained language model from a folder, or by hub name and revision; none is an InputError."""
+    """The tokenizer of a pretrained language model from a folder, or by hub name and revision."""
     check_name(name)
     if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _FILES):
         raise InputError(f"{name}: no tokenizer, expected a folder with one of {', '.join(_FILES)}")

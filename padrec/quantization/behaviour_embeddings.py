@@ -81,9 +81,9 @@ def cooccurrences(sequences: ItemSequences, n_items: int, window: int) -> csr_ar
 
 
 def shifted_ppmi(counts: csr_array, shift: float = 1.0, smoothing: float = 0.75) -> csr_array:
-    """max(log(P(i, j) / (P(i) P(j))) − log k, 0) of co-occurrences `[n, n]`, with `shift` k and P(j) ∝ frequency^smoothing.
+    """max(log(P(i, j) / (P(i) P(j))) − log k, 0) of co-occurrences `[n, n]`, where k is the shift.
 
-    Smoothing: Levy, Goldberg and Dagan 2015, section 3.2.
+    P(j) ∝ frequency^smoothing (Levy, Goldberg and Dagan 2015, section 3.2).
     """
     pairs = counts.tocoo()
     frequency = np.asarray(counts.sum(1)).ravel()  # [n]

@@ -166,9 +166,9 @@ class TrainableModule(L.LightningModule):
         return every > 0 and step % every == 0
 
     def mean_over_tokens(self, total: Tensor, count: Tensor) -> Tensor:
-        """The mean, over `count` tokens of this process, whose gradient, averaged over processes, is the global batch's.
+        """The mean whose gradient, averaged over processes, equals the global batch's.
 
-        `total` is a loss summed over these tokens; all are scalars.
+        `total` is a loss summed over the `count` tokens of this process; all are scalars.
         """
         all_tokens = self.trainer.strategy.reduce(count.detach().float(), reduce_op="sum")
         tokens = torch.as_tensor(all_tokens)
