@@ -106,18 +106,16 @@ def _run(arguments: "ArgsType") -> None:
         run: Callable[[list[str]], None] = getattr(import_module(f"padrec.cli.{command}_command"), command)
         run(others)
     elif isinstance(arguments, list) and not command.startswith("-") and command not in _TRAINER_COMMANDS:
-        raise InputError(_no_command(command))
+        near = get_close_matches(command, _COMMANDS, n=1)
+        found, guess = (
+            f"command {command!r}" if command else "no command",
+            f"; did you mean {near[0]!r}?" if near else "",
+        )
+        raise InputError(f"{found}: expected one of {', '.join(_COMMANDS)}{guess}")
     else:
         from padrec.cli.lightning_program import train_or_evaluate
 
         train_or_evaluate(arguments)
-
-
-def _no_command(word: str) -> str:
-    """What to say of the word where a command belongs."""
-    near = get_close_matches(word, _COMMANDS, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{f'command {word!r}' if word else 'no command'}: expected one of {', '.join(_COMMANDS)}{guess}"
 
 
 def _import_all() -> None:

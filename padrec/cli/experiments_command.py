@@ -17,13 +17,9 @@ from padrec.cli.one_message_parser import OneMessageParser
 def experiments(arguments: list[str]) -> None:
     """Run `padrec experiments` with these arguments."""
     settings = _parser().parse_args(arguments)
-    if settings.command == "list":
-        _list()
-    else:
+    if settings.command == "copy":
         _copy(settings.copy)
-
-
-def _list() -> None:
+        return
     found = shipped_experiments()
     width = max(map(len, found))
     for name, folder in found.items():

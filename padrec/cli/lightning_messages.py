@@ -22,7 +22,8 @@ def hide_unwanted_messages() -> None:
     """Hide warnings about the program's own calls, and advertisements of other packages, in this process."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    messages = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    messages.addFilter(lambda record: not record.getMessage().startswith("💡 Tip"))
 
 
 def refused_by_lightning(error: BaseException | None) -> str | None:
@@ -32,10 +33,6 @@ def refused_by_lightning(error: BaseException | None) -> str | None:
             return " ".join(str(error).split())
         error = error.__cause__
     return None
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("💡 Tip")
 
 
 def _raised_in(error: BaseException) -> str:

@@ -59,7 +59,7 @@ class ItemKnowledge(PromptSource):
         max_words: most words of a field; mark-up is left out.
 
     Raises:
-        InputError: `max_words` is below 1; from `read`, a wrong file, or a placeholder without such a field.
+        InputError: from `read`, a wrong file, or a placeholder without such a field.
     """
 
     texts: TextReader

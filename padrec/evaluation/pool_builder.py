@@ -107,14 +107,11 @@ class PoolBuilder(_Builder):
         lists: JSON-lines files, such as `RecommendationWriter` writes.
         path: the pool's file.
         n_groups: groups of users, each searched before all others.
-        embeddings: vectors of the items, for several groups.
+        embeddings: vectors of the items; needed for several groups.
         max_tokens: most tokens of the pool.
         lists_per_group: most lists in a group, a random sample; None keeps all.
         own_answers: whether lists of tested users stay.
         seed: seed of the sample and of the k-means.
-
-    Raises:
-        InputError: an argument out of range, or several groups without embeddings.
     """
 
     _noun, _refused = "distinct list", "lists of tested users"
@@ -199,9 +196,6 @@ class TextPoolBuilder(_Builder):
         texts_per_group: most texts in a group, a random sample; None keeps all.
         own_answers: whether answers of evaluated prompts stay.
         seed: seed of the sample and of the k-means.
-
-    Raises:
-        InputError: an argument out of range.
     """
 
     _noun, _refused = "distinct text", "answers of evaluated prompts"

@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from padrec.metrics.acceptance import AcceptedPerPass as AcceptedPerPass
     from padrec.metrics.acceptance import UsersByPasses as UsersByPasses
     from padrec.metrics.codebooks import CodebookQuality as CodebookQuality
-    from padrec.metrics.item_ranking import ItemNDCG as ItemNDCG
-    from padrec.metrics.item_ranking import ItemRecall as ItemRecall
-    from padrec.metrics.item_ranking import item_ndcg as item_ndcg
-    from padrec.metrics.item_ranking import item_recall as item_recall
     from padrec.metrics.ranking import NDCG as NDCG
+    from padrec.metrics.ranking import ItemNDCG as ItemNDCG
+    from padrec.metrics.ranking import ItemRecall as ItemRecall
     from padrec.metrics.ranking import Recall as Recall
+    from padrec.metrics.ranking import item_ndcg as item_ndcg
+    from padrec.metrics.ranking import item_recall as item_recall
     from padrec.metrics.ranking import ndcg as ndcg
     from padrec.metrics.ranking import recall as recall
     from padrec.metrics.speed import Latency as Latency
     from padrec.metrics.speed import Speed as Speed
+    from padrec.metrics.speed import Speedup as Speedup
     from padrec.metrics.speed import latency_percentiles as latency_percentiles
-    from padrec.metrics.speedup import Speedup as Speedup
-    from padrec.metrics.speedup import paired_bootstrap_speedup as paired_bootstrap_speedup
+    from padrec.metrics.speed import paired_bootstrap_speedup as paired_bootstrap_speedup
     from padrec.metrics.totals import Mean as Mean
     from padrec.metrics.totals import Total as Total
 else:

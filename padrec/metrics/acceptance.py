@@ -40,9 +40,6 @@ class AcceptanceLength(ExactMetric):
             tokens: tokens of each list including the first one, int64 `[B]`, each at least 1.
             target_passes: passes over each unfinished list without the prefill, int64 `[B]`.
             counted: bool `[B]`, False for padding rows; None counts all rows.
-
-        Raises:
-            InputError: the shapes differ.
         """
         if tokens.shape != target_passes.shape:
             raise InputError(f"tokens {list(tokens.shape)} and passes {list(target_passes.shape)} differ in shape")
@@ -82,10 +79,7 @@ class AcceptedPerPass(ExactMetric):
         Args:
             accepted_lengths: number of rounds that accepted 0, 1, …, D draft tokens, int64 `[D + 1]` for the batch or
                 `[B, D + 1]` by row.
-            counted: bool `[B]`, False for padding rows; None counts all rows.
-
-        Raises:
-            InputError: `counted` excludes rows, but the counts are already summed over the batch.
+            counted: bool `[B]`, False for padding rows, which counts of a whole batch must not have; None counts all.
         """
         rounds = _sum_rows(accepted_lengths, counted, n_dims=1)
         depths = torch.arange(len(rounds), device=rounds.device)
@@ -150,12 +144,7 @@ class UsersByPasses(ExactMetric):
         self.add_state("passes", [], dist_reduce_fx="cat")
 
     def update(self, target_passes: Tensor, counted: Tensor | None = None) -> None:
-        """Add a batch of users.
-
-        Args:
-            target_passes: passes over each unfinished row without the prefill, int64 `[B]`.
-            counted: bool `[B]`, False for padding rows; None counts all rows.
-        """
+        """Add a batch of users; the arguments are those of `AcceptanceLength.update`."""
         found = target_passes if counted is None else target_passes[counted]
         # float64, since a process without users sends its empty list as `self.dtype`.
         self.passes.append(found.double().to(self.device))
@@ -209,10 +198,7 @@ class AcceptanceRate(ExactMetric):
             attempted: tokens reached by verification, by slot and depth 1 … D, int64 `[S, D]` for the batch or
                 `[B, S, D]` by row.
             accepted: the accepted ones among them, same shape.
-            counted: bool `[B]`, False for padding rows; None counts all rows.
-
-        Raises:
-            InputError: other shapes, or `counted` excludes rows, but the counts are already summed over the batch.
+            counted: see `AcceptedPerPass.update`.
         """
         shape = self.attempted_tokens.shape
         if attempted.shape != accepted.shape or attempted.shape[-2:] != shape:

@@ -51,9 +51,6 @@ class CodebookQuality(ExactMetric):
             items: rows of the catalog, int64 `[B]`.
             codes: semantic IDs, int64 `[B, L]`.
             errors: squared reconstruction error per value from slots 0 … l, `[B, L]`.
-
-        Raises:
-            InputError: other shapes.
         """
         expected = (len(items), len(self.codebook_sizes))
         if codes.shape != expected or errors.shape != expected:

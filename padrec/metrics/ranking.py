@@ -1,6 +1,6 @@
-"""NDCG and recall of recommended lists."""
+"""NDCG and recall of recommended lists, also by item where a semantic ID represents all items that share it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,14 +55,40 @@ def recall(recommended: Tensor, relevant: Tensor, k: int) -> Tensor:
     return hits.double() / (relevant >= 0).sum(dim=1)
 
 
+def item_ndcg(recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor, k: int) -> Tensor:
+    """NDCG@k by item of each user: the exact expectation over a random order of the items in each leaf.
+
+    Each leaf of the list is replaced by its items, and the list of items is cut at k. Items of one leaf are tied: each
+    is equally likely at each rank that the leaf's items occupy (McSherry and Najork, "Computing information retrieval
+    performance measures efficiently in the presence of tied scores", 2008). A repeated leaf occupies ranks but has no
+    hits; a recommendation that does not exist occupies one rank. Result and errors are those of `ndcg`.
+
+    Args:
+        recommended: leaves, int64 `[B, K]`, best first; negative where a generated item does not exist.
+        relevant_items: items, int64 `[B, R]`, padded with -1.
+        leaf_of_item: int64 `[n_items]`.
+        leaf_sizes: items of each leaf, int64 `[n_leaves]`.
+        k: lists of items are cut after k items, at least 1.
+    """
+    ties = _tied_ranks(recommended, relevant_items, leaf_of_item, leaf_sizes, k)
+    gain = gain_of_first(rank_discounts(k, recommended.device))  # [k + 1]
+    gained = (ties.relevant_share * (gain[ties.end] - gain[ties.start])).sum(dim=1)
+    return gained / gain[ties.n_relevant.clamp(max=k)]
+
+
+def item_recall(
+    recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor, k: int
+) -> Tensor:
+    """Recall@k by item of each user, with the arguments, result, errors and ties of `item_ndcg`."""
+    ties = _tied_ranks(recommended, relevant_items, leaf_of_item, leaf_sizes, k)
+    return (ties.relevant_share * (ties.end - ties.start)).sum(dim=1) / ties.n_relevant
+
+
 class UserMean(ExactMetric):
     """Mean over users, from a float64 sum and a count; the base of the ranking metrics.
 
     Args:
         k: lists are cut after k recommendations, at least 1.
-
-    Raises:
-        InputError: `k` is below 1.
     """
 
     higher_is_better = True
@@ -112,17 +138,7 @@ class UserMean(ExactMetric):
         return low, high
 
 
-class _ListMetric(UserMean):
-    """A ranking metric of lists of indices."""
-
-    _of_users: "staticmethod[[Tensor, Tensor, int], Tensor]"
-
-    def update(self, recommended: Tensor, relevant: Tensor, counted: Tensor | None = None) -> None:
-        """Add a batch of users, see `ndcg`; `counted`, bool `[B]`, is False for padding rows."""
-        self.add_users(self._of_users(recommended, relevant, self.k), counted)
-
-
-class NDCG(_ListMetric):
+class NDCG(UserMean):
     """Normalised discounted cumulative gain of the first k recommendations, averaged over users.
 
     A hit has gain 1 and discount `1 / log2(rank + 1)`; the ideal list has `min(k, relevant items)` hits at the top
@@ -137,10 +153,12 @@ class NDCG(_ListMetric):
         0.6934
     """
 
-    _of_users = staticmethod(ndcg)
+    def update(self, recommended: Tensor, relevant: Tensor, counted: Tensor | None = None) -> None:
+        """Add a batch of users, see `ndcg`; `counted`, bool `[B]`, is False for padding rows."""
+        self.add_users(ndcg(recommended, relevant, self.k), counted)
 
 
-class Recall(_ListMetric):
+class Recall(UserMean):
     """Hits among the first k recommendations ÷ relevant items, averaged over users.
 
     See `ndcg` for repeated recommendations. Users without relevant items are not counted.
@@ -153,7 +171,86 @@ class Recall(_ListMetric):
         0.75
     """
 
-    _of_users = staticmethod(recall)
+    def update(self, recommended: Tensor, relevant: Tensor, counted: Tensor | None = None) -> None:
+        """Add a batch of users, see `recall`; `counted`, bool `[B]`, is False for padding rows."""
+        self.add_users(recall(recommended, relevant, self.k), counted)
+
+
+class _LeafMetric(UserMean):
+    """A ranking metric of the items that a list of leaves represents."""
+
+    _of_users: "staticmethod[[Tensor, Tensor, Tensor, Tensor, int], Tensor]"
+
+    def update(
+        self,
+        recommended: Tensor,
+        relevant_items: Tensor,
+        leaf_of_item: Tensor,
+        leaf_sizes: Tensor,
+        counted: Tensor | None = None,
+    ) -> None:
+        """Add a batch of users, see `item_ndcg`; `counted`, bool `[B]`, is False for padding rows."""
+        values = self._of_users(recommended, relevant_items, leaf_of_item, leaf_sizes, self.k)
+        self.add_users(values, counted)
+
+
+class ItemNDCG(_LeafMetric):
+    """NDCG@k of the items that a list of leaves represents, ties split, averaged over users.
+
+    Lists of items are cut after k, see `item_ndcg`. Users without relevant items are not counted.
+
+    Example:
+        >>> import torch
+        >>> leaf_of_item = torch.tensor([0, 1, 1, 2])
+        >>> metric = ItemNDCG(k=2)
+        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[2]]), leaf_of_item, torch.bincount(leaf_of_item))
+        >>> round(metric.compute().item(), 4)  # item 2 is first or second, each in half of the orders
+        0.8155
+    """
+
+    _of_users = staticmethod(item_ndcg)
+
+
+class ItemRecall(_LeafMetric):
+    """Recall@k of the items that a list of leaves represents, ties split, averaged over users.
+
+    Lists of items are cut after k, see `item_ndcg`. Users without relevant items are not counted.
+
+    Example:
+        >>> import torch
+        >>> leaf_of_item = torch.tensor([0, 1, 1, 2])
+        >>> metric = ItemRecall(k=1)
+        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[2]]), leaf_of_item, torch.bincount(leaf_of_item))
+        >>> metric.compute().item()
+        0.5
+    """
+
+    _of_users = staticmethod(item_recall)
+
+
+class _TiedRanks(NamedTuple):
+    """The ranks `start + 1 … end`, cut at k, that the items of each leaf occupy."""
+
+    start: Tensor  # int64 [B, K]
+    end: Tensor  # int64 [B, K]
+    relevant_share: Tensor  # float64 [B, K], relevant items ÷ items of the leaf
+    n_relevant: Tensor  # int64 [B]
+
+
+def _tied_ranks(
+    recommended: Tensor, relevant_items: Tensor, leaf_of_item: Tensor, leaf_sizes: Tensor, k: int
+) -> _TiedRanks:
+    relevant_items = distinct(relevant_items)
+    relevant_leaves = leaf_of_item[relevant_items.clamp(min=0)].where(relevant_items >= 0, -1)  # [B, R]
+    n_hits = first_matches(recommended, relevant_leaves).sum(dim=2)  # [B, K]
+    sizes = leaf_sizes[recommended.clamp(min=0)].where(recommended >= 0, 1)
+    ends = sizes.cumsum(dim=1)
+    return _TiedRanks(
+        start=(ends - sizes).clamp(max=k),
+        end=ends.clamp(max=k),
+        relevant_share=n_hits.double() / sizes,
+        n_relevant=(relevant_items >= 0).sum(dim=1),
+    )
 
 
 def distinct(indices: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Throughput, and how long each user waits."""
+"""Throughput, how long each user waits, and how much faster an arm is than the reference."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,9 @@ from torchmetrics.utilities import dim_zero_cat
 
 from padrec.catalog import InputError
 from padrec.metrics.exact_metric import ExactMetric
+
+# Draws at a time: 32 MiB of indices for any number of units.
+_DRAWS_AT_ONCE = 2**22
 
 
 class Speed(ExactMetric):
@@ -46,9 +49,6 @@ class Speed(ExactMetric):
             tokens: tokens of each list, int64 `[B]`.
             counted: bool `[B]`, False for padding rows; None counts all rows. Tokens and lists of padding rows are left
                 out; the batch's time counts unless all its rows are padding.
-
-        Raises:
-            InputError: a negative time, or a prefill longer than the whole.
         """
         if not 0 <= prefill_seconds <= seconds:
             raise InputError(f"prefill of {prefill_seconds} s in a batch of {seconds} s: expected 0 ≤ prefill ≤ batch")
@@ -94,15 +94,7 @@ class Latency(ExactMetric):
         self.add_state("latencies_ms", [], dist_reduce_fx="cat")
 
     def update(self, seconds: float, counted: Tensor) -> None:
-        """Add one decoded batch.
-
-        Args:
-            seconds: wall-clock time of the batch including the prefill.
-            counted: bool `[B]`, False for padding rows.
-
-        Raises:
-            InputError: a negative time.
-        """
+        """Add a batch that took that long, with the prefill; `counted`, bool `[B]`, is False for padding rows."""
         if not seconds >= 0:
             raise InputError(f"a batch took {seconds} s: expected 0 s or more")
         n_users = int(counted.sum())
@@ -117,17 +109,133 @@ class Latency(ExactMetric):
 
 
 def latency_percentiles(latencies_ms: Tensor, percentiles: Sequence[int] = (50, 95, 99)) -> dict[str, float]:
-    """Percentiles of latencies, interpolated linearly.
+    """Percentiles (0 to 100) of latencies, `[users]` in milliseconds, by name: `p50`, `p95`, …; NaN without users.
 
-    Args:
-        latencies_ms: milliseconds of each user, `[users]`.
-        percentiles: each from 0 to 100.
-
-    Returns:
-        Milliseconds by name: `p50`, `p95`, …; NaN without users.
+    They are interpolated linearly.
     """
     if latencies_ms.numel() == 0:
         return {f"p{percentile}": float("nan") for percentile in percentiles}
     shares = torch.tensor(percentiles, dtype=torch.float64, device=latencies_ms.device) / 100
     values: list[float] = torch.quantile(latencies_ms.double(), shares).tolist()
     return {f"p{percentile}": value for percentile, value in zip(percentiles, values, strict=True)}
+
+
+class Speedup(ExactMetric):
+    """Total reference seconds ÷ total arm seconds over the same units, with a 95 % interval, and the median ratio.
+
+    A unit is what is timed and resampled as a whole: a user, or a batch of users. Times of a unit that is added several
+    times are summed. The result is the same on any number of processes. See `paired_bootstrap_speedup`. A few units
+    that another program slowed down decide the totals, but hardly the median of the units' own ratios.
+
+    Args:
+        n_resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+
+    Example:
+        >>> metric = Speedup()
+        >>> metric.update(unit=0, reference_seconds=3.0, arm_seconds=1.0)
+        >>> metric.update(unit=1, reference_seconds=6.0, arm_seconds=2.0)
+        >>> {name: value.item() for name, value in metric.compute().items()}
+        {'speedup': 3.0, 'low': 3.0, 'high': 3.0, 'median': 3.0}
+    """
+
+    higher_is_better = True
+    plot_lower_bound = 0.0
+    units: list[Tensor]
+    reference_seconds: list[Tensor]
+    arm_seconds: list[Tensor]
+
+    def __init__(self, n_resamples: int = 2000, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.n_resamples = n_resamples
+        self.seed = seed
+        for name in ("units", "reference_seconds", "arm_seconds"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, unit: int, reference_seconds: float, arm_seconds: float, counted: Tensor | None = None) -> None:
+        """Add one unit.
+
+        Args:
+            unit: number of the unit, the same on every process, below 2^53.
+            reference_seconds: wall-clock time of the reference arm including the prefill.
+            arm_seconds: wall-clock time of this arm including the prefill.
+            counted: bool `[B]`, False for padding rows; None counts all rows. A unit of padding rows alone is left out.
+        """
+        if counted is not None and not bool(counted.any()):
+            return
+        # The number is float64 too: a process without units sends its empty lists as `self.dtype`.
+        row = torch.tensor([unit, reference_seconds, arm_seconds], dtype=torch.float64)
+        _check_seconds(row[1:])
+        row = row.to(self.device)
+        self.units.append(row[:1])
+        self.reference_seconds.append(row[1:2])
+        self.arm_seconds.append(row[2:])
+
+    def compute(self) -> dict[str, Tensor]:
+        """`speedup`, the ends `low` and `high` of its 95 % interval, and `median`, the median of the units' own ratios.
+
+        All are float64 scalars; NaN without units.
+        """
+        speedup, low, high, median = (float("nan"),) * 4
+        if len(self.units):
+            # Sorted by number, so that resamples are the same on any number of processes.
+            units, place = torch.unique(dim_zero_cat(self.units).cpu(), return_inverse=True)
+            reference, arm = (
+                torch.zeros(len(units), dtype=torch.float64).index_add_(0, place, dim_zero_cat(seconds).cpu())
+                for seconds in (self.reference_seconds, self.arm_seconds)
+            )
+            speedup, (low, high) = paired_bootstrap_speedup(reference, arm, self.n_resamples, self.seed)
+            median = (reference / arm).quantile(0.5).item()
+        values = {"speedup": speedup, "low": low, "high": high, "median": median}
+        return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in values.items()}
+
+
+def paired_bootstrap_speedup(
+    reference_seconds: Tensor, arm_seconds: Tensor, n_resamples: int = 2000, seed: int = 0
+) -> tuple[float, tuple[float, float]]:
+    """Total reference seconds ÷ total arm seconds, with a 95 % percentile interval of a paired bootstrap.
+
+    A resample draws n units with replacement and takes both times of each, so a unit that is slow for both arms does
+    not widen the interval (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13). The interval of
+    a single unit has zero width.
+
+    Args:
+        reference_seconds: time of the reference arm for each unit, `[n]`, positive and finite.
+        arm_seconds: time of the other arm for the same units, `[n]`, positive and finite.
+        n_resamples: number of resamples, at least 1.
+        seed: seed of the resampling.
+
+    Returns:
+        The speedup, and the ends of its interval.
+
+    Example:
+        >>> import torch
+        >>> paired_bootstrap_speedup(torch.tensor([4.0, 6.0, 5.0]), torch.tensor([2.0, 2.0, 1.0]))
+        (3.0, (2.0, 5.0))
+    """
+    if reference_seconds.ndim != 1 or reference_seconds.shape != arm_seconds.shape or len(reference_seconds) == 0:
+        raise InputError(
+            f"times of shape {list(reference_seconds.shape)} in the reference arm and {list(arm_seconds.shape)} in the "
+            "other: expected the same units, at least one"
+        )
+    if n_resamples < 1:
+        raise InputError(f"{n_resamples} bootstrap resamples: expected at least 1")
+    seconds = torch.stack([reference_seconds, arm_seconds]).double().cpu()  # [2, n]
+    _check_seconds(seconds)
+    n_units = seconds.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    at_once = max(1, _DRAWS_AT_ONCE // n_units)
+    ratios = []
+    for done in range(0, n_resamples, at_once):
+        drawn = torch.randint(n_units, (min(at_once, n_resamples - done), n_units), generator=generator)
+        reference, arm = (arm_or_reference[drawn].sum(dim=1) for arm_or_reference in seconds)
+        ratios.append(reference / arm)
+    low, high = torch.quantile(torch.cat(ratios), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    reference_total, arm_total = seconds.sum(dim=1).tolist()
+    return reference_total / arm_total, (low, high)
+
+
+def _check_seconds(seconds: Tensor) -> None:
+    wrong = seconds[~(seconds.isfinite() & (seconds > 0))]
+    if len(wrong):
+        raise InputError(f"{len(wrong)} times such as {wrong[0].item()} s: expected positive, finite times")

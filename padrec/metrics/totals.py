@@ -13,14 +13,6 @@ class Total(ExactMetric):
 
     torchmetrics' `SumMetric` sums in the precision of the surrounding module: in bfloat16, with 8 significant bits, a
     count of ones stops at 256.
-
-    Example:
-        >>> import torch
-        >>> metric = Total()
-        >>> metric.update(0.5)
-        >>> metric.update(torch.tensor([1, 2]))
-        >>> metric.compute().item()
-        3.5
     """
 
     total: Tensor
@@ -39,16 +31,7 @@ class Total(ExactMetric):
 
 
 class Mean(ExactMetric):
-    """Mean of all values, from a float64 sum and a count; NaN without values.
-
-    Example:
-        >>> import torch
-        >>> metric = Mean()
-        >>> metric.update(torch.tensor([True, False, True]))
-        >>> metric.update(torch.tensor([0.0]))
-        >>> metric.compute().item()
-        0.5
-    """
+    """Mean of all values, from a float64 sum and a count; NaN without values."""
 
     values_sum: Tensor
     values_count: Tensor

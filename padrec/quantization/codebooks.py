@@ -12,7 +12,7 @@ from padrec.quantization.k_means import squared_distances
 
 
 def nearest_codes(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
-    """The nearest code, of codebooks `[K, d]`, to each residual of vectors `[n, d]`, slot after slot, int64 `[n, L]`."""
+    """The nearest code, of codebooks `[K, d]`, to each residual of vectors `[n, d]`, slot by slot, int64 `[n, L]`."""
     codes = []
     for book in codebooks:
         codes.append(squared_distances(vectors, book).argmin(1))

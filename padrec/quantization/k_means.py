@@ -25,9 +25,6 @@ class KMeans:
         init: first centroids: `k-means++` (Arthur and Vassilvitskii 2007) on a random sample of 64 points per cluster,
             or a `random` subset of the points.
         batch_size: points whose distances to all centroids are in memory at a time.
-
-    Raises:
-        InputError: an argument out of range.
     """
 
     n_clusters: PositiveInt

@@ -27,8 +27,7 @@ class ResidualKMeans:
         device: device that computes; the vectors may be on another one.
 
     Raises:
-        InputError: an argument out of range; from `fit`, no vectors; from `encode` and `distances`, not fitted, or
-            vectors of another size.
+        InputError: from `fit`, no vectors; from `encode` and `distances`, not fitted, or vectors of another size.
     """
 
     def __init__(

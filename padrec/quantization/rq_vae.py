@@ -46,9 +46,6 @@ class RQVAE(nn.Module):
         sinkhorn_epsilon: entropy weight for the last slot in training, see `sinkhorn`; 0 takes the nearest code.
         sinkhorn_iterations: see `sinkhorn`.
         batch_size: items that `encode` computes at a time.
-
-    Raises:
-        InputError: a size below one, or no slots.
     """
 
     def __init__(

@@ -47,9 +47,6 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
         weight_decay: decay of the layers' matrices; code vectors are never decayed.
         warmup_steps: optimiser steps until the peak; cosine decay to zero follows.
         seed: seed of the first codes and of restarted codes.
-
-    Raises:
-        InputError: a size or rate out of range.
     """
 
     def __init__(

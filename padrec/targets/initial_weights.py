@@ -79,7 +79,9 @@ def load_pretrained(
     if tokenizer_fingerprint(load_tokenizer(name)) != vocabulary.tokenizer:
         raise InputError(f"{name}: its tokenizer is not that of the data's prompt template, expected the same one")
     model = read_language_model(name, vocabulary.text_tokens)
-    _check_settings(name, model, backbone or {})
+    for key, asked in (backbone or {}).items():
+        if (found := getattr(model.config, key, None)) != asked:
+            raise InputError(f"{name}: {key} is {found!r}, but backbone asks for {asked!r}: leave backbone out")
     model.train()  # transformers loads models in evaluation mode
     return model
 
@@ -138,10 +140,3 @@ def _tables(model: PreTrainedModel) -> list[Tensor]:
     head: Any = model.get_output_embeddings()
     weights = [embedding.weight] if head.weight is embedding.weight else [embedding.weight, head.weight]
     return [weight.data for weight in weights]
-
-
-def _check_settings(name: str, model: PreTrainedModel, backbone: Mapping[str, Any]) -> None:
-    for key, asked in backbone.items():
-        found = getattr(model.config, key, None)
-        if found != asked:
-            raise InputError(f"{name}: {key} is {found!r}, but backbone asks for {asked!r}: leave backbone out")

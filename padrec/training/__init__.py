@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from padrec.training.checkpoint import stored_catalog as stored_catalog
     from padrec.training.checkpoint import stored_hyperparameters as stored_hyperparameters
     from padrec.training.checkpoint import stored_vocabulary as stored_vocabulary
-    from padrec.training.hyperparameter_row import add_hyperparameter_row as add_hyperparameter_row
     from padrec.training.trainable_module import TrainableModule as TrainableModule
+    from padrec.training.trainable_module import add_hyperparameter_row as add_hyperparameter_row
     from padrec.training.trainable_module import last_metrics as last_metrics
     from padrec.training.trainable_module import picked as picked
     from padrec.training.trainable_module import rows_of as rows_of

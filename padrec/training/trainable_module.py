@@ -1,6 +1,7 @@
 """The base of trained modules: optimiser, schedule, reproducible noise, exact means over processes."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from padrec.catalog import InputError, NonNegativeFloat, NonNegativeInt, PositiveFloat, Seed, check_arguments
 from padrec.catalog.whole_output import check_place
-from padrec.training.hyperparameter_row import add_hyperparameter_row
 from padrec.training.whole_checkpoint_io import WholeCheckpointIO
 
 
@@ -28,9 +28,6 @@ class TrainableModule(L.LightningModule):
         weight_decay: for matrices; vectors and embeddings are never decayed.
         warmup_steps: optimiser steps until the peak.
         seed: for all randomness in training steps, such as dropout.
-
-    Raises:
-        InputError: a value is out of range.
     """
 
     def __init__(
@@ -175,6 +172,24 @@ class TrainableModule(L.LightningModule):
         if self._batch_tokens is None:  # the first loss of a batch tells its weight
             self._batch_tokens = tokens
         return total * self.trainer.world_size / tokens.clamp(min=1)
+
+
+def add_hyperparameter_row(board: TensorBoardLogger, hyperparameters: Mapping[str, Any]) -> None:
+    """Show a run's hyperparameters beside its scalars; call it on the process that writes, after a scalar.
+
+    Unlike `log_hyperparams` it writes no list of columns: TensorBoard takes the first that it finds for all runs, and
+    fits and evaluations would hide one another's. Without any it collects the columns of all runs. Hyperparameters that
+    are no plain values, or private, are left out.
+    """
+    from torch.utils.tensorboard.summary import hparams  # loads tensorboard, which other commands do without
+
+    plain = {name: value for name, value in hyperparameters.items() if isinstance(value, str | int | float)}
+    shown = {name: value for name, value in plain.items() if not name.startswith("_")}
+    writer = board.experiment.file_writer
+    if writer is not None:
+        _, start, end = hparams(shown, {})
+        writer.add_summary(start)
+        writer.add_summary(end)
 
 
 def last_metrics(trainer: L.Trainer) -> dict[str, float]:

@@ -51,9 +51,6 @@ class DuckDBEngine(Engine):
     Args:
         memory: the most memory that DuckDB may use, such as `2GB`; the process needs some more for itself.
         threads: number of threads; None takes as many as there are cores, at most 4, since each needs memory.
-
-    Raises:
-        InputError: no thread.
     """
 
     def __init__(self, memory: str = "2GB", threads: PositiveInt | None = None) -> None:

@@ -43,9 +43,6 @@ class LeaveLastOut(SplitRule):
 
     Args:
         count: interactions of each user in validation and in the test, at least 1.
-
-    Raises:
-        InputError: a count below 1.
     """
 
     def __init__(self, count: PositiveInt = 1) -> None:
@@ -79,9 +76,6 @@ class TimeSplit(SplitRule):
 
     Args:
         ratios: shares of training, validation and test; each above 0, together 1.
-
-    Raises:
-        InputError: not three ratios, one of them not above 0, or another sum.
     """
 
     def __init__(self, ratios: Sequence[PositiveFloat] = (0.8, 0.1, 0.1)) -> None:
@@ -100,11 +94,7 @@ class TimeSplit(SplitRule):
         return {"ratios": list(self.ratios)}
 
     def part(self, log: "ibis.Table") -> "ibis.Column":
-        """Find the first times of validation and test.
-
-        Raises:
-            InputError: a part is empty, as too many interactions are at the same time.
-        """
+        """Find the first times of validation and test; too many interactions at the same time are an InputError."""
         import ibis
 
         total = int(log.count().to_pyarrow().as_py())
