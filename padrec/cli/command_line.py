@@ -11,8 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import padrec
 from padrec.catalog import InputError
-from padrec.cli.configured_command import call_configured
-from padrec.cli.one_message_parser import WrongArguments
+from padrec.cli.one_message_parser import WrongArguments, call_configured
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import ArgsType
@@ -107,10 +106,8 @@ def _run(arguments: "ArgsType") -> None:
         run(others)
     elif isinstance(arguments, list) and not command.startswith("-") and command not in _TRAINER_COMMANDS:
         near = get_close_matches(command, _COMMANDS, n=1)
-        found, guess = (
-            f"command {command!r}" if command else "no command",
-            f"; did you mean {near[0]!r}?" if near else "",
-        )
+        guess = f"; did you mean {near[0]!r}?" if near else ""
+        found = f"command {command!r}" if command else "no command"
         raise InputError(f"{found}: expected one of {', '.join(_COMMANDS)}{guess}")
     else:
         from padrec.cli.lightning_program import train_or_evaluate

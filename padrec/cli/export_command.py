@@ -1,6 +1,6 @@
 """The command that puts a recommender into one folder."""
 
-from padrec.cli.configured_command import call_configured
+from padrec.cli.one_message_parser import call_configured
 from padrec.recommender import Recommender
 from padrec.recommender_folder import DecoderSettings
 

@@ -12,12 +12,11 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from padrec.catalog import InputError
+from padrec.cli.callbacks import RunFolder, Termination
 from padrec.cli.given_checkpoint import check_checkpoint
 from padrec.cli.lightning_messages import hide_unwanted_messages, refused_by_lightning
 from padrec.cli.monitored_metrics import check_monitored, check_saved
 from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
-from padrec.cli.run_folder import RunFolder
-from padrec.cli.termination import Termination
 from padrec.training import last_metrics
 
 # Gloo's words when the other end of a connection is gone.

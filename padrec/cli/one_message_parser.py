@@ -3,12 +3,14 @@
 import inspect
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pydoc import locate
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+T = TypeVar("T")
 
 # Resolves ${…} last, overrides included.
 PARSER_MODE = "omegaconf+"
@@ -60,6 +62,23 @@ class OneMessageParser(ArgumentParser):
             file = next((path for path, config in configs.items() if unknown in config), file)
         message = _readable(message, parser._option_string_actions)
         raise WrongArguments(message if file is None else f"{os.fspath(file)}: {message}")
+
+
+def call_configured(command: str, called: Callable[..., T], arguments: list[str], **options: bool) -> T:
+    """Call a class or function with the arguments of a command line and of its config files.
+
+    Its docstring describes the command and its options. Further options are the parser's, for `add_class_arguments`.
+    """
+    about, _, _ = (called.__doc__ or "").partition("Args:")
+    parser = OneMessageParser(prog=f"padrec {command}", description=about, parser_mode=PARSER_MODE)
+    parser.add_argument("-c", "--config", action="config", help="Path to a configuration file in json or yaml format.")
+    add: Callable[..., object] = (
+        parser.add_class_arguments if isinstance(called, type) else parser.add_function_arguments
+    )
+    add(called, as_group=False, **options)
+    settings = parser.instantiate_classes(parser.parse_args(arguments))
+    settings.pop("config")
+    return called(**settings)
 
 
 def _readable(message: str, options: Iterable[str]) -> str:

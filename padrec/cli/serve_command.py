@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from padrec.catalog import InputError, NonNegativeFloat, PositiveInt, Range, check_arguments
-from padrec.cli.configured_command import call_configured
+from padrec.cli.one_message_parser import call_configured
 
 try:
     import uvicorn

@@ -56,14 +56,6 @@ class SemanticIDDataModule(LightningDataModule):
         seed: seed of the order of training batches, the sample of users, the cut points, and the end of the history in
             training rows with the text of `prompt`.
 
-    Attributes:
-        vocabulary: the tokens.
-        catalog: the items.
-        prompt_format: how prompts are written.
-        dataset_name: name of the data in reports.
-        split: training, validation and test items of each user.
-        user_keys: the users' own keys, indexed by `PromptBatch.users`; those of `predict_prompts` come last.
-
     Raises:
         InputError: wrong data (see the reader), codes outside the codebooks, a list longer than the catalog, or an
             argument out of range.
@@ -108,7 +100,7 @@ class SemanticIDDataModule(LightningDataModule):
         if predict_prompts is not None and predict_split == "train":
             raise InputError(f"predict_prompts is {predict_prompts!r} and predict_split 'train', expected one of them")
         dataset = reader.read()
-        self.dataset_name = dataset.name
+        self.dataset_name = dataset.name  # in reports
         self.catalog = dataset.catalog
         self.split = dataset.split(short_users)
         self.vocabulary = SemanticIDVocabulary(
@@ -132,6 +124,7 @@ class SemanticIDDataModule(LightningDataModule):
         if predict_prompts is not None:
             file = Path(predict_prompts)
             self._file_users, self._file_histories = read_prompt_file(file, self.catalog, max_history, unknown_items)
+        # Indexed by `PromptBatch.users`; those of `predict_prompts` come last.
         self.user_keys = self.split.user_keys + self._file_users
 
     @property

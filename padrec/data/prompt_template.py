@@ -25,9 +25,6 @@ class PromptTemplate:
         item: an item of the history; contains `{item}` once and may contain `{title}` once.
         max_title_tokens: most tokens of a title, at least 1.
 
-    Attributes:
-        settings: the arguments.
-
     Raises:
         InputError: no such tokenizer, a placeholder is missing, unknown or occurs twice, the tokenizer has no token
             for a part of the text, or `max_title_tokens` is below 1.

@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from padrec.catalog import InputError, PositiveInt, Seed, check_arguments
 from padrec.data.batches import TextPromptBatch
@@ -32,11 +32,6 @@ class TextPromptDataModule(LightningDataModule):
         max_prompts: most prompts, a random sample; None takes all.
         seed: seed of halves and samples.
 
-    Attributes:
-        dataset_name: name of the data in reports.
-        user_keys: keys of the items or users that the prompts are about, indexed by `TextPromptBatch.users`.
-        texts: the prompts, `[n]`.
-
     Raises:
         InputError: wrong data, no such tokenizer, a prompt without tokens, or an argument out of range.
     """
@@ -57,7 +52,9 @@ class TextPromptDataModule(LightningDataModule):
         found = prompts.read(partial(as_text, tokenizer=self.tokenizer))
         self._all_texts = dict(zip(found.keys, found.texts, strict=True))
         chosen = found.select(_chosen(len(found.keys), half, max_prompts, seed))
-        self.dataset_name, self.user_keys, self.texts = found.name, chosen.keys, chosen.texts
+        self.dataset_name = found.name
+        # Keys of what the prompts are about, indexed by `TextPromptBatch.users`, and the prompts, each [n].
+        self.user_keys, self.texts = chosen.keys, chosen.texts
         self._tokens = self._tokenized(self.texts)
         if [] in self._tokens:
             key = self.user_keys[self._tokens.index([])]
@@ -103,39 +100,20 @@ class TextPromptDataModule(LightningDataModule):
 
     def _loader(self, rows: Collection[int]) -> DataLoader[TextPromptBatch]:
         processes = 1 if self.trainer is None else self.trainer.world_size
-        padding = 0 if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        padded: Any = [*((row, True) for row in rows), *[(0, False)] * (-len(rows) % processes)]
         # Lightning distributes the rows over processes.
-        return DataLoader(
-            _PromptRows(list(rows), self._tokens, padding, processes),
-            batch_size=self.batch_size,
-            collate_fn=_identity,  # type: ignore[arg-type]  # the rows come as whole batches
-        )
+        return DataLoader(padded, batch_size=self.batch_size, collate_fn=self._batch)
 
-
-class _PromptRows(Dataset[TextPromptBatch]):
-    """Rows of prompts as batches; padding rows make the size a multiple of the processes."""
-
-    def __init__(self, rows: list[int], tokens: list[list[int]], padding: int, processes: int) -> None:
-        self._rows, self._tokens, self._padding = rows, tokens, padding
-        self._size = len(rows) + -len(rows) % processes
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitems__(self, places: list[int]) -> TextPromptBatch:
-        counted = [place < len(self._rows) for place in places]
-        rows = [self._rows[place if real else 0] for place, real in zip(places, counted, strict=True)]
-        texts = [torch.tensor(self._tokens[row]) for row in rows]
+    def _batch(self, rows: list[tuple[int, bool]]) -> TextPromptBatch:
+        """Rows of prompts, each with whether it counts."""
+        texts = [torch.tensor(self._tokens[row]) for row, _ in rows]
+        padding = 0 if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
         return TextPromptBatch(
-            tokens=pad_sequence(texts, batch_first=True, padding_value=self._padding),
+            tokens=pad_sequence(texts, batch_first=True, padding_value=padding),
             lengths=torch.tensor([len(text) for text in texts]),
-            users=torch.tensor(rows),
-            counted=torch.tensor(counted),
+            users=torch.tensor([row for row, _ in rows]),
+            counted=torch.tensor([counted for _, counted in rows]),
         )
-
-
-def _identity(batch: TextPromptBatch) -> TextPromptBatch:
-    return batch
 
 
 def _chosen(n: int, half: Literal["first", "second"] | None, most: int | None, seed: int) -> list[int]:

@@ -4,9 +4,12 @@ import os
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
+from importlib.resources import files
 from io import StringIO
 from itertools import count, takewhile
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import matplotlib
@@ -16,7 +19,6 @@ from padrec.catalog import InputError
 from padrec.catalog.whole_output import written_whole
 from padrec.evaluation.arm_numbers import MISSING, ArmNumbers, column
 from padrec.evaluation.figures import speedup_panels
-from padrec.evaluation.leaderboard_page import leaderboard_page
 from padrec.evaluation.report import Report, escape_markdown, markdown_table
 
 COLUMNS = ("speedup", "acceptance_length", "accepted_per_pass", "latency_ms/p50", "ndcg@10", "identical_lists")
@@ -121,8 +123,7 @@ class Leaderboard:
             part.mkdir()
             (part / "leaderboard.svg").write_text(figure, encoding="utf-8")
             (part / "leaderboard.md").write_text(self._markdown(), encoding="utf-8")
-            page = leaderboard_page(self._table, figure, _HOW_TO_READ, self._settings)
-            (part / "leaderboard.html").write_text(page, encoding="utf-8")
+            (part / "leaderboard.html").write_text(self._html(figure), encoding="utf-8")
 
     def _markdown(self) -> str:
         header, rows = self._settings
@@ -135,6 +136,16 @@ class Leaderboard:
             markdown_table(_escaped(header), [_escaped(row) for row in rows], text_columns=len(header)),
         ]
         return "\n\n".join(parts) + "\n"
+
+    def _html(self, figure: str) -> str:
+        """One page that needs no other file, with the figure in SVG."""
+        page = (files("padrec.evaluation") / "leaderboard.html").read_text(encoding="utf-8")
+        return Template(page).substitute(
+            table=_html_table("board", *self._table),
+            figure=figure[figure.index("<svg") :],
+            how_to_read=escape(_HOW_TO_READ),
+            settings=_html_table("settings", *self._settings),
+        )
 
     @cached_property
     def _settings(self) -> tuple[list[str], list[list[str]]]:
@@ -202,3 +213,15 @@ def _chosen(rows: Sequence[Row], arms: Sequence[str]) -> list[Row]:
 
 def _escaped(cells: Sequence[str]) -> list[str]:
     return [escape_markdown(cell) for cell in cells]
+
+
+def _html_table(kind: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    sides = ["" if cell[:1].isdigit() or cell[:1] in "–-" else ' class="text"' for cell in rows[0]]
+    body = "".join(_html_row("td", row, sides) for row in rows)
+    return f'<table class="{kind}"><thead>{_html_row("th", header, sides)}</thead><tbody>{body}</tbody></table>'
+
+
+def _html_row(tag: str, cells: Sequence[str], sides: Sequence[str]) -> str:
+    """Cells, each with the attribute of its column."""
+    written = (f"<{tag}{side}>{escape(cell)}</{tag}>" for cell, side in zip(cells, sides, strict=True))
+    return f"<tr>{''.join(written)}</tr>"

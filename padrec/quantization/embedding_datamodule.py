@@ -32,10 +32,6 @@ class ItemEmbeddingDataModule(LightningDataModule):
         eval_batch_size: items in a batch of validation or prediction, on each process.
         seed: seed of the order of training batches.
 
-    Attributes:
-        embeddings: the embeddings of all items.
-        dimension: values in a vector, d.
-
     Raises:
         InputError: wrong embeddings (see the source), or an argument out of range.
     """
@@ -50,7 +46,7 @@ class ItemEmbeddingDataModule(LightningDataModule):
         check_arguments(ItemEmbeddingDataModule, locals())
         super().__init__()
         self.embeddings = embeddings.embed()
-        self.dimension = self.embeddings.dimension
+        self.dimension = self.embeddings.dimension  # values in a vector, d
         self._rows = _Rows(torch.arange(len(self.embeddings)), self.embeddings.vectors)
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size

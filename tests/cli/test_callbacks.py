@@ -9,7 +9,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
 from padrec.catalog import InputError
-from padrec.cli.run_folder import RunFolder
+from padrec.cli.callbacks import RunFolder
 
 
 def test_metrics_that_a_logger_would_delete_are_kept(tmp_path: Path) -> None:
