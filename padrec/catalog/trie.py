@@ -118,14 +118,9 @@ class CatalogTrie:
         return self.first_child[node + 1] - self.first_child[node]
 
     def children(self, node: Tensor, most: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """All children of each node, padded to one number.
+        """All children of each node, int64 `[*]`: tokens, nodes, and whether they are present, each `[*, C]`.
 
-        Args:
-            node: int64 `[*]`.
-            most: C, children that none of these nodes has more of; None is `max_children`.
-
-        Returns:
-            `(tokens, nodes, present)`, each `[*, C]`; entries that are not `present` are arbitrary.
+        No node has more than C = `most` children, by default `max_children`. Entries not present are arbitrary.
         """
         start, end = self.first_child[node], self.first_child[node + 1]
         edge = start[..., None] + torch.arange(most or self.max_children, device=node.device)

@@ -26,15 +26,12 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Write a file or folder as a whole or not at all, one process at a time.
 
     Gives another path, to be written as a file or made as a folder; it gets its own name in the end. A folder also gets
-    `padrec.sha256`. What a killed process leaves is `<path>.partial`, which the next one clears.
-
-    Args:
-        path: what to write; missing folders on the way to it are made.
-        overwrite: whether to replace a file that is there already.
+    `padrec.sha256`. Missing folders on the way are made. What a killed process leaves is `<path>.partial`, which the
+    next one clears.
 
     Raises:
-        InputError: something other than an empty folder is there already, another process is writing it, or it cannot
-            be written.
+        InputError: something other than an empty folder is there already and not to be overwritten, another process is
+            writing it, or it cannot be written.
     """
     place = Path(os.path.abspath(path))  # `.` has no name
     workplace = place.with_name(place.name + PARTIAL)

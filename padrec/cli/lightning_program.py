@@ -13,9 +13,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from padrec.catalog import InputError
 from padrec.cli.callbacks import RunFolder, Termination
-from padrec.cli.given_checkpoint import check_checkpoint
+from padrec.cli.checks import check_checkpoint, check_monitored, check_saved
 from padrec.cli.lightning_messages import hide_unwanted_messages, refused_by_lightning
-from padrec.cli.monitored_metrics import check_monitored, check_saved
 from padrec.cli.one_message_parser import PARSER_MODE, OneMessageParser
 from padrec.training import last_metrics
 

@@ -45,9 +45,6 @@ class ServedRecommender:
         warm_up: kinds of requests to record before the port opens: K, or K:search:temperature, with commas between.
         drain_seconds: seconds after a SIGTERM to answer the requests that were accepted.
         limits: what is refused.
-
-    Raises:
-        InputError: a value outside its range.
     """
 
     def __init__(
@@ -73,11 +70,7 @@ class ServedRecommender:
         self._service = Service(workers, limits, batch_size, wait_ms / 1000)
 
     def run(self) -> None:
-        """Answer.
-
-        Raises:
-            InputError: the address cannot be listened at, or the recommender cannot be read.
-        """
+        """Answer; an address that cannot be listened at is an InputError."""
         logging.basicConfig(level=logging.INFO, format="padrec serve: %(message)s")
         host, port = self._address
         config = uvicorn.Config(

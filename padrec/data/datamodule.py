@@ -19,8 +19,7 @@ from padrec.data.prompt_template import PromptTemplate
 from padrec.data.prompts import PromptRows, evaluation_prompts, random_cut_prompts, read_prompt_file
 from padrec.data.readers.reader import Reader
 from padrec.data.training_loader import GlobalBatchSampler, ResumableLoader
-from padrec.data.training_rows import LoggedSequences, TrainingRows
-from padrec.data.windows import WindowRows, Windows
+from padrec.data.training_rows import LoggedSequences, TrainingRows, WindowRows, Windows
 
 
 class SemanticIDDataModule(LightningDataModule):

@@ -34,11 +34,7 @@ class TextReader(Protocol):
     """Reads the texts of items from one on-disk format."""
 
     def read(self) -> ItemTexts:
-        """Read and check everything.
-
-        Raises:
-            InputError: a file is missing or wrong.
-        """
+        """Read and check everything; a file that is missing or wrong is an InputError."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class ItemJSON(TextReader):
         fields: names of the fields, the title first.
 
     Raises:
-        InputError: no fields; from `read`, a malformed file, or an item without text in any field.
+        InputError: no fields; from `read`, an item without text in any field.
     """
 
     path: str

@@ -57,11 +57,7 @@ class PromptTemplate:
         return before, after
 
     def extended_tokenizer(self, vocabulary: SemanticIDVocabulary) -> PreTrainedTokenizerBase:
-        """Return the tokenizer with the tokens of semantic IDs appended, under the ids that the target uses.
-
-        Raises:
-            InputError: the tokenizer already has one of these tokens, or skips ids.
-        """
+        """The tokenizer with the tokens of semantic IDs, which it must not have, appended under the target's ids."""
         names = [vocabulary.token_name(token) for token in range(vocabulary.text_tokens, vocabulary.size)]
         self.check(vocabulary)
         tokenizer = load_tokenizer(self._name)

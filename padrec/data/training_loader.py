@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from padrec.catalog import InputError
 from padrec.data.batches import SequenceBatch
-from padrec.data.windows import FILLER_ROW
+from padrec.data.training_rows import FILLER_ROW
 
 _POOL_BATCHES = 50
 

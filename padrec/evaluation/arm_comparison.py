@@ -27,9 +27,8 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.decoding.device.device_name import device_name
-from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult
+from padrec.evaluation.arm_metrics import ArmMetrics, ArmResult, ListQuality
 from padrec.evaluation.figures import comparison_figures, write_figures
-from padrec.evaluation.list_quality import ListQuality
 from padrec.evaluation.report import Report, check_writable, main_metrics, software_versions
 from padrec.evaluation.tensorboard import log_report
 from padrec.targets import to_precision
@@ -112,12 +111,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
         """What the report says about the output that was asked for."""
 
     def setup(self, stage: str) -> None:
-        """Check that the report can be written, and prepare target and arms on the device.
-
-        Raises:
-            InputError: a draft of another target, no reference arm, an existing report, an unsupported precision, or
-                texts longer than the target's positions.
-        """
+        """Check that the report can be written, and prepare target and arms on the device."""
         if stage == "test":
             for name in (self._reference, *self._further_references):
                 if name not in self._arms:

@@ -28,7 +28,7 @@ from padrec.decoding import (
     history_leaves,
 )
 from padrec.evaluation.arm_comparison import ArmComparison, Unregistered
-from padrec.evaluation.list_quality import CUTOFFS, ListQuality
+from padrec.evaluation.arm_metrics import CUTOFFS, ListQuality
 from padrec.evaluation.tensorboard import SampleLists, sample_lists_markdown
 from padrec.targets import TargetRecommender
 from padrec.targets.backbone import check_positions

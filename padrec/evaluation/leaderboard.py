@@ -113,11 +113,7 @@ class Leaderboard:
         return text.getvalue()
 
     def write(self, folder: Path) -> None:
-        """Write `leaderboard.md`, `leaderboard.html` and `leaderboard.svg`, all or none of them.
-
-        Raises:
-            InputError: the folder is there already and not empty, or cannot be written.
-        """
+        """Write `leaderboard.md`, `leaderboard.html` and `leaderboard.svg`, all or none of them, to a new folder."""
         figure = self.svg()
         with written_whole(folder) as part:
             part.mkdir()

@@ -61,11 +61,7 @@ class _Builder(ABC):
         return {}
 
     def run(self) -> TokenPool:
-        """Build the pool, write it, and print what it holds.
-
-        Raises:
-            InputError: a file is missing or wrong, nothing is left for the pool, or it is there already.
-        """
+        """Build the pool, write it, and print what it holds; nothing left for the pool is an InputError."""
         check_place(self._path)
         written = self._read()
         pool = TokenPool(self._max_tokens, self._n_groups)

@@ -56,11 +56,7 @@ class Report:
 
     @classmethod
     def read(cls, path: Path) -> "Report":
-        """Read a `report.json`, or that of a folder.
-
-        Raises:
-            InputError: there is none, or it is no comparison of arms.
-        """
+        """Read a `report.json`, or that of a folder; one that is no comparison of arms is an InputError."""
         file = path if path.is_file() or path.suffix == ".json" else path / _JSON
         found = read_json_object(file, "with the arms of `padrec test`")
         arms = found.get("arms")

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from padrec.metrics.acceptance import AcceptedPerPass as AcceptedPerPass
     from padrec.metrics.acceptance import UsersByPasses as UsersByPasses
     from padrec.metrics.codebooks import CodebookQuality as CodebookQuality
+    from padrec.metrics.exact_metric import Mean as Mean
+    from padrec.metrics.exact_metric import Total as Total
     from padrec.metrics.ranking import NDCG as NDCG
     from padrec.metrics.ranking import ItemNDCG as ItemNDCG
     from padrec.metrics.ranking import ItemRecall as ItemRecall
@@ -24,7 +26,5 @@ if TYPE_CHECKING:
     from padrec.metrics.speed import Speedup as Speedup
     from padrec.metrics.speed import latency_percentiles as latency_percentiles
     from padrec.metrics.speed import paired_bootstrap_speedup as paired_bootstrap_speedup
-    from padrec.metrics.totals import Mean as Mean
-    from padrec.metrics.totals import Total as Total
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

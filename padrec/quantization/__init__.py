@@ -6,8 +6,6 @@ from padrec.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from padrec.quantization.behaviour_embeddings import BehaviourEmbeddings as BehaviourEmbeddings
-    from padrec.quantization.codebooks import read_codebooks as read_codebooks
-    from padrec.quantization.codebooks import write_codebooks as write_codebooks
     from padrec.quantization.collisions import add_disambiguation_slot as add_disambiguation_slot
     from padrec.quantization.collisions import count_collisions as count_collisions
     from padrec.quantization.collisions import reassign_collisions as reassign_collisions
@@ -19,9 +17,11 @@ if TYPE_CHECKING:
     from padrec.quantization.item_embeddings import EmbeddingSource as EmbeddingSource
     from padrec.quantization.item_embeddings import ItemEmbeddings as ItemEmbeddings
     from padrec.quantization.k_means import KMeans as KMeans
-    from padrec.quantization.quantizer import Quantizer as Quantizer
+    from padrec.quantization.quantizer_module import ResidualKMeansQuantizer as ResidualKMeansQuantizer
+    from padrec.quantization.residual_k_means import Quantizer as Quantizer
     from padrec.quantization.residual_k_means import ResidualKMeans as ResidualKMeans
-    from padrec.quantization.residual_k_means_quantizer import ResidualKMeansQuantizer as ResidualKMeansQuantizer
+    from padrec.quantization.residual_k_means import read_codebooks as read_codebooks
+    from padrec.quantization.residual_k_means import write_codebooks as write_codebooks
     from padrec.quantization.rq_vae import RQVAE as RQVAE
     from padrec.quantization.rq_vae import RQVAEOutput as RQVAEOutput
     from padrec.quantization.rq_vae import separation_loss as separation_loss

@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from padrec.catalog import InputError
-from padrec.quantization.quantizer import Quantizer
+from padrec.quantization.residual_k_means import Quantizer
 
 # Items, up to one more group, whose distances to all codes are in memory at a time.
 _BATCH_ITEMS = 16384

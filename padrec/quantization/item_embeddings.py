@@ -72,11 +72,7 @@ class ItemEmbeddings:
         return ItemEmbeddings([self.keys[row] for row in chosen], self.vectors[which], texts, self.source)
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file and, beside it, the keys as `<name>.keys.json`.
-
-        Raises:
-            InputError: the file is there already or cannot be written, or its name does not end in `.safetensors`.
-        """
+        """Write a new file, whose name ends in `.safetensors`, and, beside it, the keys as `<name>.keys.json`."""
         path = Path(path)
         if path.suffix != ".safetensors":
             raise InputError(f"{path}: expected a name that ends in .safetensors")

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from padrec.catalog import InputError, NonNegativeFloat, PositiveInt, check_arguments
-from padrec.quantization.codebooks import nearest_codes, prefix_distances, sum_of_codes
 from padrec.quantization.k_means import squared_distances
-from padrec.quantization.residual_k_means import ResidualKMeans
+from padrec.quantization.residual_k_means import ResidualKMeans, nearest_codes, prefix_distances, sum_of_codes
 from padrec.quantization.sinkhorn import sinkhorn
 
 # Rows whose distances to all others are in memory at a time.

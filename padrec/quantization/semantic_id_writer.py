@@ -13,9 +13,9 @@ from padrec.catalog import Catalog, InputError, check_arguments
 from padrec.catalog.whole_output import check_place, written_whole
 from padrec.data.readers.semantic_id_index import write_index
 from padrec.metrics import CodebookQuality
-from padrec.quantization.codebooks import read_codebooks, write_codebooks
 from padrec.quantization.collisions import add_disambiguation_slot, count_collisions, reassign_collisions
 from padrec.quantization.quantizer_module import QuantizerModule
+from padrec.quantization.residual_k_means import read_codebooks, write_codebooks
 
 CODEBOOKS_FILE = "codebooks.safetensors"
 

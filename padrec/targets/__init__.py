@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from padrec.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
+    from padrec.targets.backbone import SavedTarget as SavedTarget
     from padrec.targets.backbone import build_backbone as build_backbone
     from padrec.targets.backbone import fingerprint as fingerprint
     from padrec.targets.backbone import in_step_precision as in_step_precision
@@ -18,6 +19,5 @@ if TYPE_CHECKING:
     from padrec.targets.initial_weights import read_language_model as read_language_model
     from padrec.targets.recommender import TargetRecommender as TargetRecommender
     from padrec.targets.recommender import TargetWeights as TargetWeights
-    from padrec.targets.saved_target import SavedTarget as SavedTarget
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -1,4 +1,4 @@
-"""Language models as targets: building, saving, loading and identifying them."""
+"""Language models as targets: building, saving, loading and identifying them; a target on disk."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +14,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog.whole_output import check_digests, written_whole
 from padrec.data.json_file import read_json_object
+from padrec.data.prompt_format import PromptFormat
 from padrec.decoding import check_length
 
 _SIZES = (
@@ -26,6 +29,7 @@ _VOCABULARY_FILE = "vocabulary.json"
 _DERIVED = ("architectures", "transformers_version", "vocab_size", "dtype")
 
 M = TypeVar("M", bound=nn.Module)
+_CATALOG_FOLDER = "catalog"
 
 
 def build_backbone(config: Mapping[str, Any], vocabulary: SemanticIDVocabulary) -> PreTrainedModel:
@@ -147,11 +151,7 @@ def save_backbone(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, fold
 
 
 def load_backbone(folder: str | Path) -> tuple[PreTrainedModel, SemanticIDVocabulary]:
-    """Read a folder written by `save_backbone`.
-
-    Raises:
-        InputError: a file is missing or malformed, or the weights do not match the configuration.
-    """
+    """Read a folder written by `save_backbone`; weights must match the configuration."""
     folder = Path(folder)
     for name in ("config.json", _VOCABULARY_FILE):
         if not (folder / name).is_file():
@@ -195,3 +195,34 @@ def settings_of(model: PreTrainedModel) -> dict[str, Any]:
         # Configurations from elsewhere may hold settings that their class does not have.
         if (key == "model_type" or hasattr(defaults, key)) and key not in _DERIVED and not key.endswith("_token_id")
     }
+
+
+@dataclass(frozen=True)
+class SavedTarget:
+    """The folder that `TargetRecommender.save_pretrained` writes.
+
+    It holds the model as transformers reads it, `vocabulary.json`, the catalog in `catalog/` (see `Catalog.save`) and
+    the format of its prompts (see `PromptFormat.save`).
+    """
+
+    model: PreTrainedModel
+    vocabulary: SemanticIDVocabulary
+    catalog: Catalog | None  # None where it was saved without
+    prompt_format: PromptFormat | None  # None where it was saved without
+
+    def write(self, folder: Path) -> None:
+        """Write the folder; see `written_whole`."""
+        with written_whole(folder) as part:
+            save_backbone(self.model, self.vocabulary, part)
+            if self.catalog is not None:
+                self.catalog.save(part / _CATALOG_FOLDER)
+            if self.prompt_format is not None:
+                self.prompt_format.save(part)
+
+    @classmethod
+    def read(cls, folder: Path) -> "SavedTarget":
+        """Read the folder; a file that is missing, damaged or malformed is an InputError."""
+        check_digests(folder)
+        model, vocabulary = load_backbone(folder)
+        catalog = Catalog.load(folder / _CATALOG_FOLDER) if (folder / _CATALOG_FOLDER).is_dir() else None
+        return cls(model, vocabulary, catalog, PromptFormat.load(folder))

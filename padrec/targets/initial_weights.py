@@ -89,8 +89,7 @@ def load_pretrained(
 def read_language_model(name: str, text_tokens: int) -> PreTrainedModel:
     """A pretrained causal language model in float32, in evaluation mode, from a folder or by hub name.
 
-    Raises:
-        InputError: it does not exist, lacks weights, or has fewer embeddings than its tokenizer has tokens.
+    It must have all weights, and an embedding for each text token.
     """
     _check_folder(name)
     model, report = read_weights(name)

@@ -39,11 +39,17 @@ from padrec.decoding import (
     history_leaves,
 )
 from padrec.metrics import NDCG, Recall
-from padrec.targets.backbone import build_backbone, check_positions, fingerprint, in_step_precision, settings_of
+from padrec.targets.backbone import (
+    SavedTarget,
+    build_backbone,
+    check_positions,
+    fingerprint,
+    in_step_precision,
+    settings_of,
+)
 from padrec.targets.decoder_layers import CompiledLayers, add_residual_dropout
 from padrec.targets.initial_weights import InitialModel, InitialWeights, PretrainedModel
 from padrec.targets.named_users import named_users
-from padrec.targets.saved_target import SavedTarget
 from padrec.training import (
     TrainableModule,
     check_ids,
@@ -167,11 +173,7 @@ class TargetRecommender(TrainableModule):
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
-        """Read a Lightning checkpoint or a folder written by `save_pretrained`, with its own catalog or the given one.
-
-        Raises:
-            InputError: the file is missing or is not a target.
-        """
+        """Read a Lightning checkpoint or a folder written by `save_pretrained`, with its own catalog or the given one."""
         path = Path(path)
         if path.is_dir():
             return cls._of(SavedTarget.read(path), catalog)
@@ -215,11 +217,7 @@ class TargetRecommender(TrainableModule):
         return self.backbone if self._adapters is None else self._adapters.merged()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder for transformers, `load` and `Recommender`, with adapters merged; see `SavedTarget`.
-
-        Raises:
-            InputError: the folder holds something already, or cannot be written.
-        """
+        """Write a new folder for transformers, `load` and `Recommender`, with adapters merged; see `SavedTarget`."""
         self.saved().write(Path(folder))
 
     def fingerprint(self) -> str:

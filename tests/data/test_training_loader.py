@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from padrec.catalog import InputError
 from padrec.data import SemanticIDDataModule
 from padrec.data.training_loader import GlobalBatchSampler
-from padrec.data.windows import FILLER_ROW
+from padrec.data.training_rows import FILLER_ROW
 from tests.data.toy_data import Recorder, ToyReader
 
 lengths_strategy = st.lists(st.integers(1, 30), min_size=1, max_size=300).map(torch.tensor)

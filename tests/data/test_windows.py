@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from padrec.catalog import SemanticIDVocabulary
 from padrec.data import ItemSequences, PromptTemplate
 from padrec.data.sequence_encoder import SequenceEncoder
-from padrec.data.windows import FILLER_ROW, WindowRows, Windows, cut_windows, list_windows
+from padrec.data.training_rows import FILLER_ROW, WindowRows, Windows, cut_windows, list_windows
 from tests.data.toy_data import toy_catalog
 from tests.tiny_language_model import save_tiny_tokenizer
 

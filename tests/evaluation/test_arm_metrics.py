@@ -19,7 +19,7 @@ from padrec.decoding import (
 )
 from padrec.evaluation import ArmMetrics
 from padrec.evaluation.arm_comparison import models_of_comparison
-from padrec.evaluation.list_quality import ListQuality
+from padrec.evaluation.arm_metrics import ListQuality
 from padrec.metrics import NDCG, Recall
 from padrec.metrics.exact_metric import ExactMetric
 

@@ -75,8 +75,8 @@ class Preparation:
         """Prepare what is not prepared yet; reports its progress on stderr.
 
         Raises:
-            InputError: the log is wrong or nothing is left of it, the output cannot be written, or it or its unfinished
-                stages were made with other settings or from other files.
+            InputError: the log is wrong or nothing is left of it, or the output or its unfinished stages were made with
+                other settings or from other files.
         """
         unfinished = self.output.path.with_name(f"{self.output.path.name}.unfinished")
         if not self.output.path.exists():
