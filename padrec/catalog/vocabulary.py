@@ -122,7 +122,7 @@ class SemanticIDVocabulary:
         return slots
 
     def encode(self, codes: Tensor) -> Tensor:
-        """Codes, integer `[*, L]`, to token ids, int64 `[*, item_length]`; the separator, if there is one, comes last."""
+        """Codes, integer `[*, L]`, to token ids, int64 `[*, item_length]`; the separator, if any, comes last."""
         if codes.shape[-1] != self.n_slots:
             raise InputError(f"semantic IDs with {codes.shape[-1]} codes: this vocabulary has {self.n_slots} slots")
         codes = codes.long()

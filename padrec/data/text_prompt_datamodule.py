@@ -51,7 +51,10 @@ class TextPromptDataModule(LightningDataModule):
         self.tokenizer = load_tokenizer(language_model)
         found = prompts.read(partial(as_text, tokenizer=self.tokenizer))
         self._all_texts = dict(zip(found.keys, found.texts, strict=True))
-        chosen = found.select(_chosen(len(found.keys), half, max_prompts, seed))
+        rows = torch.randperm(len(found.keys), generator=torch.Generator().manual_seed(seed))
+        if half is not None:
+            rows = rows[: len(rows) // 2] if half == "first" else rows[len(rows) // 2 :]
+        chosen = found.select(rows[:max_prompts].sort().values.tolist())
         self.dataset_name = found.name
         # Keys of what the prompts are about, indexed by `TextPromptBatch.users`, and the prompts, each [n].
         self.user_keys, self.texts = chosen.keys, chosen.texts
@@ -114,13 +117,3 @@ class TextPromptDataModule(LightningDataModule):
             users=torch.tensor([row for row, _ in rows]),
             counted=torch.tensor([counted for _, counted in rows]),
         )
-
-
-def _chosen(n: int, half: Literal["first", "second"] | None, most: int | None, seed: int) -> list[int]:
-    """Rows of a half, or a sample of it, in ascending order."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(n, generator=generator)
-    if half is not None:
-        rows = rows[: n // 2] if half == "first" else rows[n // 2 :]
-    chosen: list[int] = rows[:most].sort().values.tolist()
-    return chosen

@@ -72,13 +72,7 @@ class RecommendationWriter(Callback):
             self._file = part.open("w", encoding="ascii")
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: PromptBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: PromptBatch, *numbers: int
     ) -> None:
         """Write the lists of one batch."""
         if not isinstance(outputs, Recommendations):

@@ -90,13 +90,7 @@ class TextWriter(Callback):
         return lines
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: TextPromptBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: TextPromptBatch, *numbers: int
     ) -> None:
         """Append the texts of one batch; they are on the disk when this returns."""
         assert isinstance(outputs, GeneratedText)

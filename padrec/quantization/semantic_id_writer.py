@@ -77,13 +77,7 @@ class SemanticIDWriter(Callback):
             )
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor, batch: object, *numbers: int
     ) -> None:
         """Keep the codes of one batch."""
         self._codes.append(outputs)

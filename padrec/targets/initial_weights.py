@@ -1,6 +1,7 @@
 """Weights that a target starts from: of a pretrained language model, or from another source."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -36,6 +37,7 @@ class InitialWeights(Protocol):
         """
 
 
+@dataclass(frozen=True)
 class PretrainedModel(InitialWeights):
     """The weights of a pretrained language model, with the data's tokens added to its vocabulary.
 
@@ -47,21 +49,20 @@ class PretrainedModel(InitialWeights):
         lora: settings of the low-rank adapters, `{}` for the defaults; None trains all weights.
     """
 
-    def __init__(self, path: str, lora: dict[str, Any] | None = None) -> None:
-        self._path = path
-        self._lora = lora
+    path: str
+    lora: dict[str, Any] | None = None
 
     def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
         """See `InitialWeights`."""
-        model = load_pretrained(self._path, vocabulary, backbone)
+        model = load_pretrained(self.path, vocabulary, backbone)
         original = fingerprint(model)
         extend_vocabulary(model, vocabulary, seed)
-        if self._lora is None:
+        if self.lora is None:
             return InitialModel(model)
         # peft takes seconds to import, and most runs need no adapters.
         from padrec.targets.low_rank import LowRankAdapters
 
-        return InitialModel(model, LowRankAdapters(model, vocabulary, self._lora, self._path, original))
+        return InitialModel(model, LowRankAdapters(model, vocabulary, self.lora, self.path, original))
 
 
 def load_pretrained(

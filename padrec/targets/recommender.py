@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -173,7 +174,7 @@ class TargetRecommender(TrainableModule):
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog | None = None) -> "TargetRecommender":
-        """Read a Lightning checkpoint or a folder written by `save_pretrained`, with its own catalog or the given one."""
+        """Read a Lightning checkpoint or a folder of `save_pretrained`, with its own catalog or the given one."""
         path = Path(path)
         if path.is_dir():
             return cls._of(SavedTarget.read(path), catalog)
@@ -341,6 +342,7 @@ def ranking_metrics(prefix: str) -> MetricCollection:
     return MetricCollection(dict(metrics), prefix=prefix, compute_groups=False)
 
 
+@dataclass(frozen=True)
 class TargetWeights(InitialWeights):
     """The weights of another target over the same vocabulary.
 
@@ -348,16 +350,15 @@ class TargetWeights(InitialWeights):
         path: that target's checkpoint or folder; its adapters, if any, are merged.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    path: str
 
     def build(self, vocabulary: SemanticIDVocabulary, backbone: Mapping[str, Any] | None, seed: int) -> InitialModel:
         """See `InitialWeights`."""
-        initial = TargetRecommender.load(self._path)
-        vocabulary.check_same(initial.vocabulary, f"the initial target {self._path}")
+        initial = TargetRecommender.load(self.path)
+        vocabulary.check_same(initial.vocabulary, f"the initial target {self.path}")
         model = build_backbone(backbone or settings_of(initial.backbone), vocabulary)
         try:
             model.load_state_dict(initial.backbone.state_dict())
         except RuntimeError as error:
-            raise InputError(f"{self._path}: expected a target with the weights of `backbone` ({error})") from None
+            raise InputError(f"{self.path}: expected a target with the weights of `backbone` ({error})") from None
         return InitialModel(model)

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,6 +46,7 @@ class Connection:
         self.backend.disconnect()
 
 
+@dataclass(frozen=True)
 class DuckDBEngine(Engine):
     """DuckDB, in this process. What outgrows the memory is spilled to the output's disk.
 
@@ -53,18 +55,20 @@ class DuckDBEngine(Engine):
         threads: number of threads; None takes as many as there are cores, at most 4, since each needs memory.
     """
 
-    def __init__(self, memory: str = "2GB", threads: PositiveInt | None = None) -> None:
-        check_arguments(DuckDBEngine, locals())
-        self.memory = memory
-        self.threads = min(4, os.cpu_count() or 1) if threads is None else threads
+    memory: str = "2GB"
+    threads: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        check_arguments(DuckDBEngine, vars(self))
 
     def connect(self, scratch: Path) -> Connection:
         """Start DuckDB; refuses a memory that DuckDB does not understand."""
         import duckdb  # loaded only where a log is prepared
         import ibis
 
+        threads = self.threads or min(4, os.cpu_count() or 1)
         try:
-            backend = ibis.duckdb.connect(memory_limit=self.memory, temp_directory=str(scratch), threads=self.threads)
+            backend = ibis.duckdb.connect(memory_limit=self.memory, temp_directory=str(scratch), threads=threads)
         except duckdb.Error as error:
             raise InputError(f"memory is {self.memory!r} ({error}), expected a size such as 2GB") from None
         backend.raw_sql("SET TimeZone = 'UTC'; SET enable_progress_bar = true; SET enable_progress_bar_print = false")
@@ -94,6 +98,7 @@ class _DuckDBConnection(Connection):
         return None if percent < 0 else percent
 
 
+@dataclass(frozen=True)
 class SparkEngine(Engine):
     """PySpark, for logs that outgrow one machine; needs Java and the extra `padrec[spark]`.
 
@@ -105,9 +110,8 @@ class SparkEngine(Engine):
         settings: further Spark settings, such as `spark.driver.memory: 8g`.
     """
 
-    def __init__(self, master: str = "local[*]", settings: Mapping[str, str] | None = None) -> None:
-        self.master = master
-        self.settings = dict(settings or {})
+    master: str = "local[*]"
+    settings: Mapping[str, str] | None = None
 
     def connect(self, scratch: Path) -> Connection:
         """Start Spark; an error says that PySpark is not installed, or does not start."""
@@ -119,7 +123,7 @@ class SparkEngine(Engine):
         except ImportError:
             raise InputError("PySpark is not installed, expected it: pip install 'padrec[spark]'") from None
         builder = SparkSession.builder.master(self.master).appName("padrec prepare")
-        for name, value in {"spark.local.dir": str(scratch), **self.settings}.items():
+        for name, value in {"spark.local.dir": str(scratch), **(self.settings or {})}.items():
             builder = builder.config(name, value)
         try:
             return Connection(ibis.pyspark.connect(builder.getOrCreate()))

@@ -23,6 +23,7 @@ class SplitRule(Protocol):
 
     def settings(self) -> dict[str, object]:
         """The arguments, as JSON values."""
+        return dict(vars(self))
 
     def part(self, log: "ibis.Table") -> "ibis.Column":
         """The part of each interaction, an index into `PARTS`.
@@ -54,10 +55,6 @@ class LeaveLastOut(SplitRule):
         """One to train on beside those held back."""
         return 2 * self.count + 1
 
-    def settings(self) -> dict[str, object]:
-        """The count."""
-        return {"count": self.count}
-
     def part(self, log: "ibis.Table") -> "ibis.Column":
         """Count each user's interactions from the last."""
         import ibis
@@ -88,10 +85,6 @@ class TimeSplit(SplitRule):
     def least_interactions(self) -> int:
         """One: users may lack a part."""
         return 1
-
-    def settings(self) -> dict[str, object]:
-        """The ratios."""
-        return {"ratios": list(self.ratios)}
 
     def part(self, log: "ibis.Table") -> "ibis.Column":
         """Find the first times of validation and test; too many interactions at the same time are an InputError."""

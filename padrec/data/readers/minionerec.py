@@ -5,7 +5,7 @@ import csv
 import io
 import itertools
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from padrec.catalog import Catalog, InputError
@@ -18,6 +18,7 @@ from padrec.data.text_file import read_text
 _PARTS = ("train", "valid", "test")
 _COLUMNS = ("user_id", "history_item_id", "item_id", "item_sid")
 _LONGEST_HISTORY = 10
+_Parts = dict[str, list[int]]  # a user's items by part, in time order
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ class MiniOneRecReader(Reader):
         folder = Path(self.folder)
         check_files(folder, "*.index.json", *(f"{part}.csv" for part in _PARTS[1:]))
         name, catalog = read_index_and_titles(folder)
-        users: dict[str, _User] = {}
+        users: dict[str, _Parts] = {}
         for part in self._parts(folder):
             _read_rows(folder / f"{part}.csv", part, catalog, users)
         train, validation, test = (
-            ItemSequences.from_lists([user.items[part] for user in users.values()]) for part in _PARTS
+            ItemSequences.from_lists([parts[part] for parts in users.values()]) for part in _PARTS
         )
         return Dataset(name, catalog, Split(tuple(users), train, validation, test, source=str(folder)))
 
@@ -65,18 +66,7 @@ class MiniOneRecReader(Reader):
         return _PARTS[1:]
 
 
-@dataclass
-class _User:
-    """A user's items by part, in time order."""
-
-    items: dict[str, list[int]] = field(default_factory=lambda: {part: [] for part in _PARTS})
-
-    def recent(self) -> list[int]:
-        """The items that a history can hold."""
-        return [item for part in _PARTS for item in self.items[part]][-_LONGEST_HISTORY:]
-
-
-def _read_rows(path: Path, part: str, catalog: Catalog, users: dict[str, _User]) -> None:
+def _read_rows(path: Path, part: str, catalog: Catalog, users: dict[str, _Parts]) -> None:
     """Add the rows of a file to the users."""
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
     if missing := [column for column in _COLUMNS if column not in (rows.fieldnames or ())]:
@@ -86,18 +76,19 @@ def _read_rows(path: Path, part: str, catalog: Catalog, users: dict[str, _User])
             if (row := next(rows, None)) is None:
                 break
             history, item = _row_items(row, catalog)
-            user = users.setdefault(row["user_id"], _User())
-            if not any(user.items.values()):
-                user.items["train"] += history
-            elif user.recent() != history:
-                known = [catalog.keys[before] for before in user.recent()]
+            parts = users.setdefault(row["user_id"], {name: [] for name in _PARTS})
+            recent = [before for name in _PARTS for before in parts[name]][-_LONGEST_HISTORY:]
+            if not recent:
+                parts["train"] += history
+            elif recent != history:
+                known = [catalog.keys[before] for before in recent]
                 raise InputError(
                     f"user {row['user_id']!r} has the history {row['history_item_id']}, expected the last items of "
                     f"the rows before: {', '.join(known)}"
                 )
         except (InputError, csv.Error) as error:
             raise InputError(f"{path}, row {number}: {error}") from None
-        user.items[part].append(item)
+        parts[part].append(item)
 
 
 def _row_items(row: dict[str, str], catalog: Catalog) -> tuple[list[int], int]:

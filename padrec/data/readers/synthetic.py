@@ -84,7 +84,11 @@ class SyntheticReader(Reader):
         generator = torch.Generator().manual_seed(self.seed)
         codes = self._codes(generator)
         keys = [f"item-{number}" for number in range(self.n_items)]
-        titles = [_title(number, row) for number, row in enumerate(codes.tolist())]
+        adjectives = codes[:, 1].tolist() if codes.shape[1] > 1 else [0] * len(codes)
+        titles = [
+            f"{_ADJECTIVES[second % len(_ADJECTIVES)]} {_NOUNS[first % len(_NOUNS)]} no. {number}"
+            for number, (first, second) in enumerate(zip(codes[:, 0].tolist(), adjectives, strict=True))
+        ]
         catalog = Catalog(codes, keys, titles, source="synthetic data")
         users = tuple(f"user-{number}" for number in range(self.n_users))
         sequences = self._sequences(codes[:, 0], generator)
@@ -127,7 +131,8 @@ class SyntheticReader(Reader):
         # Interests are drawn by item, which excludes empty categories.
         interests = categories[torch.randint(self.n_items, (self.n_users, _MAX_INTERESTS), generator=generator)]
         n_interests = torch.randint(1, _MAX_INTERESTS + 1, (self.n_users,), generator=generator)
-        lengths = self._lengths(generator)
+        spread = torch.empty(self.n_users).exponential_(generator=generator) * (self.mean_length - _MIN_LENGTH)
+        lengths = (_MIN_LENGTH + spread.round().long()).clamp(max=int(5 * self.mean_length))
         users = torch.arange(self.n_users)
         items = torch.full((self.n_users, int(lengths.max())), -1)
 
@@ -154,10 +159,6 @@ class SyntheticReader(Reader):
         whole = ItemSequences(items.flatten(), torch.arange(self.n_users + 1) * items.shape[1])
         return whole.slices(whole.starts, whole.starts + lengths)
 
-    def _lengths(self, generator: torch.Generator) -> Tensor:
-        spread = torch.empty(self.n_users).exponential_(generator=generator) * (self.mean_length - _MIN_LENGTH)
-        return (_MIN_LENGTH + spread.round().long()).clamp(max=int(5 * self.mean_length))
-
 
 def _repeated_rows(codes: Tensor) -> Tensor:
     """Indices of the rows that repeat an earlier one."""
@@ -181,9 +182,3 @@ def _successors(categories: Tensor, generator: torch.Generator) -> Tensor:
         ends[-1] = True
         successors[order, column] = torch.where(ends, order[first_of_category], following)
     return successors
-
-
-def _title(number: int, codes: list[int]) -> str:
-    noun = _NOUNS[codes[0] % len(_NOUNS)]
-    adjective = _ADJECTIVES[codes[1] % len(_ADJECTIVES)] if len(codes) > 1 else _ADJECTIVES[0]
-    return f"{adjective} {noun} no. {number}"
