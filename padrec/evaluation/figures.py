@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,12 @@ class ArmStyle:
 
 def arm_styles(names: Sequence[str]) -> dict[str, ArmStyle]:
     """Return a style for every arm by name, which depends on the order of the arms."""
-    looks = zip(names, cycle(_COLOURS), cycle(_MARKERS), cycle(_LINES), strict=False)
-    return {name: ArmStyle(*look, "//" * (number // len(_COLOURS))) for number, (name, *look) in enumerate(looks)}
+
+    def style(number: int) -> ArmStyle:
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        return ArmStyle(colour, marker, _LINES[number % len(_LINES)], "//" * (number // len(_COLOURS)))
+
+    return {name: style(number) for number, name in enumerate(names)}
 
 
 def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
@@ -61,9 +64,7 @@ def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
         figures["acceptance_by_depth"] = acceptance_by_depth(results)
         figures["accepted_lengths"] = accepted_lengths(results)
     figures |= {
-        "speedup": speedup_panels(
-            {"Speedup with 95 % interval": {result.name: ArmNumbers.of(result.metrics) for result in results}}
-        ),
+        "speedup": speedup_with_interval(results),
         "latency": latency_distribution(results),
         "users_by_target_passes": users_by_target_passes(results),
     }
@@ -113,20 +114,28 @@ def acceptance_by_slot_and_depth(result: ArmResult) -> Figure:
 def acceptance_by_depth(results: Sequence[ArmResult]) -> Figure:
     """Curves of the share of verified tokens that the draft had proposed, by draft depth, for arms with a draft."""
     figure, axes = _axes("Accepted draft tokens by depth", "draft depth (tokens)", "share of verified tokens")
-    shares = {result.name: result.metrics["acceptance_by_depth"] for result in results if result.max_depth > 0}
-    _share_curves(figure, axes, results, {name: dict(enumerate(found, start=1)) for name, found in shares.items()})
+    styles = arm_styles([result.name for result in results])
+    drafting = [result for result in results if result.max_depth > 0]
+    for result in drafting:
+        shares = result.metrics["acceptance_by_depth"]
+        _curve(axes, dict(enumerate(shares, start=1)), styles[result.name], result.name)
+    axes.set_ylim(0, 1.05)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _legend(figure, drafting)
     return figure
 
 
 def users_by_target_passes(results: Sequence[ArmResult]) -> Figure:
     """Curves of the share of users whose list needed that many target passes after the prefill."""
     figure, axes = _axes("Target passes per user", "target passes after the prefill", "share of users")
-    users = {result.name: result.metrics["users_by_target_passes"] for result in results}
-    shares = {
-        name: {passes: count / sum(counts) for passes, count in enumerate(counts) if count > 0}
-        for name, counts in users.items()
-    }
-    _share_curves(figure, axes, results, shares)
+    styles = arm_styles([result.name for result in results])
+    for result in results:
+        users = result.metrics["users_by_target_passes"]
+        shares = {passes: count / sum(users) for passes, count in enumerate(users) if count > 0}
+        _curve(axes, shares, styles[result.name], result.name)
+    axes.set_ylim(0, 1.05)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _legend(figure, results)
     return figure
 
 
@@ -141,20 +150,8 @@ def quality_by_cutoff(results: Sequence[ArmResult]) -> Figure:
             label = result.name if metric == "recall" else None
             _curve(axes, values, replace(styles[result.name], line=line), label)
     axes.set_ylim(bottom=0)
-    _legend(figure, list(styles))
+    _legend(figure, results)
     return figure
-
-
-def _share_curves(
-    figure: Figure, axes: Axes, results: Sequence[ArmResult], shares: Mapping[str, Mapping[int, float | None]]
-) -> None:
-    """Curves of shares by arm, in the styles that the arms of all results have."""
-    styles = arm_styles([result.name for result in results])
-    for name, values in shares.items():
-        _curve(axes, values, styles[name], name)
-    axes.set_ylim(0, 1.05)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _legend(figure, list(shares))
 
 
 def _curve(axes: Axes, values: Mapping[int, float | None], style: ArmStyle, label: str | None) -> None:
@@ -181,15 +178,19 @@ def accepted_lengths(results: Sequence[ArmResult]) -> Figure:
     axes.set_xticks(range(deepest + 1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    _legend(figure, [result.name for result in drafting])
+    _legend(figure, drafting)
     return figure
 
 
-def speedup_panels(panels: Mapping[str, Mapping[str, ArmNumbers]]) -> Figure:
-    """Bars of speedups with their 95 % intervals, and a line at the reference arm's speed, by title and name.
+def speedup_with_interval(results: Sequence[ArmResult]) -> Figure:
+    """Bars of the arms' speedups with their 95 % intervals, and a line at the reference arm's speed."""
+    return speedup_panels(
+        {"Speedup with 95 % interval": {result.name: ArmNumbers.of(result.metrics) for result in results}}
+    )
 
-    An arm looks the same in all panels.
-    """
+
+def speedup_panels(panels: Mapping[str, Mapping[str, ArmNumbers]]) -> Figure:
+    """Bars of speedups as in `speedup_with_interval`, by title and name; an arm looks the same in all panels."""
     styles = arm_styles(list(dict.fromkeys(name for arms in panels.values() for name in arms)))
     heights = [0.4 + 0.4 * len(arms) for arms in panels.values()]
     longest = max(map(len, styles))
@@ -233,7 +234,7 @@ def latency_distribution(results: Sequence[ArmResult]) -> Figure:
     _logarithmic(axes, torch.cat([result.latencies_ms for result in results]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(color=_GRID, linewidth=0.8)
-    _legend(figure, list(styles))
+    _legend(figure, results)
     return figure
 
 
@@ -250,7 +251,7 @@ def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
         largest = max(result.metrics[key] for result in results)
         limit(0, 1.15 * largest if largest > 0 else 1)
     axes.grid(color=_GRID, linewidth=0.8)
-    _legend(figure, list(styles))
+    _legend(figure, results)
     return figure
 
 
@@ -273,11 +274,12 @@ def _prepare(axes: Axes, title: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure, names: Sequence[str]) -> None:
+def _legend(figure: Figure, results: Sequence[ArmResult]) -> None:
     """Add a legend below the axes, in as many columns as fit, and make the figure higher by its lines."""
-    columns = max(1, int(_WIDTH / (0.6 + 0.09 * max(map(len, names)))))
+    longest = max(len(result.name) for result in results)
+    columns = max(1, int(_WIDTH / (0.6 + 0.09 * longest)))
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + 0.2 * math.ceil(len(names) / columns))
+    figure.set_size_inches(width, height + 0.2 * math.ceil(len(results) / columns))
     figure.legend(loc="outside lower center", ncols=columns, frameon=False)
 
 
