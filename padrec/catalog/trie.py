@@ -23,6 +23,8 @@ class CatalogTrie:
         only_token: int64 `[n_nodes + 1]`, the one token that may follow each node: its only child's, the separator
             after a leaf; -1 where there are several or none.
         max_children: the most children of any node.
+        sink: the node without children where disallowed steps end.
+        first_leaf: the first of the last `n_leaves` nodes.
         level_starts: the first node of each level 0 … L, whose nodes are prefixes of so many codes, and `n_nodes`.
 
     Args:
@@ -42,27 +44,19 @@ class CatalogTrie:
         self.max_children = int(degree.max())
         # A level begins where the leaves begin anew.
         self.level_starts: tuple[int, ...] = (*(node_low == 0).nonzero().flatten().tolist(), self.n_nodes)
-        self.low, self.high = self._ranges(node_low)
-        self.only_token = self._only_tokens(degree, vocabulary)
+        self.sink, self.first_leaf = self.n_nodes, self.n_nodes - self.n_leaves
+        # Within a level the next node's first leaf ends this node's range.
+        high = torch.full_like(node_low, self.n_leaves)
+        high[:-1] = torch.where(node_low[1:] > node_low[:-1], node_low[1:], high[:-1])
+        self.low, self.high = (torch.cat([bound, bound.new_zeros(1)]) for bound in (node_low, high))
+        first = edge_token[self.first_child[:-1].clamp(max=len(edge_token) - 1)]
+        self.only_token = torch.where(degree == 1, first, -1)
+        if vocabulary.separator:
+            self.only_token[self.first_leaf : self.n_nodes] = vocabulary.separator_token
         self._vocabulary_size = vocabulary.size
         # Sorted, since parents rise and tokens rise within each. The last key is no edge: every search ends inside.
         last = edge_token.new_full((1,), torch.iinfo(torch.long).max)
         self._edge_keys = torch.cat([edge_parent * vocabulary.size + edge_token, last])
-
-    def _ranges(self, node_low: Tensor) -> tuple[Tensor, Tensor]:
-        high = torch.full_like(node_low, self.n_leaves)
-        # Within a level the next node's first leaf ends this node's range.
-        same_level = node_low[1:] > node_low[:-1]
-        high[:-1] = torch.where(same_level, node_low[1:], high[:-1])
-        sink = node_low.new_zeros(1)
-        return torch.cat([node_low, sink]), torch.cat([high, sink])
-
-    def _only_tokens(self, degree: Tensor, vocabulary: SemanticIDVocabulary) -> Tensor:
-        first = self.child_token[self.first_child[:-1].clamp(max=len(self.child_token) - 1)]
-        only = torch.where(degree == 1, first, -1)
-        if vocabulary.separator:
-            only[self.first_leaf : self.n_nodes] = vocabulary.separator_token
-        return only
 
     def forced_run_lengths(self) -> Tensor:
         """How many codes at the end of each leaf the codes before them determine, int64 `[n_leaves]`, 0 … L - 1."""
@@ -75,16 +69,6 @@ class CatalogTrie:
             unbroken &= self.n_children(ancestor) == 1
             runs += unbroken
         return runs
-
-    @property
-    def sink(self) -> int:
-        """The node without children where disallowed steps end."""
-        return self.n_nodes
-
-    @property
-    def first_leaf(self) -> int:
-        """The first of the last `n_leaves` nodes."""
-        return self.n_nodes - self.n_leaves
 
     def to(self, device: torch.device | str) -> "CatalogTrie":
         """Move all tensors to `device`, in place."""
@@ -129,11 +113,7 @@ class CatalogTrie:
         return self.child_token[edge], edge + 1, present
 
     def expand(self, nodes: Tensor, bound: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The children of several nodes, one node's after the other's.
-
-        Args:
-            nodes: int64 `[B, N]`.
-            bound: M, children that no row has more of.
+        """The children of several nodes, int64 `[B, N]`, one node's after the other's; no row has more than `bound` = M.
 
         Returns:
             The children, int64 `[B, M]`, the sink after a row's last one; the index of each one's parent among the

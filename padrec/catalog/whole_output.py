@@ -42,7 +42,8 @@ def written_whole(path: Path, overwrite: bool = False) -> Iterator[Path]:
         workplace.mkdir(parents=True, exist_ok=True)
         with locked(workplace):
             try:
-                _clear(workplace)
+                for left in workplace.iterdir():
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
                 yield part
                 if part.is_dir():
                     write_digests(part)
@@ -121,8 +122,3 @@ def check_digests(folder: Path) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _clear(folder: Path) -> None:
-    for child in folder.iterdir():
-        shutil.rmtree(child) if child.is_dir() else child.unlink()

@@ -13,12 +13,9 @@ from padrec.training import TrainableModule, read_checkpoint
 
 
 def check_checkpoint(path: str, model: str, settings: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that the model of the config cannot go on from.
+    """Refuse a checkpoint, of `--ckpt_path`, that the model of the config, a class path, cannot go on from.
 
-    Args:
-        path: of `--ckpt_path`.
-        model: class path of the config's model.
-        settings: the arguments of the model that the user gave, without defaults. Those of the checkpoint would win.
+    `settings` are the arguments of the model that the user gave, without defaults. Those of the checkpoint would win.
     """
     if path in ("best", "last", "hpc"):  # where Lightning finds none, it would go on without
         raise InputError(f"--ckpt_path {path}: expected a file, such as runs/target/checkpoints/{path}.ckpt")

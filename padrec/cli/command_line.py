@@ -43,10 +43,7 @@ _COMMANDS = ("prepare", *_TRAINER_COMMANDS, "report", "pool", "text-pool", "expo
 
 
 def main(args: "ArgsType" = None) -> None:
-    """Run the program.
-
-    Args:
-        args: command-line arguments; None takes the process's own.
+    """Run the program with these arguments or, if None, those of the process.
 
     Raises:
         SystemExit: status 2 after one message for wrong input or files that the system refuses, 143 after a SIGTERM.

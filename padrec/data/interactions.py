@@ -68,12 +68,7 @@ class Split:
 def leave_one_out(interactions: Interactions, short_users: Literal["error", "drop"] = "error") -> Split:
     """Use each user's last item for the test, the one before for validation and the others for training.
 
-    Args:
-        interactions: whole sequences.
-        short_users: whether to refuse or drop users with fewer than three items.
-
-    Raises:
-        InputError: a user with fewer than three items and `short_users="error"`, or no other users.
+    Users with fewer than three items are an InputError or, as long as there are others, dropped.
     """
     sequences = interactions.sequences
     enough = sequences.lengths >= _LEAVE_ONE_OUT_ITEMS

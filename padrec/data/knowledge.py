@@ -37,14 +37,10 @@ class PromptSource(Protocol):
     """Makes the prompts of a data set."""
 
     def read(self, as_text: Callable[[Iterable[str]], list[str]]) -> TextPrompts:
-        """Read the data and fill the template.
+        """Read the data and fill the template; one that names what the data do not have is an InputError.
 
-        Args:
-            as_text: makes the language model read special tokens in texts of the data as text. The template's own
-                special tokens, such as `<|im_start|>`, keep their meaning.
-
-        Raises:
-            InputError: a file is missing or wrong, or the template names what the data do not have.
+        `as_text` makes the language model read special tokens in texts of the data as text. The template's own special
+        tokens, such as `<|im_start|>`, keep their meaning.
         """
 
 

@@ -25,16 +25,9 @@ class TrainingRows(Protocol):
     """A source of training rows. With this protocol as its base class, a config can name it by its class alone."""
 
     def windows(self, split: Split, catalog: Catalog, max_history: int, list_length: int) -> "Windows":
-        """Read or cut the rows; called once, before a fit.
+        """Read or cut the rows; called once, before a fit. No rows, and a wrong file, are an InputError.
 
-        Args:
-            split: training, validation and test items of each user.
-            catalog: the items.
-            max_history: most items of history in a prompt.
-            list_length: K, items in a list.
-
-        Raises:
-            InputError: there are no rows, or a file is missing or wrong.
+        A prompt has at most `max_history` items of history, a list `list_length` items.
         """
 
 

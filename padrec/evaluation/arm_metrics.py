@@ -119,7 +119,7 @@ class ArmResult:
 class ArmMetrics(nn.Module):
     """The metrics of one arm of a comparison.
 
-    They are updated on the CPU, which holds the traces: on a GPU their many small sums would take longer than decoding.
+    They are updated on the CPU, which holds the traces: a GPU would take longer for many small sums than for decoding.
     If processes communicate through GPUs, move the module there before `result`.
 
     Args:

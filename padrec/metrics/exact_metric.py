@@ -18,11 +18,7 @@ class ExactMetric(Metric):
 
     - `module.to(torch.bfloat16)`, which Lightning's `bf16-true` precision calls, also converts float64 sums.
     - A process without batches sends an empty float32 tensor where the others send float64.
-    - `compute` squeezes a one-element tensor to a scalar.
-
-    Args:
-        result_shape: shape of the tensor that `compute` returns, as in `Tensor.reshape`; ignored for other results.
-        **kwargs: arguments of `torchmetrics.Metric`, as in every subclass.
+    - `compute` squeezes a one-element tensor to a scalar: `result_shape`, as in `Tensor.reshape`, restores its shape.
     """
 
     is_differentiable = False

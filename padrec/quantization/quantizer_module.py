@@ -28,9 +28,7 @@ class QuantizerModule(L.LightningModule):
     Subclasses define `quantizer` and `codebooks`. Arguments are those of the next class of several parents.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._quality: CodebookQuality | None = None
+    _quality: CodebookQuality  # during a validation
 
     @property
     def quantizer(self) -> DecodingQuantizer:
@@ -56,26 +54,22 @@ class QuantizerModule(L.LightningModule):
 
     def validation_step(self, batch: ItemVectors, batch_idx: int) -> None:
         """Encode a batch of items and update the metric."""
-        assert self._quality is not None
         codes = self.quantizer.encode(batch.vectors)
-        self._quality.update(batch.items, codes.to(self.device), self._errors(batch.vectors, codes))
+        # Squared error per value of the reconstruction from the first l + 1 slots, [B, L].
+        decoded = [self.quantizer.decode(codes[:, : slot + 1]) for slot in range(codes.shape[1])]
+        errors = [(made.to(self.device) - batch.vectors).square().mean(1) for made in decoded]
+        self._quality.update(batch.items, codes.to(self.device), torch.stack(errors, dim=1))
 
     def on_validation_epoch_end(self) -> None:
         """Log codebook use, perplexity and reconstruction error by slot, and collisions, see `CodebookQuality`."""
-        assert self._quality is not None
         values = {f"val/{name}": value.float() for name, value in self._quality.compute().items()}
         # The metric has reduced them over processes.
         self.log_dict(cast(dict[str, Any], values), rank_zero_only=False)
-        self._quality = None
+        del self._quality
 
     def predict_step(self, batch: ItemVectors, batch_idx: int) -> Tensor:
         """Return the nearest codes of a batch of items, int64 `[B, L]`; items may share an ID."""
         return self.quantizer.encode(batch.vectors)
-
-    def _errors(self, vectors: Tensor, codes: Tensor) -> Tensor:
-        """Squared error per value of the reconstruction from the first l + 1 slots, `[B, L]`."""
-        reconstructions = [self.quantizer.decode(codes[:, : slot + 1]) for slot in range(codes.shape[1])]
-        return torch.stack([(made.to(vectors.device) - vectors).square().mean(1) for made in reconstructions], dim=1)
 
 
 class ResidualKMeansQuantizer(QuantizerModule):

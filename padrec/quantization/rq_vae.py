@@ -182,10 +182,8 @@ def separation_loss(latents: Tensor, margin: Tensor | float) -> Tensor:
 
     Args:
         latents: `[m, e]`.
-        margin: sufficient distance, not negative. Items within a thousandth of it count as equal and are no neighbours.
-
-    Returns:
-        Scalar; 0 if no neighbour is closer than the margin.
+        margin: sufficient distance, not negative; with no neighbour closer the loss is 0. Items within a thousandth of
+            it count as equal and are no neighbours.
     """
     neighbours, distances = [], []
     with torch.no_grad():

@@ -51,11 +51,9 @@ class FrozenTarget(nn.Module):
         return features
 
     def features(self, tokens: Tensor, layers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Features after the final norm, `[B, T, d]`, and joined ones of k layers, `[B, T, k d]`.
+        """Features of tokens `[B, T]` after the final norm, `[B, T, d]`, and joined ones of k layers, `[B, T, k d]`.
 
-        Args:
-            tokens: right-padded, int64 `[B, T]`.
-            layers: see `CachedLayers.open`.
+        For the numbers of layers see `CachedLayers.open`.
         """
         if tuple(layers) == LAST_LAYER:
             last = self(tokens)

@@ -26,14 +26,10 @@ class SplitRule(Protocol):
         return dict(vars(self))
 
     def part(self, log: "ibis.Table") -> "ibis.Column":
-        """The part of each interaction, an index into `PARTS`.
+        """The part of each interaction, an index into `PARTS`; a part that is left empty is an InputError.
 
-        Args:
-            log: the kept interactions: `user`, `item`, `time` in microseconds since 1970, and `position`, which orders
-                interactions at the same time; all int64.
-
-        Raises:
-            InputError: the rule leaves a part empty.
+        The log has the kept interactions: `user`, `item`, `time` in microseconds since 1970, and `position`, which
+        orders interactions at the same time; all int64.
         """
 
 

@@ -24,9 +24,6 @@ class AtSpeedReader(Reader):
 
     Args:
         folder: the folder with the four files.
-
-    Raises:
-        InputError: from `read`, users that differ between the files, or see `Reader`.
     """
 
     folder: str

@@ -35,9 +35,6 @@ class MiniOneRecReader(Reader):
 
     Args:
         folder: the folder with the files.
-
-    Raises:
-        InputError: from `read`, a row that does not continue its user's previous rows, or see `Reader`.
     """
 
     folder: str

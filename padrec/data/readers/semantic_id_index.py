@@ -19,9 +19,7 @@ _CODE = re.compile(r"<([a-z])_(\d{1,9})>")
 def read_index(path: Path, titles: Mapping[str, str] | None = None) -> Catalog:
     """Read a catalog from `{"item": ["<a_183>", "<b_70>", …], …}`, where the letter names the slot.
 
-    Args:
-        path: the index file.
-        titles: titles by item key, if the format has them; other items get an empty text.
+    `titles` are by item key, if the format has them; other items get an empty text.
 
     Raises:
         InputError: the file is missing, damaged or malformed, an item has no ID, IDs differ in length, or a code string
