@@ -113,7 +113,7 @@ class CatalogTrie:
         return self.child_token[edge], edge + 1, present
 
     def expand(self, nodes: Tensor, bound: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The children of several nodes, int64 `[B, N]`, one node's after the other's; no row has more than `bound` = M.
+        """The children of nodes `[B, N]`, int64, one node's after the other's; no row has more than `bound` = M.
 
         Returns:
             The children, int64 `[B, M]`, the sink after a row's last one; the index of each one's parent among the
