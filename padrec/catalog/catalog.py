@@ -73,10 +73,8 @@ class Catalog:
         outside = ((codes < 0) | (codes > _LARGEST_CODE)).any(1)
         if bool(outside.any()):
             item = int(outside.nonzero()[0])
-            raise InputError(
-                f"{self.source}: item {self.keys[item]!r} has the codes {codes[item].tolist()}, "
-                f"expected codes from 0 to {_LARGEST_CODE}"
-            )
+            found = f"item {self.keys[item]!r} has the codes {codes[item].tolist()}"
+            raise InputError(f"{self.source}: {found}, expected codes from 0 to {_LARGEST_CODE}")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Catalog":

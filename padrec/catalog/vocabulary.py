@@ -101,10 +101,8 @@ class SemanticIDVocabulary:
     def check_same(self, other: "SemanticIDVocabulary", owner: str) -> None:
         """Refuse an owner that was trained with other tokens than these, which are the data's."""
         if other.fingerprint != self.fingerprint:
-            raise InputError(
-                f"{owner}: its vocabulary ({other}) is not the data's ({self}): "
-                "expected one that was trained on this catalog"
-            )
+            found = f"{owner}: its vocabulary ({other}) is not the data's ({self})"
+            raise InputError(f"{found}: expected one that was trained on this catalog")
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value}" for name, value in self.to_dict().items())

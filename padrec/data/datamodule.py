@@ -115,10 +115,8 @@ class SemanticIDDataModule(LightningDataModule):
         self._encoder = self.prompt_format.encoder(self.vocabulary, dataset.catalog)
         self._windows: Windows | None = None
         if list_length > dataset.catalog.n_leaves:
-            raise InputError(
-                f"list_length is {list_length}, expected at most the {dataset.catalog.n_leaves} different semantic IDs "
-                f"of {dataset.catalog.source}, since lists repeat none"
-            )
+            most = f"the {dataset.catalog.n_leaves} different semantic IDs of {dataset.catalog.source}"
+            raise InputError(f"list_length is {list_length}, expected at most {most}, since lists repeat none")
         self._file_users: tuple[str, ...] = ()
         if predict_prompts is not None:
             file = Path(predict_prompts)
@@ -240,8 +238,6 @@ def _checked_sizes(catalog: Catalog, codebook_sizes: Sequence[int] | None) -> tu
     outside = (catalog.codes >= sizes).nonzero()
     if len(outside) > 0:
         item, slot = outside[0].tolist()
-        raise InputError(
-            f"{catalog.source}: item {catalog.keys[item]!r} has code {int(catalog.codes[item, slot])} in slot {slot}, "
-            f"expected 0 … {int(sizes[slot]) - 1} (codebook_sizes)"
-        )
+        found = f"item {catalog.keys[item]!r} has code {int(catalog.codes[item, slot])} in slot {slot}"
+        raise InputError(f"{catalog.source}: {found}, expected 0 … {int(sizes[slot]) - 1} (codebook_sizes)")
     return tuple(sizes.tolist())

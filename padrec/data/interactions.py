@@ -77,10 +77,8 @@ def leave_one_out(interactions: Interactions, short_users: Literal["error", "dro
         short = [interactions.user_keys[user] for user in (~enough).nonzero().flatten().tolist()]
         found = f"{interactions.source}: {_name_users(short)} with fewer than {_LEAVE_ONE_OUT_ITEMS} items"
         if short_users == "error":
-            raise InputError(
-                f"{found}, expected at least one item each to train, validate and test; short_users: drop leaves such "
-                "users out"
-            )
+            expected = "at least one item each to train, validate and test"
+            raise InputError(f"{found}, expected {expected}; short_users: drop leaves such users out")
         if len(rows) == 0:
             raise InputError(f"{found}: nobody is left after dropping them")
     kept = sequences.select(rows)

@@ -81,9 +81,7 @@ class PromptTemplate:
     def _literal(self, text: str) -> list[int]:
         tokens = self._tokens([text])[0]
         if self._tokenizer.unk_token_id is not None and self._tokenizer.unk_token_id in tokens:
-            raise InputError(
-                f"{self._name}: has no token for a part of {text!r}, expected a tokenizer that can write it"
-            )
+            raise InputError(f"{self._name}: has no token for a part of {text!r}, expected one that can write it")
         return tokens
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:

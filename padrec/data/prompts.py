@@ -117,10 +117,9 @@ def read_prompt_file(
         user, history = _user_and_history(place, row)
         unknown = [key for key in history if key not in known]
         if unknown and unknown_items == "error":
-            raise InputError(
-                f'{place}: "history" of user {user!r}: item {unknown[0]!r} is not among the {catalog.n_items} items of '
-                f"{catalog.source}, expected items of the catalog; unknown_items: drop leaves others out"
-            )
+            found = f"item {unknown[0]!r} is not among the {catalog.n_items} items of {catalog.source}"
+            expected = "expected items of the catalog; unknown_items: drop leaves others out"
+            raise InputError(f'{place}: "history" of user {user!r}: {found}, {expected}')
         n_dropped += len(unknown)
         users.append(user)
         rows.append([catalog.index(key) for key in history if key in known][-max_history:])

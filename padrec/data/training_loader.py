@@ -35,10 +35,8 @@ class GlobalBatchSampler(DistributedSampler[list[int]]):
 
     def __init__(self, lengths: Tensor, batch_size: int, n_processes: int = 1, process: int = 0, seed: int = 0) -> None:
         if batch_size < n_processes:
-            raise InputError(
-                f"batch_size is {batch_size} on {n_processes} processes, expected at least one row for each: "
-                "batch_size counts the rows of all processes together"
-            )
+            expected = "at least one row for each: batch_size counts the rows of all processes together"
+            raise InputError(f"batch_size is {batch_size} on {n_processes} processes, expected {expected}")
         super().__init__(
             lengths,  # type: ignore[arg-type]  # only its length is used
             num_replicas=n_processes,
@@ -115,8 +113,7 @@ class ResumableLoader(DataLoader[SequenceBatch]):
         now = self._batching()
         before = {name: loaded.get(name) for name in now}
         if before != now:
-            raise InputError(
-                f"the checkpoint is from the middle of an epoch with {before}, the data now have {now}: expected the "
-                "same rows, batch_size and seed; a checkpoint from the end of an epoch resumes with any"
-            )
+            found = f"the checkpoint is from the middle of an epoch with {before}, the data now have {now}"
+            expected = "the same rows, batch_size and seed; a checkpoint from the end of an epoch resumes with any"
+            raise InputError(f"{found}: expected {expected}")
         return loaded["batches"]

@@ -115,10 +115,8 @@ class AcceptedLengths(ExactMetric):
         """Add a batch of lists; the arguments are those of `AcceptedPerPass.update`, with this D."""
         rounds = _sum_rows(accepted_lengths, counted, n_dims=1)
         if rounds.shape != self.rounds_by_accepted.shape:
-            raise InputError(
-                f"counts of shape {list(accepted_lengths.shape)}, expected {len(self.rounds_by_accepted)} in the last "
-                "dimension"
-            )
+            found, expected = list(accepted_lengths.shape), len(self.rounds_by_accepted)
+            raise InputError(f"counts of shape {found}, expected {expected} in the last dimension")
         self.rounds_by_accepted = self.rounds_by_accepted + rounds
 
     def compute(self) -> Tensor:
@@ -202,10 +200,9 @@ class AcceptanceRate(ExactMetric):
         """
         shape = self.attempted_tokens.shape
         if attempted.shape != accepted.shape or attempted.shape[-2:] != shape:
-            raise InputError(
-                f"attempted {list(attempted.shape)} and accepted {list(accepted.shape)}: expected the same shape, "
-                f"with {shape[0]} slots and {shape[1]} depths in the last two dimensions"
-            )
+            found = f"attempted {list(attempted.shape)} and accepted {list(accepted.shape)}"
+            expected = f"{shape[0]} slots and {shape[1]} depths in the last two dimensions"
+            raise InputError(f"{found}: expected the same shape, with {expected}")
         self.attempted_tokens = self.attempted_tokens + _sum_rows(attempted, counted, n_dims=2)
         self.accepted_of_attempted = self.accepted_of_attempted + _sum_rows(accepted, counted, n_dims=2)
 

@@ -268,10 +268,8 @@ def first_matches(recommended: Tensor, relevant: Tensor) -> Tensor:
     """Where lists `[B, K]` first name a relevant index `[B, R]` that is not negative, bool `[B, K, R]`."""
     _check_indices("recommended", recommended)
     if recommended.ndim != 2 or len(recommended) != len(relevant):
-        raise InputError(
-            f"recommended has the shape {list(recommended.shape)}, expected [{len(relevant)} users, list length] as "
-            "the relevant items have"
-        )
+        expected = f"[{len(relevant)} users, list length] as the relevant items have"
+        raise InputError(f"recommended has the shape {list(recommended.shape)}, expected {expected}")
     matches = (recommended[:, :, None] == relevant[:, None, :]) & (relevant >= 0)[:, None, :]
     return matches & (matches.cumsum(dim=1) == 1)
 
@@ -279,10 +277,8 @@ def first_matches(recommended: Tensor, relevant: Tensor) -> Tensor:
 def _check_indices(name: str, values: Tensor) -> None:
     """Refuse scores and masks, which could be compared with indices but mean something else."""
     if values.dtype == torch.bool or values.is_floating_point():
-        raise InputError(
-            f"{name} of type {values.dtype}, expected int64 indices of items, best first: turn scores into them by "
-            "scores.argsort(dim=1, descending=True)"
-        )
+        advice = "turn scores into them by scores.argsort(dim=1, descending=True)"
+        raise InputError(f"{name} of type {values.dtype}, expected int64 indices of items, best first: {advice}")
 
 
 def rank_discounts(k: int, device: torch.device) -> Tensor:

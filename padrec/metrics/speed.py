@@ -214,10 +214,8 @@ def paired_bootstrap_speedup(
         (3.0, (2.0, 5.0))
     """
     if reference_seconds.ndim != 1 or reference_seconds.shape != arm_seconds.shape or len(reference_seconds) == 0:
-        raise InputError(
-            f"times of shape {list(reference_seconds.shape)} in the reference arm and {list(arm_seconds.shape)} in the "
-            "other: expected the same units, at least one"
-        )
+        found = f"{list(reference_seconds.shape)} in the reference arm and {list(arm_seconds.shape)} in the other"
+        raise InputError(f"times of shape {found}: expected the same units, at least one")
     if n_resamples < 1:
         raise InputError(f"{n_resamples} bootstrap resamples: expected at least 1")
     seconds = torch.stack([reference_seconds, arm_seconds]).double().cpu()  # [2, n]

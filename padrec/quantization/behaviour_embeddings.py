@@ -54,10 +54,8 @@ class BehaviourEmbeddings(EmbeddingSource):
 
     def _factorised(self, matrix: csr_array, source: str) -> Tensor:
         if self.dimension >= matrix.shape[0] or matrix.nnz == 0:
-            raise InputError(
-                f"{source}: {self.dimension} dimensions from {matrix.shape[0]} items with {matrix.nnz} related pairs, "
-                "expected more items than dimensions, and pairs"
-            )
+            found = f"{self.dimension} dimensions from {matrix.shape[0]} items with {matrix.nnz} related pairs"
+            raise InputError(f"{source}: {found}, expected more items than dimensions, and pairs")
         start = np.random.default_rng(self.seed).standard_normal(matrix.shape[0])
         left, singular, _ = svds(matrix, k=self.dimension, v0=start)
         left, singular = left[:, ::-1], singular[::-1]  # largest first

@@ -125,10 +125,9 @@ def _relieve_family(family: Tensor, codes: Tensor, vectors: Tensor, quantizer: Q
     """Spread items that share L − 2 codes over the codes of the next slot, in place."""
     n_codes, capacity = quantizer.codebook_sizes[-2:]
     if len(family) > n_codes * capacity:
-        raise InputError(
-            f"{len(family)} items share the first codes {codes[family[0], :-2].tolist()}, which have only "
-            f"{n_codes * capacity} semantic IDs: add slots or codes, or a slot that tells colliding items apart"
-        )
+        found = f"{len(family)} items share the first codes {codes[family[0], :-2].tolist()}"
+        advice = "add slots or codes, or a slot that tells colliding items apart"
+        raise InputError(f"{found}, which have only {n_codes * capacity} semantic IDs: {advice}")
     room = capacity - torch.bincount(codes[family, -2], minlength=n_codes)  # negative where crowded
     movable = family[family < len(vectors)]
     crowded = movable[room[codes[movable, -2]] < 0]

@@ -89,9 +89,8 @@ def _reordered(part: ItemEmbeddings, wanted: ItemEmbeddings) -> Tensor:
     """The vectors of a part in the order of other embeddings."""
     row = {key: index for index, key in enumerate(part.keys)}
     if astray := row.keys() ^ set(wanted.keys):
-        raise InputError(
-            f"{part.source} and {wanted.source}: item {min(astray)!r} is in one of them only, expected the same items"
-        )
+        found = f"item {min(astray)!r} is in one of them only"
+        raise InputError(f"{part.source} and {wanted.source}: {found}, expected the same items")
     return part.vectors[torch.tensor([row[key] for key in wanted.keys])]
 
 
@@ -113,8 +112,6 @@ def _read_components(file: Path, shape: tuple[int, int], source: str) -> tuple[T
         raise InputError(f"{file}: expected safetensors with the tensors mean and axes, found {', '.join(tensors)}")
     mean, axes = tensors["mean"], tensors["axes"]
     if axes.shape != shape or mean.shape != shape[:1]:
-        raise InputError(
-            f"{file}: {axes.shape[-1]} components of {len(axes)} dimensions, expected {shape[1]} of the {shape[0]} "
-            f"dimensions of {source}"
-        )
+        expected = f"{shape[1]} of the {shape[0]} dimensions of {source}"
+        raise InputError(f"{file}: {axes.shape[-1]} components of {len(axes)} dimensions, expected {expected}")
     return mean, axes

@@ -39,9 +39,8 @@ class ItemEmbeddings:
         self, keys: Sequence[str], vectors: Tensor, texts: Sequence[str] | None = None, source: str = "embeddings"
     ) -> None:
         if vectors.ndim != 2 or 0 in vectors.shape or not vectors.is_floating_point():
-            raise InputError(
-                f"{source}: {vectors.dtype} of shape {list(vectors.shape)}, expected floats [items, dimensions]"
-            )
+            found = f"{vectors.dtype} of shape {list(vectors.shape)}"
+            raise InputError(f"{source}: {found}, expected floats [items, dimensions]")
         for name, values in (("keys", keys), ("texts", texts)):
             if values is not None and len(values) != len(vectors):
                 raise InputError(f"{source}: {len(values)} {name} for {len(vectors)} vectors, expected one for each")
@@ -52,9 +51,8 @@ class ItemEmbeddings:
             raise InputError(f"{source}: item key {key!r} occurs twice, expected every key once")
         # A sum is finite if its summands are, and takes no memory.
         if len(wrong := (~self.vectors.sum(1).isfinite()).nonzero()):
-            raise InputError(
-                f"{source}: the vector of item {self.keys[int(wrong[0])]!r} has a value that is not finite"
-            )
+            item = self.keys[int(wrong[0])]
+            raise InputError(f"{source}: the vector of item {item!r} has a value that is not finite")
 
     def __len__(self) -> int:
         """Number of items."""

@@ -117,10 +117,9 @@ class RQVAEQuantizer(QuantizerModule, TrainableModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the uses of each code; a checkpoint for embeddings of another size is refused."""
         if checkpoint.get("dimension") != self._dimension:
-            raise InputError(
-                f"the checkpoint reads embeddings of {checkpoint.get('dimension')} values, the data have "
-                f"{self._dimension}: expected a checkpoint trained on these embeddings"
-            )
+            found = f"the checkpoint reads embeddings of {checkpoint.get('dimension')} values"
+            expected = "expected a checkpoint trained on these embeddings"
+            raise InputError(f"{found}, the data have {self._dimension}: {expected}")
         self._uses = list(checkpoint["uses"])
 
     def on_train_start(self) -> None:

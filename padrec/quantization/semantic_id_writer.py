@@ -63,18 +63,17 @@ class SemanticIDWriter(Callback):
         if self._earlier is None or self.extends is None:
             return
         assert isinstance(pl_module, QuantizerModule)
-        expected, found = read_codebooks(self.extends / CODEBOOKS_FILE), pl_module.codebooks
-        equal = (torch.equal(one.cpu(), other) for one, other in zip(found, expected, strict=False))
-        if len(found) != len(expected) or not all(equal):
-            raise InputError(
-                f"{self.extends}: made with the codebooks in its {CODEBOOKS_FILE}, expected a quantizer with the "
-                "same: residual k-means takes them as model.init_args.codebooks, RQ-VAE the --ckpt_path of its fit"
+        expected, own = read_codebooks(self.extends / CODEBOOKS_FILE), pl_module.codebooks
+        equal = (torch.equal(one.cpu(), other) for one, other in zip(own, expected, strict=False))
+        if len(own) != len(expected) or not all(equal):
+            made = (
+                f"{self.extends}: made with the codebooks in its {CODEBOOKS_FILE}, expected a quantizer with the same"
             )
-        n_slots = len(expected) + (self.collisions == "slot")
-        if self._earlier.n_slots != n_slots:
-            raise InputError(
-                f"{self.extends}: {self._earlier.n_slots} slots, expected {n_slots} with collisions: {self.collisions}"
-            )
+            how = "residual k-means takes them as model.init_args.codebooks, RQ-VAE the --ckpt_path of its fit"
+            raise InputError(f"{made}: {how}")
+        n_slots, found = len(expected) + (self.collisions == "slot"), self._earlier.n_slots
+        if found != n_slots:
+            raise InputError(f"{self.extends}: {found} slots, expected {n_slots} with collisions: {self.collisions}")
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor, batch: object, *numbers: int

@@ -53,10 +53,8 @@ class TargetEmbeddings(EmbeddingSource):
         target = TargetRecommender.load(self.target)
         sizes = target.vocabulary.codebook_sizes
         if sizes != catalog.codebook_sizes:
-            raise InputError(
-                f"{self.target}: trained with {list(sizes)} codes, expected a target of {catalog.source} with "
-                f"{list(catalog.codebook_sizes)}"
-            )
+            expected = f"a target of {catalog.source} with {list(catalog.codebook_sizes)}"
+            raise InputError(f"{self.target}: trained with {list(sizes)} codes, expected {expected}")
         embeddings: Any = target.backbone.get_input_embeddings()
         head: Any = target.backbone.get_output_embeddings()
         tables = [embeddings.weight] if head.weight is embeddings.weight else [embeddings.weight, head.weight]

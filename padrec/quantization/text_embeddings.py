@@ -108,10 +108,9 @@ class EmbeddingCache:
                 part.write_text(json.dumps(expected, indent=2) + "\n")
         found = read_json_object(description, "of what embeddings are made of")
         if names := [name for name in expected if found.get(name) != expected[name]]:
-            raise InputError(
-                f"{self._folder}: embeddings of another {', '.join(names)}, expected those of this config: "
-                "choose another cache folder or remove this one"
-            )
+            advice = "choose another cache folder or remove this one"
+            other = f"{self._folder}: embeddings of another {', '.join(names)}"
+            raise InputError(f"{other}, expected those of this config: {advice}")
 
     def vectors(self, compute: Callable[[slice], Tensor]) -> Tensor:
         """Return all vectors, `[n_rows, d]`; `compute` gives those of the rows in each missing part.

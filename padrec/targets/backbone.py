@@ -104,10 +104,9 @@ def _check_memory(model: PreTrainedModel, vocabulary: SemanticIDVocabulary) -> N
     needed = 4 * sum(weight.numel() for weight in model.parameters())
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
-        raise InputError(
-            f"backbone: the weights over {vocabulary.size:,} tokens ({list(vocabulary.codebook_sizes)} codes) take "
-            f"{needed / 1e9:,.0f} GB, expected at most the {there / 1e9:,.0f} GB of this machine"
-        )
+        found = f"the weights over {vocabulary.size:,} tokens ({list(vocabulary.codebook_sizes)} codes) take"
+        sizes = f"{needed / 1e9:,.0f} GB, expected at most the {there / 1e9:,.0f} GB of this machine"
+        raise InputError(f"backbone: {found} {sizes}")
 
 
 def fingerprint(model: PreTrainedModel) -> str:

@@ -73,9 +73,8 @@ def load_pretrained(
     Its tokenizer must be that of the vocabulary, and it must have the settings of `backbone`.
     """
     if vocabulary.text_tokens == 0:
-        raise InputError(
-            f"{name}: the data have no text tokens, expected a prompt template with this model's tokenizer"
-        )
+        expected = "a prompt template with this model's tokenizer"
+        raise InputError(f"{name}: the data have no text tokens, expected {expected}")
     _check_folder(name)
     if tokenizer_fingerprint(load_tokenizer(name)) != vocabulary.tokenizer:
         raise InputError(f"{name}: its tokenizer is not that of the data's prompt template, expected the same one")

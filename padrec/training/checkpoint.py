@@ -30,9 +30,8 @@ def read_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
         raise InputError(f"{path}: holds a {type(checkpoint).__name__}, expected a checkpoint")
     found = checkpoint.get("kind")
     if found is None or found != (kind or found):
-        raise InputError(
-            f"{path}: a checkpoint of kind {found!r}, expected {repr(kind) if kind else 'that of a padrec module'}"
-        )
+        expected = repr(kind) if kind else "that of a padrec module"
+        raise InputError(f"{path}: a checkpoint of kind {found!r}, expected {expected}")
     return checkpoint
 
 

@@ -141,10 +141,9 @@ class TrainableModule(L.LightningModule):
             return
         diverged = torch.as_tensor(self.trainer.strategy.reduce((~self._finite).float(), reduce_op="sum"))
         if float(diverged) > 0:
-            raise InputError(
-                f"the training loss is not finite by step {self.global_step}: expected a finite one; lower "
-                f"learning_rate ({self._learning_rate}), or set trainer.gradient_clip_val"
-            )
+            advice = f"lower learning_rate ({self._learning_rate}), or set trainer.gradient_clip_val"
+            found = f"the training loss is not finite by step {self.global_step}"
+            raise InputError(f"{found}: expected a finite one; {advice}")
 
     on_validation_start = on_train_epoch_end = check_loss
 

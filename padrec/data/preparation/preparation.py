@@ -66,10 +66,8 @@ class Preparation:
         self.split = LeaveLastOut() if split is None else split
         self.engine = DuckDBEngine() if engine is None else engine
         if user_core < self.split.least_interactions:
-            raise InputError(
-                f"user_core is {user_core}, expected at least {self.split.least_interactions}: "
-                f"{type(self.split).__name__} needs as many interactions of every user"
-            )
+            reason = f"{type(self.split).__name__} needs as many interactions of every user"
+            raise InputError(f"user_core is {user_core}, expected at least {self.split.least_interactions}: {reason}")
 
     def run(self) -> None:
         """Prepare what is not prepared yet; reports its progress on stderr.
@@ -112,10 +110,8 @@ class Preparation:
         summary = self.output.read_summary()
         found = {name: summary.get(name) for name in settings}
         if difference := first_difference(found, settings):
-            raise InputError(
-                f"{self.output.path}: prepared with {difference}; nothing is overwritten: name another output, or "
-                "delete this folder"
-            )
+            advice = "nothing is overwritten: name another output, or delete this folder"
+            raise InputError(f"{self.output.path}: prepared with {difference}; {advice}")
         say("done", f"{self.output.path} is prepared already")
 
     def _run_stages(self, stages: StageFolder, settings: Mapping[str, object]) -> None:

@@ -95,10 +95,8 @@ def find_core(stage: Stage, order: Path, user_core: int, item_core: int) -> Mapp
             break
         kept, before = log.semi_join(enough, "item"), found
     if interactions == 0:
-        raise InputError(
-            f"none of {_row_count(log)} interactions is left with user_core {user_core} and item_core {item_core}, "
-            "expected some: lower them"
-        )
+        none = f"none of {_row_count(log)} interactions is left with user_core {user_core} and item_core {item_core}"
+        raise InputError(f"{none}, expected some: lower them")
     connection.store(enough, stage.folder / _ITEMS)
     stage.progress.state = (
         f"{interactions:,} interactions after {core_round} rounds; {found:,} of {n_items:,} items kept, "

@@ -95,8 +95,6 @@ class TimeSplit(SplitRule):
         (found,) = rows(sums.agg(earliest=sums.time.min(), **at_ranks))
         for part, before, start in zip(PARTS, found.values(), list(found.values())[1:], strict=False):
             if before == start:
-                raise InputError(
-                    f"ratios {list(self.ratios)} leave no interactions for {part}: too many of the {total} are at the "
-                    "same time, expected different times"
-                )
+                problem = f"too many of the {total} are at the same time, expected different times"
+                raise InputError(f"ratios {list(self.ratios)} leave no interactions for {part}: {problem}")
         return ibis.cases((log.time < found["start_0"], 0), (log.time < found["start_1"], 1), else_=2)

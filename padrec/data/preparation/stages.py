@@ -95,10 +95,8 @@ class StageFolder:
             raise InputError(f"{self.path}: holds other files, expected an unfinished preparation or nothing")
         finished = any(child.is_dir() for child in found)
         if finished and (difference := first_difference(read_json(self.path / _SETTINGS), self.settings)):
-            raise InputError(
-                f"{self.path}: an unfinished preparation with {difference}; go on with the old settings, name another "
-                "output, or delete this folder"
-            )
+            advice = "go on with the old settings, name another output, or delete this folder"
+            raise InputError(f"{self.path}: an unfinished preparation with {difference}; {advice}")
         write_json(self.path / _SETTINGS, self.settings)
 
     def stage(

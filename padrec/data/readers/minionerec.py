@@ -79,10 +79,8 @@ def _read_rows(path: Path, part: str, catalog: Catalog, users: dict[str, _Parts]
                 parts["train"] += history
             elif recent != history:
                 known = [catalog.keys[before] for before in recent]
-                raise InputError(
-                    f"user {row['user_id']!r} has the history {row['history_item_id']}, expected the last items of "
-                    f"the rows before: {', '.join(known)}"
-                )
+                found = f"user {row['user_id']!r} has the history {row['history_item_id']}"
+                raise InputError(f"{found}, expected the last items of the rows before: {', '.join(known)}")
         except (InputError, csv.Error) as error:
             raise InputError(f"{path}, row {number}: {error}") from None
         parts[part].append(item)

@@ -99,8 +99,6 @@ def read_prepared_table(path: Path, columns: list[str], n_rows: int) -> pa.Table
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read ({reason}), expected it as it was prepared") from None
     if table.column_names != columns or len(table) != n_rows:
-        raise InputError(
-            f"{path}: {len(table)} rows of {', '.join(table.column_names)}, expected {n_rows} of {', '.join(columns)} "
-            "(prepared.json)"
-        )
+        found = f"{len(table)} rows of {', '.join(table.column_names)}"
+        raise InputError(f"{path}: {found}, expected {n_rows} of {', '.join(columns)} (prepared.json)")
     return table

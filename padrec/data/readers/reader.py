@@ -39,10 +39,8 @@ class Dataset:
             if len(outside) > 0:
                 position = int(outside[0])
                 user = found.user_keys[int((part.ends <= position).sum())]
-                raise InputError(
-                    f"{found.source}: user {user!r} has item index {int(part.items[position])}, "
-                    f"expected 0 … {self.catalog.n_items - 1}"
-                )
+                problem = f"user {user!r} has item index {int(part.items[position])}"
+                raise InputError(f"{found.source}: {problem}, expected 0 … {self.catalog.n_items - 1}")
 
     def split(self, short_users: Literal["error", "drop"] = "error") -> Split:
         """Return the format's own split, or else that of `leave_one_out`."""

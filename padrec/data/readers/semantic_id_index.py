@@ -31,10 +31,8 @@ def read_index(path: Path, titles: Mapping[str, str] | None = None) -> Catalog:
     first = next(iter(index))
     for item, row in zip(index, codes, strict=True):
         if len(row) != len(codes[0]):
-            raise InputError(
-                f"{path}: item {item!r} has {len(row)} codes, item {first!r} has {len(codes[0])}, "
-                "expected the same number for all items"
-            )
+            found = f"item {item!r} has {len(row)} codes, item {first!r} has {len(codes[0])}"
+            raise InputError(f"{path}: {found}, expected the same number for all items")
     texts = None if titles is None else [titles.get(item, "") for item in index]
     return Catalog(torch.tensor(codes, dtype=torch.int32), tuple(index), texts, source=str(path))
 

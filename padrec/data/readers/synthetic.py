@@ -70,10 +70,8 @@ class SyntheticReader(Reader):
         check_arguments(SyntheticReader, vars(self))
         # With half of the IDs free, drawing until all differ ends soon.
         if 2 * self._n_distinct > math.prod(self.codebook_sizes):
-            raise InputError(
-                f"synthetic data: {self._n_distinct} different semantic IDs from codebook_sizes {self.codebook_sizes}, "
-                "expected room for at least twice as many"
-            )
+            found = f"{self._n_distinct} different semantic IDs from codebook_sizes {self.codebook_sizes}"
+            raise InputError(f"synthetic data: {found}, expected room for at least twice as many")
 
     @property
     def _n_distinct(self) -> int:
