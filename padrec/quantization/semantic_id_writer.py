@@ -70,7 +70,7 @@ class SemanticIDWriter(Callback):
                 f"{self.extends}: made with the codebooks in its {CODEBOOKS_FILE}, expected a quantizer with the same"
             )
             how = "residual k-means takes them as model.init_args.codebooks, RQ-VAE the --ckpt_path of its fit"
-            raise InputError(f"{made}: {how}")
+            raise InputError(f"{self.extends}: {made}, expected a quantizer with the same: {how}")
         n_slots, found = len(expected) + (self.collisions == "slot"), self._earlier.n_slots
         if found != n_slots:
             raise InputError(f"{self.extends}: {found} slots, expected {n_slots} with collisions: {self.collisions}")
