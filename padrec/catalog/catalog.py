@@ -171,7 +171,6 @@ class Catalog:
         return tuple((self.codes.amax(0) + 1).tolist())
 
     def __contains__(self, key: str) -> bool:
-        """Whether an item has this key."""
         return key in self._index
 
     def index(self, key: str) -> int:

@@ -36,6 +36,5 @@ def refused_by_lightning(error: BaseException | None) -> str | None:
 
 
 def _raised_in(error: BaseException) -> str:
-    """The module whose code raised an error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return str(frames[-1].f_globals.get("__name__", "")) if frames else ""

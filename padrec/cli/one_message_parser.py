@@ -103,7 +103,6 @@ def _unknown_option(message: str) -> str | None:
 
 
 def _mismatch(said: list[str], lines: list[str]) -> str:
-    """A value of a wrong type."""
     matches = [match for line in said if (match := _TYPE.match(line))]
     expected = [re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", match[1]) for match in matches]
     found = next((match[2] for match in matches if match[2] is not None), None)

@@ -1,10 +1,11 @@
-"""JSON files as people hand them over, with every mistake named."""
+"""JSON files as people hand them over, with every mistake named, and one that says what a folder is made of."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from padrec.catalog import InputError
+from padrec.catalog.whole_output import PARTIAL, written_whole
 from padrec.data.text_file import read_text
 
 
@@ -53,6 +54,23 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, 
             raise InputError(f"{place}: a JSON {type(row).__name__}, expected {expected}")
         _check_characters(place, line, row)
         yield place, row
+
+
+def check_made_of(folder: Path, name: str, made_of: Mapping[str, object], what: str) -> None:
+    """Refuse a folder of unfinished work that depends on other things than these; a new one notes them in a file.
+
+    `what` are the work's results, for the message.
+    """
+    file = folder / name
+    if not file.exists():
+        if any(child.suffix != PARTIAL for child in folder.iterdir()):
+            raise InputError(f"{folder}: holds other files, expected a new or empty folder, or a cache")
+        with written_whole(file) as part:
+            part.write_text(json.dumps(made_of, indent=2) + "\n")
+    found = read_json_object(file, f"of what {what} depend on")
+    if other := [key for key, value in made_of.items() if found.get(key) != value]:
+        expected = "expected those of this config: remove the folder, or name another"
+        raise InputError(f"{folder}: {what} of another {', '.join(other)}, {expected}")
 
 
 def _check_characters(place: object, text: str, content: object) -> None:

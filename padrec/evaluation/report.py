@@ -133,7 +133,6 @@ class Report:
         return [key for key in keys if key.startswith(SPEEDUP_OVER)]
 
     def _remarks(self) -> list[str]:
-        """Sentences on arms that are not lossless or whose speedup is doubtful, and on what arms draw on."""
         return [f"{escape_markdown(arm)}{remark}" for arm, metrics in self.arms.items() for remark in _remarks(metrics)]
 
     def shown_settings(self) -> dict[str, str]:
@@ -197,6 +196,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def _remarks(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """What to say of an arm that is not lossless or whose speedup is doubtful, and of what it draws on."""
     if not metrics.get("lossless", True):
         yield " is not lossless: it may write other lists or texts than the target."
     speedup, median = metrics["speedup"], metrics["speedup_median"]
@@ -229,7 +229,6 @@ def _pool(pool: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    """Format a setting."""
     if value is None:
         return "none"
     return format(value, "," if isinstance(value, int) else "g") if isinstance(value, int | float) else str(value)

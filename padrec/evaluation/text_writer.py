@@ -14,12 +14,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from padrec.catalog import InputError
 from padrec.catalog.whole_output import check_absent, locked, writing, written_whole
 from padrec.data import TextPromptBatch, TextPromptDataModule
-from padrec.data.json_file import read_json_object
+from padrec.data.json_file import check_made_of
 from padrec.decoding import GeneratedText
 from padrec.evaluation.text_evaluator import TextEvaluator
 
 _PARTS = ".parts"
-_MADE_OF = "made_of.json"
 
 
 class TextWriter(Callback):
@@ -55,7 +54,8 @@ class TextWriter(Callback):
             with writing(self._parts):
                 self._parts.mkdir(parents=True, exist_ok=True)
                 self._open.enter_context(locked(self._parts))
-            self._check_settings({"prompts": data.fingerprint, **pl_module.made_of})
+            made_of = {"prompts": data.fingerprint, **pl_module.made_of}
+            check_made_of(self._parts, "made_of.json", made_of, "texts")
         trainer.strategy.barrier("texts may be written")
         written = self._written()
         trainer.strategy.barrier("texts are known")  # before any process changes its part
@@ -67,18 +67,6 @@ class TextWriter(Callback):
         with writing(self._parts):
             self._file = (self._parts / f"process-{trainer.global_rank}.jsonl").open("ab")
             self._file.truncate(_whole_lines(Path(self._file.name)))
-
-    def _check_settings(self, expected: dict[str, Any]) -> None:
-        file = self._parts / _MADE_OF
-        if not file.exists():
-            with written_whole(file) as part:
-                part.write_text(json.dumps(expected, indent=2) + "\n")
-        found = read_json_object(file, "of what texts depend on")
-        if other := [name for name in expected if found.get(name) != expected[name]]:
-            raise InputError(
-                f"{self._parts}: texts of another {', '.join(other)}, expected those of this run: remove the folder, "
-                "or name another path"
-            )
 
     def _written(self) -> dict[str, str]:
         """The finished lines by key, of all processes of all runs."""

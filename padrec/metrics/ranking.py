@@ -177,8 +177,6 @@ class Recall(UserMean):
 
 
 class _LeafMetric(UserMean):
-    """A ranking metric of the items that a list of leaves represents."""
-
     _of_users: "staticmethod[[Tensor, Tensor, Tensor, Tensor, int], Tensor]"
 
     def update(

@@ -86,7 +86,6 @@ class PrincipalComponents(EmbeddingSource):
 
 
 def _reordered(part: ItemEmbeddings, wanted: ItemEmbeddings) -> Tensor:
-    """The vectors of a part in the order of other embeddings."""
     row = {key: index for index, key in enumerate(part.keys)}
     if astray := row.keys() ^ set(wanted.keys):
         found = f"item {min(astray)!r} is in one of them only"

@@ -55,7 +55,6 @@ class ItemEmbeddings:
             raise InputError(f"{source}: the vector of item {item!r} has a value that is not finite")
 
     def __len__(self) -> int:
-        """Number of items."""
         return len(self.keys)
 
     @property

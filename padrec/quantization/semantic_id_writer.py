@@ -66,9 +66,7 @@ class SemanticIDWriter(Callback):
         expected, own = read_codebooks(self.extends / CODEBOOKS_FILE), pl_module.codebooks
         equal = (torch.equal(one.cpu(), other) for one, other in zip(own, expected, strict=False))
         if len(own) != len(expected) or not all(equal):
-            made = (
-                f"{self.extends}: made with the codebooks in its {CODEBOOKS_FILE}, expected a quantizer with the same"
-            )
+            made = f"made with the codebooks in its {CODEBOOKS_FILE}"
             how = "residual k-means takes them as model.init_args.codebooks, RQ-VAE the --ckpt_path of its fit"
             raise InputError(f"{self.extends}: {made}, expected a quantizer with the same: {how}")
         n_slots, found = len(expected) + (self.collisions == "slot"), self._earlier.n_slots

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,12 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from padrec.catalog import InputError, PositiveInt, check_arguments
 from padrec.catalog.tensor_file import read_tensors, write_tensors
-from padrec.catalog.whole_output import PARTIAL, locked, writing, written_whole
+from padrec.catalog.whole_output import locked, writing
 from padrec.data import TextReader
-from padrec.data.json_file import read_json_object
+from padrec.data.json_file import check_made_of
 from padrec.data.tokenizer import as_text, load_tokenizer
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings
 
-_DESCRIPTION_FILE = "embeddings.json"
 _UNUSED = ("pooler.", "decoder.")  # weights that a mean of the encoder's hidden states does not depend on
 
 
@@ -99,19 +97,6 @@ class EmbeddingCache:
         self._part_size = part_size
         self._made_of = {**made_of, "part_size": part_size}
 
-    def _check(self) -> None:
-        expected, description = self._made_of, self._folder / _DESCRIPTION_FILE
-        if not description.exists():
-            if any(file.suffix != PARTIAL for file in self._folder.iterdir()):
-                raise InputError(f"{self._folder}: holds other files, expected a new or empty folder, or a cache")
-            with written_whole(description) as part:
-                part.write_text(json.dumps(expected, indent=2) + "\n")
-        found = read_json_object(description, "of what embeddings are made of")
-        if names := [name for name in expected if found.get(name) != expected[name]]:
-            advice = "choose another cache folder or remove this one"
-            other = f"{self._folder}: embeddings of another {', '.join(names)}"
-            raise InputError(f"{other}, expected those of this config: {advice}")
-
     def vectors(self, compute: Callable[[slice], Tensor]) -> Tensor:
         """Return all vectors, `[n_rows, d]`; `compute` gives those of the rows in each missing part.
 
@@ -120,7 +105,7 @@ class EmbeddingCache:
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         with locked(self._folder, wait=True):  # others, such as those of a distributed fit, then read what is there
-            self._check()
+            check_made_of(self._folder, "embeddings.json", self._made_of, "embeddings")
             return torch.cat(self._parts(compute))
 
     def _parts(self, compute: Callable[[slice], Tensor]) -> list[Tensor]:

@@ -90,7 +90,6 @@ class Preparation:
             shutil.rmtree(stages.path)
 
     def _settings(self) -> dict[str, Any]:
-        """Everything that the output depends on, as JSON values."""
         with Progress("fingerprint") as progress:
             sources = list(_fingerprints(self.source.files()))
             progress.state = f"{sum(file['bytes'] for file in sources):,} bytes in {len(sources)} files"

@@ -160,7 +160,6 @@ def _well_rated(log: ibis.Table, min_rating: float | None) -> ibis.Table:
 
 
 def _of_active_users(log: ibis.Table, user_core: int) -> ibis.Table:
-    """The interactions of users who have enough of them."""
     active = log.group_by("user").having(log.count() >= user_core).agg()
     return log.semi_join(active, "user")
 

@@ -64,7 +64,6 @@ class MiniOneRecReader(Reader):
 
 
 def _read_rows(path: Path, part: str, catalog: Catalog, users: dict[str, _Parts]) -> None:
-    """Add the rows of a file to the users."""
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
     if missing := [column for column in _COLUMNS if column not in (rows.fieldnames or ())]:
         raise InputError(f"{path}: no column {missing[0]!r}, expected the columns {', '.join(_COLUMNS)}")
