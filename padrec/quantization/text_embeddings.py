@@ -69,9 +69,12 @@ class TextEmbeddings(EmbeddingSource):
             "texts": len(texts),
             "texts_sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
         }
-        cache = EmbeddingCache(Path(self.cache), len(texts), self.part_size, made_of)
         encoder = functools.cache(self._load_encoder)
-        vectors = cache.vectors(lambda rows: encode_texts(texts[rows], *encoder(), self.max_tokens, self.batch_size))
+
+        def compute(rows: slice) -> Tensor:
+            return encode_texts(texts[rows], *encoder(), self.max_tokens, self.batch_size)
+
+        vectors = _cached(Path(self.cache), len(texts), self.part_size, made_of, compute)
         return ItemEmbeddings(items.keys, vectors, items.titles, f"{items.source} by {self.encoder}")
 
     def _load_encoder(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -88,31 +91,18 @@ class TextEmbeddings(EmbeddingSource):
         return model, tokenizer
 
 
-class EmbeddingCache:
-    """A folder of vectors in parts, each written as a whole or not at all; `made_of` is all that they depend on."""
-
-    def __init__(self, folder: Path, n_rows: int, part_size: int, made_of: Mapping[str, str | int]) -> None:
-        self._folder = folder
-        self._n_rows = n_rows
-        self._part_size = part_size
-        self._made_of = {**made_of, "part_size": part_size}
-
-    def vectors(self, compute: Callable[[slice], Tensor]) -> Tensor:
-        """Return all vectors, `[n_rows, d]`; `compute` gives those of the rows in each missing part.
-
-        Vectors that depend on something else, other files and a damaged part are an error.
-        """
-        with writing(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        with locked(self._folder, wait=True):  # others, such as those of a distributed fit, then read what is there
-            check_made_of(self._folder, "embeddings.json", self._made_of, "embeddings")
-            return torch.cat(self._parts(compute))
-
-    def _parts(self, compute: Callable[[slice], Tensor]) -> list[Tensor]:
-        parts = []
-        for number, start in enumerate(range(0, self._n_rows, self._part_size)):
-            file = self._folder / f"part-{number:05d}.safetensors"
-            rows = slice(start, min(start + self._part_size, self._n_rows))
+def _cached(
+    folder: Path, n_rows: int, part_size: int, made_of: Mapping[str, str | int], compute: Callable[[slice], Tensor]
+) -> Tensor:
+    """Vectors `[n_rows, d]` of a folder with a file for each part, where `compute` gives those of a missing part."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    with locked(folder, wait=True):  # others, such as those of a distributed fit, then read what is there
+        check_made_of(folder, "embeddings.json", {**made_of, "part_size": part_size}, "embeddings")
+        for number, start in enumerate(range(0, n_rows, part_size)):
+            file = folder / f"part-{number:05d}.safetensors"
+            rows = slice(start, min(start + part_size, n_rows))
             if not file.exists():
                 write_tensors(file, {"embeddings": compute(rows)})
             try:
@@ -122,7 +112,7 @@ class EmbeddingCache:
             except InputError as error:
                 raise InputError(f"{error}; remove it to recompute it") from None
             parts.append(found)
-        return parts
+    return torch.cat(parts)
 
 
 def load_encoder(name: str, revision: str = "main") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
