@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from padrec.catalog import InputError, NonNegativeFloat, NonNegativeInt, PositiveFloat, Seed, check_arguments
 from padrec.catalog.whole_output import check_place
-from padrec.training.checkpoint import WholeCheckpointIO
+from padrec.training.whole_checkpoint_io import WholeCheckpointIO
 
 
 class TrainableModule(L.LightningModule):

@@ -5,7 +5,7 @@ import torch
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.training import read_checkpoint, stored_hyperparameters, stored_vocabulary
-from padrec.training.checkpoint import WholeCheckpointIO
+from padrec.training.whole_checkpoint_io import WholeCheckpointIO
 from tests.damage import with_a_flipped_bit
 
 

@@ -7,7 +7,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from padrec.catalog import InputError
-from padrec.training.checkpoint import WholeCheckpointIO
+from padrec.training.whole_checkpoint_io import WholeCheckpointIO
 from tests.tiny_training import fitted, tiny_data, tiny_recommender
 
 
