@@ -93,7 +93,6 @@ class SpeculativeBeamSearch:
 
     def start(self, prompts: Prompts, keys: Tensor) -> None:
         """Round 0, with the requests' random keys, int64 `[B]`."""
-        self.statistics.reset()
         self._draw.keys.copy_(keys)
         if prompts.excluded is not None:
             self._constraint.exclude(prompts.excluded)
@@ -157,7 +156,7 @@ def _follow(
         round_: number of the round.
         result: receives the new beam.
         ranked: receives the best of it.
-        statistics: counts the round.
+        statistics: counts the round, the first one anew.
     """
     plan, sink = context.plan, context.constraint.trie.sink
     start, begins, current = beam.level, beam.level < plan.n_slots, beam
@@ -199,7 +198,9 @@ def _count(
     round_: int,
 ) -> None:
     """Count a round, and the levels that it drafted, by the slot of their last code."""
-    if round_ > 0:
+    if round_ == 0:
+        statistics.reset()
+    else:
         statistics.add_round(begins, len(plan.drafted(round_)))
     slots = start[:, None] + torch.arange(plan.n_slots - 1, device=start.device)
     # The last level is never drafted, so an item that is complete has nothing missed.

@@ -73,16 +73,18 @@ class Branches:
     first: int = 0  # tokens after the prompt that earlier passes read; R is at least first + N
 
 
-def after_prompts(prompts: Prompts, branches: Branches) -> tuple[Tensor, Placement]:
+def after_prompts(prompts: Prompts, branches: Branches, no_past: Tensor, columns: Tensor) -> tuple[Tensor, Placement]:
     """Each prompt's tokens with its branches right after them, `[B, P + N]`, and their placement.
 
-    As many columns as the prompt's padding follow a row's branches; nothing sees them.
+    As many columns as the prompt's padding follow a row's branches; nothing sees them. `no_past` are zeros, int64
+    `[B]`, and `columns` the numbers from 0 on, at least P + N.
     """
-    lengths, (width, n_branches) = prompts.lengths[:, None], (prompts.tokens.shape[1], branches.tokens.shape[1])
-    column = torch.arange(width + n_branches, device=lengths.device)
-    in_prompt, branch = column < lengths, (column - lengths).clamp(0, n_branches - 1)  # [B, P + N]
-    prompt_tokens = torch.nn.functional.pad(prompts.tokens, (0, n_branches))
-    tokens = torch.where(in_prompt, prompt_tokens, branches.tokens.gather(1, branch))
-    positions = torch.where(in_prompt, column, lengths + branches.depths.expand(len(lengths), -1).gather(1, branch))
-    start, layout = torch.zeros_like(prompts.lengths), prompts.layout(n_branches)
-    return tokens, Placement(start, positions, 0, branches.seen, layout, prompts.lengths)
+    lengths, n_branches = prompts.lengths[:, None], branches.tokens.shape[1]
+    joined = torch.cat([prompts.tokens, branches.tokens], 1)
+    column = columns[: joined.shape[1]]
+    after = column - lengths  # [B, P + N]
+    in_prompt, branch = after < 0, after.clamp(0, n_branches - 1)
+    tokens = torch.where(in_prompt, joined, branches.tokens.gather(1, branch))
+    depths = branches.depths.expand(len(lengths), -1).gather(1, branch)
+    positions = torch.where(in_prompt, column, lengths + depths)
+    return tokens, Placement(no_past, positions, 0, branches.seen, prompts.layout(n_branches), prompts.lengths)

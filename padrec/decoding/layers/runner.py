@@ -14,6 +14,7 @@ from padrec.decoding.layers.layer_operations import Head, LayerOperations
 from padrec.decoding.layers.placement import Placement
 from padrec.decoding.layers.prompts import Branches, Prompts, after_prompts
 from padrec.decoding.layers.transformers_layers import PreallocatedCache, TransformersLayers
+from padrec.decoding.lists.tensor_record import pick
 from padrec.decoding.lists.token_tree import TokenTree
 
 # Settings that change the logits after the head, with the value that leaves them as they are.
@@ -67,14 +68,17 @@ class TransformersRunner:
             raise InputError(f"{whose}: expected at least {capacity}, {what}")
         lengths = torch.zeros(batch, dtype=torch.long, device=self.model.device)
         layers = self._layers.open(batch, capacity, feature_layers)
-        return TransformersSession(self.model.get_input_embeddings(), layers, self._head, lengths)
+        return TransformersSession(self.model.get_input_embeddings(), layers, self._head, lengths, capacity)
 
 
 class TransformersSession:
     """The target with the KV cache of one batch shape; `lengths` are each row's cached tokens, int64 `[B]`."""
 
-    def __init__(self, embed: nn.Module, layers: LayerSession, head: Head, lengths: Tensor) -> None:
+    def __init__(self, embed: nn.Module, layers: LayerSession, head: Head, lengths: Tensor, capacity: int) -> None:
         self._embed, self._layers, self._head, self._lengths = embed, layers, head, lengths
+        # Made once: each would be a launch of every pass.
+        self._no_past = torch.zeros_like(lengths)
+        self._places = torch.arange(-1, capacity, device=lengths.device)
 
     def prefill(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """Read the prompts into an empty cache.
@@ -84,17 +88,19 @@ class TransformersSession:
             may be anything finite.
         """
         outputs, features = self._prefill(prompts)
-        last = outputs[torch.arange(len(outputs), device=outputs.device), prompts.lengths - 1]
-        return self._head(last), features
+        return self._head(self._from_last(outputs, prompts, 1)[:, 0]), features
 
     def _prefill(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
         batch, width = prompts.tokens.shape
         # Padding is on the right, so no real token sees it.
-        columns = torch.arange(width, device=prompts.tokens.device).expand(batch, -1)
-        placement = Placement(torch.zeros_like(prompts.lengths), columns, layout=prompts.layout())
-        result = self._layers(self._embed(prompts.tokens), placement)
+        columns = self._places[1 : 1 + width].expand(batch, -1)
+        result = self._layers(self._embed(prompts.tokens), Placement(self._no_past, columns, layout=prompts.layout()))
         self._lengths.copy_(prompts.lengths)
         return result
+
+    def _from_last(self, outputs: Tensor, prompts: Prompts, count: int) -> Tensor:
+        """The outputs `[B, *, d]` of `count` tokens, of which each prompt's last one is the first."""
+        return pick(outputs, prompts.lengths[:, None] + self._places[:count])
 
     def prefill_branches(self, prompts: Prompts, branches: Branches) -> Tensor:
         """Read the prompts, with N >= 0 branches after each, into an empty cache.
@@ -104,11 +110,10 @@ class TransformersSession:
         if branches.tokens.shape[1] == 0:
             outputs, _ = self._prefill(prompts)
         else:
-            tokens, placement = after_prompts(prompts, branches)
+            tokens, placement = after_prompts(prompts, branches, self._no_past, self._places[1:])
             outputs, _ = self._layers(self._embed(tokens), placement)
             self._lengths.copy_(prompts.lengths)
-        column = prompts.lengths[:, None] + torch.arange(-1, branches.tokens.shape[1], device=outputs.device)
-        return outputs.gather(1, column[..., None].expand(-1, -1, outputs.shape[-1]))
+        return self._from_last(outputs, prompts, 1 + branches.tokens.shape[1])
 
     def read_branches(self, branches: Branches) -> Tensor:
         """Read more branches after the prompts, beside those of earlier calls; returns their outputs, `[B, N, d]`."""
