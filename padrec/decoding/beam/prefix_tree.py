@@ -7,7 +7,9 @@ from torch import Tensor
 
 from padrec.catalog import CatalogTrie
 from padrec.decoding.beam.beam_plan import BeamPass
+from padrec.decoding.device.compiled import compiled
 from padrec.decoding.layers.prompts import Branches
+from padrec.decoding.lists.tensor_record import pick
 
 
 @dataclass(frozen=True)
@@ -21,43 +23,42 @@ class PrefixTree:
     first_children: Tensor  # index in the tree of each node's first child, int64 [B, N]; undefined in the last level
     first: int  # tokens after the prompt that precede the tree's; -1 if the tree begins with the prompt's last token
 
-    @classmethod
-    def grow(
-        cls, trie: CatalogTrie, nodes: Tensor, seen: Tensor, first: int, stage: BeamPass, fixed_shape: bool
-    ) -> "PrefixTree":
-        """Follow the trie from a beam, int64 `[B, W]`, after `first` tokens were read after the prompt.
-
-        Its children attend to `seen`, bool `[B, W, R]`. With a fixed shape every level is as wide as the plan allows,
-        instead of as wide as this batch needs, which reads values on the host.
-        """
-        levels, begins = [nodes], [torch.zeros_like(nodes)]
-        sights = [with_itself(seen, first)]
-        size = nodes.shape[1]
-        for bound in stage.widths[1:]:
-            width = bound if fixed_shape else int(trie.n_children(nodes).sum(1).max())
-            nodes, parents, firsts = trie.expand(nodes, width)
-            above = sights[-1].gather(1, parents[..., None].expand(-1, -1, seen.shape[-1]))
-            begins[-1] = size + firsts
-            levels.append(nodes)
-            begins.append(torch.zeros_like(nodes))
-            sights.append(with_itself(above, first + size))
-            size += nodes.shape[1]
-        # Made on the device: while a pass is captured, nothing can be copied there.
-        depths = [level.new_full(level.shape[1:], depth) for depth, level in enumerate(levels, stage.level - 1)]
-        joined = torch.cat(levels, 1)
-        return cls(
-            nodes=joined,
-            tokens=trie.token(joined),
-            depths=torch.cat(depths),
-            seen=torch.cat(sights, 1),
-            first_children=torch.cat(begins, 1),
-            first=first,
-        )
-
     def branches(self) -> Branches:
         """The tree as the target reads it: without the root, which it reads with the prompt."""
         skip = max(-self.first, 0)
         return Branches(self.tokens[:, skip:], self.depths[skip:], self.seen[:, skip:], self.first + skip)
+
+
+@compiled
+def grow(nodes: Tensor, seen: Tensor, trie: CatalogTrie, first: int, stage: BeamPass, fixed_shape: bool) -> PrefixTree:
+    """Follow the trie from a beam, int64 `[B, W]`, after `first` tokens were read after the prompt.
+
+    Its children attend to `seen`, bool `[B, W, R]`. With a fixed shape every level is as wide as the plan allows,
+    instead of as wide as this batch needs, which reads values on the host; so a GPU needs a fixed shape.
+    """
+    levels, begins = [nodes], [torch.zeros_like(nodes)]
+    sights = [with_itself(seen, first)]
+    size = nodes.shape[1]
+    for bound in stage.widths[1:]:
+        width = bound if fixed_shape else int(trie.n_children(nodes).sum(1).max())
+        nodes, parents, firsts = trie.expand(nodes, width)
+        above = pick(sights[-1], parents)
+        begins[-1] = size + firsts
+        levels.append(nodes)
+        begins.append(torch.zeros_like(nodes))
+        sights.append(with_itself(above, first + size))
+        size += nodes.shape[1]
+    # Made on the device: while a pass is captured, nothing can be copied there.
+    depths = [level.new_full(level.shape[1:], depth) for depth, level in enumerate(levels, stage.level - 1)]
+    joined = torch.cat(levels, 1)
+    return PrefixTree(
+        nodes=joined,
+        tokens=trie.token(joined),
+        depths=torch.cat(depths),
+        seen=torch.cat(sights, 1),
+        first_children=torch.cat(begins, 1),
+        first=first,
+    )
 
 
 def with_itself(ancestors: Tensor, first: int) -> Tensor:
