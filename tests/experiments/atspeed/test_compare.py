@@ -1,6 +1,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -8,17 +9,26 @@ import yaml
 from experiments.atspeed.compare import compare, main
 from experiments.atspeed.one_target import read_once
 from experiments.atspeed.table import main as tabulate
-from tests.tiny_training import tiny_atspeed, tiny_data, tiny_recommender
+from padrec.data import SemanticIDDataModule, SyntheticReader
+from tests.tiny_training import tiny_atspeed, tiny_recommender
 
 _REPOSITORY = Path(__file__).parents[3]
-_READER = {"n_users": 31, "n_items": 30, "codebook_sizes": [5, 6, 7], "mean_length": 7, "duplicates": 0.1}
+# Four slots, for which widths.yaml has lists of widths.
+_READER: dict[str, Any] = {
+    "n_users": 31,
+    "n_items": 30,
+    "codebook_sizes": [5, 6, 7, 3],
+    "mean_length": 7,
+    "duplicates": 0.1,
+}
 _OBJECTIVES = ("top_k_alignment", "total_variation", "word_kd", "tvd_kd", "seq_kd")
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """What run.sh leaves, without having trained."""
-    data = tiny_data()
+    sizes: dict[str, Any] = {"list_length": 3, "max_history": 3, "batch_size": 8, "eval_batch_size": 4, "max_users": 7}
+    data = SemanticIDDataModule(SyntheticReader(**_READER), **sizes)
     target = tmp_path / "target/checkpoints/best.ckpt"
     tiny_recommender(data).save_pretrained(target)
     for objective in _OBJECTIVES:
@@ -62,7 +72,7 @@ def test_every_setting_gets_a_report_once_and_all_of_them_a_table(runs: Path, mo
 
     tabulate([f"--folders=[{runs / 'compare'}]", f"--output={runs / 'table'}"])
     rows = json.loads((runs / "table/report.json").read_text())["rows"]
-    assert len(rows) == 4 + 5 + 7 + 3 + 6 + 11
+    assert len(rows) == 4 + 5 + 8 + 3 + 6 + 11
     assert {row["list_length"] for row in rows} == {3, 10}
     assert "transformers-beam" in (runs / "table/report.md").read_text()
 
