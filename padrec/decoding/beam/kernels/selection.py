@@ -9,9 +9,11 @@ def _in_order(x):
     """Integers in the order of floating-point numbers, of the same size."""
     if x.dtype.primitive_bitwidth == 64:
         bits = x.to(tl.int64, bitcast=True)
-        return tl.where(bits < 0, bits ^ 0x7FFFFFFFFFFFFFFF, bits)
-    bits = x.to(tl.int32, bitcast=True)
-    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+        order = tl.where(bits < 0, bits ^ 0x7FFFFFFFFFFFFFFF, bits)
+    else:
+        bits = x.to(tl.int32, bitcast=True)
+        order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return order
 
 
 @triton.jit
