@@ -35,7 +35,8 @@ class DecoderSettings:
         nodes: of the tree.
         greedy_temperature: of the tree. Below 1, since drafts are surer of greedy targets than of sampled ones
             (docs/decoding.md, Trees).
-        adaptive: several users at once get a small tree; that of depth, width and nodes is for one user alone.
+        forced_tokens: runs of tokens that the catalog forces are added to the tree, see `SpeculativeDecoder`.
+        adaptive: several users at once get a small tree without them; the other settings are for one user alone.
 
     Raises:
         InputError: a value outside its range.
@@ -45,6 +46,7 @@ class DecoderSettings:
     width: PositiveInt = 10
     nodes: Annotated[int, Range("at least 2", lambda nodes: nodes >= 2)] = 60
     greedy_temperature: PositiveFloat = 0.5
+    forced_tokens: bool = True
     adaptive: bool = False
 
     def __post_init__(self) -> None:
@@ -57,7 +59,8 @@ class DecoderSettings:
         from padrec.drafts import FeatureDraft
 
         network = FeatureDraft(str(draft))
-        alone = SpeculativeDecoder(network, DynamicTree(self.depth, self.width, self.nodes, self.greedy_temperature))
+        tree = DynamicTree(self.depth, self.width, self.nodes, self.greedy_temperature)
+        alone = SpeculativeDecoder(network, tree, forced_tokens=self.forced_tokens)
         if not self.adaptive:
             return alone
         small = DynamicTree(*_SMALL_TREE, self.greedy_temperature)

@@ -61,7 +61,11 @@ def test_a_recommender_without_a_draft_is_one_folder_too(parts: Path, tmp_path: 
 
 def test_several_users_can_get_a_smaller_tree_and_the_same_lists(parts: Path) -> None:
     shop = Recommender.load(
-        parts / "target", parts / "draft", DecoderSettings(adaptive=True), device="cpu", dtype=torch.float64
+        parts / "target",
+        parts / "draft",
+        DecoderSettings(forced_tokens=False, adaptive=True),
+        device="cpu",
+        dtype=torch.float64,
     )
     decoder = shop.decoders["list"]
     assert isinstance(decoder, BatchSizeDecoder)
