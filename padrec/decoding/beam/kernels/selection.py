@@ -23,7 +23,7 @@ def best_in_order_kernel(values, index, n, COUNT: tl.constexpr, BLOCK: tl.conste
     place = tl.arange(0, BLOCK)
     inside = place < n
     value = tl.load(values + row * n + place, inside, float("-inf"))
-    order = _in_order(value)
+    order = _in_order(value + 0.0)  # a negative zero is a zero
     # Find the greatest number that COUNT values reach, or any that exactly these reach.
     least, most = tl.min(order, 0), tl.max(order, 0)
     reached = tl.sum(inside.to(tl.int32), 0)
