@@ -77,10 +77,10 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def assert_same(
     decoders: Sequence[Decoder], runner: TransformersRunner, request: ListRequest, prompts: Prompts
 ) -> None:
-    """All of them generate the same."""
+    """All of them generate the same, and again in the tensors of the first time."""
+    sessions = [decoder.bind(runner, request) for decoder in decoders]
     lists = [
-        decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))[0].tokens
-        for decoder in decoders
+        session.decode(prompts, torch.Generator().manual_seed(0))[0].tokens for session in sessions for _ in range(2)
     ]
     assert all(torch.equal(found, lists[0]) for found in lists)
 
