@@ -3,17 +3,7 @@
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _in_order(x):
-    """Integers in the order of floating-point numbers, of the same size."""
-    if x.dtype.primitive_bitwidth == 64:
-        bits = x.to(tl.int64, bitcast=True)
-        order = tl.where(bits < 0, bits ^ 0x7FFFFFFFFFFFFFFF, bits)
-    else:
-        bits = x.to(tl.int32, bitcast=True)
-        order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    return order
+from padrec.decoding.lists.kernels.scores import in_order
 
 
 @triton.jit
@@ -23,7 +13,7 @@ def best_in_order_kernel(values, index, n, COUNT: tl.constexpr, BLOCK: tl.conste
     place = tl.arange(0, BLOCK)
     inside = place < n
     value = tl.load(values + row * n + place, inside, float("-inf"))
-    order = _in_order(value + 0.0)  # a negative zero is a zero
+    order = in_order(value + 0.0)  # a negative zero is a zero
     # Find the greatest number that COUNT values reach, or any that exactly these reach.
     least, most = tl.min(order, 0), tl.max(order, 0)
     reached = tl.sum(inside.to(tl.int32), 0)

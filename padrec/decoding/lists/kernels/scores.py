@@ -18,8 +18,13 @@ def _flip(bits):
 
 @triton.jit
 def in_order(scores):
-    """32-bit integers in the order of float32 scores."""
-    return _flip(scores.to(tl.int32, bitcast=True))
+    """Integers in the order of float32 or float64 scores, of the same size."""
+    if scores.dtype.primitive_bitwidth == 64:
+        bits = scores.to(tl.int64, bitcast=True)
+        order = tl.where(bits < 0, bits ^ 0x7FFFFFFFFFFFFFFF, bits)
+    else:
+        order = _flip(scores.to(tl.int32, bitcast=True))
+    return order
 
 
 @triton.jit
