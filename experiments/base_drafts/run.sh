@@ -6,6 +6,7 @@
 #   DRAFTS="hass eagle3" run.sh   some; hass is the one that the others differ from
 #   FORMS=null run.sh             without the position-aware part alone
 #   SHORT=1 run.sh                400 steps each
+#   SEEDS="0 1 2" run.sh          a draft for each seed; all of them start from the same base draft
 #   JOBS=4 run.sh                 fits side by side, 2 by default: a draft leaves most of a GPU idle
 #   TREES="12/6/52/0.35 15/4/64/0.25/false" run.sh
 #                                 an arm for each tree of each draft: depth, width, nodes, greedy_temperature, and
@@ -16,7 +17,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/base_drafts results=runs/base_drafts
 drafts=${DRAFTS:-hass eagle3 features layers2 through_steps constrained log_acceptance adaptive_acceptance}
-forms=${FORMS:-null {\}} trees=(${TREES:-12/6/52/0.35})
+forms=${FORMS:-null {\}} trees=(${TREES:-12/6/52/0.35}) seeds=(${SEEDS:-0})
 mkdir -p $results
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
@@ -37,18 +38,22 @@ for draft in $drafts; do
   [ ! -e "$configs/$draft.yaml" ] || given+=(--config "$configs/$draft.yaml")
   [ -z "${SHORT:-}" ] || given+=(--config $configs/short.yaml)
   for position_aware in $forms; do
-    name=$draft
-    [ "$position_aware" = null ] || name+=-padrec
-    while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done
-    fit "$name" "${given[@]}" --model.init_args.position_aware "$position_aware" "$@" &
-    for tree in "${trees[@]}"; do
-      IFS=/ read -r depth width nodes greedy_temperature forced_tokens <<<"$tree"
-      arm=$name
-      [ ${#trees[@]} = 1 ] || arm+=-${tree//\//-}
-      arms+=", $arm: {class_path: padrec.SpeculativeDecoder, init_args: {draft: {class_path: padrec.FeatureDraft,"
-      arms+=" init_args: {checkpoint: $results/$name/checkpoints/last.ckpt}}, forced_tokens: ${forced_tokens:-true},"
-      arms+=" expansion: {class_path: padrec.DynamicTree, init_args: {depth: $depth, width: $width, nodes: $nodes,"
-      arms+=" greedy_temperature: $greedy_temperature}}}}"
+    for seed in "${seeds[@]}"; do
+      name=$draft
+      [ "$position_aware" = null ] || name+=-padrec
+      [ "$seed" = 0 ] || name+=-seed$seed
+      while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done
+      fit "$name" "${given[@]}" --model.init_args.position_aware "$position_aware" --seed_everything "$seed" \
+        --model.init_args.seed "$seed" --data.init_args.seed "$seed" "$@" &
+      for tree in "${trees[@]}"; do
+        IFS=/ read -r depth width nodes greedy_temperature forced_tokens <<<"$tree"
+        arm=$name
+        [ ${#trees[@]} = 1 ] || arm+=-${tree//\//-}
+        arms+=", $arm: {class_path: padrec.SpeculativeDecoder, init_args: {draft: {class_path: padrec.FeatureDraft,"
+        arms+=" init_args: {checkpoint: $results/$name/checkpoints/last.ckpt}}, forced_tokens: ${forced_tokens:-true},"
+        arms+=" expansion: {class_path: padrec.DynamicTree, init_args: {depth: $depth, width: $width, nodes: $nodes,"
+        arms+=" greedy_temperature: $greedy_temperature}}}}"
+      done
     done
   done
 done
