@@ -13,7 +13,8 @@ from padrec.drafts.triton_draft_operations import TritonDraftOperations
 from tests.kernel_device import DEVICE, DTYPES
 
 _UNITS, _SIZE, _KEYS, _COLUMNS, _ROWS, _TOKENS = 20, 32, 2, 70, 9, 11
-_TOLERANCE = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 1e-5}
+# Numbers of up to 8 are rounded several times.
+_TOLERANCE = {torch.bfloat16: 4e-2, torch.float16: 4e-3, torch.float32: 1e-5}
 
 
 @pytest.mark.parametrize("gated", [False, True], ids=["ungated", "gated"])
@@ -48,7 +49,8 @@ def test_a_depth_attends_to_its_past_its_ancestors_and_itself(
     there = _on_device(first)
     terms_there: Any = {name: x.to(DEVICE) for name, x in terms._asdict().items() if isinstance(x, Tensor)}
     known = terms._replace(**terms_there)
-    level_there = level._replace(parents=parents.to(DEVICE), above=None if above is None else above.to(DEVICE))
+    above_there = None if above is None else above.to(DEVICE)
+    level_there = TreeLevel(parents.to(DEVICE), above_there, level.nodes.to(DEVICE), first_node)
     read, visible = TritonDraftOperations().fuse(
         tokens.to(DEVICE), mapped.to(DEVICE), known, slots.to(DEVICE), level_there, there
     )
@@ -77,7 +79,7 @@ def test_a_node_that_is_not_finite_reaches_its_descendants_alone() -> None:
     layer = LayerAttention(heads, cache[0], cache[1], (torch.ones(_COLUMNS, _SIZE), torch.zeros(_COLUMNS, _SIZE)))
     first = _on_device(FirstAttention(layer, torch.tensor([4]), 1))
     tokens, parents = torch.tensor([[1, 2]], device=DEVICE), torch.tensor([[0, 1]], device=DEVICE)
-    level = TreeLevel(parents, None, torch.arange(_ROWS), 0)
+    level = TreeLevel(parents, None, torch.arange(_ROWS, device=DEVICE), 0)
     known = terms._replace(table=terms.table.to(DEVICE))
     read, _ = TritonDraftOperations().fuse(tokens, mapped.to(DEVICE), known, tokens, level, first)
     assert read.seen is not None

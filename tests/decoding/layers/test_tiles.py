@@ -44,7 +44,7 @@ def test_weights_of_few_tokens_are_held_by_programs_that_are_all_resident(
         (33, 2048, 1024, False, 2),
         (33, 1024, 3072, False, 2),
         (33, 3072, 1024, True, 2),
-        (8, 8192, 2048, True, 2),
+        (8, 8192, 1024, True, 2),
     ],
     ids=[
         "float32",
@@ -88,6 +88,14 @@ def test_large_passes_are_left_to_the_vendor(n_out: int, n_in: int, gated: bool,
     for choice in (linear_tile, streamed_tile):
         assert choice(MOST_TOKENS, n_out, n_in, gated, itemsize) is not None
         assert choice(MOST_TOKENS + 1, n_out, n_in, gated, itemsize) is None
+
+
+@pytest.mark.parametrize("n_tokens", [2, 16, 64, 128])
+@pytest.mark.parametrize("gated", [False, True])
+def test_wide_maps_are_left_to_the_vendor(n_tokens: int, gated: bool) -> None:
+    assert linear_tile(n_tokens, 2048, 2048, gated, 2) is None
+    assert linear_tile(n_tokens, 2048, 2048, gated, 4) is not None
+    assert streamed_tile(n_tokens, 2048, 2048, gated, 2) is not None
 
 
 @pytest.mark.parametrize("n_queries", [1, 2, 20, 256, 2000])
