@@ -22,6 +22,7 @@ from padrec.data import (
 )
 from tests.data.toy_data import CODES, INDEX, Recorder, ToyReader, write_lcrec
 from tests.tiny_language_model import TEXT, save_tiny_tokenizer
+from tests.two_processes import on_two_processes
 
 
 def datamodule(**arguments: Any) -> SemanticIDDataModule:
@@ -253,16 +254,21 @@ def test_checkpoints_load_as_weights_only(tmp_path: Path) -> None:
     assert "datamodule_hyper_parameters" not in torch.load(tmp_path / "a.ckpt", weights_only=True)
 
 
+def record(recorder: Recorder, folder: Path, **arguments: Any) -> None:
+    sizes = {"batch_size": 7, "eval_batch_size": 4, "max_users": 13}  # 64 rows: the last batch has one
+    trainer = quiet_trainer(folder, max_epochs=2, limit_val_batches=0, **arguments)
+    trainer.fit(recorder, datamodule=datamodule(**sizes))
+    trainer.test(recorder, datamodule=datamodule(**sizes), verbose=False)
+
+
+def record_share(rank: int, folder: Path) -> None:
+    record(Recorder(str(folder)), folder, devices=2, strategy="ddp")
+
+
 def test_two_processes_see_the_batches_and_users_of_one(tmp_path: Path) -> None:
-    arguments = {"batch_size": 7, "eval_batch_size": 4, "max_users": 13}  # 64 rows: the last batch has one
     alone = Recorder()
-    trainer = quiet_trainer(tmp_path, max_epochs=2, limit_val_batches=0)
-    trainer.fit(alone, datamodule=datamodule(**arguments))
-    trainer.test(alone, datamodule=datamodule(**arguments), verbose=False)
-    shared = Recorder(str(tmp_path))
-    trainer = quiet_trainer(tmp_path, max_epochs=2, limit_val_batches=0, devices=2, strategy="ddp_spawn")
-    trainer.fit(shared, datamodule=datamodule(**arguments))
-    trainer.test(shared, datamodule=datamodule(**arguments), verbose=False)
+    record(alone, tmp_path)
+    on_two_processes(record_share, tmp_path)
     found = [json.loads((tmp_path / f"train-{rank}.json").read_text()) for rank in range(2)]
     assert len(found[0]) == len(found[1]) == len(alone.batches) == 20
     for step, batch in enumerate(alone.batches):

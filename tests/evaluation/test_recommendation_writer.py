@@ -15,6 +15,7 @@ from padrec.evaluation.recommendation_writer import RecommendationWriter, recomm
 from tests.data.toy_data import ToyReader, toy_catalog
 from tests.evaluation.list_stub import ListStub
 from tests.tiny_training import quiet_trainer, tiny_data, tiny_recommender
+from tests.two_processes import on_two_processes
 
 
 def datamodule(**arguments: Any) -> SemanticIDDataModule:
@@ -108,12 +109,14 @@ def test_the_datamodule_reads_the_lists_back(tmp_path: Path, arguments: dict[str
     assert row == len(lists)
 
 
-def test_two_processes_write_the_file_of_one(tmp_path: Path) -> None:
-    def data() -> SemanticIDDataModule:
-        return datamodule(predict_split="train", predict_cuts=2, max_users=23)
+def predict_share(rank: int, path: Path, data: SemanticIDDataModule) -> None:
+    predict(path, data, devices=2, strategy="ddp")
 
-    predict(tmp_path / "alone.jsonl", data())
-    predict(tmp_path / "shared.jsonl", data(), devices=2, strategy="ddp_spawn")
+
+def test_two_processes_write_the_file_of_one(tmp_path: Path) -> None:
+    data = datamodule(predict_split="train", predict_cuts=2, max_users=23)
+    predict(tmp_path / "alone.jsonl", data)
+    on_two_processes(predict_share, tmp_path / "shared.jsonl", data)
     assert len(lines(tmp_path / "alone.jsonl")) % 2 == 1  # one row of the second process does not count
     assert (tmp_path / "shared.jsonl").read_text() == (tmp_path / "alone.jsonl").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.jsonl", "shared.jsonl"]

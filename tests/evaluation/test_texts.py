@@ -1,6 +1,7 @@
 """Texts through the program itself: written, interrupted, continued, gathered in pools, and arms side by side."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from padrec.evaluation import TextEvaluator, TextPoolBuilder, TextWriter
 from padrec.evaluation.text_evaluator import marked_text
 from tests.tiny_language_model import save_tiny_language_model
 from tests.tiny_training import quiet_trainer
+from tests.two_processes import on_two_processes
 
 _CONF = Path(__file__).parents[1] / "conf" / "texts.yaml"
 _KINDS = ("pen", "lamp")
@@ -48,11 +50,20 @@ def data_of(runs: Path, **arguments: Any) -> TextPromptDataModule:
     return TextPromptDataModule(prompts, str(runs / "language-model"), **{"batch_size": 3, **arguments})
 
 
-def predict(path: Path, *arguments: str) -> list[dict[str, Any]]:
-    """`padrec predict`, and the lines of its file."""
+def write(path: Path, *arguments: str) -> None:
+    """`padrec predict`."""
     writer = ["--trainer.callbacks+=padrec.TextWriter", f"--trainer.callbacks.init_args.path={path}"]
     name = f"--trainer.logger.init_args.name={path.stem}"
     main(["predict", f"--config={_CONF}", *writer, name, *arguments])
+
+
+def predict(path: Path, *arguments: str) -> list[dict[str, Any]]:
+    """The lines that `padrec predict` writes."""
+    write(path, *arguments)
+    return lines(path)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
 
 
@@ -119,10 +130,16 @@ def test_a_run_that_is_interrupted_after_its_last_text_still_gets_its_file(
     assert predict(path) == expected
 
 
-def test_two_processes_write_the_texts_of_one(tmp_path: Path) -> None:
+def write_share(rank: int, runs: Path, path: Path, *arguments: str) -> None:
+    os.environ["PADREC_TEST_RUNS"] = str(runs)
+    write(path, *arguments, "--trainer.devices=2", "--trainer.strategy=ddp")
+
+
+def test_two_processes_write_the_texts_of_one(runs: Path, tmp_path: Path) -> None:
     odd = "--data.init_args.max_prompts=13"  # one row of the second process does not count
     alone = predict(tmp_path / "alone.jsonl", odd)
-    shared = predict(tmp_path / "shared.jsonl", odd, "--trainer.devices=2", "--trainer.strategy=ddp_spawn")
+    on_two_processes(write_share, runs, tmp_path / "shared.jsonl", odd)
+    shared = lines(tmp_path / "shared.jsonl")
     for row, expected in zip(shared, alone, strict=True):
         assert row == expected | {"log_probability": pytest.approx(expected["log_probability"], abs=1e-4)}
 

@@ -1,15 +1,13 @@
 """Every metric gives on two processes what it gives on one, padding rows and idle processes included."""
 
-from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.distributed import destroy_process_group, init_process_group
+from torch.distributed import init_process_group
 from torchmetrics import MetricCollection
 
 from padrec.metrics import (
@@ -29,6 +27,7 @@ from padrec.metrics import (
     Total,
     UsersByPasses,
 )
+from tests.two_processes import on_two_processes
 
 _N_LEAVES, _N_SLOTS, _DEPTH = 8, 3, 2
 
@@ -118,20 +117,14 @@ def compute(batches: list[Batch]) -> dict[str, Tensor]:
 
 
 def run_process(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    meeting = f"file://{folder / 'rendezvous'}"
-    init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    try:
-        torch.save({name: compute(shares[rank]) for name, (_, shares) in CASES.items()}, folder / f"{rank}.pt")
-    finally:
-        destroy_process_group()
+    init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    torch.save({name: compute(shares[rank]) for name, (_, shares) in CASES.items()}, folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def values_of_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     folder = tmp_path_factory.mktemp("two_processes")
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
-        list(processes.map(run_process, range(2), [folder] * 2))
+    on_two_processes(run_process, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

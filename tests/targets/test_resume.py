@@ -1,18 +1,17 @@
 """A fit killed by SIGKILL and resumed from its last checkpoint ends as an uninterrupted one."""
 
 import csv
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from padrec.cli import main
+from tests.two_processes import PROCESSES
 
-_REPOSITORY = Path(__file__).parents[2]
-_CONF = _REPOSITORY / "tests" / "conf"
+_CONF = Path(__file__).parents[1] / "conf"
 _KILLED_AT = 5  # in the middle of the second of three epochs
 _ARGUMENTS = [
     "--trainer.max_epochs=3",
@@ -41,6 +40,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def fit_to_be_killed(runs: Path, command: list[str]) -> None:
+    os.environ["PADREC_TEST_RUNS"] = str(runs)
+    main(command)
+
+
 @pytest.mark.parametrize("stage", ["target", "draft"])
 def test_a_killed_fit_resumes_to_the_same_loss_curve(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -58,9 +62,10 @@ def test_a_killed_fit_resumes_to_the_same_loss_curve(
 
     main(command("whole"))
     kill = ("--trainer.callbacks+=tests.tiny_training.KillAtStep", f"--trainer.callbacks.init_args.step={_KILLED_AT}")
-    program = [sys.executable, "-c", "from padrec.cli import main; main()"]
-    killed = subprocess.run([*program, *command("killed", *kill)], cwd=_REPOSITORY, capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = PROCESSES.Process(target=fit_to_be_killed, args=(tmp_path, command("killed", *kill)))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     checkpoint = last_checkpoint(tmp_path / "killed")
     assert checkpoint.name == f"step={_KILLED_AT - 1}.ckpt"
     main(command("resumed", f"--ckpt_path={checkpoint}"))
