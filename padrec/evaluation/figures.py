@@ -56,13 +56,16 @@ def comparison_figures(results: Sequence[ArmResult]) -> dict[str, Figure]:
     """Return all figures of a comparison of at least one arm, by name.
 
     The names are `acceptance/<arm>` for each arm with a draft, `acceptance_by_depth` and `accepted_lengths` if there is
-    one, `speedup`, `latency`, `users_by_target_passes` and, for lists, `quality_by_cutoff` and `quality_against_speed`.
+    one, `accepted_by_source` if an arm's draft has several sources, `speedup`, `latency`, `users_by_target_passes` and,
+    for lists, `quality_by_cutoff` and `quality_against_speed`.
     """
     drafting = [result for result in results if result.max_depth > 0]
     figures = {f"acceptance/{result.name}": acceptance_by_slot_and_depth(result) for result in drafting}
     if drafting:
         figures["acceptance_by_depth"] = acceptance_by_depth(results)
         figures["accepted_lengths"] = accepted_lengths(results)
+    if any("accepted_by" in result.metrics for result in results):
+        figures["accepted_by_source"] = accepted_by_source(results)
     figures |= {
         "speedup": speedup_with_interval(results),
         "latency": latency_distribution(results),
@@ -121,7 +124,7 @@ def acceptance_by_depth(results: Sequence[ArmResult]) -> Figure:
         _curve(axes, dict(enumerate(shares, start=1)), styles[result.name], result.name)
     axes.set_ylim(0, 1.05)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _legend(figure, drafting)
+    _legend(figure)
     return figure
 
 
@@ -135,7 +138,7 @@ def users_by_target_passes(results: Sequence[ArmResult]) -> Figure:
         _curve(axes, shares, styles[result.name], result.name)
     axes.set_ylim(0, 1.05)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _legend(figure, results)
+    _legend(figure)
     return figure
 
 
@@ -150,7 +153,7 @@ def quality_by_cutoff(results: Sequence[ArmResult]) -> Figure:
             label = result.name if metric == "recall" else None
             _curve(axes, values, replace(styles[result.name], line=line), label)
     axes.set_ylim(bottom=0)
-    _legend(figure, results)
+    _legend(figure)
     return figure
 
 
@@ -178,7 +181,29 @@ def accepted_lengths(results: Sequence[ArmResult]) -> Figure:
     axes.set_xticks(range(deepest + 1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    _legend(figure, drafting)
+    _legend(figure)
+    return figure
+
+
+def accepted_by_source(results: Sequence[ArmResult]) -> Figure:
+    """Stacked bars of the share of accepted draft tokens by what proposed them, for arms with several sources."""
+    counts = {result.name: found for result in results if (found := result.metrics.get("accepted_by"))}
+    sources = list(dict.fromkeys(source for found in counts.values() for source in found))
+    longest = max(map(len, counts))
+    title, x = "Accepted draft tokens by source", "share of accepted draft tokens"
+    figure, axes = _axes(title, x, "", _WIDTH + 0.075 * longest, 1.2 + 0.4 * len(counts))
+    ends = torch.zeros(len(counts))
+    for source, style in arm_styles(sources).items():
+        shares = torch.tensor([found.get(source, 0) / max(1, sum(found.values())) for found in counts.values()])
+        look: dict[str, Any] = {"left": ends.numpy(), "height": 0.62, "color": style.colour, "label": source}
+        _hatch(axes.barh(range(len(counts)), shares.numpy(), **look), style)
+        ends = ends + shares
+    axes.set_yticks(range(len(counts)), list(counts))
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    _legend(figure)
     return figure
 
 
@@ -234,7 +259,7 @@ def latency_distribution(results: Sequence[ArmResult]) -> Figure:
     _logarithmic(axes, torch.cat([result.latencies_ms for result in results]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(color=_GRID, linewidth=0.8)
-    _legend(figure, results)
+    _legend(figure)
     return figure
 
 
@@ -251,7 +276,7 @@ def quality_against_speed(results: Sequence[ArmResult]) -> Figure:
         largest = max(result.metrics[key] for result in results)
         limit(0, 1.15 * largest if largest > 0 else 1)
     axes.grid(color=_GRID, linewidth=0.8)
-    _legend(figure, results)
+    _legend(figure)
     return figure
 
 
@@ -274,12 +299,12 @@ def _prepare(axes: Axes, title: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure, results: Sequence[ArmResult]) -> None:
+def _legend(figure: Figure) -> None:
     """Add a legend below the axes, in as many columns as fit, and make the figure higher by its lines."""
-    longest = max(len(result.name) for result in results)
-    columns = max(1, int(_WIDTH / (0.6 + 0.09 * longest)))
+    _, names = figure.axes[0].get_legend_handles_labels()
+    columns = max(1, int(_WIDTH / (0.6 + 0.09 * max(map(len, names)))))
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + 0.2 * math.ceil(len(results) / columns))
+    figure.set_size_inches(width, height + 0.2 * math.ceil(len(names) / columns))
     figure.legend(loc="outside lower center", ncols=columns, frameon=False)
 
 

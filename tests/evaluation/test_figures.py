@@ -12,6 +12,7 @@ from padrec.evaluation.arm_metrics import ArmResult
 from padrec.evaluation.figures import (
     acceptance_by_depth,
     acceptance_by_slot_and_depth,
+    accepted_by_source,
     accepted_lengths,
     arm_styles,
     comparison_figures,
@@ -109,6 +110,20 @@ def test_quality_has_a_curve_for_each_metric() -> None:
     recall, ndcg = quality_by_cutoff(toy_results()[:1]).axes[0].lines
     assert recall.get_xydata().tolist() == [[5, 0.05], [10, 0.08]]  # type: ignore[union-attr]
     assert ndcg.get_xydata().tolist() == [[5, 0.03], [10, 0.0412]]  # type: ignore[union-attr]
+
+
+def test_sources_share_the_accepted_tokens_of_an_arm() -> None:
+    plain, combined, *_ = toy_results()
+    other = toy_result(LONG_NAME, 2.0, 3)
+    combined.metrics["accepted_by"] = {"retrieval": 30, "learned": 10, "forced": 0}
+    other.metrics["accepted_by"] = {"learned": 0}
+    results = [plain, combined, other]
+    assert "accepted_by_source" in comparison_figures(results)
+    figure = accepted_by_source(results)
+    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars(figure)]
+    assert ends == [(0, 0.75), (0, 0), (0.75, 1), (0, 0), (1, 1), (0, 0)]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["padrec", LONG_NAME]
+    assert fits(figure)
 
 
 def test_accepted_lengths_are_shares_of_an_arms_rounds() -> None:

@@ -1,4 +1,8 @@
-"""A suffix array over a pool, on the decoding device: what followed a context in earlier texts."""
+"""A suffix array over a pool, on the decoding device: what followed a context in earlier texts.
+
+Libraries of suffix structures work on the host, most of them on texts that never change; see
+docs/results/laser/notes.md.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
