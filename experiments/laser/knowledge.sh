@@ -40,7 +40,7 @@ pool() {
   shift 4
   if [ -e "$file" ]; then return; fi
   padrec text-pool --data "$configs/knowledge_${kind}_data.yaml" --data.init_args.half "$half" \
-    --texts "[$from]" --path "$file" "$@"
+    --embeddings "$configs/knowledge_${kind}_groups.yaml" --texts "[$from]" --path "$file" "$@"
 }
 
 # compare KIND CONFIG NAME OPTION…: arms side by side on the second half, unless the report is there.

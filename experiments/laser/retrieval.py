@@ -61,7 +61,7 @@ def measure(
     place, dtype = chosen_device(device)
     content = circumstances("experiments.laser.retrieval", place, dtype, seed)
     content |= {"vocabulary": vocabulary, "places": places, "pools": {}}
-    runner = _runner(vocabulary, place)
+    runner = small_runner(vocabulary, place)
     for number, size in enumerate(tokens):
         texts = made_up_texts(size, vocabulary, seed)
         asked = made_up_texts(max(batches) * _TEXT_TOKENS, vocabulary, seed + 1)
@@ -87,7 +87,7 @@ def made_up_texts(n_tokens: int, vocabulary: int, seed: int) -> list[list[int]]:
     return found
 
 
-def _runner(vocabulary: int, device: torch.device) -> TransformersRunner:
+def small_runner(vocabulary: int, device: torch.device) -> TransformersRunner:
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
     )

@@ -76,8 +76,8 @@ for part in "${parts[@]}"; do
     draft) fit_draft ;;
     pools)
       pool 8 "${embedded[@]}" &
-      pool 1 --n_groups 1 --embeddings null &
-      pool small --n_groups 1 --embeddings null --lists_per_group 500 &
+      pool 1 --n_groups 1 &
+      pool small --n_groups 1 --lists_per_group 500 &
       wait_for_all
       ;;
     greedy) evaluate greedy ;;

@@ -23,6 +23,7 @@ class TextPrompts:
     name: str  # of the data in reports
     keys: tuple[str, ...]  # the data's own, of the items or users that the prompts are about, [n], all different
     texts: tuple[str, ...]  # the prompts, [n]
+    items: tuple[tuple[str, ...], ...]  # keys of the items that each prompt shows, [n]
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -30,7 +31,8 @@ class TextPrompts:
 
     def select(self, rows: Sequence[int]) -> "TextPrompts":
         """The prompts of these rows."""
-        return TextPrompts(self.name, tuple(self.keys[row] for row in rows), tuple(self.texts[row] for row in rows))
+        keys, texts, items = (tuple(column[row] for row in rows) for column in (self.keys, self.texts, self.items))
+        return TextPrompts(self.name, keys, texts, items)
 
 
 class PromptSource(Protocol):
@@ -73,7 +75,8 @@ class ItemKnowledge(PromptSource):
             field: as_text(first_words(text, self.max_words) for text in texts) for field, texts in items.fields.items()
         }
         rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-        return TextPrompts(Path(items.source).name, items.keys, tuple(self.template.format(**row) for row in rows))
+        texts = tuple(self.template.format(**row) for row in rows)
+        return TextPrompts(Path(items.source).name, items.keys, texts, tuple((key,) for key in items.keys))
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,10 @@ class UserKnowledge(PromptSource):
         lines = [self.item.format(title=title) for title in titles]
         rows = (histories.row(user).tolist() for user in range(len(histories)))
         shown = [row[: max(0, len(row) - self.leave_out)][-self.max_history :] for row in rows]
-        prompts = {
-            user: self.template.format(history="".join(lines[item] for item in row))
-            for user, row in zip(split.user_keys, shown, strict=True)
-            if row
-        }
-        return TextPrompts(dataset.name, tuple(prompts), tuple(prompts.values()))
+        prompts = {user: row for user, row in zip(split.user_keys, shown, strict=True) if row}
+        texts = (self.template.format(history="".join(lines[item] for item in row)) for row in prompts.values())
+        items = (tuple(dataset.catalog.keys[item] for item in row) for row in prompts.values())
+        return TextPrompts(dataset.name, tuple(prompts), tuple(texts), tuple(items))
 
 
 def _check_template(name: str, template: str, fields: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from padrec.catalog import InputError, PositiveInt, Seed, check_arguments
 from padrec.data.batches import TextPromptBatch
-from padrec.data.knowledge import PromptSource
+from padrec.data.knowledge import PromptSource, TextPrompts
 from padrec.data.tokenizer import as_text, load_tokenizer
 
 
@@ -50,7 +50,7 @@ class TextPromptDataModule(LightningDataModule):
         self.language_model, self.batch_size = language_model, batch_size
         self.tokenizer = load_tokenizer(language_model)
         found = prompts.read(partial(as_text, tokenizer=self.tokenizer))
-        self._all_texts = dict(zip(found.keys, found.texts, strict=True))
+        self._all = found
         rows = torch.randperm(len(found.keys), generator=torch.Generator().manual_seed(seed))
         if half is not None:
             rows = rows[: len(rows) // 2] if half == "first" else rows[len(rows) // 2 :]
@@ -58,7 +58,7 @@ class TextPromptDataModule(LightningDataModule):
         self.dataset_name = found.name
         # Keys of what the prompts are about, indexed by `TextPromptBatch.users`, and the prompts, each [n].
         self.user_keys, self.texts = chosen.keys, chosen.texts
-        self._tokens = self._tokenized(self.texts)
+        self._tokens = self.tokenized(self.texts)
         if [] in self._tokens:
             key = self.user_keys[self._tokens.index([])]
             raise InputError(f"{found.name}: the prompt of {key!r} has no tokens, expected at least one")
@@ -70,18 +70,20 @@ class TextPromptDataModule(LightningDataModule):
         content = "\0".join((*self.user_keys, *self.texts))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def prompt_tokens(self, keys: Iterable[str]) -> list[list[int]]:
-        """The tokens of any prompts of the source, also of those that `half` and `max_prompts` leave out.
+    def prompts_of(self, keys: Iterable[str]) -> TextPrompts:
+        """Any prompts of the source, also those that `half` and `max_prompts` leave out.
 
         A key without a prompt is an InputError.
         """
+        row_of = {key: row for row, key in enumerate(self._all.keys)}
         try:
-            return self._tokenized([self._all_texts[key] for key in keys])
+            return self._all.select([row_of[key] for key in keys])
         except KeyError as error:
             found = f"{self.dataset_name}: no prompt of {error.args[0]!r}"
             raise InputError(f"{found}, expected the keys of its prompts") from None
 
-    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of prompts."""
         found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return found
 

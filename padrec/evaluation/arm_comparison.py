@@ -167,7 +167,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
         for name, (result, trace) in results.items():
             expected = None if (model := models[name]) is None else results[model][0]
             self._metrics[name].update(on_cpu, result, trace, expected, traces[self._reference], further_traces)
-        self.keep_sample(on_cpu, results)
+        self.keep_sample(on_cpu, {name: results[name] for name in names})
 
     def on_test_epoch_end(self) -> None:
         """Write and log the report."""

@@ -129,8 +129,8 @@ def acceptance_by_depth(results: Sequence[ArmResult]) -> Figure:
 
 
 def users_by_target_passes(results: Sequence[ArmResult]) -> Figure:
-    """Curves of the share of users whose list needed that many target passes after the prefill."""
-    figure, axes = _axes("Target passes per user", "target passes after the prefill", "share of users")
+    """Curves of the share of users, or prompts of text, that needed that many target passes after the prefill."""
+    figure, axes = _axes("Target passes", "target passes after the prefill", _share(results))
     styles = arm_styles([result.name for result in results])
     for result in results:
         users = result.metrics["users_by_target_passes"]
@@ -250,9 +250,9 @@ def _speedup_bars(axes: Axes, arms: Mapping[str, ArmNumbers], styles: Mapping[st
 
 
 def latency_distribution(results: Sequence[ArmResult]) -> Figure:
-    """Curves of the share of users whose list was ready after a time."""
+    """Curves of the share of users, or prompts of text, whose output was ready after a time."""
     styles = arm_styles([result.name for result in results])
-    figure, axes = _axes("Time until a user's list is ready", "latency (ms, logarithmic)", "share of users")
+    figure, axes = _axes("Time until the output is ready", "latency (ms, logarithmic)", _share(results))
     for result in results:
         style = styles[result.name]
         axes.ecdf(result.latencies_ms.numpy(), color=style.colour, linestyle=style.line, linewidth=2, label=result.name)
@@ -287,6 +287,10 @@ def _axes(title: str, x: str, y: str, width: float = _WIDTH, height: float = 3.2
     axes.set(xlabel=x, ylabel=y)
     _prepare(axes, title)
     return figure, axes
+
+
+def _share(results: Sequence[ArmResult]) -> str:
+    return "share of prompts" if "texts_per_second" in results[0].metrics else "share of users"
 
 
 def _layout() -> ConstrainedLayoutEngine:

@@ -1,7 +1,6 @@
 """Pools of what a target wrote before: lists, or texts."""
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, cast
@@ -19,15 +18,11 @@ from padrec.data.prompts import PromptRows
 from padrec.data.tokenizer import n_tokens
 from padrec.data.training_rows import read_generated_lists
 from padrec.drafts.retrieval import PromptGroups, TokenPool
-from padrec.drafts.retrieval.prompt_groups import prompt_vectors
+from padrec.drafts.retrieval.prompt_groups import prompt_vectors, token_vectors
 from padrec.evaluation.report import counted
-from padrec.quantization import ItemEmbeddings, KMeans
-from padrec.quantization.item_embeddings import EmbeddingSource
-from padrec.targets import read_language_model
+from padrec.quantization import EmbeddingSource, ItemEmbeddings, KMeans
 
 _LINE = '{"key": key, "tokens": [token, …]}, as TextWriter writes it'
-# Values of a token's vector: enough to tell groups, and few to read for every prompt.
-_DIMENSIONS = 64
 _LISTS_AT_A_TIME, _TEXTS_AT_A_TIME = 4096, 256  # whose prompts are read together
 
 
@@ -36,20 +31,36 @@ class _Written(NamedTuple):
 
     texts: Sequence[Sequence[int]]  # tokens of each text, [n], from the last one of its prompt on
     prompts: Iterable[tuple[Tensor, Tensor]]  # batches of the prompts in this order, int64 [B, P], and lengths [B]
-    vectors: Tensor | None  # of every token, float32 [V, d], see `PromptGroups`; None puts all texts into one group
     n_refused: int  # texts that were left out
+    vocabulary_size: int  # V
+    # Tokens beside the keys of the items that they show, from which every token gets its vector.
+    shown: Sequence[tuple[Sequence[int], Sequence[str]]]
 
 
 class _Builder(ABC):
-    """Fills a pool, and records in it whether answers to evaluated prompts were left out."""
+    """Fills a pool, and records in it whether answers to evaluated prompts were left out.
+
+    With several groups, prompts are grouped by k-means on the embeddings of the items that they show. The embeddings
+    reach a prompt by its tokens, see `token_vectors`.
+    """
 
     _noun: str  # what the pool holds
     _refused: str  # what was left out
 
     def __init__(
-        self, path: str, n_groups: int, max_tokens: int, most_per_group: int | None, own_answers: bool, seed: int
+        self,
+        path: str,
+        n_groups: int,
+        embeddings: EmbeddingSource | None,
+        max_tokens: int,
+        most_per_group: int | None,
+        own_answers: bool,
+        seed: int,
     ) -> None:
+        if n_groups > 1 and embeddings is None:
+            raise InputError(f"n_groups {n_groups} without embeddings: expected vectors of the items")
         self._path, self._n_groups, self._max_tokens = Path(path), n_groups, max_tokens
+        self._embeddings = embeddings if n_groups > 1 else None
         self._most_per_group, self._own_answers = most_per_group, own_answers
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -65,8 +76,8 @@ class _Builder(ABC):
         check_place(self._path)
         written = self._read()
         pool = TokenPool(self._max_tokens, self._n_groups)
-        self._fill(pool, written)
         pool.settings = {**self._settings(), "own_answers": self._own_answers, "refused": written.n_refused}
+        self._fill(pool, written)
         pool.save(self._path)
         found = f"{counted(len(pool.texts.lengths), self._noun)} in {counted(self._n_groups, 'group')}"
         print(f"{self._path}: {found}; left out: {written.n_refused:,} {self._refused}")
@@ -75,17 +86,24 @@ class _Builder(ABC):
     def _fill(self, pool: TokenPool, written: _Written) -> None:
         """Add the texts, each to the group of its prompt; of a large group a random sample."""
         groups = torch.zeros(len(written.texts), dtype=torch.long)
-        if (vectors := written.vectors) is not None:
-            points = torch.cat([prompt_vectors(tokens, lengths, vectors) for tokens, lengths in written.prompts])
-            means = KMeans(pool.n_groups, init="k-means++")
-            centroids = means.fit(points, self._generator)
-            groups = means.assign(points, centroids)
-            PromptGroups(vectors, centroids).into_pool(pool)
+        if self._embeddings is not None:
+            groups = self._grouped(pool, written, self._embeddings.embed())
+            pool.settings["grouped_by"] = type(self._embeddings).__name__
         rows = torch.randperm(len(written.texts), generator=self._generator)
         most = self._most_per_group
         kept = torch.cat([rows[groups[rows] == group][:most] for group in range(pool.n_groups)])
         for row in kept.sort().values.tolist():
             pool.add(written.texts[row], int(groups[row]))
+
+    def _grouped(self, pool: TokenPool, written: _Written, items: ItemEmbeddings) -> Tensor:
+        """The group of each prompt, int64 `[n]`; the pool keeps what tells the groups of others."""
+        shown = [tokens for tokens, _ in written.shown]
+        vectors = token_vectors(shown, _directions(items, written), written.vocabulary_size)
+        points = torch.cat([prompt_vectors(tokens, lengths, vectors) for tokens, lengths in written.prompts])
+        means = KMeans(pool.n_groups, init="k-means++")
+        centroids = means.fit(points, self._generator)
+        PromptGroups(vectors, centroids).into_pool(pool)
+        return means.assign(points, centroids)
 
 
 class PoolBuilder(_Builder):
@@ -94,9 +112,7 @@ class PoolBuilder(_Builder):
     An earlier list of a tested user is nearly the list to be written: lists of users that `data` tests with are left
     out unless `own_answers` is set. The pool records this, and reports show it.
 
-    With several groups, users are grouped by k-means on the mean vector of their histories' items. An item's vector
-    here is the mean over its codes, a code's the mean of the embeddings of the items that have it, so that a prompt's
-    tokens alone tell its group, on the device.
+    With several groups, users are grouped by k-means on the embeddings of the items in their histories.
 
     Args:
         data: the data of the evaluation that the pool is for.
@@ -125,10 +141,8 @@ class PoolBuilder(_Builder):
         seed: Seed = 0,
     ) -> None:
         check_arguments(PoolBuilder, locals())
-        if n_groups > 1 and embeddings is None:
-            raise InputError(f"PoolBuilder: n_groups is {n_groups} without embeddings, expected vectors of the items")
-        super().__init__(path, n_groups, max_tokens, lists_per_group, own_answers, seed)
-        self._data, self._lists, self._embeddings = data, lists, embeddings
+        super().__init__(path, n_groups, embeddings, max_tokens, lists_per_group, own_answers, seed)
+        self._data, self._lists = data, lists
 
     def _settings(self) -> dict[str, Any]:
         return {"vocabulary": self._data.vocabulary.fingerprint}
@@ -142,7 +156,6 @@ class PoolBuilder(_Builder):
         kept = torch.tensor([row for row, user in enumerate(users) if user not in tested], dtype=torch.long)
         if len(kept) == 0:
             raise InputError(f"{', '.join(self._lists)}: only lists of users that are tested, expected lists of others")
-        vectors = None if self._embeddings is None else _code_vectors(self._embeddings.embed(), data)
         texts: list[list[int]] = []
         prompts: list[tuple[Tensor, Tensor]] = []
         for rows in kept.split(_LISTS_AT_A_TIME):
@@ -152,7 +165,9 @@ class PoolBuilder(_Builder):
             prompts.append((tokens, lengths))
             before = tokens.gather(1, lengths[:, None] - 1)[:, 0].tolist()
             texts += [[token, *self._tokens(lists.row(row))] for token, row in zip(before, rows.tolist(), strict=True)]
-        return _Written(texts, prompts, vectors, len(users) - len(kept))
+        codes = data.vocabulary.encode(data.catalog.codes)[:, : data.vocabulary.n_slots].tolist()
+        shown = [(tokens, (key,)) for tokens, key in zip(codes, data.catalog.keys, strict=True)]
+        return _Written(texts, prompts, len(users) - len(kept), data.vocabulary.size, shown)
 
     def _tokens(self, items: Tensor) -> list[int]:
         """A list as tokens, without a separator at its end."""
@@ -161,33 +176,20 @@ class PoolBuilder(_Builder):
         return tokens[: data.vocabulary.list_tokens(len(items))]
 
 
-def _code_vectors(items: ItemEmbeddings, data: SemanticIDDataModule) -> Tensor:
-    """For every token the mean direction of the items that have this code, float32 `[V, d]`; 0 for other tokens."""
-    place = {key: row for row, key in enumerate(items.keys)}
-    if missing := [key for key in data.catalog.keys if key not in place]:
-        raise InputError(f"{items.source}: no vector of item {missing[0]!r}, expected one of every item of the catalog")
-    directions = functional.normalize(items.vectors[[place[key] for key in data.catalog.keys]])
-    tokens = data.vocabulary.encode(data.catalog.codes)[:, : data.vocabulary.n_slots]  # [n_items, L]
-    sums = torch.zeros(data.vocabulary.size, directions.shape[1])
-    sums.index_add_(0, tokens.flatten(), directions.repeat_interleave(tokens.shape[1], 0))
-    return sums / torch.bincount(tokens.flatten(), minlength=len(sums)).clamp(min=1)[:, None]
-
-
 class TextPoolBuilder(_Builder):
     """Makes a pool for `RetrievalDraft` of texts that the target wrote before.
 
     An earlier answer to an evaluated prompt is nearly the text to be written: answers to prompts that `data` evaluates
     are left out unless `own_answers` is set. The pool records this, and reports show it.
 
-    With several groups, prompts are grouped by k-means on the mean of their tokens' vectors: the language model's
-    embeddings, reduced to 64 principal components, times log(prompts ÷ prompts with the token). So the words of the
-    template do not count, and a prompt's tokens alone tell its group, on the device.
+    With several groups, prompts are grouped by k-means on the embeddings of the items that they show.
 
     Args:
         data: the prompts of the evaluation that the pool is for; their source also has those of the texts.
         texts: JSON-lines files, as `TextWriter` writes them.
         path: the pool's file.
         n_groups: groups of prompts, each searched before all others.
+        embeddings: vectors of the items; needed for several groups.
         max_tokens: most tokens of the pool.
         texts_per_group: most texts in a group, a random sample; None keeps all.
         own_answers: whether answers of evaluated prompts stay.
@@ -202,24 +204,26 @@ class TextPoolBuilder(_Builder):
         texts: list[str],
         path: str,
         n_groups: PositiveInt = 1,
+        embeddings: EmbeddingSource | None = None,
         max_tokens: PositiveInt = 10_000_000,
         texts_per_group: PositiveInt | None = None,
         own_answers: bool = False,
         seed: Seed = 0,
     ) -> None:
         check_arguments(TextPoolBuilder, locals())
-        super().__init__(path, n_groups, max_tokens, texts_per_group, own_answers, seed)
+        super().__init__(path, n_groups, embeddings, max_tokens, texts_per_group, own_answers, seed)
         self._data, self._texts = data, texts
 
     def _read(self) -> _Written:
         keys, answers, n_refused = self._answers()
-        prompts = self._data.prompt_tokens(keys)
-        vectors = self._vectors(prompts) if self._n_groups > 1 else None
+        found = self._data.prompts_of(keys)
+        prompts = self._data.tokenized(found.texts)
         # The prompt's last token tells where answers begin.
         texts = [[prompt[-1], *answer] for prompt, answer in zip(prompts, answers, strict=True)]
         starts = range(0, len(prompts), _TEXTS_AT_A_TIME)
         batches = (_padded(prompts[start : start + _TEXTS_AT_A_TIME]) for start in starts)
-        return _Written(texts, batches, vectors, n_refused)
+        shown = list(zip(prompts, found.items, strict=True))
+        return _Written(texts, batches, n_refused, n_tokens(self._data.tokenizer), shown)
 
     def _answers(self) -> tuple[list[str], list[list[int]], int]:
         """Keys and tokens of the texts, and how many were left out."""
@@ -239,19 +243,16 @@ class TextPoolBuilder(_Builder):
             raise InputError(f"{', '.join(self._texts)}: only answers of evaluated prompts, expected some of others")
         return keys, answers, n_refused
 
-    def _vectors(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """A vector of each token, float32 `[V, d]`; 0 for those in all prompts or in none."""
-        model = read_language_model(self._data.language_model, n_tokens(self._data.tokenizer))
-        embeddings = model.get_input_embeddings().weight.detach().float()  # type: ignore[operator]
-        containing = Counter(token for prompt in prompts for token in set(prompt))
-        seen = torch.tensor(sorted(containing))
-        counts = torch.tensor([containing[token] for token in seen.tolist()])
-        centred = embeddings[seen] - embeddings[seen].mean(0)
-        _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-        weights = (len(prompts) / counts).log()[:, None]
-        vectors = torch.zeros(len(embeddings), min(_DIMENSIONS, len(directions)))
-        vectors[seen] = centred @ directions[:_DIMENSIONS].T * weights
-        return vectors
+
+def _directions(items: ItemEmbeddings, written: _Written) -> Tensor:
+    """The mean direction of the items that each text of `shown` shows, float32 `[n, d]`."""
+    place = {key: row for row, key in enumerate(items.keys)}
+    directions = functional.normalize(items.vectors)
+    try:
+        return torch.stack([directions[[place[key] for key in keys]].mean(0) for _, keys in written.shown])
+    except KeyError as error:
+        found = f"{items.source}: no vector of item {error.args[0]!r}"
+        raise InputError(f"{found}, expected one of every item") from None
 
 
 def _is_text(tokens: object) -> TypeGuard[list[int]]:

@@ -221,7 +221,8 @@ def _listed(counts: Mapping[str, int], what: str) -> str:
 def _pool(pool: Mapping[str, Any]) -> str:
     """What a pool holds, in words; see `RetrievalDraft.facts`."""
     texts, tokens = counted(pool["texts"], "earlier text"), counted(pool["tokens"], "token")
-    size = f"{texts} ({tokens}) in {counted(pool['groups'], 'group')}"
+    by = f" by {pool['grouped_by']}" if "grouped_by" in pool else ""
+    size = f"{texts} ({tokens}) in {counted(pool['groups'], 'group')}{by}"
     learned = ", finished ones among them" if pool["online"] else ""
     own = {True: ", earlier answers to the tested users included", False: ", none of tested users", None: ""}
     time = f", {pool['look_up_ms']:.3g} ms for a look-up" if "look_up_ms" in pool else ""

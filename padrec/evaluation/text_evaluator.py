@@ -147,7 +147,7 @@ def marked_text(data: TextPromptDataModule, tokens: Tensor, drafted: Tensor | No
         text = data.text(torch.tensor([token for _, token in run]))
         # Markdown's own signs need a blank before and none after them.
         shown = escape_markdown(f".{text}.")[1:-1]
-        parts.append(f"<b>{shown}</b>" if mark else shown)
+        parts.append(f"<b>{shown}</b>" if mark and shown else shown)
     return "".join(parts)
 
 

@@ -106,7 +106,7 @@ def test_groups_may_be_cut_to_a_size(data: SemanticIDDataModule, file: Path, tmp
 
 
 def test_what_cannot_be_built_is_refused(data: SemanticIDDataModule, file: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="n_groups is 2 without embeddings"):
+    with pytest.raises(InputError, match="n_groups 2 without embeddings"):
         PoolBuilder(data, [str(file)], "pool", n_groups=2)
     own = tmp_path / "own.jsonl"
     tested = {data.user_keys[user] for batch in data.test_dataloader() for user in batch.users.tolist()}

@@ -143,7 +143,11 @@ def test_what_an_arm_chose_stands_below_the_table() -> None:
 
 def test_what_an_arm_draws_on_and_whether_it_is_lossless_stands_below_the_table() -> None:
     pool = {"texts": 1200, "tokens": 60_000, "groups": 8, "online": False, "own_answers": False}
-    drawn = {"lossless": False, "pool": pool, "accepted_by": {"retrieval": 3000, "forced": 20}}
+    drawn = {
+        "lossless": False,
+        "pool": pool | {"grouped_by": "Titles"},
+        "accepted_by": {"retrieval": 3000, "forced": 20},
+    }
     own = {"lossless": True, "pool": pool | {"groups": 1, "online": True, "own_answers": True}}
     arms = {
         "a": toy_metrics(1.0, 0) | {"lossless": True},
@@ -153,7 +157,7 @@ def test_what_an_arm_draws_on_and_whether_it_is_lossless_stands_below_the_table(
     report = toy_report(arms=arms)
     for remark in (
         "b is not lossless: it may write other lists or texts than the target.",
-        "b retrieves from 1,200 earlier texts (60,000 tokens) in 8 groups, none of tested users.",
+        "b retrieves from 1,200 earlier texts (60,000 tokens) in 8 groups by Titles, none of tested users.",
         "(60,000 tokens) in 1 group, finished ones among them, earlier answers to the tested users included.",
         "b accepted 3,000 tokens of retrieval, 20 tokens of forced.",
     ):

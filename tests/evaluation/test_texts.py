@@ -15,9 +15,10 @@ from padrec.catalog import InputError
 from padrec.cli import main
 from padrec.data import ItemJSON, ItemKnowledge, TextPromptBatch, TextPromptDataModule
 from padrec.decoding import AutoregressiveDecoder, GeneratedText
-from padrec.drafts import TokenPool
+from padrec.drafts.retrieval import PromptGroups, TokenPool
 from padrec.evaluation import TextEvaluator, TextPoolBuilder, TextWriter
 from padrec.evaluation.text_evaluator import marked_text
+from padrec.quantization import EmbeddingSource, ItemEmbeddings
 from tests.tiny_language_model import save_tiny_language_model
 from tests.tiny_training import quiet_trainer
 from tests.two_processes import on_two_processes
@@ -43,6 +44,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PADREC_TEST_RUNS", str(folder))
         yield folder
+
+
+class TwoKinds(EmbeddingSource):
+    """Items of even numbers point one way, all others another."""
+
+    def __init__(self, n_items: int) -> None:
+        self._n_items = n_items
+
+    def embed(self) -> ItemEmbeddings:
+        vectors = torch.eye(2).repeat(self._n_items, 1)[: self._n_items]
+        return ItemEmbeddings([f"i{number}" for number in range(self._n_items)], vectors)
 
 
 def data_of(runs: Path, **arguments: Any) -> TextPromptDataModule:
@@ -72,7 +84,7 @@ def test_a_line_holds_key_text_tokens_and_their_probability(runs: Path, tmp_path
     data = data_of(runs)
     assert [row["key"] for row in rows] == list(data.user_keys)
     model = AutoModelForCausalLM.from_pretrained(runs / "language-model", dtype=torch.float64)
-    for row, prompt in list(zip(rows, data.prompt_tokens(data.user_keys), strict=True))[:4]:
+    for row, prompt in list(zip(rows, data.tokenized(data.texts), strict=True))[:4]:
         tokens = torch.tensor([prompt + row["tokens"]])
         with torch.inference_mode():
             log_probs = model(tokens).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
@@ -156,8 +168,8 @@ def test_arms_write_the_texts_of_the_reference_from_pools_of_other_answers(runs:
     rows = predict(tmp_path / "first.jsonl", "--data.init_args.half=first")
     data = data_of(runs, half="second")
     assert not {row["key"] for row in rows} & set(data.user_keys)
-    pool = TextPoolBuilder(data, [str(tmp_path / "first.jsonl")], str(tmp_path / "pool"), n_groups=2).run()
-    assert pool.settings["refused"] == 0
+    pool = TextPoolBuilder(data, [str(tmp_path / "first.jsonl")], str(tmp_path / "pool"), 2, TwoKinds(14)).run()
+    assert pool.settings == {"own_answers": False, "refused": 0, "grouped_by": "TwoKinds"}
     assert len(pool.texts.lengths) <= 7
     pooled = f"pool: {tmp_path / 'pool'}"
     arms = {
@@ -214,7 +226,7 @@ def test_answers_of_evaluated_prompts_do_not_enter_a_pool(runs: Path, tmp_path: 
             TextPoolBuilder(data, [str(only)], str(tmp_path / "none")).run()
 
 
-def test_prompts_of_one_kind_form_a_group(runs: Path, tmp_path: Path) -> None:
+def test_prompts_that_show_alike_items_form_a_group(runs: Path, tmp_path: Path) -> None:
     items = {
         f"i{number}": {"title": f"{('fountain pen', 'glass lamp')[number % 2]} {number // 7}"} for number in range(14)
     }
@@ -224,10 +236,19 @@ def test_prompts_of_one_kind_form_a_group(runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     lines = [{"key": key, "tokens": [int(key[1:]) + 1]} for key in items if key not in data.user_keys]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    texts = TextPoolBuilder(data, [str(path)], str(tmp_path / "pool"), n_groups=2).run().texts
+    texts = TextPoolBuilder(data, [str(path)], str(tmp_path / "pool"), 2, TwoKinds(14)).run().texts
     kinds = [(token - 1) % 2 for token in texts.tokens[1::3].tolist()]
     assert len(kinds) == 13
     assert len(set(zip(kinds, texts.groups.tolist(), strict=True))) == len(set(texts.groups.tolist())) == 2
+    groups = PromptGroups.of_pool(TokenPool.load(tmp_path / "pool"), torch.device("cpu"))
+    assert groups is not None
+    (asked,) = data.test_dataloader()
+    of_kind = texts.groups[kinds.index(int(data.user_keys[0][1:]) % 2)]
+    assert groups.of(asked.tokens, asked.lengths).tolist() == [int(of_kind)], "the prompt alone tells its group"
+    with pytest.raises(InputError, match="no vector of item 'i13', expected one of every item"):
+        TextPoolBuilder(data, [str(path)], str(tmp_path / "none"), 2, TwoKinds(13)).run()
+    with pytest.raises(InputError, match="n_groups 2 without embeddings"):
+        TextPoolBuilder(data, [str(path)], str(tmp_path / "none"), 2)
 
 
 def test_runs_of_drafted_tokens_are_bold(runs: Path) -> None:

@@ -1,9 +1,11 @@
 """Groups of prompts, each with texts of its own in a pool."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from padrec.drafts.retrieval.token_pool import TokenPool
 
@@ -12,13 +14,9 @@ _VECTORS, _CENTROIDS = "groups.vectors", "groups.centroids"
 
 @dataclass(frozen=True)
 class PromptGroups:
-    """The group of a prompt: the centroid nearest to the mean of its tokens' vectors.
+    """The group of a prompt: the centroid nearest to the direction of the sum of its tokens' vectors."""
 
-    For users the vectors are those of codes, means of the behaviour embeddings of the items that have them; for prompts
-    of text those of words.
-    """
-
-    vectors: Tensor  # of every token, float32 [V, d]; those that tell nothing about a group are 0
+    vectors: Tensor  # of every token, float32 [V, d], see `token_vectors`
     centroids: Tensor  # float32 [G, d]
 
     def of(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -40,7 +38,25 @@ class PromptGroups:
 
 
 def prompt_vectors(tokens: Tensor, lengths: Tensor, vectors: Tensor) -> Tensor:
-    """The mean of the vectors of each prompt's tokens, as far as they have any, `[B, d]`."""
+    """The direction of the sum of the vectors of each prompt's tokens, `[B, d]`; 0 where they have none."""
     inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-    read = vectors[tokens] * inside[..., None]  # [B, P, d]
-    return read.sum(1) / (read != 0).any(-1).sum(1).clamp(min=1)[:, None]
+    return functional.normalize((vectors[tokens] * inside[..., None]).sum(1), dim=1)
+
+
+def token_vectors(texts: Sequence[Sequence[int]], embeddings: Tensor, vocabulary_size: int) -> Tensor:
+    """For every token the mean embedding of the texts that have it, less that of all texts, float32 `[V, d]`.
+
+    So the tokens of a prompt tell, on the device, where the embeddings of what it shows lie. Tokens of all texts, such
+    as those of a template, and of none get zeros.
+
+    Args:
+        texts: tokens of at least one item or prompt, such as an item's codes, [n].
+        embeddings: of the same, float32 `[n, d]`.
+        vocabulary_size: V.
+    """
+    distinct = [torch.tensor(text).unique() for text in texts]
+    tokens = torch.cat(distinct)
+    text = torch.arange(len(texts)).repeat_interleave(torch.tensor([len(found) for found in distinct]))
+    counts = torch.bincount(tokens, minlength=vocabulary_size)[:, None]
+    sums = torch.zeros(vocabulary_size, embeddings.shape[1]).index_add(0, tokens, embeddings[text] - embeddings.mean(0))
+    return (sums / counts.clamp(min=1)).masked_fill(counts == len(texts), 0)

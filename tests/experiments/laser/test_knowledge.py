@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.laser.replay import main as replay_main
 from padrec.cli import main
 from tests.data.readers.test_minionerec import write_folder
 from tests.tiny_language_model import save_tiny_language_model
@@ -53,7 +54,8 @@ def write(runs: Path, kind: str, name: str, overlays: str, half: str) -> Path:
 
 def pool(kind: str, texts: Path, path: Path, groups: int) -> None:
     data = ["--data", str(_CONFIGS / f"knowledge_{kind}_data.yaml"), "--data.init_args.half=second"]
-    main(["text-pool", *data, f"--texts=[{texts}]", f"--path={path}", f"--n_groups={groups}"])
+    embeddings = f"--embeddings={_CONFIGS / f'knowledge_{kind}_groups.yaml'}"
+    main(["text-pool", *data, embeddings, f"--texts=[{texts}]", f"--path={path}", f"--n_groups={groups}"])
 
 
 def test_texts_fill_pools_from_which_arms_draw(runs: Path) -> None:
@@ -66,6 +68,15 @@ def test_texts_fill_pools_from_which_arms_draw(runs: Path) -> None:
     for name, arm in report["arms"].items():
         assert arm["lossless"] == name.endswith(("exact", "autoregressive"))
         assert not arm["lossless"] or arm["identical_texts"] == 1
+    others = write(runs, "items", "others", "write", "second")
+    pools = f"{{global: {runs / 'global.pool'}, groups: {runs / 'groups.pool'}}}"
+    data = ["--data", str(_CONFIGS / "knowledge_items_data.yaml"), "--data.init_args.half=second"]
+    replay = [*data, "--data.init_args.max_prompts=2", f"--texts={others}", f"--pools={pools}"]
+    replay_main([*replay, f"--output={runs / 'replay'}"])
+    found = json.loads((runs / "replay" / "report.json").read_text())["pools"]
+    for name, replayed in found.items():
+        assert replayed["acceptance_length"] == report["arms"][f"{name}-exact"]["acceptance_length"]
+    assert found["global"]["ratio"] == 1
     for rule in ("relaxed", "bounded"):
         assert len(write(runs, "items", rule, f"write {rule}", "second").read_text().splitlines()) == 4
 
