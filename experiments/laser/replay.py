@@ -20,9 +20,9 @@ from experiments.laser.retrieval import small_runner
 from experiments.study import check_positive, circumstances, circumstances_markdown
 from padrec import InputError, Prompts, RetrievalDraft, RetrievalTree, TextPromptDataModule
 from padrec.cli.one_message_parser import call_configured
-from padrec.data.json_file import read_json_lines
 from padrec.data.tokenizer import n_tokens
 from padrec.decoding import DraftPlan, Observation, TextRequest, TokenTree, TreeContext, TreeOperations
+from padrec.evaluation.pool_builder import written_texts
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.metrics import paired_bootstrap_speedup
 
@@ -52,7 +52,7 @@ def measure(
     """
     check_positive(depth=[depth], nodes=[nodes])
     check_writable(output)
-    written = {row["key"]: row["tokens"] for _, row in read_json_lines(texts, "of texts")}
+    written = dict(written_texts(texts))
     keys = [key for key in data.user_keys if key in written]
     if not keys:
         raise InputError(f"{texts}: no text of an evaluated prompt, expected some")

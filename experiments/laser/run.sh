@@ -3,7 +3,7 @@
 #
 #   target lists draft   models and lists, unless they are there: ../beauty/run.sh makes better ones of Beauty, in more time
 #   pools                of the lists
-#   greedy sampled ablation batch32   evaluations
+#   greedy sampled ablation groups batch32   evaluations
 #   retrieval bound      time and memory of pools of made-up texts
 #
 # DATA=games takes AtSpeed's Games in place of Amazon Beauty, SIZE=small a small target on a CPU. What stands after -- goes
@@ -18,7 +18,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
   shift
 done
 [ $# -eq 0 ] || shift
-[ ${#parts[@]} -gt 0 ] || parts=(target lists draft pools greedy sampled ablation batch32 retrieval bound)
+[ ${#parts[@]} -gt 0 ] || parts=(target lists draft pools greedy sampled ablation groups batch32 retrieval bound)
 
 export LASER_RUNS=${LASER_RUNS:-runs/$data}
 reader=() embedded=() epochs=6 lists_size=() draft_size=(--trainer.max_epochs 2) size=()
@@ -76,6 +76,7 @@ for part in "${parts[@]}"; do
     draft) fit_draft ;;
     pools)
       pool 8 "${embedded[@]}" &
+      pool 32 "${embedded[@]}" --n_groups 32 &
       pool 1 --n_groups 1 &
       pool small --n_groups 1 --lists_per_group 500 &
       wait_for_all
@@ -83,11 +84,12 @@ for part in "${parts[@]}"; do
     greedy) evaluate greedy ;;
     sampled) evaluate sampled --model.init_args.temperature 1 ;;
     ablation) evaluate ablation --config $configs/ablation.yaml ;;
+    groups) evaluate groups --config $configs/groups.yaml ;;
     batch32) evaluate batch32 --data.init_args.eval_batch_size 32 ;;
     retrieval) python -m experiments.laser.retrieval --output runs/laser/retrieval --tokens "[1000000, 10000000]" ;;
     bound) python -m experiments.laser.bound --output runs/laser/bound ;;
     *)
-      echo "$part: expected target, lists, draft, pools, greedy, sampled, ablation, batch32, retrieval or bound" >&2
+      echo "$part: expected target, lists, draft, pools, greedy, sampled, ablation, groups, batch32, retrieval or bound" >&2
       exit 2
       ;;
   esac

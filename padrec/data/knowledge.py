@@ -31,8 +31,8 @@ class TextPrompts:
 
     def select(self, rows: Sequence[int]) -> "TextPrompts":
         """The prompts of these rows."""
-        keys, texts, items = (tuple(column[row] for row in rows) for column in (self.keys, self.texts, self.items))
-        return TextPrompts(self.name, keys, texts, items)
+        keys, texts = tuple(self.keys[row] for row in rows), tuple(self.texts[row] for row in rows)
+        return TextPrompts(self.name, keys, texts, tuple(self.items[row] for row in rows))
 
 
 class PromptSource(Protocol):

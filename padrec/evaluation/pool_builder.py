@@ -1,7 +1,7 @@
 """Pools of what a target wrote before: lists, or texts."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, cast
 
@@ -230,10 +230,7 @@ class TextPoolBuilder(_Builder):
         evaluated = frozenset() if self._own_answers else frozenset(self._data.user_keys)
         keys, answers, n_refused = [], [], 0
         for path in self._texts:
-            for place, row in read_json_lines(Path(path), _LINE):
-                key, tokens = row.get("key"), row.get("tokens")
-                if not isinstance(key, str) or not _is_text(tokens):
-                    raise InputError(f"{place}: key {key!r} and tokens {tokens!r}, expected {_LINE}")
+            for key, tokens in written_texts(Path(path)):
                 if key in evaluated:
                     n_refused += 1
                 else:
@@ -253,6 +250,15 @@ def _directions(items: ItemEmbeddings, written: _Written) -> Tensor:
     except KeyError as error:
         found = f"{items.source}: no vector of item {error.args[0]!r}"
         raise InputError(f"{found}, expected one of every item") from None
+
+
+def written_texts(path: Path) -> Iterator[tuple[str, list[int]]]:
+    """Key and tokens of each text that `TextWriter` wrote to a file; a line that is none is an InputError."""
+    for place, row in read_json_lines(path, _LINE):
+        key, tokens = row.get("key"), row.get("tokens")
+        if not isinstance(key, str) or not _is_text(tokens):
+            raise InputError(f"{place}: key {key!r} and tokens {tokens!r}, expected {_LINE}")
+        yield key, tokens
 
 
 def _is_text(tokens: object) -> TypeGuard[list[int]]:

@@ -56,8 +56,9 @@ def test_batches_hold_the_tokens_of_every_prompt(shop: Path) -> None:
 
 
 def test_special_tokens_of_the_data_are_read_as_text(shop: Path) -> None:
-    special = item_data(shop).tokenizer.get_vocab()["<|user|>"]
-    for prompt in item_data(shop).prompt_tokens([f"i{number}" for number in range(9)]):
+    data = item_data(shop)
+    special = data.tokenizer.get_vocab()["<|user|>"]
+    for prompt in data.tokenized(data.texts):
         assert prompt.count(special) == 1  # the template's own
 
 
@@ -115,6 +116,6 @@ def test_wrong_templates_are_refused(shop: Path, template: str, message: str) ->
 def test_wrong_data_are_refused(shop: Path) -> None:
     data = item_data(shop)
     with pytest.raises(InputError, match=r"shop.item.json: no prompt of 'i9', expected the keys of its prompts"):
-        data.prompt_tokens(["i9"])
+        data.prompts_of(["i9"])
     with pytest.raises(InputError, match=r"template 'Buys': no placeholder, expected some of \{history\}"):
         UserKnowledge(SyntheticReader(n_users=8, n_items=20, codebook_sizes=(9, 9)), "Buys")
