@@ -68,8 +68,8 @@ def prompt_tokens(prompts: Prompts, row: int) -> list[int]:
 
 def forward(model: PreTrainedModel, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Logits `[T, V]` and features `[T, d]` of one whole sequence, without a cache."""
-    features = model.base_model(input_ids=torch.tensor([list(tokens)]), use_cache=False).last_hidden_state[0]
-    return model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0], features
+    found = model(input_ids=torch.tensor([list(tokens)]), use_cache=False, output_hidden_states=True)
+    return found.logits[0], found.hidden_states[-1][0]
 
 
 class PlainTarget:
@@ -135,17 +135,18 @@ class PlainTarget:
 def item_log_probs(
     model: PreTrainedModel, prompt: Sequence[int], leaves: Sequence[tuple[int, ...]], renormalise: bool
 ) -> list[list[float]]:
-    """Log-probabilities of every item's codes behind the prompt, each item read on its own.
+    """Log-probabilities of every item's codes behind the prompt; each item is a row of its own, without padding.
 
     Args:
         renormalise: over the tokens that some item continues with; otherwise over all.
     """
+    tokens = torch.tensor([[*prompt, *leaf] for leaf in leaves])
+    logits = model(input_ids=tokens, use_cache=False).logits[:, len(prompt) - 1 : -1].tolist()
     scored = []
-    for leaf in leaves:
-        logits = forward(model, [*prompt, *leaf])[0][len(prompt) - 1 : -1]
+    for leaf, rows in zip(leaves, logits, strict=True):
         codes = []
         for place, token in enumerate(leaf):
-            row = logits[place].tolist()
+            row = rows[place]
             competing = {other[place] for other in leaves if other[:place] == leaf[:place]}
             weights = [row[other] for other in (competing if renormalise else range(len(row)))]
             highest = max(weights)
