@@ -6,7 +6,7 @@ from typing import ClassVar
 
 # Above this many tokens a pass is bound by arithmetic, and the vendor's matrix products are faster.
 MOST_TOKENS = 128
-# Maps of so many inputs and outputs are bound by bandwidth, which the vendor's products use better from a few tokens on.
+# Maps of so many inputs and outputs are bound by bandwidth; the vendor's products use it better from a few tokens on.
 _WIDE = 2048
 # Multiprocessor memory for a program's inputs and weights, in bytes.
 _TILE_BYTES = 200_000
@@ -68,8 +68,8 @@ TileChoice = Callable[[int, int, int, bool, int], Tile | None]
 def linear_tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
     """Tile of a linear map of several tokens.
 
-    On one H100, whole passes of 32 tokens took 0.95 of the time with the tiles of 64 tokens. On one H200, passes of 28 x
-    2,048 took 0.94 of the time with the vendor's products for 16 tokens, and 0.66 for 96.
+    On one H100, whole passes of 32 tokens took 0.95 of the time with the tiles of 64 tokens. On one H200, passes of
+    28 x 2,048 took 0.94 of the time with the vendor's products for 16 tokens, and 0.66 for 96.
     """
     if itemsize == 2 and min(n_out, n_in) >= _WIDE:
         return None
