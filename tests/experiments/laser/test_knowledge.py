@@ -77,6 +77,8 @@ def test_texts_fill_pools_from_which_arms_draw(runs: Path) -> None:
     for name, replayed in found.items():
         assert replayed["acceptance_length"] == report["arms"][f"{name}-exact"]["acceptance_length"]
     assert found["global"]["ratio"] == 1
+    with pytest.raises(SystemExit, match="no text of an evaluated prompt, expected some"):
+        replay_main([*data, f"--texts={exact}", f"--pools={pools}", f"--output={runs / 'none'}"])
     for rule in ("relaxed", "bounded"):
         assert len(write(runs, "items", rule, f"write {rule}", "second").read_text().splitlines()) == 4
 
