@@ -173,7 +173,8 @@ class Head:
         if not isinstance(head, nn.Linear):
             logits: Tensor = head(outputs)
             return logits.to(torch.promote_types(logits.dtype, torch.float32))
-        stream = ResidualStream(outputs.reshape(-1, outputs.shape[-1]))
+        # Kernels read adjacent rows; those of a part of a larger tensor may have others between them.
+        stream = ResidualStream(outputs.reshape(-1, outputs.shape[-1]).contiguous())
         # Kernels that read the logits also read what was written before them.
         flat = self._operations.linear(stream, head.weight, head.bias, last=True)
         return flat.view(*outputs.shape[:-1], -1)

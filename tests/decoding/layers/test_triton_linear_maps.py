@@ -4,12 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from padrec.decoding.layers.layer_operations import LayerOperations, ResidualStream
+from padrec.decoding.layers.layer_operations import Head, LayerOperations, ResidualStream
 from padrec.decoding.layers.tiles import HELD_STEP, HELD_WARPS, HeldTile, LinearTile, Tile, linear_tile, streamed_tile
 from padrec.decoding.layers.triton_operations import TritonOperations
 from tests.decoding.layers.exact_numbers import PLAIN, assert_close, exact, exact_norm, random_norm, random_tensor
-from tests.kernel_device import DTYPES, ON_GPU, needs_early_launch, needs_gpu
+from tests.kernel_device import DEVICE, DTYPES, ON_GPU, needs_early_launch, needs_gpu
 
 _WIDTHS = [1, 2, 7, 16, 17, 64, 65, 128, 129, 200] if ON_GPU else [1, 2, 17]
 
@@ -166,3 +167,11 @@ def test_a_map_does_not_depend_on_how_it_is_divided(
     assert_maps(operations, n_tokens, n_in, n_out, flags, torch.float32)
     if "gate" not in flags:
         assert_adds(operations, n_tokens, n_in, n_out, flags, torch.float32)
+
+
+def test_logits_of_a_part_of_all_outputs() -> None:
+    # The first of five tokens of each row: other rows' tokens lie between them.
+    outputs = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0)).to(DEVICE)[:, :1]
+    head = nn.Linear(32, 20, bias=False, device=DEVICE)
+    logits = Head(head, TritonOperations())(outputs)
+    torch.testing.assert_close(logits, head(outputs), rtol=1e-4, atol=1e-5)
