@@ -171,12 +171,13 @@ def test_captured_beam_search_equals_eager_beam_search(
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["plain operations", "kernels"])
 @pytest.mark.parametrize("look_ahead", [None, 0, 12])
 @pytest.mark.parametrize("width", [_K, 200])
 @pytest.mark.usefixtures("uncompiled")
-def test_captured_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | None) -> None:
+def test_captured_beam_search_ranks_as_on_a_cpu(width: int, look_ahead: int | None, dtype: torch.dtype) -> None:
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
-    session = BeamDecoder(width, look_ahead).bind(TransformersRunner(target(16, torch.float64)), request)
+    session = BeamDecoder(width, look_ahead).bind(TransformersRunner(target(16, dtype)), request)
     on_cpu = TransformersRunner(target(16, torch.float64).cpu())
     reference = BeamDecoder(width).bind(on_cpu, ListRequest.build(_CATALOG, _VOCABULARY, _K))
     for batch, histories in enumerate(_BATCHES):
