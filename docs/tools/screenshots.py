@@ -79,7 +79,7 @@ def main() -> None:
     with served(*board) as address:
         for name, tab in _BOARD.items():
             take(name, address + tab)
-        take("tensorboard-hparams", f"{address}#hparams", (2200, 700))
+        take("tensorboard-hparams", f"{address}#hparams", (2450, 700))
     with served("padrec", "serve", "runs/quickstart/recommender", "--port", "{port}") as address:
         take("serving", f"{address}?item=item-17&item=item-203&item=item-44", (1100, 1180))
 
