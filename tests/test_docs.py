@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import sys
@@ -13,6 +14,7 @@ import torch
 import yaml
 
 from docs.tools.tables import pages, with_tables
+from docs.tools.versions import publish
 from padrec import Recommender
 from padrec.cli import main
 from padrec.data import SemanticIDDataModule, SyntheticReader
@@ -152,3 +154,19 @@ def test_commands_can_be_parsed(command: str, monkeypatch: pytest.MonkeyPatch) -
         main([*arguments, "--print_config"])
     assert end.value.code in (0, None)
     assert "class_path: padrec." in printed.getvalue()
+
+
+def test_sites_of_releases_stand_side_by_side(tmp_path: Path) -> None:
+    site, folder = tmp_path / "site", tmp_path / "public"
+    site.mkdir()
+    for version in ("0.9.0", "0.10.0", "0.2.0"):
+        (site / "index.html").write_text(version)
+        publish(site, folder, version)
+    menu = json.loads((folder / "versions.json").read_text())
+    assert [(entry["version"], entry["aliases"]) for entry in menu] == [
+        ("0.10.0", ["latest"]),
+        ("0.9.0", []),
+        ("0.2.0", []),
+    ]
+    assert "url=0.10.0/index.html" in (folder / "index.html").read_text()
+    assert [(folder / entry["version"] / "index.html").read_text() for entry in menu] == ["0.10.0", "0.9.0", "0.2.0"]
