@@ -136,7 +136,8 @@ class Service:
             serving = [asyncio.create_task(self._serve(worker)) for worker in self._workers]
             yield
         finally:
-            _LOG.info("answered %d of %d accepted requests", self._answered, self._accepted)
+            if serving:
+                _LOG.info("answered %d of %d accepted requests", self._answered, self._accepted)
             for task in serving:
                 task.cancel()
             await asyncio.gather(*(worker.stop() for worker in self._workers))
@@ -190,4 +191,7 @@ async def _wrong_fields(request: Request, error: RequestValidationError) -> Resp
         answer = Answer.problem(400, f"body: no JSON at character {first['loc'][-1]} ({first['ctx']['error']})")
         return _response(answer)
     place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+    kind = request.headers.get("content-type", "none")
+    if place == "body" and "json" not in kind:  # such as that of `curl -d` alone
+        return _response(Answer.problem(422, f"content-type: {kind}, expected application/json"))
     return _response(Answer.problem(422, f"{place}: {first['msg']}"))

@@ -85,6 +85,13 @@ def test_the_application_answers_as_its_guard_does(client: TestClient) -> None:
     assert_same(replies[0].json()["lists"], replies[1].json()["lists"])
 
 
+def test_a_body_of_another_type_is_told_from_a_wrong_one(client: TestClient) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    reply = client.post("/recommend", content=json.dumps({"histories": [["item-1"]]}), headers=form)
+    assert reply.status_code == 422
+    assert reply.json()["detail"] == "content-type: application/x-www-form-urlencoded, expected application/json"
+
+
 def test_answers_under_load_are_those_of_each_request_alone(client: TestClient, recommender: Recommender) -> None:
     histories = [[f"item-{number % 30}", f"item-{number * 7 % 30}"] for number in range(10)]
     requests = [
