@@ -11,6 +11,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from huggingface_hub import HfApi
 from torch.nn import functional
@@ -315,24 +316,19 @@ class Recommender:
         return [self._items(leaves, log_probs, user.excluded) for leaves, log_probs, user in rows], trace
 
     def prompts(self, users: Sequence[User], k: int) -> Prompts:
-        """The users' prompts for lists of K items; see `recommend`."""
+        """The users' prompts for lists of K items, on the host; see `recommend`."""
         encoded = self._format.encoded([user.history for user in users], self._encoder)
-        excluded = [user.excluded for user in users]
-        keys = torch.tensor([user.key for user in users])
         tokens, slots = encoded.tokens, encoded.slots
         if captures_graphs(self.device) and len(users) > 1:
             spare = self._longest - tokens.shape[1] if self._longest <= _WIDEST else 0
             tokens, slots = (functional.pad(table, (0, spare)) for table in (tokens, slots))
-        parts = [tokens, slots, encoded.lengths[:, None], keys[:, None]]
-        if excludes := bool(self._out_of_stock) or any(excluded) or captures_graphs(self.device):
+        leaves, excluded = None, [user.excluded for user in users]
+        if self._out_of_stock or any(excluded) or captures_graphs(self.device):
             leaves = self._exclusion.leaves(excluded, k)
             if captures_graphs(self.device):  # few numbers of leaves are recorded
                 leaves = functional.pad(leaves, (0, max(0, _LEAVES - leaves.shape[1])), value=-1)
-            parts.append(leaves)
-        # In one copy, since each takes longer to begin than to move its bytes.
-        moved = torch.cat(parts, 1).to(self.device).split([part.shape[1] for part in parts], 1)
-        tokens, slots, lengths, own_keys = moved[:4]
-        return Prompts(tokens, slots, lengths[:, 0], excluded=moved[4] if excludes else None, keys=own_keys[:, 0])
+        keys = torch.tensor([user.key for user in users])
+        return Prompts(tokens, slots, encoded.lengths, excluded=leaves, keys=keys)
 
     def _in_known_shape(self, users: Sequence[User]) -> Sequence[User]:
         """On a GPU with copies of a user, so that few batch sizes are recorded."""
@@ -363,7 +359,7 @@ class Recommender:
                 if size > 1 or first == others:
                     histories = [chance.choices(self.catalog.keys, k=n) for n in (first, *[others] * (size - 1))]
                     users = self.users(histories)
-                    if (shape := PromptShape.of(self.prompts(users, k))) not in seen:
+                    if (shape := PromptShape.of(self.prompts(users, k), self.device)) not in seen:
                         seen.add(shape)
                         self.decode(users, k, search, temperature)
 
@@ -395,8 +391,8 @@ class Recommender:
 
     def _log_probs(self, lists: Recommendations, k: int) -> list[list[float]]:
         """Of each item the sum over its codes; its separator is certain."""
-        tokens = functional.pad(lists.log_probs, (0, k * self.vocabulary.item_length - lists.log_probs.shape[1]))
-        sums: list[list[float]] = tokens.view(len(tokens), k, -1).sum(-1).tolist()
+        starts = np.arange(k) * self.vocabulary.item_length
+        sums: list[list[float]] = np.add.reduceat(lists.log_probs.numpy(), starts, axis=1).tolist()
         return sums
 
     def _items(self, leaves: list[int], log_probs: list[float], excluded: Set[int]) -> list[RecommendedItem]:

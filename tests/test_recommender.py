@@ -98,7 +98,7 @@ def test_a_warm_up_meets_the_shapes_of_all_batches(saved: Path, monkeypatch: pyt
             decode = session.decode
 
             def watched(prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
-                met.add(PromptShape.of(prompts))
+                met.add(PromptShape.of(prompts, recommender.device))
                 return decode(prompts, generator)
 
             session.decode = watched  # type: ignore[method-assign]

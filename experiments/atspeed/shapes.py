@@ -107,7 +107,7 @@ def _searches(setting: Setting, history: int) -> dict[str, Work]:
     works = {}
     for name, look_ahead in _PLANS.items():
         plan = plan_passes(constraint.trie, width, look_ahead)
-        target = runner.open(1, cache_capacity(prompts, tokens_after_prompt(plan)))
+        target = runner.open(1, cache_capacity(prompts, tokens_after_prompt(plan), device))
         draw = Draw.of(setting.request, 1, device)
         search = BeamSearch(runner, target, constraint, width, plan, False, draw, fixed_shapes=True)
         works[name] = Work(CapturedGraph(partial(_search, search, prompts), device))
@@ -129,7 +129,7 @@ def _rounds(
     draft = LanguageModelBeamDraft(TransformersRunner(network.eval().requires_grad_(False)))
     constraint, width = searched_constraint(setting.request, None)
     plan = SpeculativeBeamPlan.of(constraint.trie, width, draft_width)
-    capacity = cache_capacity(prompts, plan.first(plan.n_slots))
+    capacity = cache_capacity(prompts, plan.first(plan.n_slots), device)
     opened = runner.open(1, capacity), draft.bind(runner, setting.request)(1, capacity, constraint)
     search = SpeculativeBeamSearch(
         runner, *opened, constraint, plan, StrictBeamRule(), Draw.of(setting.request, 1, device)

@@ -63,7 +63,7 @@ class Explainer:
     def _open(self, decoder: SpeculativeDecoder, user: User, kind: RequestKind) -> Rounds:
         """Rounds of a batch of this one user, after the prefill."""
         recommender = self._recommender
-        prompts = recommender.prompts([user], kind.k)
+        prompts = recommender.prompts([user], kind.k).to(recommender.device)
         # As wide as those that are served, since on a GPU functions are compiled for each width.
         spare = captured_width(prompts.tokens.shape[1], recommender.device) - prompts.tokens.shape[1]
         tokens, slots = (functional.pad(x, (0, spare)) for x in (prompts.tokens, prompts.slots))
@@ -72,7 +72,7 @@ class Explainer:
         if prompts.excluded is not None:
             request = request.excluding(1)
         draft = decoder.draft.bind(recommender.runner, request)
-        capacity = cache_capacity(prompts, decoder.room(request))
+        capacity = cache_capacity(prompts, decoder.room(request), recommender.device)
         rounds = decoder.rounds(recommender.runner, request, draft, 1, capacity)
         rounds.start(prompts, prompts.random_keys(request.sampling, torch.Generator()))
         return rounds

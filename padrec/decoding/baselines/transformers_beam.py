@@ -56,8 +56,8 @@ class _GenerateBeamSession(DecodingSession[Recommendations]):
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
         request, vocabulary = self._request, self._request.vocabulary
-        watch, prefill_seconds = Stopwatch(prompts.tokens.device), 0.0
-        tokens, mask = padded_left(prompts, vocabulary.pad_token)
+        watch, prefill_seconds = Stopwatch(self._model.device), 0.0
+        tokens, mask = padded_left(prompts.to(self._model.device), vocabulary.pad_token)
         batch, prompt_width = tokens.shape
 
         def allowed(row: int, written: Tensor) -> list[int]:
@@ -86,7 +86,7 @@ class _GenerateBeamSession(DecodingSession[Recommendations]):
         shape = batch, request.list_length, vocabulary.n_slots
         codes = vocabulary.decode(found.sequences[:, -vocabulary.n_slots :].cpu()).view(shape)
         leaves = request.catalog.leaf_of_codes(codes)
-        lists = Recommendations.from_leaves(leaves, log_probs.view(shape), request.catalog, vocabulary)
+        lists = Recommendations.from_leaves(leaves, log_probs.view(shape).cpu(), request.catalog, vocabulary)
         return lists, beam_trace(request, leaves, vocabulary.n_slots, prefill_seconds, decode_seconds)
 
 

@@ -99,8 +99,8 @@ class _GenerateSession(DecodingSession[R]):
 
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
-        request = self._request
-        (batch, width), device = prompts.tokens.shape, prompts.tokens.device
+        request, device = self._request, self._model.device
+        prompts, (batch, width) = prompts.to(device), prompts.tokens.shape
         max_depth = self._decoder.max_depth(request)
         if max_depth > 0 and batch > 1:
             raise InputError(f"{batch} prompts at once: expected one, since transformers speculates for no more")
@@ -129,7 +129,8 @@ class _GenerateSession(DecodingSession[R]):
         ended = torch.isin(lists, torch.tensor(request.stop_tokens, dtype=torch.long, device=device)).cumsum(1)
         lengths = ((ended == 0).sum(1) + 1).clamp(max=written.shape[1])
         statistics = passes.statistics(width, lists, lengths, request, max_depth)
-        trace = statistics.trace(passes.prefill_seconds, decode_seconds, lengths)
+        counts = [count.cpu() for count in statistics.counts]
+        trace = DecodingTrace.of_counts(passes.prefill_seconds, decode_seconds, lengths.cpu(), counts)
         return request.result(lists.cpu(), processor.log_probs_of(lists, lengths).cpu()), trace
 
 

@@ -12,6 +12,7 @@ from padrec.decoding.beam.children import Draw
 from padrec.decoding.decoders.decoder import Decoder
 from padrec.decoding.decoders.fastest import FastestSession
 from padrec.decoding.device.captured_graph import captures_graphs
+from padrec.decoding.device.host_copy import HostCopy
 from padrec.decoding.layers.prompt_shape import spare_tokens
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
@@ -89,20 +90,28 @@ class BeamDecoder(Decoder):
             return sessions[0] if len(plans) == 1 else FastestSession(dict(zip(_PLANS, sessions, strict=True)))
 
         fits = partial(runner.check_length, written=request.vocabulary.n_slots)
-        return SessionsByShape(session, max(map(tokens_after_prompt, plans)), fits)
+        return SessionsByShape(session, max(map(tokens_after_prompt, plans)), fits, device)
 
 
 class _BeamSession(DecodingSession[Recommendations]):
     def __init__(self, search: BeamSearch, request: ListRequest, n_passes: int, device: torch.device) -> None:
         self._search, self._request, self._n_passes = search, request, n_passes
         self._loop = CapturedLoop(search.start, [search.finish], device)
+        self._ranked: HostCopy | None = None  # of what the first search allocates
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
         request = self._request
         keys = prompts.random_keys(request.sampling, generator)
-        seconds = self._loop.run(prompts, keys, self._loop.round)
-        lists = Recommendations.from_leaves(*self._search.best(), request.catalog, request.vocabulary)
+        seconds = self._loop.run(prompts, keys, self._finish)
+        assert self._ranked is not None
+        leaves, log_probs = self._ranked.values()
+        lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
         return lists, beam_trace(request, lists.leaves, self._n_passes, *seconds)
+
+    def _finish(self) -> None:
+        self._loop.round()
+        self._ranked = self._ranked or HostCopy(self._search.best())
+        self._ranked.begin()
 
 
 def beam_search_name(beam_width: int | None, renormalise: bool) -> str:

@@ -14,6 +14,7 @@ from padrec.decoding.beam.beam_rule import BeamRule, StrictBeamRule
 from padrec.decoding.beam.children import Draw
 from padrec.decoding.beam.speculative_beam_search import SpeculativeBeamSearch
 from padrec.decoding.decoders.decoder import Decoder
+from padrec.decoding.device.host_copy import HostCopy
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace
@@ -82,7 +83,7 @@ class SpeculativeBeamDecoder(Decoder):
             return _SpeculativeBeamSession(search, request, plan.n_slots, device)
 
         fits = partial(runner.check_length, written=request.vocabulary.n_slots)
-        return SessionsByShape(session, plan.first(plan.n_slots), fits)
+        return SessionsByShape(session, plan.first(plan.n_slots), fits, device)
 
 
 class _SpeculativeBeamSession(DecodingSession[Recommendations]):
@@ -90,15 +91,16 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
         self._search, self._request, self._n_slots = search, request, n_slots
         rounds = [partial(search.round, round_) for round_ in range(1, n_slots)]
         self._loop = CapturedLoop(search.start, rounds, device)
+        self._results = HostCopy([search.ranked.leaves, search.ranked.log_probs, *search.statistics.counts])
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
-        request, search, batch = self._request, self._search, len(prompts.tokens)
+        request, batch = self._request, len(prompts.tokens)
         keys = prompts.random_keys(request.sampling, generator)
         prefill, rest, capture = self._loop.run(prompts, keys, self._finish)
-        ranked = search.ranked.leaves, search.ranked.log_probs
-        lists = Recommendations.from_leaves(*ranked, request.catalog, request.vocabulary)
+        leaves, log_probs, *counts = self._results.values()
+        lists = Recommendations.from_leaves(leaves, log_probs, request.catalog, request.vocabulary)
         tokens = torch.full((batch,), request.list_length * self._n_slots)
-        trace = search.statistics.trace(prefill, rest, tokens, capture)
+        trace = DecodingTrace.of_counts(prefill, rest, tokens, counts, capture)
         # The first round is no pass of its own, and accepts levels all the same.
         first = torch.nn.functional.one_hot(torch.zeros((), dtype=torch.long), len(trace.accepted_lengths)) * batch
         return lists, replace(trace, accepted_lengths=trace.accepted_lengths + first)
@@ -107,3 +109,4 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
         # Later rounds draft less, so rounds that no row needs any more are skipped.
         while (round_ := int(self._search.ranked.next_round)) < self._n_slots:
             self._loop.round(round_ - 1)
+        self._results.begin()

@@ -74,6 +74,7 @@ class SpeculativeDecoder(Decoder):
             partial(self._session, runner, request, draft),
             self.room(request),
             partial(runner.check_length, written=request.n_tokens),
+            runner.model.device,
         )
 
     def _session(

@@ -29,9 +29,9 @@ class PromptShape:
     excluded: int | None = None
 
     @classmethod
-    def of(cls, prompts: Prompts) -> "PromptShape":
-        """The shape of these prompts; synchronises the device for more than one."""
-        (batch, width), device = prompts.tokens.shape, prompts.tokens.device
+    def of(cls, prompts: Prompts, device: torch.device) -> "PromptShape":
+        """The shape of these prompts on a device; waits for it where more than one is there already."""
+        batch, width = prompts.tokens.shape
         width = captured_width(width, device)
         # A power of two, so that few numbers of leaves are captured.
         excluded = None if prompts.excluded is None else 1 << max(0, prompts.excluded.shape[1] - 1).bit_length()
@@ -40,9 +40,8 @@ class PromptShape:
         return cls(batch, width, packed_size(int(prompts.lengths.sum()), batch, width, device), excluded)
 
 
-def cache_capacity(prompts: Prompts, extra: int) -> int:
+def cache_capacity(prompts: Prompts, extra: int, device: torch.device) -> int:
     """Columns of the cache for prompts as they are captured, with `extra` tokens after them."""
-    device = prompts.tokens.device
     return roomy(captured_width(prompts.tokens.shape[1], device) + extra, device)
 
 

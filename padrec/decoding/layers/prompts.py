@@ -1,6 +1,7 @@
 """The input of a target: prompts, and branches that continue them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from padrec.decoding.lists.sampling import Sampling
 
 @dataclass(frozen=True)
 class Prompts:
-    """What the target reads before it writes a list.
+    """What the target reads before it writes a list, on the host or on the device that decodes.
 
     Attributes:
         tokens: int64 `[B, P]`, padded on the right.
@@ -36,6 +37,11 @@ class Prompts:
     def __post_init__(self) -> None:
         if self.packed is not None:
             check_arguments(Prompts, {"packed": self.packed})
+
+    def to(self, device: torch.device) -> "Prompts":
+        """The same prompts on a device."""
+        moved: dict[str, Any] = {n: value.to(device) for n, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
     def layout(self, extra: int = 0) -> VariableLengthLayout | None:
         """The packed layout of the rows, each with `extra` tokens after its prompt."""

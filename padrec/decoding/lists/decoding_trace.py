@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,9 +28,28 @@ class DecodingTrace:
     drafted: Tensor | None = None  # whether each generated token is a kept proposal, bool [B, T]; None if not known
     accepted_by_source: Mapping[str, int] = field(default_factory=dict)  # accepted tokens by what proposed them
 
+    @classmethod
+    def of_counts(
+        cls,
+        prefill_seconds: float,
+        decode_seconds: float,
+        tokens: Tensor,
+        counts: Sequence[Tensor],
+        recording_seconds: float = 0.0,
+    ) -> "DecodingTrace":
+        """The trace of rounds; `counts` are those of `RoundStatistics`, all tensors on the CPU."""
+        target_passes, draft_passes, attempted, accepted = counts
+        # Rounds that kept at least 0 … D + 1 tokens.
+        at_least = np.concatenate([[target_passes.numpy().sum()], accepted.numpy().sum(0), [0]])
+        accepted_lengths = torch.from_numpy(at_least[:-1] - at_least[1:])
+        seconds, passes = (prefill_seconds, decode_seconds), (target_passes, draft_passes)
+        return cls(*seconds, *passes, tokens, attempted, accepted, accepted_lengths, recording_seconds)
+
     def widened(self, max_depth: int) -> "DecodingTrace":
         """Pad the counts with zeros to a greater depth D."""
         missing = max_depth + 1 - len(self.accepted_lengths)
+        if missing == 0:
+            return self
         attempted, accepted, lengths = (
             torch.nn.functional.pad(counts, (0, missing))
             for counts in (self.attempted, self.accepted, self.accepted_lengths)
@@ -65,12 +85,17 @@ class DecodingTrace:
 
 
 class RoundStatistics:
-    """Counts for a trace on the device, without synchronising; `n_slot_states` is L + 2, `max_depth` D."""
+    """Counts for a trace on the device, without synchronising; `n_slot_states` is L + 2, `max_depth` D.
+
+    Attributes:
+        counts: `target_passes`, `draft_passes`, `attempted` and `accepted` of a `DecodingTrace`, changed in place.
+    """
 
     def __init__(self, batch: int, n_slot_states: int, max_depth: int, device: torch.device) -> None:
         # Few tensors, since each costs a launch in every round.
         self._passes = torch.zeros(2, batch, dtype=torch.long, device=device)  # target, draft
         self._proposals = self._passes.new_zeros(2, n_slot_states, max_depth)  # attempted, accepted
+        self.counts = *self._passes, *self._proposals
 
     def reset(self) -> None:
         """Set all counts to zero."""
@@ -96,24 +121,3 @@ class RoundStatistics:
         in_slot = slots[:, None] == torch.arange(n_slot_states, device=slots.device)[:, None]  # [B, slots, D]
         counted = (depth < torch.stack([reached, kept])[..., None]) & active[:, None]  # [2, B, D]
         self._proposals.add_((in_slot & counted[:, :, None]).sum(1))
-
-    def trace(
-        self, prefill_seconds: float, decode_seconds: float, tokens: Tensor, recording_seconds: float = 0.0
-    ) -> DecodingTrace:
-        """Make the trace; its tensors are copies on the CPU."""
-        # `cpu()` would not copy tensors of the CPU, and later counts would change them.
-        passes, proposals, tokens = (x.to("cpu", copy=True) for x in (self._passes, self._proposals, tokens))
-        attempted, accepted = proposals
-        # Rounds that kept at least 0 … D + 1 tokens.
-        at_least = torch.cat([passes[0].sum()[None], accepted.sum(0), tokens.new_zeros(1)])
-        return DecodingTrace(
-            prefill_seconds,
-            decode_seconds,
-            target_passes=passes[0],
-            draft_passes=passes[1],
-            tokens=tokens,
-            attempted=attempted,
-            accepted=accepted,
-            accepted_lengths=at_least[:-1] - at_least[1:],
-            recording_seconds=recording_seconds,
-        )

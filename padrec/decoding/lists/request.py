@@ -100,12 +100,11 @@ class Recommendations:
     def from_leaves(
         cls, leaves: Tensor, log_probs: Tensor, catalog: Catalog, vocabulary: SemanticIDVocabulary
     ) -> "Recommendations":
-        """Write leaves, int64 `[B, K]`, as tokens; `log_probs` are those of their codes, `[B, K, L]`. Both are copied.
+        """Write leaves, int64 `[B, K]`, as tokens; `log_probs` are those of their codes, `[B, K, L]`; all on the CPU.
 
         Raises:
             NotFiniteError: a log-probability is NaN.
         """
-        leaves, log_probs = (values.to("cpu", copy=True) for values in (leaves, log_probs))
         check_finite(log_probs)
         length = vocabulary.list_tokens(leaves.shape[1])
         tokens = vocabulary.encode(catalog.leaf_codes[leaves]).flatten(1)[:, :length]

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from padrec.decoding.device.deferred_value import deferred_value
+from padrec.decoding.device.host_copy import HostCopy
 from padrec.decoding.device.stopwatch import Stopwatch
 from padrec.decoding.layers.prompt_shape import cache_capacity
 from padrec.decoding.layers.prompts import Prompts
@@ -37,7 +38,8 @@ class SessionsByShape(DecodingSession[R_co]):
 
     `make` opens one when it is first needed, given batch size, capacity in tokens (with `room` after the prompts), and
     whether prompts exclude items; the least recently used one is given up when there are too many. `check_prompts`
-    raises an error where the longest prompt has too many tokens.
+    raises an error where the longest prompt has too many tokens. Prompts may be on the host or on `device`, where they
+    are decoded.
     """
 
     def __init__(
@@ -45,14 +47,16 @@ class SessionsByShape(DecodingSession[R_co]):
         make: Callable[[int, int, bool], DecodingSession[R_co]],
         room: int,
         check_prompts: Callable[[int], None],
+        device: torch.device,
     ) -> None:
         self._session, self._room, self._check = lru_cache(_MOST_SESSIONS)(make), room, check_prompts
+        self._device = device
 
     @torch.inference_mode()
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R_co, DecodingTrace]:
         """See `DecodingSession.decode`."""
         self._check(prompts.tokens.shape[1])
-        capacity = cache_capacity(prompts, self._room)
+        capacity = cache_capacity(prompts, self._room, self._device)
         session = self._session(len(prompts.tokens), capacity, prompts.excluded is not None)
         return session.decode(prompts, generator)
 
@@ -63,17 +67,19 @@ class ShapeSession(DecodingSession[R]):
     def __init__(self, rounds: Rounds, request: Request[R], device: torch.device) -> None:
         self._rounds, self._request, self._device = rounds, request, device
         self._loop = CapturedLoop(rounds.start, [rounds.round], device)
+        lists = rounds.lists
+        written = lists.tokens, lists.log_probs, lists.lengths, lists.drafted
+        self._results = HostCopy([*written, rounds.accepted, *rounds.statistics.counts])
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[R, DecodingTrace]:
         """See `DecodingSession.decode`."""
-        rounds, lists = self._rounds, self._rounds.lists
-        keys = prompts.random_keys(self._request.sampling, generator)
+        rounds, keys = self._rounds, prompts.random_keys(self._request.sampling, generator)
         learning = self._learn(prompts) if rounds.learns else 0.0
         prefill, rest, capture = self._loop.run(prompts, keys, lambda: self._finish(prompts))
-        trace = rounds.statistics.trace(learning + prefill, rest, lists.lengths, capture)
-        drafted = lists.drafted.to("cpu", copy=True)
-        trace = replace(trace, accepted_by_source=rounds.accepted_by_source(), drafted=drafted)
-        return self._request.result(*lists.written()), trace
+        tokens, log_probs, lengths, drafted, accepted, *counts = self._results.values()
+        by_source = dict(zip(rounds.sources, accepted.tolist(), strict=True))
+        trace = DecodingTrace.of_counts(learning + prefill, rest, lengths, counts, capture)
+        return self._request.result(tokens, log_probs), replace(trace, accepted_by_source=by_source, drafted=drafted)
 
     def _learn(self, prompts: Prompts) -> float:
         """Seconds in which the draft learned from the last batch; both ends wait for the device."""
@@ -82,6 +88,10 @@ class ShapeSession(DecodingSession[R]):
         return watch.lap()
 
     def _finish(self, prompts: Prompts) -> None:
+        self._run_rounds(prompts)
+        self._results.begin()
+
+    def _run_rounds(self, prompts: Prompts) -> None:
         missing = self._rounds.lists.missing
         if self._rounds.on_host:
             while int(missing) > 0:

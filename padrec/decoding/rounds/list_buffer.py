@@ -79,10 +79,6 @@ class ListBuffer:
         self.missing.copy_((end - self.lengths).masked_fill(self.finished, 0).max())
         return count
 
-    def written(self) -> tuple[Tensor, Tensor]:
-        """Copies of tokens and log-probabilities on the CPU, `[B, T]`."""
-        return self.tokens.to("cpu", copy=True), self.log_probs.to("cpu", copy=True)
-
 
 @compiled
 def _begin(logits: Tensor, keys: Tensor, choice: Choice, state: ListState, lists: ListBuffer) -> None:

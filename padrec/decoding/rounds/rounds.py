@@ -1,5 +1,6 @@
 """A speculative round: draft phase, target pass, acceptance."""
 
+from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor
@@ -35,6 +36,8 @@ class Rounds:
         most_tokens: the most tokens that a round adds to a list.
         on_host: whether `look_up` must be called before every round.
         learns: whether `next_batch` must be called before every batch.
+        sources: what proposes, for drafts of several sources.
+        accepted: accepted tokens of the batch by source, int64 `[S]`.
     """
 
     def __init__(
@@ -57,6 +60,10 @@ class Rounds:
         self.most_tokens = plan.max_depth + 1
         self.on_host = isinstance(self._draft, HostDraftSession)
         self.learns = isinstance(self._draft, OnlineDraftSession)
+        self.sources: Sequence[str] = ()
+        self.accepted = self.lists.keys[:0]
+        if isinstance(draft, SourcesDraftSession):
+            self.sources, self.accepted = draft.sources, draft.accepted
 
     def start(self, prompts: Prompts, keys: Tensor) -> None:
         """Read the prompts and begin new lists, with the requests' random keys, int64 `[B]`."""
@@ -72,10 +79,6 @@ class Rounds:
         """Let the draft learn from the last batch before `start`, which may be captured."""
         assert isinstance(self._draft, OnlineDraftSession)
         self._draft.next_batch(prompts)
-
-    def accepted_by_source(self) -> dict[str, int]:
-        """Accepted tokens of the batch by what proposed them, for drafts of several sources."""
-        return self._draft.accepted_by_source() if isinstance(self._draft, SourcesDraftSession) else {}
 
     def look_up(self, prompts: Prompts) -> None:
         """Let the draft prepare the next round on the host; waits for the device."""

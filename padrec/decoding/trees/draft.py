@@ -95,10 +95,15 @@ class OnlineDraftSession(DraftSession, Protocol):
 
 @runtime_checkable
 class SourcesDraftSession(DraftSession, Protocol):
-    """A draft session of several sources, which counts whose proposals were accepted."""
+    """A draft session of several sources, which counts whose proposals were accepted.
 
-    def accepted_by_source(self) -> dict[str, int]:
-        """Accepted tokens of the batch by the name of the source that was surest of them; waits for the device."""
+    Attributes:
+        sources: their names.
+        accepted: accepted tokens of the batch by the source that was surest of them, int64 `[S]`, changed in place.
+    """
+
+    sources: Sequence[str]
+    accepted: Tensor
 
 
 # What `Draft.bind` returns.

@@ -36,7 +36,9 @@ class PrefixSearch:
         widths = [min(self._plan.width, size) for size in self._plan.level_sizes]
         keys = torch.zeros_like(prompts.lengths)
         read = sum(widths[:-1])
-        session = LanguageModelSession(self._runner, len(keys), cache_capacity(prompts, read), self._constraint)
+        session = LanguageModelSession(
+            self._runner, len(keys), cache_capacity(prompts, read, keys.device), self._constraint
+        )
         context = SearchContext(self._constraint, self._plan, StrictBeamRule(), Draw(keys, 0.0, keys[:0]))
         root = Level(
             nodes=keys[:, None],

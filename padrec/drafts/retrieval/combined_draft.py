@@ -103,9 +103,9 @@ class CombinedSession(OnlineDraftSession, SourcesDraftSession):
     """
 
     def __init__(self, sessions: Sequence[DraftSession], names: Sequence[str], shares: Tensor, plan: DraftPlan) -> None:
-        self._sessions, self._names, self._shares = sessions, names, shares
+        self._sessions, self._shares, self.sources = sessions, shares, [*names, FORCED]
         self._slot = torch.zeros(plan.batch, dtype=torch.long, device=shares.device)  # of the root
-        self._accepted = torch.zeros(len(names) + 1, dtype=torch.long, device=shares.device)
+        self.accepted = torch.zeros(len(self.sources), dtype=torch.long, device=shares.device)
         self._levels: list[_Level] = []
 
     def next_batch(self, prompts: Prompts) -> None:
@@ -114,16 +114,12 @@ class CombinedSession(OnlineDraftSession, SourcesDraftSession):
             if isinstance(session, OnlineDraftSession):
                 session.next_batch(prompts)
 
-    def accepted_by_source(self) -> dict[str, int]:
-        """See `SourcesDraftSession`."""
-        return dict(zip([*self._names, FORCED], self._accepted.tolist(), strict=True))
-
     def begin(self, prompts: Prompts, features: Tensor, first: Tensor, first_slot: Tensor) -> None:
         """Begin with all drafts."""
         for session in self._sessions:
             session.begin(prompts, features, first, first_slot)
         self._slot.copy_(first_slot)
-        self._accepted.zero_()
+        self.accepted.zero_()
 
     def root_logits(self) -> Tensor:
         """The logarithm of the mixture after the root; see `DraftSteps`."""
@@ -143,7 +139,7 @@ class CombinedSession(OnlineDraftSession, SourcesDraftSession):
     def observe(self, observation: Observation) -> None:
         """Share the responsibility for what the round emitted."""
         tokens, slots, count = observation.tokens, observation.slots, observation.count
-        _share(self._shares, self._accepted, self._levels, tokens, count)
+        _share(self._shares, self.accepted, self._levels, tokens, count)
         last = slots.gather(1, (count - 1).clamp(min=0)[:, None])[:, 0]
         self._slot.copy_(torch.where(count > 0, last, self._slot))
         for session in self._sessions:

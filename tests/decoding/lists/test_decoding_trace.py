@@ -222,7 +222,7 @@ def test_rounds_of_finished_rows_do_not_count() -> None:
     active = torch.tensor([True, False])
     statistics.add_round(active, draft_passes=4)
     statistics.add_proposals(torch.tensor([[0, 1], [2, 2]]), torch.tensor([1, 2]), torch.tensor([2, 2]), active)
-    trace = statistics.trace(0.25, 0.5, torch.tensor([3, 1]))
+    trace = DecodingTrace.of_counts(0.25, 0.5, torch.tensor([3, 1]), statistics.counts)
     assert trace.attempted.tolist() == [[1, 0], [0, 1], [0, 0]]
     assert trace.accepted.tolist() == [[1, 0], [0, 0], [0, 0]]
     assert trace.accepted_lengths.tolist() == [0, 1, 0]

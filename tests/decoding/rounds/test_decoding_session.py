@@ -246,7 +246,7 @@ def test_a_packed_size_has_room_for_the_prompts_and_little_more(lengths: list[in
 def test_batches_of_one_shape_share_a_start() -> None:
     def shape(lengths: list[int], width: int) -> PromptShape:
         tokens = torch.zeros(len(lengths), width, dtype=torch.long)
-        return PromptShape.of(Prompts(tokens, tokens, torch.tensor(lengths)))
+        return PromptShape.of(Prompts(tokens, tokens, torch.tensor(lengths)), torch.device("cpu"))
 
     assert shape([3, 9, 1], 9) == shape([2, 2, 9], 9) == PromptShape(3, 9, 13)
     assert shape([3, 9, 2], 9) != shape([3, 9, 1], 9)
@@ -265,7 +265,7 @@ def test_shapes_that_are_no_longer_used_are_given_up() -> None:
         opened.append((batch, capacity, excludes))
         return Counted()
 
-    sessions = SessionsByShape(make, 1, lambda prompt: None)
+    sessions = SessionsByShape(make, 1, lambda prompt: None, torch.device("cpu"))
     for batch in (*range(1, 40), 39, 20, 1):
         sessions.decode(random_prompts(_CATALOG, _VOCABULARY, [1] * batch), torch.Generator())
     assert [batch for batch, _, _ in opened] == [*range(1, 40), 1]

@@ -58,7 +58,7 @@ def test_tokens_are_written_up_to_the_end_of_each_list() -> None:
         assert lists.append(torch.tensor(tokens), log_probs, torch.tensor(count)).tolist() == written
     assert lists.finished.tolist() == [True, True, True]
     assert lists.lengths.tolist() == [8, 3, 7]
-    found = lists.request.result(*lists.written())
+    found = lists.request.result(lists.tokens, lists.log_probs)
     assert found.tokens.tolist() == [[4, 6, 3, 5, 7, 3, 4, 7], [4, 6, 2, 0, 0, 0, 0, 0], [4, 6, 3, 5, 7, 3, 2, 0]]
     assert found.log_probs[:, 1:].tolist() == [[-float(token) for token in row[1:]] for row in found.tokens.tolist()]
     assert found.leaves.tolist() == [[0, 2, 1], [0, -1, -1], [0, 2, -1]]
