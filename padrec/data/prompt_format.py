@@ -14,7 +14,7 @@ from padrec.data.item_sequences import ItemSequences
 from padrec.data.json_file import read_json_object
 from padrec.data.prompt_template import PromptTemplate
 from padrec.data.prompts import PromptRows
-from padrec.data.sequence_encoder import EncodedSequences, SequenceEncoder
+from padrec.data.sequence_encoder import EncodedPrompts, SequenceEncoder
 
 _FILE, _TOKENIZER_FOLDER = "prompts.json", "tokenizer"
 
@@ -51,10 +51,9 @@ class PromptFormat:
         prompts = PromptRows(kept, nothing, users, catalog, encoder)
         return prompts.__getitems__(list(range(len(rows))))
 
-    def encoded(self, histories: Sequence[Sequence[int]], encoder: SequenceEncoder) -> EncodedSequences:
+    def encoded(self, histories: Sequence[Sequence[int]], encoder: SequenceEncoder) -> EncodedPrompts:
         """The tokens of such prompts, which is all that decoding needs; histories are of rows of the catalog."""
-        history = ItemSequences.from_lists(self._kept(histories)).padded()
-        return encoder.encode(history, to_list=torch.ones(len(history), dtype=torch.bool))
+        return encoder.prompts(self._kept(histories))
 
     def _kept(self, histories: Sequence[Sequence[int]]) -> list[Sequence[int]]:
         if not histories:

@@ -111,7 +111,7 @@ class Answerer:
         lists, trace = self._recommender.decode(together, *requests[0].kind)
         rest = iter(lists)
         answers = [Answer(200, self._body([next(rest) for _ in some])) for some in users]
-        tokens, passes = int(trace.tokens.sum()), int(trace.target_passes.sum())
+        tokens, passes = sum(trace.tokens.tolist()), sum(trace.target_passes.tolist())
         host_seconds = time.perf_counter() - start - trace.seconds - trace.recording_seconds
         return AnsweredBatch(answers, len(lists), tokens, passes, trace.seconds, host_seconds)
 

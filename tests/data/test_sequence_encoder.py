@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,3 +79,20 @@ def test_titles_are_needed_only_where_the_template_has_them(tmp_path: Path) -> N
     before, after = PromptTemplate(str(tmp_path), TEXT, "{item}, ").item_texts(toy_catalog())
     assert before == [[]] * len(CODES)
     assert len({tuple(text) for text in after}) == 1
+
+
+@pytest.mark.parametrize("list_marker", [True, False])
+@pytest.mark.parametrize("with_text", [True, False])
+def test_prompts_are_written_as_such_sequences(with_text: bool, list_marker: bool, tmp_path: Path) -> None:
+    save_tiny_tokenizer(tmp_path)
+    template = PromptTemplate(str(tmp_path), TEXT, ITEM) if with_text else None
+    text: dict[str, Any] = (
+        {} if template is None else {"text_tokens": template.text_tokens, "tokenizer": template.fingerprint}
+    )
+    catalog = Catalog(torch.tensor(CODES), [str(number) for number in range(len(CODES))], ["Item"] * len(CODES))
+    encoder = SequenceEncoder(SemanticIDVocabulary((3, 3), **text), catalog, template, list_marker)
+    found = encoder.prompts([[7, 0, 3], [5], [2, 2]])
+    items = torch.tensor([[7, 0, 3], [5, -1, -1], [2, 2, -1]])
+    expected = encoder.encode(items, to_list=torch.ones(3, dtype=torch.bool))
+    for name, values in vars(found).items():
+        assert torch.equal(values, getattr(expected, name)), name

@@ -59,9 +59,12 @@ class LeafExclusion:
     def _own(self, items: Sequence[Collection[int]]) -> tuple[_Ints, _Ints]:
         """The leaves that each row excludes beside those of all, one row after the other, and their numbers."""
         rows, n_leaves = [list(set(row) - self._for_all) for row in items], len(self._left)
-        flat = np.array([item for row in rows for item in row], dtype=np.int64)
-        of_rows = np.repeat(np.arange(len(rows)), [len(row) for row in rows]) * n_leaves
-        found, count = np.unique(of_rows + self._leaf_of_item[flat], return_counts=True)
+        leaves = self._leaf_of_item[np.array([item for row in rows for item in row], dtype=np.int64)]
+        lengths = np.array([len(row) for row in rows])
+        if (self._left[leaves] == 1).all():  # as a rule, since few items share a leaf
+            return leaves, lengths
+        of_rows = np.repeat(np.arange(len(rows)), lengths) * n_leaves
+        found, count = np.unique(of_rows + leaves, return_counts=True)
         row, leaf = np.divmod(found, n_leaves)
         whole = self._left[leaf] == count
         return leaf[whole], np.bincount(row[whole], minlength=len(rows))
