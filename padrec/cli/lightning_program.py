@@ -28,6 +28,16 @@ _STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_s
 class PadrecCLI(LightningCLI):
     """A LightningCLI whose data hands its vocabulary, catalog and sizes to the model."""
 
+    def __init__(self, args: ArgsType, **settings: Any) -> None:
+        self._args = args
+        super().__init__(args=args, **settings)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's does not know the arguments
+        """The command that the arguments begin with, since a parser takes long to make; all where there is none."""
+        commands = LightningCLI.subcommands()
+        command = self._args[0] if isinstance(self._args, list) and self._args else None
+        return {command: commands[command]} if command in commands else commands
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and look at the checkpoint before its class and hyperparameters win over the config's."""
         super().parse_arguments(parser, args)

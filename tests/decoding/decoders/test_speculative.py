@@ -83,19 +83,20 @@ def assert_same_lists(found: Recommendations, expected: Recommendations, toleran
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "per-slot"])
 @pytest.mark.parametrize("separator", [True, False], ids=["separator", "dense"])
 @pytest.mark.parametrize(
-    ("sampling", "dtype"),
+    ("sampling", "dtype", "batch"),
     [
-        pytest.param(Sampling(), torch.float32, id="greedy"),
-        pytest.param(Sampling(0.7, top_k=6, top_p=0.9), torch.float64, id="sampled"),
+        pytest.param(Sampling(), torch.float32, 16, id="greedy-float32"),
+        pytest.param(Sampling(), torch.float64, 1, id="greedy-float64-alone"),
+        pytest.param(Sampling(0.7, top_k=6, top_p=0.9), torch.float64, 16, id="sampled"),
     ],
 )
 def test_speculation_equals_autoregression(
-    constrained: bool, shared: bool, separator: bool, sampling: Sampling, dtype: torch.dtype
+    constrained: bool, shared: bool, separator: bool, sampling: Sampling, dtype: torch.dtype, batch: int
 ) -> None:
     """Greedy, and sampled from the same seed: for drafts that are always, never and randomly right, and a network."""
     vocabulary = SemanticIDVocabulary(_SIZES, separator=separator, shared_codes=shared)
     model = tiny_target(vocabulary, dtype=dtype)
-    prompts = random_prompts(_CATALOG, vocabulary, _HISTORY_LENGTHS)
+    prompts = random_prompts(_CATALOG, vocabulary, _HISTORY_LENGTHS[:batch])
     request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=constrained, sampling=sampling)
     expected, reference_trace = decode(AutoregressiveDecoder(), model, prompts, request)
     if constrained:
