@@ -122,10 +122,6 @@ def _all_tokens(splits: int) -> TileChoice:
     return tile
 
 
-def _vendors(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> None:
-    """The vendor's products alone."""
-
-
 def _for_large_passes(
     few: LinearTile | None = None, gate: LinearTile | None = None, others: LinearTile | None = None
 ) -> TileChoice:
@@ -174,7 +170,6 @@ CHOICES: Mapping[str, _Tiles] = {
     "out held": _Tiles(linear=_out_above_64(HeldTile(32, 16, 4, 4, 128))),
     "32 tokens": _Tiles(linear=_half_the_tokens),
     "128 tokens": _Tiles(linear=_all_tokens(1)),
-    "vendor's": _Tiles(linear=_vendors),
     "128 tokens, in 4": _Tiles(linear=_all_tokens(4)),
     "large: down and out in 4": _Tiles(linear=_for_large_passes(few=_LARGE_IN_4)),
     "large: gate": _Tiles(linear=_for_large_passes(gate=_LARGE_GATE)),
