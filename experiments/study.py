@@ -1,5 +1,6 @@
 """What the commands of experiments share: where they run, how they end, what their reports say of it."""
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -38,7 +39,7 @@ def circumstances(program: str, device: torch.device, dtype: torch.dtype, seed: 
         "precision": str(dtype).removeprefix("torch."),
         "versions": software_versions(),
         "seed": seed,
-        "command": " ".join(["python -m", program, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", program, *sys.argv[1:]]),
     }
 
 

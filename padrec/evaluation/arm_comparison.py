@@ -1,5 +1,6 @@
 """What comparisons of lists and of texts share: every arm on every batch, and a report in the end."""
 
+import shlex
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -198,7 +199,7 @@ class ArmComparison(L.LightningModule, ABC, Generic[B, R]):
             },
             versions=self._versions,
             seed=self._seed,
-            command=" ".join(["padrec", *sys.argv[1:]]),
+            command=shlex.join(["padrec", *sys.argv[1:]]),
             reference=self._reference,
             arms={
                 result.name: {"lossless": arm.lossless, **arm.facts, **result.metrics}
