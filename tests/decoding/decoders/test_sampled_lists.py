@@ -1,7 +1,6 @@
 """Sampled lists against their exact law, enumerated token by token without cache and batch."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from functools import cache
 
 import pytest
@@ -83,13 +82,8 @@ def draw(
     return Counter(tuple(row[:n]) for row, n in zip(lists.tokens.tolist(), lengths, strict=True))
 
 
-def combinations(alone: Iterable[str], with_drafts: Sequence[str]) -> list[tuple[str, str]]:
-    """Decoders and samplings: fewer of them with drafts, which test_speculative.py shows to change no token."""
-    drafting = [(name, sampling) for name in _DECODERS[1:] for sampling in with_drafts]
-    return [*(("autoregressive", sampling) for sampling in alone), *drafting]
-
-
-@pytest.mark.parametrize(("name", "sampling"), combinations(_SAMPLINGS, ["temperature 1", "top-k and top-p"]))
+@pytest.mark.parametrize("name", _DECODERS)
+@pytest.mark.parametrize("sampling", _SAMPLINGS)
 def test_lists_under_the_constraint_follow_the_exact_law(name: str, sampling: str) -> None:
     law = exact_law(True, False, _SAMPLINGS[sampling], True, 5)
     assert sum(law.values()) == pytest.approx(1)
@@ -105,9 +99,8 @@ def test_lists_of_other_vocabularies_follow_the_exact_law(name: str, separator: 
     assert goodness_of_fit(draw(name, separator, shared, sampling, True, n_tokens), law) > _ERROR
 
 
-@pytest.mark.parametrize(
-    ("name", "sampling"), combinations(["temperature 1", "cold, top-k", "top-k and top-p"], ["top-k and top-p"])
-)
+@pytest.mark.parametrize("name", _DECODERS)
+@pytest.mark.parametrize("sampling", ["temperature 1", "cold, top-k", "top-k and top-p"])
 def test_first_tokens_of_free_lists_follow_the_exact_law(name: str, sampling: str) -> None:
     law = exact_law(True, True, _SAMPLINGS[sampling], False, 3)
     assert sum(law.values()) == pytest.approx(1)

@@ -188,9 +188,8 @@ def test_forced_tokens_take_no_target_pass_and_change_no_list(
     assert trace.accepted.shape[1] == decoder.max_depth(request)
 
 
-@pytest.mark.parametrize(
-    ("sampling", "separator"), [(Sampling(), True), (Sampling(1.0), False)], ids=["greedy-separator", "sampled-dense"]
-)
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("separator", [True, False], ids=["separator", "dense"])
 @pytest.mark.parametrize("name", _CATALOGS)
 @pytest.mark.parametrize("grown", _EXPANSIONS)
 def test_trees_with_forced_runs_keep_the_lists(sampling: Sampling, separator: bool, name: str, grown: str) -> None:
