@@ -83,8 +83,6 @@ class ItemSequences:
 
 def padded_rows(values: NDArray[np.int64], lengths: NDArray[np.int64], fill: int = -1) -> NDArray[np.int64]:
     """A table `[rows, longest]` of rows that stand one after the other in `values`, padded on the right."""
-    if len(lengths) == 1:
-        return values.reshape(1, -1).copy()
     table = np.full((len(lengths), lengths.max(initial=0)), fill)
     table[np.arange(table.shape[1]) < lengths[:, None]] = values
     return table
