@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Targets and drafts of one or all data sets on a GPU: run.sh [beauty|games|leave_one_out …]. Needs the data, see
 # data.yaml. What is finished is not done again, and drafts go on after their last epoch. SEEDS and OBJECTIVES say which
-# drafts are trained, JOBS how many of them side by side, RUNS where they go; SIZE=small trains the small models, on a CPU
-# in minutes, SIZE=rehearsal models of one layer for one step.
+# drafts are trained, EPOCHS how long, JOBS how many of them side by side, RUNS where they go; SIZE=small trains the small
+# models, on a CPU in minutes, SIZE=rehearsal models of one layer for one step.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 command -v padrec >/dev/null || padrec() { python -m padrec "$@"; }
@@ -17,6 +17,7 @@ case ${SIZE:-} in
     draft_size=("${target_size[@]}")
     ;;
 esac
+[ -z "${EPOCHS:-}" ] || draft_size+=(--trainer.max_epochs "$EPOCHS" --trainer.check_val_every_n_epoch "$EPOCHS")
 
 fit() { # data set, run, configs
   local results=$runs/$1 overlay=() resumed=()
