@@ -33,7 +33,8 @@ class SpeculativeBeamDecoder(Decoder):
     Args:
         draft: searches ahead.
         draft_width: N, prefixes that the draft proposes of each length, at least 1; or a number for each length from 1
-            to L - 1, of which rounds after the first take the largest.
+            to L - 1, of which rounds after the first take the largest. None: in proportion to the prefixes kept, 2.4,
+            5.6 and 8 times as many of one, two and more codes.
         beam_width: prefixes kept of each length, at least K; None is K.
         renormalise: see `BeamDecoder`.
         rule: which prefixes are kept; None is `StrictBeamRule`, which is lossless.
@@ -45,7 +46,7 @@ class SpeculativeBeamDecoder(Decoder):
     def __init__(
         self,
         draft: BeamDraft,
-        draft_width: PositiveInt | Sequence[PositiveInt] = 40,
+        draft_width: PositiveInt | Sequence[PositiveInt] | None = None,
         beam_width: PositiveInt | None = None,
         renormalise: bool = False,
         rule: BeamRule | None = None,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
+from padrec.catalog import Catalog, CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.data import AtSpeedReader, LCRecReader
 from padrec.data.item_sequences import ItemSequences
 from padrec.decoding import (
@@ -30,6 +30,7 @@ from padrec.decoding import (
     TransformersRunner,
 )
 from padrec.decoding.beam.beam_draft import BeamDraftOpener
+from padrec.decoding.beam.beam_plan import SpeculativeBeamPlan
 from padrec.decoding.beam.speculative_beam_search import SpeculativeBeamSearch
 from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 from tests.decoding.beam.random_searches import searches
@@ -139,13 +140,19 @@ def test_lengths_may_have_widths_of_their_own(
 ) -> None:
     catalog, vocabulary, list_length, width, _ = search
     lengths = vocabulary.n_slots - 1
-    widths = data.draw(st.lists(st.integers(1, 12), min_size=lengths, max_size=lengths))
+    widths = data.draw(st.none() | st.lists(st.integers(1, 12), min_size=lengths, max_size=lengths))
     runner = TransformersRunner(tiny_target(vocabulary, n_layers=1, seed=seed))
     prompts = random_prompts(catalog, vocabulary, [2, 0, 1], seed=seed)
     request = ListRequest.build(catalog, vocabulary, list_length)
     expected, _ = decode(BeamDecoder(width, 0), runner, prompts, request)
     decoder = SpeculativeBeamDecoder(language_model(vocabulary, seed + 1), widths, width)
     assert torch.equal(decode(decoder, runner, prompts, request)[0].leaves, expected.leaves)
+
+
+def test_a_draft_proposes_in_proportion_to_what_is_kept() -> None:
+    sizes = (4, 4, 4, 4, 4)
+    trie = CatalogTrie(random_catalog(sizes, 30), SemanticIDVocabulary(sizes))
+    assert SpeculativeBeamPlan.of(trie, 10, None).draft_widths == (24, 56, 80, 80)
 
 
 def test_too_few_widths_are_refused() -> None:

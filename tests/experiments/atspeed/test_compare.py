@@ -72,7 +72,7 @@ def test_every_setting_gets_a_report_once_and_all_of_them_a_table(runs: Path, mo
 
     tabulate([f"--folders=[{runs / 'compare'}]", f"--output={runs / 'table'}"])
     rows = json.loads((runs / "table/report.json").read_text())["rows"]
-    assert len(rows) == 4 + 5 + 8 + 3 + 6 + 11
+    assert len(rows) == 5 + 6 + 8 + 3 + 6 + 11
     assert {row["list_length"] for row in rows} == {3, 10}
     assert "transformers-beam" in (runs / "table/report.md").read_text()
 
