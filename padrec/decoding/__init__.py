@@ -88,8 +88,10 @@ if TYPE_CHECKING:
     from padrec.decoding.trees.draft import SourcesDraftSession as SourcesDraftSession
     from padrec.decoding.trees.dynamic_tree import Chain as Chain
     from padrec.decoding.trees.dynamic_tree import DynamicTree as DynamicTree
+    from padrec.decoding.trees.item_tree import ItemTree as ItemTree
     from padrec.decoding.trees.static_tree import StaticTree as StaticTree
     from padrec.decoding.trees.tree_expansion import DraftSteps as DraftSteps
+    from padrec.decoding.trees.tree_expansion import ItemDraftSteps as ItemDraftSteps
     from padrec.decoding.trees.tree_expansion import RootOnly as RootOnly
     from padrec.decoding.trees.tree_expansion import TreeContext as TreeContext
     from padrec.decoding.trees.tree_expansion import TreeExpansion as TreeExpansion

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from padrec.drafts.context_alignment import unroll as unroll
     from padrec.drafts.draft_architecture import EAGLE as EAGLE
     from padrec.drafts.draft_architecture import DraftArchitecture as DraftArchitecture
+    from padrec.drafts.draft_architecture import ItemEAGLE as ItemEAGLE
     from padrec.drafts.draft_checkpoint import DraftCheckpoint as DraftCheckpoint
     from padrec.drafts.draft_checkpoint import DraftWeights as DraftWeights
     from padrec.drafts.eagle3 import EAGLE3 as EAGLE3
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from padrec.drafts.feature_draft import NetworkDraft as NetworkDraft
     from padrec.drafts.feature_draft_network import FeatureDraftNetwork as FeatureDraftNetwork
     from padrec.drafts.folded_fusion import FoldedFusion as FoldedFusion
+    from padrec.drafts.item_draft import ItemDraft as ItemDraft
+    from padrec.drafts.item_draft_network import ItemDraftNetwork as ItemDraftNetwork
+    from padrec.drafts.item_draft_network import unroll_items as unroll_items
     from padrec.drafts.objective import DraftObjective as DraftObjective
     from padrec.drafts.objective import agreement_by_slot as agreement_by_slot
     from padrec.drafts.padrec_draft import PADRecDraft as PADRecDraft
@@ -41,5 +45,6 @@ if TYPE_CHECKING:
     from padrec.drafts.retrieval import RetrievalDraft as RetrievalDraft
     from padrec.drafts.retrieval import RetrievalTree as RetrievalTree
     from padrec.drafts.retrieval import TokenPool as TokenPool
+    from padrec.drafts.sequential_heads import SequentialHeads as SequentialHeads
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

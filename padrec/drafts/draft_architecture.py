@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 from padrec.catalog import InputError, PositiveInt, Range, check_arguments
 from padrec.decoding.layers.cached_layers import LAST_LAYER
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
+from padrec.drafts.item_draft_network import ItemDraftNetwork
 
 _Layer = Annotated[int, Range("at least -1", lambda number: number >= -1)]
 
@@ -25,10 +26,12 @@ class DraftArchitecture(ABC):
     Attributes:
         network_class: what it builds.
         feature_layers: target layers whose hidden states the draft reads, see `CachedLayers.open`.
+        item_length: see `Draft`.
     """
 
     network_class: ClassVar[type[FeatureDraftNetwork]]
     feature_layers: Sequence[int]
+    item_length: ClassVar[int | None] = None
 
     @property
     @abstractmethod
@@ -93,3 +96,32 @@ class EAGLE(DraftArchitecture):
     def arguments(self) -> dict[str, Any]:
         """See `DraftArchitecture`."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class ItemEAGLE(EAGLE):
+    """EAGLE's network with heads for the tokens of an item between two passes; see `ItemDraftNetwork`.
+
+    Args:
+        n_layers: see `EAGLE`.
+        feature_layers: see `EAGLE`.
+        n_heads: an item's tokens, the separator included, but for its first code.
+        rank: r of the heads.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    network_class = ItemDraftNetwork
+
+    n_heads: PositiveInt = 4
+    rank: PositiveInt = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_arguments(ItemEAGLE, vars(self))
+
+    @property
+    def item_length(self) -> int:  # type: ignore[override]  # other architectures have none
+        """See `Draft`."""
+        return 1 + self.n_heads

@@ -19,7 +19,7 @@ from padrec.training import read_checkpoint, stored_catalog
 _CONFIG_FILE, _WEIGHTS_FILE, _CATALOG_FOLDER = "config.json", "model.safetensors", "catalog"
 _PREFIX = "network."
 # Parts of a network that change nothing until they are trained.
-_IDENTITIES = ("position_aware.", "further_layers.", "reduction.")
+_IDENTITIES = ("position_aware.", "further_layers.", "reduction.", "heads.")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""The inputs of a feature draft's layers, computed by PyTorch or by kernels."""
+"""The inputs of a feature draft's layers, and its heads, computed by PyTorch or by kernels."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from padrec.decoding.device.early_launch import has_kernels
-from padrec.decoding.layers.layer_operations import LayerAttention
+from padrec.decoding.layers.layer_operations import LayerAttention, wide_product
+from padrec.decoding.lists.tensor_record import pick
 
 
 class LayerInputs(NamedTuple):
@@ -55,7 +57,25 @@ class FirstAttention(NamedTuple):
 
     layer: LayerAttention
     lengths: Tensor  # columns of each row that hold its past, int64 [B]
-    depth: int  # of a tree's nodes, after the past
+    places: Tensor  # of the nodes, after the past, int64 [B]
+
+
+class HeadTerms(NamedTuple):
+    """One of a draft's sequential heads; see `FoldedItemFusion`."""
+
+    table: Tensor  # M e of each token, [V, r]
+    output: Tensor  # of m units, [m, r]
+
+
+class HeadStates(NamedTuple):
+    """The k nodes of one depth between two passes; see `SequentialHeads`."""
+
+    sums: Tensor  # z, at least float32, [B, k, r]
+    passes: Tensor  # the last pass that each node follows, among P of them, int64 [B, k]
+
+    def of_parents(self, parents: Tensor) -> "HeadStates":
+        """Pick each node's parent, int64 `[B, k]`."""
+        return HeadStates(pick(self.sums, parents), self.passes.gather(1, parents))
 
 
 class DraftOperations:
@@ -94,6 +114,55 @@ class DraftOperations:
         hidden, qkv = inputs.to(terms.table.dtype).split([n_units, n - n_units], -1)
         visible = None if level is None else level.visible()
         return LayerInputs(hidden, qkv if n > n_units else None), visible
+
+    def follow(
+        self,
+        tokens: Tensor,
+        parents: Tensor,
+        stays: Tensor | None,
+        states: HeadStates,
+        head: HeadTerms,
+        base: Tensor,
+    ) -> tuple[Tensor, HeadStates]:
+        """What a head predicts after nodes that a pass does not read.
+
+        Args:
+            tokens: int64 `[B, k]`.
+            parents: each node's parent among those of the states, int64 `[B, k]`.
+            stays: see `ItemDraftSteps.follow`.
+            states: of the depth above.
+            head: of this depth.
+            base: what the head adds to, of the last passes, `[B, P, m]`.
+
+        Returns:
+            The sum of both, at least float32, `[B, k, m]`, and the nodes' states.
+        """
+        before = states.of_parents(parents)
+        added = head.table[tokens].to(before.sums.dtype)
+        sums = before.sums + (added if stays is None else added.masked_fill(stays[:, None, None], 0))
+        hidden = functional.silu(sums).to(head.output.dtype).flatten(0, 1)
+        predicted = wide_product(hidden, head.output).view(*tokens.shape, -1)
+        return pick(base, before.passes) + predicted, HeadStates(sums, before.passes)
+
+    def carry(
+        self, parents: Tensor, states: HeadStates, weight: Tensor, mapped: Tensor, above: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What first codes read of their last pass and of the tokens since, and which nodes that pass sees.
+
+        Args:
+            parents: see `follow`.
+            states: of the depth above.
+            weight: Q, mapped as the pass's features are, `[n + g, r]`.
+            mapped: map of the last passes' features, `[B, P, n + g]`.
+            above: nodes that the last passes see, bool `[B, P, R]`; None for the root's.
+
+        Returns:
+            The mapped features before the first codes, `[B, k, n + g]`, and the nodes, bool `[B, k, R]`.
+        """
+        before = states.of_parents(parents)
+        hidden = functional.silu(before.sums).to(weight.dtype).flatten(0, 1)
+        carried = pick(mapped, before.passes) + wide_product(hidden, weight).view(*parents.shape, -1)
+        return carried, None if above is None else pick(above, before.passes)
 
 
 def draft_operations_for(device: torch.device, dtype: torch.dtype) -> DraftOperations:

@@ -13,6 +13,7 @@ from padrec.decoding import additive_mask, can_fuse
 from padrec.decoding.layers.cached_layers import LAST_LAYER, layer_numbers
 from padrec.decoding.layers.transformers_layers import PreallocatedCache
 from padrec.drafts.position_aware import PAD_REC, PositionAware, PositionAwareEmbedding
+from padrec.drafts.sequential_heads import SequentialHeads
 
 
 class FeatureDraftNetwork(nn.Module):
@@ -39,6 +40,7 @@ class FeatureDraftNetwork(nn.Module):
     Attributes:
         layers: the decoder layers.
         norm: after the last one; the identity in this class.
+        heads: predict further tokens without a pass; None in this class, see `ItemDraftNetwork`.
 
     Raises:
         InputError: the target's architecture has no decoder layer that can be used alone, or lacks a feature layer.
@@ -68,12 +70,18 @@ class FeatureDraftNetwork(nn.Module):
             self.layer.input_layernorm = nn.Identity()
             self.further_layers = nn.ModuleList(_identity_at_first(layer) for layer in donor.layers[1:])
             self.norm: nn.Module = nn.Identity()
+            self.heads: SequentialHeads | None = None
             self.rotary: nn.Module = donor.rotary_emb
             works = can_fuse(self.config) or self._reads_by_cache()
         except Exception as error:  # each architecture raises errors of its own
             raise InputError(f"{_refused(target_config)} ({error!r})") from error
         if not works:
             raise InputError(_refused(target_config))
+
+    @property
+    def item_length(self) -> int | None:
+        """Tokens of an item, for networks with heads; see `Draft`."""
+        return None if self.heads is None else 1 + len(self.heads.tokens)
 
     @property
     def layers(self) -> list[nn.Module]:

@@ -55,35 +55,37 @@ class FoldedFusion:
         self._position = network.position_aware
         self._reduced, self.feature_size = network.reduced, len(network.feature_layers) * network.hidden_size
         head = model.get_output_embeddings()
-        self._head = Head(head, layers)
+        self._head, self._first = Head(head, layers), None if self._has_vector_gate else first
+        self._head_weight: Tensor | None = None  # [V, d] of a head that is joined
+        if isinstance(head, nn.Linear) and head.bias is None and len(head.weight) <= _MOST_JOINED_ROWS:
+            self._head_weight = head.weight
         # Not inference tensors, even if a validation builds them.
         with torch.inference_mode(False), torch.no_grad():
-            self._fold(network, model.get_input_embeddings(), vocabulary, first)
+            tokens = torch.arange(vocabulary.size, device=head.weight.device)
+            # Fold in float32 at least: one rounding replaces several.
+            self._exact = torch.promote_types(network.fusion.weight.dtype, torch.float32)
+            embeddings = network.embedded(model.get_input_embeddings()(tokens)).to(self._exact)
+            self._fold(network, embeddings, vocabulary)
             self._joined: Tensor | None = None  # [V + n + g, d]
-            if isinstance(head, nn.Linear) and head.bias is None and len(head.weight) <= _MOST_JOINED_ROWS:
-                self._joined = torch.cat([head.weight, self._feature_map])
+            if self._head_weight is not None:
+                self._joined = torch.cat([self._head_weight, self._feature_map])
 
-    def _fold(
-        self,
-        network: FeatureDraftNetwork,
-        embedding: nn.Module,
-        vocabulary: SemanticIDVocabulary,
-        first: Projection | None,
-    ) -> None:
+    @property
+    def _has_vector_gate(self) -> bool:
+        gate = self._position.gate
+        return gate is not None and len(gate.weight) > 1
+
+    def _inputs(self, hidden: Tensor) -> Tensor:
+        """The layers' inputs `[*, n]`, without biases, from `[*, d]`."""
+        hidden = hidden.to(self._exact)
+        if self._first is None:
+            return hidden
+        return torch.cat([hidden, functional.linear(hidden, self._first[0].to(self._exact))], -1)
+
+    def _fold(self, network: FeatureDraftNetwork, embeddings: Tensor, vocabulary: SemanticIDVocabulary) -> None:
         position, dtype, d = self._position, network.fusion.weight.dtype, network.hidden_size
-        if position.gate is not None and len(position.gate.weight) > 1:
-            first = None
-        # Fold in float32 at least: one rounding replaces several.
-        exact = torch.promote_types(dtype, torch.float32)
+        exact, inputs = self._exact, self._inputs
         weight, bias = network.fusion.weight.to(exact), network.fusion.bias.to(exact)
-
-        def inputs(hidden: Tensor) -> Tensor:
-            """The layers' inputs `[*, n]`, without biases, from `[*, d]`."""
-            hidden = hidden.to(exact)
-            return hidden if first is None else torch.cat([hidden, functional.linear(hidden, first[0].to(exact))], -1)
-
-        tokens = torch.arange(vocabulary.size, device=weight.device)
-        embeddings = network.embedded(embedding(tokens)).to(exact)
         table = functional.linear(embeddings, weight[:, :d], bias)  # [V, d]
         steps = range(position.n_steps)
         slot_terms = [position.slot_term(network.fusion, step) for step in steps]
@@ -93,8 +95,8 @@ class FoldedFusion:
             by_token, slot_terms = slot_terms[0].to(exact)[token_slots], [None] * len(steps)
         rows, columns = inputs(weight[:, d:].t()).t(), inputs(table + by_token)
         self._n_inputs = len(rows)
-        if first is not None and first[1] is not None:
-            columns[:, d:] += first[1].to(exact)
+        if self._first is not None and self._first[1] is not None:
+            columns[:, d:] += self._first[1].to(exact)
         if any(term is not None for term in step_terms):
             score_rows, score_columns = self._scores(weight[:, d:], table)
             rows, columns = torch.cat([rows, score_rows]), torch.cat([columns, score_columns], 1)

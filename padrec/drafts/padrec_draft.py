@@ -1,5 +1,6 @@
 """Training PAD-Rec, and HASS and EAGLE as PAD-Rec without some of its parts."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Annotated
 
@@ -29,6 +30,7 @@ from padrec.decoding import (
     Recommendations,
     SpeculativeDecoder,
     TransformersRunner,
+    TreeExpansion,
     check_length,
 )
 from padrec.drafts.atspeed import CodeChoices, DistillationObjective, nodes_before
@@ -46,6 +48,10 @@ from padrec.training import picked, rows_of
 
 # Each step attends to the columns of all before it, so memory grows with the square of the steps.
 _MOST_STEPS = 32
+
+# From the embeddings `[B, T, d]` and the target's features `[B, T, k d]` to what each draft step predicts for the
+# supervised tokens, `[M, d]`, and where it can, bool `[M]`.
+Unrolling = Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]
 
 
 class PADRecDraft(DraftModule):
@@ -139,6 +145,7 @@ class PADRecDraft(DraftModule):
         self._step_weights = [step_weight**step for step in range(unrolled_steps)]
         self._noise, self._through_steps = feature_noise, through_steps
         self.validation_acceptance = AcceptanceLength()
+        self._expansion: TreeExpansion = DynamicTree()
         self._session: DecodingSession[Recommendations] | None = None  # during a validation
 
     def metric_names(self) -> set[str]:
@@ -158,9 +165,8 @@ class PADRecDraft(DraftModule):
         # the head predicts token t + 2, the supervised one.
         check_length(self.target.model.config, batch.tokens.shape[1])
         batch = _at_least_three_wide(batch)
-        supervised = batch.supervised[:, 2:]
-        rows = rows_of(supervised)  # [M]
-        window = Window.around(supervised, len(self._step_weights))
+        rows = rows_of(batch.supervised[:, 2:])  # [M]
+        unrolled = self._unrolling(batch, rows)
         with torch.no_grad():
             last, features = self.target.features(batch.tokens, self.network.feature_layers)
             embeddings = self.target.embed(batch.tokens[:, 1:-1])
@@ -168,16 +174,9 @@ class PADRecDraft(DraftModule):
             target_logits = self.target.logits(wanted)  # [M, V]
             noise = (torch.rand_like(features) * 2 - 1) * self._noise
             nodes = self._nodes(batch, rows)
-        inputs = (features + noise)[:, :-2]
-        positions, slots = rows % supervised.shape[1], picked(batch.slots[:, 2:], rows)
-        places = window.places(rows)
-        losses = []
-        slots_read, n_steps = batch.slots[:, 1:-1], len(self._step_weights)
-        steps = unroll(self.network, embeddings, inputs, slots_read, n_steps, window, self._through_steps)
-        for step, predicted in enumerate(steps):
-            ours = picked(predicted, places if step else rows)
+        slots, losses = picked(batch.slots[:, 2:], rows), []
+        for step, (ours, valid) in enumerate(unrolled(embeddings, (features + noise)[:, :-2])):
             logits = self.target.logits(ours)
-            valid = positions >= step  # no draft gets to earlier positions in this step
             loss = self.objective(ours, wanted, logits, target_logits)
             if nodes is not None:
                 loss = loss + self._distilled(logits, target_logits, nodes)
@@ -187,6 +186,21 @@ class PADRecDraft(DraftModule):
                 counts = agreement_by_slot(logits, target_logits, slots, valid, self.vocabulary.n_slot_states)
                 self._log_agreement(counts, step)
         return self._weighted(losses, len(batch.tokens))
+
+    def _unrolling(self, batch: SequenceBatch, rows: Tensor) -> Unrolling:
+        """Prepare what synchronises the device while little is pending; see `rows_of`."""
+        n_steps, supervised = len(self._step_weights), batch.supervised[:, 2:]
+        window = Window.around(supervised, n_steps)
+        positions, places = rows % supervised.shape[1], window.places(rows)
+
+        def unrolled(embeddings: Tensor, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+            slots = batch.slots[:, 1:-1]
+            steps = unroll(self.network, embeddings, features, slots, n_steps, window, self._through_steps)
+            for step, predicted in enumerate(steps):
+                # No draft gets to earlier positions in this step.
+                yield picked(predicted, places if step else rows), positions >= step
+
+        return unrolled
 
     def _nodes(self, batch: SequenceBatch, rows: Tensor) -> Tensor | None:
         """The trie nodes before the supervised tokens, int64 `[M]`; the sink where the catalog leaves no choice."""
@@ -241,7 +255,7 @@ class PADRecDraft(DraftModule):
         request = ListRequest.build(self.catalog, self.vocabulary, self.list_length, device=self.device)
         network = in_step_precision(self.network, self.device.type)
         model = in_step_precision(self.target.model, self.device.type)
-        decoder = SpeculativeDecoder(NetworkDraft(network, self.vocabulary), DynamicTree())
+        decoder = SpeculativeDecoder(NetworkDraft(network, self.vocabulary), self._expansion)
         return decoder.bind(TransformersRunner(model, self.target.fingerprint), request)
 
     def on_validation_end(self) -> None:

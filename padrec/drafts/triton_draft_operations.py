@@ -91,7 +91,8 @@ def _attend(
         row_stride=layer.keys.stride(0),
         head_stride=layer.keys.stride(1),
         lengths=first.lengths,
-        depth=first.depth,
+        places=first.places,
+        place_stride=first.places.stride(0),
         scale=heads.scale,
     )
     first_attention_kernel[(batch, heads.keys + triton.cdiv(n_units, _UNITS))](

@@ -45,7 +45,7 @@ def test_a_depth_attends_to_its_past_its_ancestors_and_itself(
     norms = (RMSNorm(numbers(_SIZE), 1e-6), RMSNorm(numbers(_SIZE), 1e-6)) if normed else None
     cache = numbers(batch, _KEYS, _COLUMNS, _SIZE), numbers(batch, _KEYS, _COLUMNS, _SIZE)
     rotary = numbers(_COLUMNS, _SIZE).float(), numbers(_COLUMNS, _SIZE).float()
-    first = FirstAttention(LayerAttention(heads, *cache, rotary, norms), torch.tensor([40, 3]), depth)
+    first = FirstAttention(LayerAttention(heads, *cache, rotary, norms), torch.tensor([40, 3]), torch.tensor([depth, depth + 1]))
     there = _copied(first, DEVICE, dtype)
     above_there = None if above is None else above.to(DEVICE)
     level_there = TreeLevel(parents.to(DEVICE), above_there, level.nodes.to(DEVICE), first_node)
@@ -56,7 +56,7 @@ def test_a_depth_attends_to_its_past_its_ancestors_and_itself(
     exact = _copied(first, _CPU, torch.float32)
     plain, sees = DraftOperations().fuse(tokens, mapped, _moved(terms, _CPU, torch.float32), slots, level)
     assert plain.qkv is not None
-    placement = Placement(first.lengths, torch.full_like(tokens, depth), level.first, sees)
+    placement = Placement(first.lengths, first.places[:, None].expand(tokens.shape), level.first, sees)
     compute = LayerOperations()
     queries = compute.rotate_and_store(plain.qkv.flatten(0, 1), exact.layer, placement)
     seen = compute.attention(queries, exact.layer, placement)
@@ -78,7 +78,7 @@ def test_a_node_that_is_not_finite_reaches_its_descendants_alone() -> None:
     mapped[0, 1] = torch.nan
     cache = [torch.zeros(1, 2, _COLUMNS, _SIZE) for _ in range(2)]
     layer = LayerAttention(heads, cache[0], cache[1], (torch.ones(_COLUMNS, _SIZE), torch.zeros(_COLUMNS, _SIZE)))
-    first = _copied(FirstAttention(layer, torch.tensor([4]), 1), DEVICE, torch.float32)
+    first = _copied(FirstAttention(layer, torch.tensor([4]), torch.tensor([1])), DEVICE, torch.float32)
     tokens, parents = torch.tensor([[1, 2]], device=DEVICE), torch.tensor([[0, 1]], device=DEVICE)
     level = TreeLevel(parents, None, torch.arange(_ROWS, device=DEVICE), 0)
     known = _moved(terms, DEVICE, torch.float32)
@@ -114,5 +114,5 @@ def _copied(first: FirstAttention, device: torch.device, dtype: torch.dtype) -> 
     rotary: Any = tuple(x.to(device) for x in layer.rotary)
     norms: Any = layer.norms and tuple(RMSNorm(norm.weight.to(device, dtype), norm.eps) for norm in layer.norms)
     return FirstAttention(
-        LayerAttention(layer.heads, keys, values, rotary, norms), first.lengths.to(device), first.depth
+        LayerAttention(layer.heads, keys, values, rotary, norms), first.lengths.to(device), first.places.to(device)
     )

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any, TypeVar
 
-from padrec.catalog import check_arguments
+from padrec.catalog import InputError, check_arguments
 from padrec.decoding.decoders.decoder import LIST_SEARCH, Decoder
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import Request
@@ -30,6 +30,9 @@ class SpeculativeDecoder(Decoder):
         forced_tokens: continue the draft's best leaves by the tokens that the constraint forces after them. This costs
             nodes of the tree, but no draft pass.
         verification: which tokens a round emits; None is `ExactVerification`, which is lossless.
+
+    Raises:
+        InputError: an expansion that needs another kind of draft.
     """
 
     search = LIST_SEARCH
@@ -44,6 +47,10 @@ class SpeculativeDecoder(Decoder):
         check_arguments(SpeculativeDecoder, locals())
         self.draft = draft
         self.expansion = expansion or DynamicTree()
+        if self.expansion.item_length not in (None, draft.item_length):
+            kind, items = type(self.expansion).__name__, f"items of {self.expansion.item_length} tokens"
+            found = f"a {kind} for {items} and a draft for {draft.item_length or 'any'}"
+            raise InputError(f"{found}: expected a draft that ItemDraft trained on {items}")
         self.forced_tokens = forced_tokens
         self.verification = verification or ExactVerification()
         self.lossless, self.sources = self.verification.lossless, draft.sources

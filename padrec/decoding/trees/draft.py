@@ -116,11 +116,13 @@ class Draft(ABC):
     Attributes:
         feature_layers: target layers whose hidden states it reads, see `CachedLayers.open`.
         sources: names of what proposes, if its sessions count acceptance by source, see `SourcesDraftSession`.
+        item_length: tokens of an item, if its sessions are `ItemDraftSteps`; else None.
         facts: what a report says of it, as JSON can hold it.
     """
 
     feature_layers: Sequence[int] = LAST_LAYER
     sources: Sequence[str] = ()
+    item_length: int | None = None
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ class TreeExpansion(ABC):
         leaves: upper bound of the nodes without children.
         draft_rows: nodes passed to `DraftSteps.extend` in one round, in all calls together.
         draft_passes: forward passes of the draft in one round.
+        item_length: tokens of an item, for trees that need an `ItemDraftSteps` of such items; else None.
     """
 
     depth: int
@@ -33,6 +34,7 @@ class TreeExpansion(ABC):
     leaves: int
     draft_rows: int
     draft_passes: int
+    item_length: int | None = None
 
     @abstractmethod
     def expand(self, context: "TreeContext") -> TokenTree:
@@ -66,6 +68,29 @@ class DraftSteps(Protocol):
 
         Returns:
             Logits of the token after each node, `[B, k, V]`.
+        """
+
+
+@runtime_checkable
+class ItemDraftSteps(DraftSteps, Protocol):
+    """A draft that passes over items' first codes alone, and predicts the tokens after a pass from its output."""
+
+    def follow(self, tokens: Tensor, parents: Tensor, stays: Tensor | None) -> Tensor:
+        """Predict without a pass.
+
+        Args:
+            tokens: none of them a first code, int64 `[B, k]`.
+            parents: index of each node's parent among the previous call's nodes, int64 `[B, k]`.
+            stays: rows whose nodes are not read yet, bool `[B]`; None for no row. Their parents are as ever.
+
+        Returns:
+            Logits of the token after each node, `[B, k, V]`, arbitrary in rows that stay.
+        """
+
+    def read_firsts(self, tokens: Tensor, parents: Tensor, slots: Tensor, places: Tensor) -> Tensor:
+        """Read first codes, as `extend` reads the nodes of one depth.
+
+        `places` are the nodes' in the text, 0 right after the root, int64 `[B]`; they differ by row.
         """
 
 

@@ -42,25 +42,34 @@ class TreeGrowth:
     ) -> None:
         self._root, self._state, self._constraint, self._guess, self._shape = root, state, constraint, guess, shape
         self._levels: list[_Level] = []
+        self._created = 1  # nodes, the root included
 
     @property
     def slots(self) -> Tensor:
         """Slots of the frontier, int64 `[B, width]`."""
         return self._levels[-1].states.slot
 
-    def grow(self, logits: Tensor, noise: Tensor | None) -> None:
+    def grow(self, logits: Tensor, noise: Tensor | None, stays: Tensor | None = None) -> None:
         """Grow the children of the frontier, first of the root; the best of them become the next frontier.
 
-        Children that are not allowed score minus infinity. `logits`, `[B, k, V]`, are the draft's after every node of
-        the frontier; `noise`, `[B, V]`, is that of the tokens after these nodes, None for greedy decoding.
+        Children that are not allowed score minus infinity.
+
+        Args:
+            logits: the draft's after every node of the frontier, `[B, k, V]`.
+            noise: of the tokens after these nodes, `[B, V]`; None for greedy decoding.
+            stays: rows that do not grow and keep their frontier, whose nodes are then their own parents; bool `[B]`,
+                not for the children of the root.
         """
         if self._levels:
             scores, states = self._levels[-1].scores, self._levels[-1].states
         else:
             scores = torch.zeros(len(logits), 1, dtype=torch.float32, device=logits.device)
             states = self._state.unsqueeze()
-        level = _grow(logits, scores, states, self._constraint, self._guess, noise, self._shape.width)
+        level = _grow(logits, scores, states, self._constraint, self._guess, noise, self._shape.width, self._created)
+        if stays is not None:
+            level = _held(stays, level, self._levels[-1])
         self._levels.append(level)
+        self._created += level.tokens.shape[1]
         self.frontier, self.parents = level.frontier, level.parents
 
     def tree(self) -> TokenTree:
@@ -73,7 +82,7 @@ class _Level(NamedTuple):
 
     tokens: Tensor  # children of all nodes, node by node, each best first, int64 [B, k * width]
     child_scores: Tensor  # float32 [B, k * width]
-    best: Tensor  # indices of the best children, the next frontier, best first, int64 [B, width]
+    best: Tensor  # numbers of the best children, the next frontier, best first, among all nodes, int64 [B, width]
     parents: Tensor  # indices of the frontier's parents among the nodes, int64 [B, width]
     frontier: Tensor  # tokens, int64 [B, width]
     scores: Tensor  # of the frontier, float32 [B, width]
@@ -89,6 +98,7 @@ def _grow(
     guess: Guess,
     noise: Tensor | None,
     width: int,
+    created: int,
 ) -> _Level:
     gains, tokens = _best_tokens(logits, constraint.continuations(states), guess, noise, width)
     # Log-probabilities are at most 0, so no child outscores its parent.
@@ -98,7 +108,25 @@ def _grow(
     tokens = tokens.flatten(1)
     frontier = tokens.gather(1, best)
     after = constraint.advance(states.gather(parents), frontier)
-    return _Level(tokens, child_scores, best, parents, frontier, best_scores, after)
+    return _Level(tokens, child_scores, created + best, parents, frontier, best_scores, after)
+
+
+@compiled
+def _held(stays: Tensor, level: _Level, before: _Level) -> _Level:
+    """The level, but for rows that stay the frontier before it; bool `[B]`."""
+
+    def held(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(stays.view(-1, *[1] * (new.ndim - 1)), old, new)
+
+    return _Level(
+        tokens=level.tokens,
+        child_scores=level.child_scores.masked_fill(stays[:, None], -torch.inf),
+        best=held(level.best, before.best),
+        parents=held(level.parents, torch.arange(level.parents.shape[1], device=stays.device)),
+        frontier=held(level.frontier, before.frontier),
+        scores=held(level.scores, before.scores),
+        states=level.states.map(held, before.states),
+    )
 
 
 def _best_tokens(
@@ -127,7 +155,7 @@ def _assemble(
     # Nodes are numbered in the order of their creation. Readers are the nodes that the draft has read, the root first;
     # only they have children.
     parents, readers = [first], [first]
-    frontier, created, n_readers = first, 1, 0
+    frontier, n_readers = first, 0
     for level in levels:
         children = level.tokens.shape[1] // frontier.shape[1]
         reader = n_readers + torch.arange(frontier.shape[1], device=root.device)
@@ -136,8 +164,7 @@ def _assemble(
         parents.append(frontier.repeat_interleave(children, dim=1))
         readers.append(reader.repeat_interleave(children).expand(len(root), -1))
         n_readers += frontier.shape[1]
-        frontier = created + level.best
-        created += level.tokens.shape[1]
+        frontier = level.best
     all_tokens, all_scores, all_parents, all_readers = (torch.cat(v, 1) for v in (tokens, scores, parents, readers))
     # Equal scores are frequent: every forced token has log-probability 0. The stable sort prefers older nodes, so a
     # kept node's parent is kept, and sorting the kept nodes puts it first. Nodes that are not allowed pad the tree.

@@ -148,7 +148,7 @@ class TritonGrowth(TreeGrowth):
         """See `TreeGrowth.slots`."""
         return self._frontier_states.slot[:, self._grown - 1]
 
-    def grow(self, logits: Tensor, noise: Tensor | None) -> None:
+    def grow(self, logits: Tensor, noise: Tensor | None, stays: Tensor | None = None) -> None:
         """See `TreeGrowth.grow`."""
         batch, n_nodes, n_tokens = logits.shape
         rows, width, stride = in_rows(logits), self._shape.width, self._shape.depth * self._shape.width

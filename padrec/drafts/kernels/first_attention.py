@@ -21,7 +21,8 @@ class Attention(NamedTuple):
     row_stride: int
     head_stride: int
     lengths: Tensor
-    depth: int
+    places: Tensor
+    place_stride: int
     scale: float
 
 
@@ -97,7 +98,7 @@ def _attend(
     HALF: tl.constexpr = SIZE // 2
     half, unit = tl.arange(0, HALF)[None, :], tl.arange(0, SIZE)[None, :]
     past = tl.load(attention.lengths + row)
-    angle = (past + attention.depth) * SIZE + half
+    angle = (past + tl.load(attention.places + row * attention.place_stride)) * SIZE + half
     place = n_units + (head * GROUP + member)[:, None] * SIZE + half
     q_low, q_high = _fused(sources, place, real, inputs), _fused(sources, place + HALF, real, inputs)
     place = n_units + (N_KEYS * GROUP + head) * SIZE + half

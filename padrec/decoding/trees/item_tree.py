@@ -1,0 +1,86 @@
+"""The tree of a draft with one pass an item."""
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from padrec.catalog import PositiveFloat, PositiveInt, Range, check_arguments
+from padrec.decoding.device.compiled import compiled
+from padrec.decoding.lists.sampling import Choice, Guess
+from padrec.decoding.lists.token_tree import TokenTree
+from padrec.decoding.trees.tree_expansion import ItemDraftSteps, TreeContext, TreeExpansion, check_size
+from padrec.decoding.trees.tree_growth import TreeShape
+
+
+class ItemTree(TreeExpansion):
+    """Grows as `DynamicTree` does, for a draft whose passes after the root stand at items' first codes alone.
+
+    Roots lie in any slot. So the levels before the second pass are as many as an item has tokens, and rows that reach
+    the next first code sooner stay there until the others do: a tree is D - T + 1 to D levels deep.
+
+    Args:
+        passes: draft passes in a round, at least 1: at the root, and at the first code of each further item.
+        item_length: T, tokens of an item, the separator included.
+        width: see `DynamicTree`.
+        nodes: see `DynamicTree`.
+        greedy_temperature: see `DynamicTree`.
+
+    Raises:
+        InputError: a value below its minimum, or a tree that is too large.
+    """
+
+    item_length: int
+
+    def __init__(
+        self,
+        passes: PositiveInt = 4,
+        item_length: PositiveInt = 5,
+        width: PositiveInt = 4,
+        nodes: Annotated[int, Range("at least 2", lambda nodes: nodes >= 2)] = 64,
+        greedy_temperature: PositiveFloat = 1.0,
+    ) -> None:
+        check_arguments(ItemTree, locals())
+        self.item_length, self.width, self.greedy_temperature = item_length, width, greedy_temperature
+        self.depth = passes * item_length
+        n_candidates = TreeShape(width, self.depth, nodes).n_candidates
+        self.nodes = min(nodes, 1 + n_candidates)
+        check_size(self.depth, self.nodes, n_candidates)
+        self.leaves = 1 if width == 1 else self.nodes - 1
+        self.draft_rows = (passes - 1) * width
+        self.draft_passes = passes
+
+    def expand(self, context: TreeContext) -> TokenTree:
+        """See `TreeExpansion.expand`."""
+        steps, choice, length = context.steps, context.choice, self.item_length
+        assert isinstance(steps, ItemDraftSteps)  # see SpeculativeDecoder
+        guess = Guess.of(choice.sampling, self.greedy_temperature)
+        shape = TreeShape(self.width, self.depth, self.nodes)
+        growth = context.operations.grow(context.root, context.state, context.constraint, guess, shape)
+        places, stays, noise = _schedule(context.state.slot, choice, length, self.depth)
+        logits = steps.root_logits()[:, None]
+        for level in range(self.depth):
+            held = stays[level] if 0 < level < length else None
+            if level > 0 and level % length == 0:
+                logits = steps.read_firsts(growth.frontier, growth.parents, growth.slots, places[level])
+            elif level > 0:
+                logits = steps.follow(growth.frontier, growth.parents, held)
+            growth.grow(logits, None if noise is None else noise[:, level], held)
+        return growth.tree()
+
+
+@compiled
+def _schedule(slots: Tensor, choice: Choice, length: int, levels: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Where rows are at each level, by the slots of their roots, int64 `[B]`.
+
+    Returns:
+        The places of the nodes that a level reads, 0 right after the root, int64 `[levels, B]`, whether a row stays
+        there, bool `[levels, B]`, and the noise of the tokens after these nodes, `[B, levels, V]`.
+    """
+    level = torch.arange(levels, device=slots.device)[:, None]
+    to_first = (length - slots).clamp(min=1)  # from the root to the next first code
+    depths = torch.where(level < length, torch.minimum(level, to_first), level - length + to_first)
+    noise = choice.noise
+    if noise is not None:
+        noise = noise.gather(1, depths.t()[..., None].expand(-1, -1, noise.shape[-1]))
+    return depths - 1, (level >= to_first) & (level < length), noise

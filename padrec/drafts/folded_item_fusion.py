@@ -1,0 +1,61 @@
+"""The layer inputs and heads of a draft with one pass an item, at decoding time."""
+
+import torch
+from torch import Tensor, nn
+
+from padrec.catalog import SemanticIDVocabulary
+from padrec.drafts.draft_operations import HeadStates, HeadTerms
+from padrec.drafts.feature_draft_network import FeatureDraftNetwork
+from padrec.drafts.folded_fusion import FoldedFusion
+
+
+class FoldedItemFusion(FoldedFusion):
+    """`FoldedFusion` with `SequentialHeads`, whose maps are folded in the same way.
+
+        head f̂_j = head h + (head U_j) SiLU(z_j),   z_j = z_{j-1} + T_j[token],   T_j[v] = M_j e(v),   z_0 = V h
+
+    V is further rows of the map of features, and Q SiLU(z), which a first code's input adds to W_f h, is mapped to
+    queries, keys and values as W_f h is. A language model's head is not folded: it reads f̂.
+    """
+
+    def _fold(self, network: FeatureDraftNetwork, embeddings: Tensor, vocabulary: SemanticIDVocabulary) -> None:
+        super()._fold(network, embeddings, vocabulary)
+        heads, exact, dtype = network.heads, self._exact, self._feature_map.dtype
+        assert heads is not None
+        head = None if self._head_weight is None else self._head_weight.to(exact)
+        self._heads = []
+        for token, output in zip(heads.tokens, heads.outputs, strict=True):
+            table, read = embeddings @ _weight(token, exact).t(), _weight(output, exact)  # [V, r], [d, r]
+            self._heads.append(HeadTerms(table.to(dtype), (read if head is None else head @ read).to(dtype)))
+        rows = self._inputs(heads.fusion.weight.t()).t()  # [n, r]
+        # The gate does not read what is added.
+        scores = rows.new_zeros(len(self._feature_map) - len(rows), rows.shape[1])
+        self._fusion_map = torch.cat([rows, scores]).to(dtype)  # [n + g, r]
+        self._feature_map = torch.cat([self._feature_map, heads.feature.weight])
+
+    def states(self, mapped: Tensor) -> tuple[Tensor, HeadStates]:
+        """Part what `look` maps of passes, `[B, P, n + g + r]`: for `carry`, `[B, P, n + g]`, and the heads' states."""
+        mapped, sums = mapped.split([len(self._fusion_map), self._fusion_map.shape[1]], -1)
+        passes = torch.arange(mapped.shape[1], device=mapped.device)
+        return mapped, HeadStates(sums, passes.expand(len(mapped), -1))
+
+    def base(self, logits: Tensor, features: Tensor) -> Tensor:
+        """What `follow` adds to, of passes with these logits `[B, P, V]` and features `[B, P, d]`."""
+        return features if self._head_weight is None else logits
+
+    def follow(
+        self, tokens: Tensor, parents: Tensor, stays: Tensor | None, states: HeadStates, head: int, base: Tensor
+    ) -> tuple[Tensor, HeadStates]:
+        """Logits `[B, k, V]` by a head, from 0; see `DraftOperations.follow`."""
+        predicted, states = self._operations.follow(tokens, parents, stays, states, self._heads[head], base)
+        return (self._head(predicted.to(base.dtype)) if self._head_weight is None else predicted), states
+
+    def carry(
+        self, parents: Tensor, states: HeadStates, mapped: Tensor, above: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `DraftOperations.carry`."""
+        return self._operations.carry(parents, states, self._fusion_map, mapped, above)
+
+
+def _weight(linear: nn.Module, dtype: torch.dtype) -> Tensor:
+    return linear.get_parameter("weight").to(dtype)
