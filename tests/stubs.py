@@ -78,12 +78,14 @@ def random_network_draft(
     seed: int = 0,
     architecture: DraftArchitecture = EAGLE(),  # noqa: B008  # frozen
 ) -> NetworkDraft:
-    """An untrained feature draft with every parameter of its position-aware part away from zero."""
+    """An untrained feature draft with every parameter of its position-aware part and its heads away from zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = architecture.network(model.config, n_slot_states=vocabulary.n_slot_states, n_steps=3)
         for parameter in network.position_aware.parameters():
             nn.init.normal_(parameter, std=0.5)
+        for parameter in () if network.heads is None else network.heads.parameters():
+            nn.init.normal_(parameter, std=0.3)
     to_precision(network, model.dtype)
     return NetworkDraft(network.eval().requires_grad_(False), vocabulary)
 

@@ -58,11 +58,10 @@ def unroll_items(
     followed = list(heads(features, embeddings))
     for n_since, (predicted, _) in enumerate(followed):
         yield predicted, in_item & (slots >= n_since) if n_since else torch.ones_like(in_item)
-    firsts = (slots == 0).long().argsort(1, descending=True, stable=True)[:, : -(-length // (n_heads + 1))]  # [B, F]
+    is_first = (slots == 0).long()
+    firsts = is_first.argsort(dim=1, descending=True, stable=True)[:, : -(-length // (n_heads + 1))]  # [B, F]
     before = (firsts - 1).clamp(min=0)
-    n_before = torch.where(in_item, slots, 0).gather(
-        1, before
-    )  # heads that are at most between a root and a first code
+    n_before = torch.where(in_item, slots, 0).gather(1, before)  # most heads between a root and a first code
     valid = (slots == 0).gather(1, firsts) & (firsts > 0)
     n_between = (torch.rand(firsts.shape, device=slots.device) * (n_before + 1)).long()
     roots, place = before - n_between, torch.arange(firsts.shape[1], device=slots.device)
