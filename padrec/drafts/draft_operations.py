@@ -68,14 +68,14 @@ class HeadTerms(NamedTuple):
 
 
 class HeadStates(NamedTuple):
-    """The k nodes of one depth between two passes; see `SequentialHeads`."""
+    """The p nodes of one depth, between two passes; see `SequentialHeads`."""
 
-    sums: Tensor  # z, at least float32, [B, k, r]
-    passes: Tensor  # the last pass that each node follows, among P of them, int64 [B, k]
+    sums: Tensor  # z, at least float32, [B, p, r]
+    passes: Tensor | None = None  # each node's last pass, among P of them, int64 [B, p]; None right after the passes
 
-    def of_parents(self, parents: Tensor) -> "HeadStates":
-        """Pick each node's parent, int64 `[B, k]`."""
-        return HeadStates(pick(self.sums, parents), self.passes.gather(1, parents))
+    def of_parents(self, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums and passes of each node's parent, int64 `[B, k]`."""
+        return pick(self.sums, parents), parents if self.passes is None else self.passes.gather(1, parents)
 
 
 class DraftOperations:
@@ -137,12 +137,12 @@ class DraftOperations:
         Returns:
             The sum of both, at least float32, `[B, k, m]`, and the nodes' states.
         """
-        before = states.of_parents(parents)
-        added = head.table[tokens].to(before.sums.dtype)
-        sums = before.sums + (added if stays is None else added.masked_fill(stays[:, None, None], 0))
+        sums, passes = states.of_parents(parents)
+        added = head.table[tokens]
+        sums = sums + (added if stays is None else added.masked_fill(stays[:, None, None], 0))
         hidden = functional.silu(sums).to(head.output.dtype).flatten(0, 1)
         predicted = wide_product(hidden, head.output).view(*tokens.shape, -1)
-        return pick(base, before.passes) + predicted, HeadStates(sums, before.passes)
+        return pick(base, passes) + predicted, HeadStates(sums, passes)
 
     def carry(
         self, parents: Tensor, states: HeadStates, weight: Tensor, mapped: Tensor, above: Tensor | None
@@ -159,10 +159,10 @@ class DraftOperations:
         Returns:
             The mapped features before the first codes, `[B, k, n + g]`, and the nodes, bool `[B, k, R]`.
         """
-        before = states.of_parents(parents)
-        hidden = functional.silu(before.sums).to(weight.dtype).flatten(0, 1)
-        carried = pick(mapped, before.passes) + wide_product(hidden, weight).view(*parents.shape, -1)
-        return carried, None if above is None else pick(above, before.passes)
+        sums, passes = states.of_parents(parents)
+        hidden = functional.silu(sums).to(weight.dtype).flatten(0, 1)
+        carried = pick(mapped, passes) + wide_product(hidden, weight).view(*parents.shape, -1)
+        return carried, None if above is None else pick(above, passes)
 
 
 def draft_operations_for(device: torch.device, dtype: torch.dtype) -> DraftOperations:

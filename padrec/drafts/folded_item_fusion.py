@@ -36,8 +36,7 @@ class FoldedItemFusion(FoldedFusion):
     def states(self, mapped: Tensor) -> tuple[Tensor, HeadStates]:
         """Part what `look` maps of passes, `[B, P, n + g + r]`: for `carry`, `[B, P, n + g]`, and the heads' states."""
         mapped, sums = mapped.split([len(self._fusion_map), self._fusion_map.shape[1]], -1)
-        passes = torch.arange(mapped.shape[1], device=mapped.device)
-        return mapped, HeadStates(sums, passes.expand(len(mapped), -1))
+        return mapped, HeadStates(sums)
 
     def base(self, logits: Tensor, features: Tensor) -> Tensor:
         """What `follow` adds to, of passes with these logits `[B, P, V]` and features `[B, P, d]`."""

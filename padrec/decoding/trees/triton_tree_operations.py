@@ -106,7 +106,7 @@ class _Candidates(NamedTuple):
 class _Frontier(NamedTuple):
     """The best nodes of one depth, `[B, width]`."""
 
-    best: Tensor  # indices among the candidates of the depth
+    best: Tensor  # indices among the candidates
     parents: Tensor
     tokens: Tensor
     scores: Tensor
@@ -152,21 +152,24 @@ class TritonGrowth(TreeGrowth):
         """See `TreeGrowth.grow`."""
         batch, n_nodes, n_tokens = logits.shape
         rows, width, stride = in_rows(logits), self._shape.width, self._shape.depth * self._shape.width
+        before = None if self._grown == 0 else self._frontier_at(self._grown - 1)
         self.parents, self.frontier = (self._root.new_empty(batch, width) for _ in range(2))
-        frontier = _Frontier(self._best[:, self._grown], self.parents, self.frontier, self._best_scores[:, self._grown])
         longest = block(max(self._n_followers, width))
         level_kernel[(batch * n_nodes,)](
             logits=rows,
             noise=noise,
-            scores=None if self._grown == 0 else self._best_scores[:, self._grown - 1],
+            scores=None if before is None else before.scores,
             states=States.of(self._state) if self._grown == 0 else self._states_at(self._grown - 1),
             candidates=_Candidates(*(value[:, self._offset :] for value in self._candidates)),
-            frontier=frontier,
+            frontier=self._frontier_at(self._grown),
             frontier_states=self._states_at(self._grown),
             arrived=self._arrived,
+            stays=None if stays is None else in_bytes(stays),
+            before=before,
             n_nodes=n_nodes,
             n_tokens=n_tokens,
             n_candidates=self._shape.n_candidates,
+            offset=self._offset,
             logit_stride=rows.stride(0),
             noise_stride=0 if noise is None else noise.stride(0),
             state_stride=1 if self._grown == 0 else stride,
@@ -184,6 +187,10 @@ class TritonGrowth(TreeGrowth):
         )
         self._grown += 1
         self._offset += n_nodes * width
+
+    def _frontier_at(self, depth: int) -> _Frontier:
+        """The frontier of a depth, the last or the one before it; all but parents and tokens as of `_states_at`."""
+        return _Frontier(self._best[:, depth], self.parents, self.frontier, self._best_scores[:, depth])
 
     def _states_at(self, depth: int) -> States:
         """The states of a frontier, views with the stride of all depths."""

@@ -46,7 +46,8 @@ def test_a_tree_grows_as_in_plain_pytorch(
     if constrained:
         # Far from the end of a list: after it nothing may follow, and whatever is found there is never used.
         constraint = CatalogConstraint(CatalogTrie(random_catalog((12, 20, 9), 60), tokens), tokens, 20)
-    assert_grows(constraint, [0, 3, 8, 17], shape, noisy, dtype, seed=3)
+    for staying in (False, True):
+        assert_grows(constraint, [0, 3, 8, 17], shape, noisy, dtype, seed=3, staying=staying)
     if isinstance(constraint, CatalogConstraint):
         excluding = constraint.excluding(4)
         excluding.exclude(torch.tensor([[-1] * 20, list(range(20)), list(range(0, 40, 2)), [3] + [-1] * 19]))
@@ -61,6 +62,7 @@ def test_a_tree_grows_as_in_plain_pytorch(
     constrained=st.booleans(),
     vocabulary=st.sampled_from(_VOCABULARIES),
     noisy=st.booleans(),
+    staying=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_a_tree_of_any_shape_grows_as_in_plain_pytorch(
@@ -70,6 +72,7 @@ def test_a_tree_of_any_shape_grows_as_in_plain_pytorch(
     constrained: bool,
     vocabulary: dict[str, Any],
     noisy: bool,
+    staying: bool,
     seed: int,
 ) -> None:
     tokens = SemanticIDVocabulary(tuple(sizes), **vocabulary)
@@ -82,7 +85,7 @@ def test_a_tree_of_any_shape_grows_as_in_plain_pytorch(
         depth = min(depth, end)
     nodes = data.draw(st.integers(2, 1 + width + (depth - 1) * width * width))
     steps = data.draw(st.lists(st.integers(0, end - depth), min_size=1, max_size=2))
-    assert_grows(constraint, steps, (width, depth, nodes), noisy, torch.float32, seed)
+    assert_grows(constraint, steps, (width, depth, nodes), noisy, torch.float32, seed, staying=staying)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -101,6 +104,7 @@ def assert_grows(
     dtype: torch.dtype,
     seed: int,
     spoilt: float | None = None,
+    staying: bool = False,
 ) -> None:
     """From lists that are that many steps long, a tree of this width, depth and number of nodes.
 
@@ -121,6 +125,8 @@ def assert_grows(
     noise = torch.randn(batch, depth, size, generator=generator) if noisy else None
     for level in range(depth):
         n_nodes = 1 if level == 0 else width
+        # Some rows stay, but none for the children of the root.
+        stays = torch.rand(batch, generator=generator) < 0.3 if staying and level > 0 else None
         # A part of a wider product, as head and fusion are.
         logits = torch.randn(batch, n_nodes, size + 5, generator=generator).to(dtype)
         if spoilt is not None:
@@ -128,8 +134,9 @@ def assert_grows(
             if level == depth - 1:
                 logits[:, 0, 7] = spoilt
         known = None if noise is None else noise[:, level]
-        found.grow(logits.to(DEVICE)[..., :size], None if known is None else known.to(DEVICE))
-        plain.grow(logits[..., :size].double(), known)
+        there_stays = None if stays is None else stays.to(DEVICE)
+        found.grow(logits.to(DEVICE)[..., :size], None if known is None else known.to(DEVICE), there_stays)
+        plain.grow(logits[..., :size].double(), known, stays)
         if (
             isinstance(constraint, FreeDecoding) and width <= size and spoilt is None
         ):  # else some may only fill the frontier up

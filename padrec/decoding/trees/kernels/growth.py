@@ -24,9 +24,12 @@ def level_kernel(
     frontier,
     frontier_states,
     arrived,
+    stays,
+    before,
     n_nodes,
     n_tokens,
     n_candidates,
+    offset,
     logit_stride,
     noise_stride,
     state_stride,
@@ -43,12 +46,34 @@ def level_kernel(
 ):
     """The WIDTH best tokens after each node, one program for each, and the best of these children of a row.
 
-    The program that ends last chooses the row's best children; `arrived`, which it leaves at 0, counts the others.
+    The program that ends last chooses the row's best children; `arrived`, which it leaves at 0, counts the others. In
+    rows that stay, each program keeps its node in the frontier; `before` is the frontier that it is in.
     """
     # The kernel that computes the logits lets this one start when all other input is there.
     let_next_start(EARLY, True)
     program = tl.program_id(0).to(tl.int64)
     row, node = program // n_nodes, program % n_nodes
+    if stays is not None:
+        if tl.load(stays + row) != 0:
+            wait_for_input(EARLY, True)
+            _keep_node(
+                row,
+                node,
+                states,
+                trie,
+                lists,
+                candidates,
+                frontier,
+                frontier_states,
+                before,
+                n_candidates,
+                state_stride,
+                frontier_stride,
+                WIDTH,
+                BLOCK_K,
+                BLOCK_L,
+            )
+            return
     index = tl.arange(0, BLOCK)
     # Not `trie is None`: triton 3.6 cannot compare a tuple that holds None.
     if states.node is None:
@@ -92,6 +117,7 @@ def level_kernel(
             frontier_states,
             n_nodes,
             n_candidates,
+            offset,
             state_stride,
             frontier_stride,
             SEPARATED,
@@ -100,6 +126,42 @@ def level_kernel(
             BLOCK_K,
             BLOCK_L,
         )
+
+
+@triton.jit
+def _keep_node(
+    row,
+    node,
+    states,
+    trie,
+    lists,
+    candidates,
+    frontier,
+    frontier_states,
+    before,
+    n_candidates,
+    state_stride,
+    frontier_stride,
+    WIDTH: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
+    """Keep a node of a frontier as its own parent; its candidates, tokens that any target can read, are no proposals."""
+    rank = tl.arange(0, BLOCK_K)
+    dst = row * n_candidates + node * WIDTH + rank
+    tl.store(candidates.tokens + dst, 0, rank < WIDTH)
+    tl.store(candidates.scores + dst, float("-inf"), rank < WIDTH)
+    src, dst, place = row * state_stride + node, row * frontier_stride + node, row * WIDTH + node
+    tl.store(frontier.best + dst, tl.load(before.best + src))
+    tl.store(frontier.scores + dst, tl.load(before.scores + src))
+    tl.store(frontier.parents + place, node)
+    tl.store(frontier.tokens + place, tl.load(before.tokens + place))
+    tl.store(frontier_states.slot + dst, tl.load(states.slot + src))
+    if states.node is not None:
+        tl.store(candidates.children + row * n_candidates + node * WIDTH + rank, trie.sink, rank < WIDTH)
+        src, dst = src + tl.arange(0, 1), dst + tl.arange(0, 1)
+        count, used = load_items(states, src, src >= 0, lists, BLOCK_L)
+        store_items(frontier_states, dst, src >= 0, tl.load(states.node + src), count, used, lists, BLOCK_L)
 
 
 @triton.jit
@@ -113,6 +175,7 @@ def _choose_frontier(
     frontier_states,
     n_nodes,
     n_candidates,
+    offset,
     state_stride,
     frontier_stride,
     SEPARATED: tl.constexpr,
@@ -130,7 +193,7 @@ def _choose_frontier(
     taken = rank < WIDTH
     dst = row * frontier_stride + rank
     token = tl.load(candidates.tokens + row * n_candidates + best, taken, 0)
-    tl.store(frontier.best + dst, best, taken)
+    tl.store(frontier.best + dst, offset + best, taken)
     tl.store(frontier.scores + dst, best_score, taken)
     tl.store(frontier.parents + row * WIDTH + rank, best // WIDTH, taken)
     tl.store(frontier.tokens + row * WIDTH + rank, token, taken)
@@ -218,21 +281,28 @@ def tree_kernel(
     is_root = node == 0
     grown = in_tree & (node > 0)
     src = tl.load(places + N_CANDIDATES + node, grown, 0)
-    # Depth 0 has WIDTH candidates, the children of the root, each further depth WIDTH of each of WIDTH nodes.
+    # Level 0 has WIDTH candidates, the children of the root, each further level WIDTH of each of WIDTH nodes.
     depth = tl.where(src < WIDTH, 0, 1 + (src - WIDTH) // (WIDTH * WIDTH))
     reader = tl.where(src < WIDTH, 0, (src - WIDTH) % (WIDTH * WIDTH) // WIDTH)
     deeper = grown & (depth > 0)
     above = row * DEPTH * WIDTH + (depth - 1) * WIDTH + reader  # the parent in the frontier
-    first = tl.where(depth == 1, 0, WIDTH + (depth - 2) * WIDTH * WIDTH)  # first candidate of the parent's depth
-    parent = tl.load(places + first + tl.load(best + above, deeper, 0), deeper, 0)
+    parent = tl.load(places + tl.load(best + above, deeper, 0), deeper, 0)
+    # Walk up from every node until all walks have reached the root.
+    sees = node[:, None] == node[None, :]
+    ancestor = parent
+    for _ in range(DEPTH):
+        sees = sees | (ancestor[:, None] == node[None, :])
+        ancestor = tl.gather(parent, ancestor, 0)
+    both = in_tree[:, None] & in_tree[None, :]
+    dst = row * N_NODES + node
+    tl.store(tree.ancestors + dst[:, None] * N_NODES + node[None, :], sees.to(tl.uint8), both)
     src += row * N_CANDIDATES
     token = tl.where(is_root, tl.load(root + row), tl.load(candidates.tokens + src, grown, 0))
     score = tl.load(candidates.scores + src, grown, 0.0)
     root_slot = tl.load(root_states.slot + row)
     slot = tl.where(deeper, tl.load(states.slot + above, deeper, 0), root_slot)
     slot = tl.where(is_root, root_slot, next_slot(slot, token, lists, SEPARATED))
-    dst = row * N_NODES + node
-    depth = tl.where(is_root, 0, depth + 1)
+    depth = tl.sum(sees.to(tl.int32), 1) - 1
     store_nodes(tree, tree_states, dst, in_tree, token, parent, depth, score, score > float("-inf"), slot)
     if states.node is not None:
         child = tl.load(candidates.children + src, grown, 0)
@@ -245,11 +315,3 @@ def tree_kernel(
         child, count, used = advance(child, count, used, trie, lists, SEPARATED, BLOCK_L)
         child = tl.where(is_root, tl.load(root_states.node + row), child)
         store_items(tree_states, dst, in_tree, child, count, used, lists, BLOCK_L)
-    # Walk up from every node until all walks have reached the root.
-    sees = node[:, None] == node[None, :]
-    ancestor = parent
-    for _ in range(DEPTH):
-        sees = sees | (ancestor[:, None] == node[None, :])
-        ancestor = tl.gather(parent, ancestor, 0)
-    both = in_tree[:, None] & in_tree[None, :]
-    tl.store(tree.ancestors + dst[:, None] * N_NODES + node[None, :], sees.to(tl.uint8), both)
