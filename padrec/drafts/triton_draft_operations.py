@@ -1,4 +1,4 @@
-"""The inputs of a feature draft's layers, computed by GPU kernels."""
+"""The inputs of a feature draft's layers, and its heads, computed by GPU kernels."""
 
 import torch
 import triton
@@ -7,14 +7,25 @@ from torch import Tensor
 from padrec.decoding.device.early_launch import launch_options, launches_early
 from padrec.decoding.layers.kernels.attention import HeadNorms
 from padrec.decoding.lists.triton_arguments import in_bytes, in_rows
-from padrec.drafts.draft_operations import DraftOperations, FirstAttention, LayerInputs, StepTerms, TreeLevel
+from padrec.drafts.draft_operations import (
+    DraftOperations,
+    FirstAttention,
+    HeadStates,
+    HeadTerms,
+    LayerInputs,
+    StepTerms,
+    TreeLevel,
+)
 from padrec.drafts.kernels.first_attention import Attention, first_attention_kernel
 from padrec.drafts.kernels.fusion import FusionInputs, fusion_kernel
+from padrec.drafts.kernels.heads import Followed, Nodes, heads_kernel
 
 # Inputs of a program of each kernel.
 _INPUTS, _UNITS = 1024, 128
 # Rows of a tile of queries, and the smallest head whose halves matrix units multiply.
 _MOST_QUERIES, _LEAST_SIZE = 16, 32
+# Nodes of a tile of heads. With 16 outputs in a program so many outputs keep a Hopper GPU's multiprocessors busy.
+_HEAD_NODES, _FEW_OUTPUTS = 16, 16 * 132
 
 
 class TritonDraftOperations(DraftOperations):
@@ -66,6 +77,65 @@ class TritonDraftOperations(DraftOperations):
             **launch_options(launches_early(table.device)),
         )
         return LayerInputs(hidden, qkv), visible
+
+    def follow(
+        self,
+        tokens: Tensor,
+        parents: Tensor,
+        stays: Tensor | None,
+        states: HeadStates,
+        head: HeadTerms,
+        base: Tensor,
+    ) -> tuple[Tensor, HeadStates]:
+        """See `DraftOperations.follow`."""
+        sums = torch.empty(*tokens.shape, head.output.shape[1], dtype=torch.float32, device=tokens.device)
+        after = HeadStates(sums, torch.empty_like(parents))
+        held = None if stays is None else in_bytes(stays)
+        followed = Followed(tokens.contiguous(), held, head.table, *after)
+        return _add_heads(parents, states, head.output, base, followed)[0], after
+
+    def carry(
+        self, parents: Tensor, states: HeadStates, weight: Tensor, mapped: Tensor, above: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `DraftOperations.carry`."""
+        return _add_heads(parents, states, weight, mapped, above=above)
+
+
+def _add_heads(
+    parents: Tensor,
+    states: HeadStates,
+    weight: Tensor,
+    base: Tensor,
+    followed: Followed | None = None,
+    above: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    (batch, n_nodes), (n_out, rank), sums, rows = parents.shape, weight.shape, in_rows(states.sums), in_rows(base)
+    out = torch.empty(batch, n_nodes, n_out, dtype=torch.float32, device=weight.device)
+    visible = None if above is None else above.new_empty(batch, n_nodes, above.shape[2])
+    n_columns = 0 if above is None else above.shape[2]
+    sizes = {"n_nodes": n_nodes, "n_before": states.sums.shape[1], "n_passes": base.shape[1]}
+    outputs = 16 if n_out <= _FEW_OUTPUTS else 32
+    heads_kernel[(triton.cdiv(n_out, outputs), batch, triton.cdiv(n_nodes, _HEAD_NODES))](
+        nodes=Nodes(parents.contiguous(), sums, states.passes, **sizes, sum_stride=sums.stride(0)),
+        followed=followed,
+        weight=weight,
+        base=rows,
+        out=out,
+        above=None if above is None else in_bytes(above),
+        visible=None if visible is None else visible.view(torch.uint8),
+        n_out=n_out,
+        n_columns=n_columns,
+        rank_size=rank,
+        base_stride=rows.stride(0),
+        FOLLOWS=followed is not None,
+        BLOCK_T=_HEAD_NODES,
+        BLOCK_N=outputs,
+        BLOCK_R=max(16, triton.next_power_of_2(rank)),
+        BLOCK_C=triton.next_power_of_2(max(1, n_columns)),
+        PRECISION="ieee" if weight.dtype == torch.float32 else "tf32",
+        **launch_options(launches_early(weight.device)),
+    )
+    return out, visible
 
 
 def _fits(terms: StepTerms, n_nodes: int, first: FirstAttention) -> bool:

@@ -1,0 +1,90 @@
+"""Sequential heads by a kernel, against plain PyTorch."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from padrec.drafts.draft_operations import DraftOperations, HeadStates, HeadTerms
+from padrec.drafts.triton_draft_operations import TritonDraftOperations
+from tests.kernel_device import DEVICE, DTYPES
+
+_TOLERANCE = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 1e-5}
+_COLUMNS = 9
+
+
+@settings(max_examples=25)
+@given(
+    batch=st.integers(1, 3),
+    n_passes=st.integers(1, 4),
+    n_before=st.integers(1, 4),
+    n_nodes=st.sampled_from([1, 4, 18]),
+    n_out=st.sampled_from([3, 16, 70, 2200]),
+    rank=st.sampled_from([5, 16, 32]),
+    right_after=st.booleans(),
+    staying=st.booleans(),
+    sees=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
+    seed=st.integers(0, 1000),
+)
+def test_heads_follow_nodes_and_carry_them_to_the_next_pass_as_in_plain_pytorch(
+    batch: int,
+    n_passes: int,
+    n_before: int,
+    n_nodes: int,
+    n_out: int,
+    rank: int,
+    right_after: bool,
+    staying: bool,
+    sees: bool,
+    dtype: torch.dtype,
+    seed: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    def index(end: int, *shape: int) -> Tensor:
+        return torch.randint(end, shape, generator=generator)
+
+    n_passes = n_before if right_after else n_passes
+    # Parts of a wider product.
+    base, sums = numbers(batch, n_passes, n_out + 3)[..., :n_out], numbers(batch, n_before, rank + 3)[..., 3:]
+    states = HeadStates(sums, None if right_after else index(n_passes, batch, n_before))
+    head = HeadTerms(numbers(11, rank).to(dtype), numbers(n_out, rank).to(dtype))
+    tokens, parents = index(11, batch, n_nodes), index(n_before, batch, n_nodes)
+    stays = index(2, batch).bool() if staying else None
+    above = index(2, batch, n_passes, _COLUMNS).bool() if sees else None
+
+    def computed(operations: DraftOperations, device: torch.device, exact: torch.dtype) -> tuple[Tensor | None, ...]:
+        def moved(value: Tensor) -> Tensor:
+            return value.to(device, exact if value.dtype == dtype and value.dtype != torch.float32 else value.dtype)
+
+        there = HeadStates(sums.to(device), None if states.passes is None else states.passes.to(device))
+        known = HeadTerms(head.table.to(device, exact), head.output.to(device, exact))
+        held, seen = (None if value is None else value.to(device) for value in (stays, above))
+        logits, after = operations.follow(tokens.to(device), parents.to(device), held, there, known, base.to(device))
+        carried = operations.carry(parents.to(device), there, known.output, base.to(device), seen)
+        return logits, *after, *carried
+
+    found = computed(TritonDraftOperations(), DEVICE, dtype)
+    # The same numbers in float32, so that the rounding of the reference does not count.
+    expected = computed(DraftOperations(), torch.device("cpu"), torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            exact = other.dtype in (torch.bool, torch.int64)
+            tolerance = 0.0 if exact else _TOLERANCE[dtype]
+            torch.testing.assert_close(one.cpu(), other, rtol=tolerance, atol=4 * tolerance)
+
+
+def test_nodes_of_rows_that_stay_keep_their_sums() -> None:
+    sums, head = torch.ones(2, 1, 4), HeadTerms(torch.ones(3, 4), torch.zeros(2, 4))
+    tokens = parents = torch.zeros(2, 1, dtype=torch.long)
+    stays, base = torch.tensor([True, False]), torch.zeros(2, 1, 2)
+    _, after = DraftOperations().follow(tokens, parents, stays, HeadStates(sums), head, base)
+    assert after.sums[:, 0, 0].tolist() == [1, 2]
+    with pytest.raises(IndexError):
+        DraftOperations().follow(tokens + 3, parents, stays, HeadStates(sums), head, base)
