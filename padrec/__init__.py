@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from padrec.decoding import DynamicTree as DynamicTree
     from padrec.decoding import ExactVerification as ExactVerification
     from padrec.decoding import FastestDecoder as FastestDecoder
+    from padrec.decoding import ItemTree as ItemTree
     from padrec.decoding import ListRequest as ListRequest
     from padrec.decoding import Prompts as Prompts
     from padrec.decoding import Recommendations as Recommendations
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from padrec.decoding import Sampling as Sampling
     from padrec.decoding import SpeculativeBeamDecoder as SpeculativeBeamDecoder
     from padrec.decoding import SpeculativeDecoder as SpeculativeDecoder
-    from padrec.decoding import ItemTree as ItemTree
     from padrec.decoding import StaticTree as StaticTree
     from padrec.decoding import StrictBeamRule as StrictBeamRule
     from padrec.decoding import TransformersBeamDecoder as TransformersBeamDecoder
@@ -72,9 +72,9 @@ if TYPE_CHECKING:
     from padrec.drafts import DraftWeights as DraftWeights
     from padrec.drafts import FeatureBeamDraft as FeatureBeamDraft
     from padrec.drafts import FeatureDraft as FeatureDraft
-    from padrec.drafts import LogAcceptance as LogAcceptance
     from padrec.drafts import ItemDraft as ItemDraft
     from padrec.drafts import ItemEAGLE as ItemEAGLE
+    from padrec.drafts import LogAcceptance as LogAcceptance
     from padrec.drafts import PADRecDraft as PADRecDraft
     from padrec.drafts import PositionAware as PositionAware
     from padrec.drafts import RetrievalDraft as RetrievalDraft

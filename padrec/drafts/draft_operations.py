@@ -70,8 +70,9 @@ class HeadTerms(NamedTuple):
 class HeadStates(NamedTuple):
     """The p nodes of one depth, between two passes; see `SequentialHeads`."""
 
+    base: Tensor  # what heads add to, of the last P passes, [B, P, m]
     sums: Tensor  # z, at least float32, [B, p, r]
-    passes: Tensor | None = None  # each node's last pass, among P of them, int64 [B, p]; None right after the passes
+    passes: Tensor | None = None  # each node's last pass, int64 [B, p]; None right after the passes
 
     def of_parents(self, parents: Tensor) -> tuple[Tensor, Tensor]:
         """Sums and passes of each node's parent, int64 `[B, k]`."""
@@ -116,13 +117,7 @@ class DraftOperations:
         return LayerInputs(hidden, qkv if n > n_units else None), visible
 
     def follow(
-        self,
-        tokens: Tensor,
-        parents: Tensor,
-        stays: Tensor | None,
-        states: HeadStates,
-        head: HeadTerms,
-        base: Tensor,
+        self, tokens: Tensor, parents: Tensor, stays: Tensor | None, states: HeadStates, head: HeadTerms
     ) -> tuple[Tensor, HeadStates]:
         """What a head predicts after nodes that a pass does not read.
 
@@ -132,17 +127,16 @@ class DraftOperations:
             stays: see `ItemDraftSteps.follow`.
             states: of the depth above.
             head: of this depth.
-            base: what the head adds to, of the last passes, `[B, P, m]`.
 
         Returns:
-            The sum of both, at least float32, `[B, k, m]`, and the nodes' states.
+            What the head adds to and adds, at least float32, `[B, k, m]`, and the nodes' states.
         """
         sums, passes = states.of_parents(parents)
         added = head.table[tokens]
         sums = sums + (added if stays is None else added.masked_fill(stays[:, None, None], 0))
         hidden = functional.silu(sums).to(head.output.dtype).flatten(0, 1)
         predicted = wide_product(hidden, head.output).view(*tokens.shape, -1)
-        return pick(base, passes) + predicted, HeadStates(sums, passes)
+        return pick(states.base, passes) + predicted, HeadStates(states.base, sums, passes)
 
     def carry(
         self, parents: Tensor, states: HeadStates, weight: Tensor, mapped: Tensor, above: Tensor | None

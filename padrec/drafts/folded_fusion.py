@@ -61,14 +61,14 @@ class FoldedFusion:
             self._head_weight = head.weight
         # Not inference tensors, even if a validation builds them.
         with torch.inference_mode(False), torch.no_grad():
-            tokens = torch.arange(vocabulary.size, device=head.weight.device)
+            tokens = torch.arange(vocabulary.size, device=network.fusion.weight.device)
             # Fold in float32 at least: one rounding replaces several.
             self._exact = torch.promote_types(network.fusion.weight.dtype, torch.float32)
             embeddings = network.embedded(model.get_input_embeddings()(tokens)).to(self._exact)
             self._fold(network, embeddings, vocabulary)
-            self._joined: Tensor | None = None  # [V + n + g, d]
+            self._joined: Tensor | None = None  # [V + n + g, d], or more rows; see `FoldedItemFusion`
             if self._head_weight is not None:
-                self._joined = torch.cat([self._head_weight, self._feature_map])
+                self._joined = torch.cat([self._head_weight, self._look_map])
 
     @property
     def _has_vector_gate(self) -> bool:
@@ -100,7 +100,7 @@ class FoldedFusion:
         if any(term is not None for term in step_terms):
             score_rows, score_columns = self._scores(weight[:, d:], table)
             rows, columns = torch.cat([rows, score_rows]), torch.cat([columns, score_columns], 1)
-        self._feature_map = rows.to(dtype).contiguous()  # [n + g, d]
+        self._feature_map = self._look_map = rows.to(dtype).contiguous()  # [n + g, d]
         shared = StepTerms(columns.to(dtype), d, self._n_inputs)
         # Without a gate the score is 0, and its sigmoid 1/2.
         scale = 2 if position.gate is None else 1
@@ -149,9 +149,9 @@ class FoldedFusion:
     def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `[B, p, V]` of the token after features `[B, p, d]`, and their map, `[B, p, n + g]`."""
         if self._joined is None:
-            return self._head(features), self._map(features, self._feature_map)
+            return self._head(features), self._map(features, self._look_map)
         both = self._map(features, self._joined)
-        n_mapped = len(self._feature_map)
+        n_mapped = len(self._look_map)
         return both[..., :-n_mapped], both[..., -n_mapped:]
 
     def extend(

@@ -31,23 +31,25 @@ class FoldedItemFusion(FoldedFusion):
         # The gate does not read what is added.
         scores = rows.new_zeros(len(self._feature_map) - len(rows), rows.shape[1])
         self._fusion_map = torch.cat([rows, scores]).to(dtype)  # [n + g, r]
-        self._feature_map = torch.cat([self._feature_map, heads.feature.weight])
+        self._look_map = torch.cat([self._feature_map, heads.feature.weight])  # [n + g + r, d]
 
-    def states(self, mapped: Tensor) -> tuple[Tensor, HeadStates]:
-        """Part what `look` maps of passes, `[B, P, n + g + r]`: for `carry`, `[B, P, n + g]`, and the heads' states."""
+    def look(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """See `FoldedFusion.look`."""
+        logits, mapped, _ = self.look_ahead(features)
+        return logits, mapped
+
+    def look_ahead(self, features: Tensor) -> tuple[Tensor, Tensor, HeadStates]:
+        """What `look` returns, and where the heads begin."""
+        logits, mapped = super().look(features)
         mapped, sums = mapped.split([len(self._fusion_map), self._fusion_map.shape[1]], -1)
-        return mapped, HeadStates(sums)
-
-    def base(self, logits: Tensor, features: Tensor) -> Tensor:
-        """What `follow` adds to, of passes with these logits `[B, P, V]` and features `[B, P, d]`."""
-        return features if self._head_weight is None else logits
+        return logits, mapped, HeadStates(features if self._head_weight is None else logits, sums)
 
     def follow(
-        self, tokens: Tensor, parents: Tensor, stays: Tensor | None, states: HeadStates, head: int, base: Tensor
+        self, tokens: Tensor, parents: Tensor, stays: Tensor | None, states: HeadStates, head: int
     ) -> tuple[Tensor, HeadStates]:
         """Logits `[B, k, V]` by a head, from 0; see `DraftOperations.follow`."""
-        predicted, states = self._operations.follow(tokens, parents, stays, states, self._heads[head], base)
-        return (self._head(predicted.to(base.dtype)) if self._head_weight is None else predicted), states
+        predicted, after = self._operations.follow(tokens, parents, stays, states, self._heads[head])
+        return (self._head(predicted.to(after.base.dtype)) if self._head_weight is None else predicted), after
 
     def carry(
         self, parents: Tensor, states: HeadStates, mapped: Tensor, above: Tensor | None

@@ -17,7 +17,7 @@ from padrec.training import picked
 class ItemDraft(PADRecDraft):
     """Trains a draft with one pass an item, for `ItemTree`; see `PADRecDraft` for the arguments that are not here.
 
-    Its losses are those of the passes at all tokens (`step_1`), of each of their heads (`step_2` …), and of each further
+    Its losses are of the passes at all tokens (`step_1`), of each of their heads (`step_2` …), and of each further
     pass with its heads. `unrolled_steps` counts passes: one for the root, one for each item after it.
 
     Args:

@@ -25,22 +25,19 @@ class ItemDraftSession(NetworkDraftSession, ItemDraftSteps):
     def __init__(self, fusion: FoldedItemFusion, layers: CachedLayers, plan: DraftPlan) -> None:
         super().__init__(fusion, layers, plan)
         self._n_passes, self._n_followed = 0, 0  # of this round, and levels since the last pass
-        self._states: HeadStates
-        self._base: Tensor  # see `FoldedItemFusion.base`
+        self._states: HeadStates  # of the level read last
 
     def root_logits(self) -> Tensor:
         """See `DraftSteps`."""
-        logits = super().root_logits()
-        self._n_passes = 0
-        self._follow_pass(logits[:, None], self._memory.root, self._mapped)
-        return logits
+        with Phase.DRAFT_PASSES.named():
+            self._read(self._memory.kept)
+            self._visible, self._n_read, self._n_passes = None, 0, 0
+            return self._look_ahead(self._memory.root)[:, 0]
 
     def follow(self, tokens: Tensor, parents: Tensor, stays: Tensor | None) -> Tensor:
         """See `ItemDraftSteps`."""
         with Phase.DRAFT_PASSES.named():
-            logits, self._states = self._fusion.follow(
-                tokens, parents, stays, self._states, self._n_followed, self._base
-            )
+            logits, self._states = self._fusion.follow(tokens, parents, stays, self._states, self._n_followed)
         self._n_followed += 1
         return logits
 
@@ -50,12 +47,11 @@ class ItemDraftSession(NetworkDraftSession, ItemDraftSteps):
             mapped, above = self._fusion.carry(parents, self._states, self._mapped, self._visible)
             itself = self._nodes[: tokens.shape[1]].expand(tokens.shape)
             level = TreeLevel(itself, above, self._nodes, self._n_read)
-            features = self._pass(tokens, mapped, slots, self._n_passes, level, places)
-            logits, mapped = self._fusion.look(features)
-        self._follow_pass(logits, features, mapped)
-        return logits
+            return self._look_ahead(self._pass(tokens, mapped, slots, self._n_passes, level, places))
 
-    def _follow_pass(self, logits: Tensor, features: Tensor, mapped: Tensor) -> None:
-        self._mapped, self._states = self._fusion.states(mapped)
-        self._base, self._n_followed = self._fusion.base(logits, features), 0
+    def _look_ahead(self, features: Tensor) -> Tensor:
+        """Logits `[B, k, V]` after passes with these outputs `[B, k, d]`."""
+        logits, self._mapped, self._states = self._fusion.look_ahead(features)
+        self._n_followed = 0
         self._n_passes += 1
+        return logits

@@ -79,20 +79,14 @@ class TritonDraftOperations(DraftOperations):
         return LayerInputs(hidden, qkv), visible
 
     def follow(
-        self,
-        tokens: Tensor,
-        parents: Tensor,
-        stays: Tensor | None,
-        states: HeadStates,
-        head: HeadTerms,
-        base: Tensor,
+        self, tokens: Tensor, parents: Tensor, stays: Tensor | None, states: HeadStates, head: HeadTerms
     ) -> tuple[Tensor, HeadStates]:
         """See `DraftOperations.follow`."""
         sums = torch.empty(*tokens.shape, head.output.shape[1], dtype=torch.float32, device=tokens.device)
-        after = HeadStates(sums, torch.empty_like(parents))
+        after = HeadStates(states.base, sums, torch.empty_like(parents))
         held = None if stays is None else in_bytes(stays)
-        followed = Followed(tokens.contiguous(), held, head.table, *after)
-        return _add_heads(parents, states, head.output, base, followed)[0], after
+        followed = Followed(tokens.contiguous(), held, head.table, sums, after.passes)
+        return _add_heads(parents, states, head.output, states.base, followed)[0], after
 
     def carry(
         self, parents: Tensor, states: HeadStates, weight: Tensor, mapped: Tensor, above: Tensor | None

@@ -1,11 +1,8 @@
 """One pass an item: drafting sees what training saw, and lists are the target's."""
 
-from types import SimpleNamespace
-from typing import cast
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from padrec.catalog import SemanticIDVocabulary
@@ -79,7 +76,11 @@ class ItemDrafting:
         return levels
 
 
-_VOCABULARIES = [SemanticIDVocabulary((5, 6, 7), **more) for more in ({}, {"shared_codes": True}, {"separator": False})]
+_VOCABULARIES = [
+    SemanticIDVocabulary((5, 6, 7)),
+    SemanticIDVocabulary((5, 6, 7), shared_codes=True),
+    SemanticIDVocabulary((5, 6, 7), separator=False),
+]
 
 
 @pytest.mark.parametrize("form", [PAD_REC, *FORMS[:4]], ids=str)

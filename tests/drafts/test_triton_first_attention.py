@@ -45,7 +45,9 @@ def test_a_depth_attends_to_its_past_its_ancestors_and_itself(
     norms = (RMSNorm(numbers(_SIZE), 1e-6), RMSNorm(numbers(_SIZE), 1e-6)) if normed else None
     cache = numbers(batch, _KEYS, _COLUMNS, _SIZE), numbers(batch, _KEYS, _COLUMNS, _SIZE)
     rotary = numbers(_COLUMNS, _SIZE).float(), numbers(_COLUMNS, _SIZE).float()
-    first = FirstAttention(LayerAttention(heads, *cache, rotary, norms), torch.tensor([40, 3]), torch.tensor([depth, depth + 1]))
+    first = FirstAttention(
+        LayerAttention(heads, *cache, rotary, norms), torch.tensor([40, 3]), torch.tensor([depth, depth + 1])
+    )
     there = _copied(first, DEVICE, dtype)
     above_there = None if above is None else above.to(DEVICE)
     level_there = TreeLevel(parents.to(DEVICE), above_there, level.nodes.to(DEVICE), first_node)

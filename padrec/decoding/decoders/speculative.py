@@ -32,7 +32,7 @@ class SpeculativeDecoder(Decoder):
         verification: which tokens a round emits; None is `ExactVerification`, which is lossless.
 
     Raises:
-        InputError: an expansion that needs another kind of draft.
+        InputError: an `ItemTree` without a draft with one pass an item, or the other way round.
     """
 
     search = LIST_SEARCH
@@ -47,10 +47,14 @@ class SpeculativeDecoder(Decoder):
         check_arguments(SpeculativeDecoder, locals())
         self.draft = draft
         self.expansion = expansion or DynamicTree()
-        if self.expansion.item_length not in (None, draft.item_length):
-            kind, items = type(self.expansion).__name__, f"items of {self.expansion.item_length} tokens"
-            found = f"a {kind} for {items} and a draft for {draft.item_length or 'any'}"
-            raise InputError(f"{found}: expected a draft that ItemDraft trained on {items}")
+        if self.expansion.item_length != draft.item_length:
+            kind = type(self.expansion).__name__
+            found = (
+                f"{kind} of item_length {self.expansion.item_length} with a draft of item_length {draft.item_length}"
+            )
+            raise InputError(
+                f"{found}: expected an ItemTree and a draft that ItemDraft trained, or neither, and one length"
+            )
         self.forced_tokens = forced_tokens
         self.verification = verification or ExactVerification()
         self.lossless, self.sources = self.verification.lossless, draft.sources

@@ -42,7 +42,7 @@ def verify_round(
     lists.state.copy_(states.gather(last).squeeze())
     kept = torch.minimum(outcome.count, count)
     # The first depth without the right proposal is a miss, whether the tree held other tokens there or none: pruning
-    # must not look better than guessing. Beyond the draft's depth nothing is a miss.
-    missed = (count > outcome.count) & (outcome.count < expansion.depth)
+    # must not look better than guessing. Beyond the draft's reach nothing is a miss.
+    missed = (count > outcome.count) & (outcome.count < expansion.reach(tree.states.slot[:, 0]))
     statistics.add_proposals(states.slot[:, :-1], kept, kept + missed, active)
     return Accepted(outcome.path, outcome.emitted, states.slot, count)

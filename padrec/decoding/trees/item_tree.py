@@ -50,6 +50,10 @@ class ItemTree(TreeExpansion):
         self.draft_rows = (passes - 1) * width
         self.draft_passes = passes
 
+    def reach(self, slots: Tensor) -> Tensor:
+        """See `TreeExpansion.reach`."""
+        return self.depth - self.item_length + _to_first(slots, self.item_length)
+
     def expand(self, context: TreeContext) -> TokenTree:
         """See `TreeExpansion.expand`."""
         steps, choice, length = context.steps, context.choice, self.item_length
@@ -78,9 +82,14 @@ def _schedule(slots: Tensor, choice: Choice, length: int, levels: int) -> tuple[
         there, bool `[levels, B]`, and the noise of the tokens after these nodes, `[B, levels, V]`.
     """
     level = torch.arange(levels, device=slots.device)[:, None]
-    to_first = (length - slots).clamp(min=1)  # from the root to the next first code
+    to_first = _to_first(slots, length)
     depths = torch.where(level < length, torch.minimum(level, to_first), level - length + to_first)
     noise = choice.noise
     if noise is not None:
         noise = noise.gather(1, depths.t()[..., None].expand(-1, -1, noise.shape[-1]))
     return depths - 1, (level >= to_first) & (level < length), noise
+
+
+def _to_first(slots: Tensor, length: int) -> Tensor:
+    """How far the next item's first code is from roots in these slots, int64 `[B]`, from 1 to `length`."""
+    return (length - slots).clamp(min=1)

@@ -36,6 +36,10 @@ class TreeExpansion(ABC):
     draft_passes: int
     item_length: int | None = None
 
+    def reach(self, slots: Tensor) -> Tensor | int:
+        """The deepest proposal after roots in these slots, int64 `[B]`, or one number for all."""
+        return self.depth
+
     @abstractmethod
     def expand(self, context: "TreeContext") -> TokenTree:
         """Grow one tree for each row."""

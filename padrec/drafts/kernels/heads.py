@@ -28,7 +28,7 @@ class Followed(NamedTuple):
     stays: Tensor | None
     table: Tensor
     sums: Tensor
-    passes: Tensor
+    passes: Tensor | None
 
 
 @triton.jit

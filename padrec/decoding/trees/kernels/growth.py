@@ -53,7 +53,7 @@ def level_kernel(
     let_next_start(EARLY, True)
     program = tl.program_id(0).to(tl.int64)
     row, node = program // n_nodes, program % n_nodes
-    if stays is not None:
+    if stays is not None:  # noqa: SIM102  # Triton evaluates both sides of `and`
         if tl.load(stays + row) != 0:
             wait_for_input(EARLY, True)
             _keep_node(
@@ -146,7 +146,7 @@ def _keep_node(
     BLOCK_K: tl.constexpr,
     BLOCK_L: tl.constexpr,
 ):
-    """Keep a node of a frontier as its own parent; its candidates, tokens that any target can read, are no proposals."""
+    """Keep a node of a frontier as its own parent; its candidates are no proposals, of a token that any target reads."""
     rank = tl.arange(0, BLOCK_K)
     dst = row * n_candidates + node * WIDTH + rank
     tl.store(candidates.tokens + dst, 0, rank < WIDTH)
