@@ -18,6 +18,7 @@ from padrec.decoding import (
     DraftPlan,
     DraftSession,
     DraftSteps,
+    ItemDraftSteps,
     ListState,
     Observation,
     Prompts,
@@ -236,6 +237,30 @@ class RandomDraft(StubDraft):
         return 2 * torch.randn(len(position), n_nodes, self._size, generator=self._generator, dtype=torch.float64)
 
 
+class ItemStub(Draft):
+    """A stub with one pass an item: logits depend on a list's position alone, wherever the passes are."""
+
+    def __init__(self, draft: StubDraft, item_length: int) -> None:
+        self._draft, self.item_length = draft, item_length
+
+    def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
+        return partial(ItemStubSession, self._draft)
+
+
+class ItemStubSession(StubSession, ItemDraftSteps):
+    def root_logits(self) -> Tensor:
+        self._depth = torch.zeros_like(self._position)
+        return super().root_logits()
+
+    def follow(self, tokens: Tensor, parents: Tensor, stays: Tensor | None) -> Tensor:
+        self._depth = self._depth + (1 if stays is None else ~stays)
+        return self._draft.logits(self._position + self._depth, 0, tokens.shape[1])
+
+    def read_firsts(self, tokens: Tensor, parents: Tensor, slots: Tensor, places: Tensor) -> Tensor:
+        assert torch.equal(self._depth, places)
+        return self.follow(tokens, parents, None)
+
+
 class UnboundTree(TreeExpansion):
     """Another expansion, to which every token is allowed."""
 
@@ -243,6 +268,7 @@ class UnboundTree(TreeExpansion):
         self._expansion = expansion
         self.depth, self.nodes, self.leaves = expansion.depth, expansion.nodes, expansion.leaves
         self.draft_rows, self.draft_passes = expansion.draft_rows, expansion.draft_passes
+        self.item_length = expansion.item_length
 
     def expand(self, context: TreeContext) -> TokenTree:
         return self._expansion.expand(replace(context, constraint=Unbound(context.constraint)))
@@ -322,10 +348,32 @@ class PathSteps(DraftSteps):
 
     def extend(self, tokens: Tensor, parents: Tensor, slots: Tensor, depth: int) -> Tensor:
         self.calls.append((depth, tokens.shape[1], slots))
+        return self._extended(tokens, parents, [False] * len(tokens))
+
+    def _extended(self, tokens: Tensor, parents: Tensor, stays: list[bool]) -> Tensor:
         self._paths = [
-            [before[parent] + (token,) for parent, token in zip(row_parents, row_tokens, strict=True)]
-            for before, row_parents, row_tokens in zip(self._paths, parents.tolist(), tokens.tolist(), strict=True)
+            [before[parent] + (token,) * (not stay) for parent, token in zip(row_parents, row_tokens, strict=True)]
+            for before, row_parents, row_tokens, stay in zip(
+                self._paths, parents.tolist(), tokens.tolist(), stays, strict=True
+            )
         ]
         return torch.stack(
             [torch.stack([self.path_logits(row, path) for path in paths]) for row, paths in enumerate(self._paths)]
         )
+
+
+class ItemPathSteps(PathSteps, ItemDraftSteps):
+    """Path steps with one pass an item; `passes` has the places of the first codes of every pass."""
+
+    def __init__(self, batch: int, vocabulary_size: int, seed: int) -> None:
+        super().__init__(batch, vocabulary_size, seed)
+        self.passes: list[list[int]] = []
+
+    def follow(self, tokens: Tensor, parents: Tensor, stays: Tensor | None) -> Tensor:
+        return self._extended(tokens, parents, [False] * len(tokens) if stays is None else stays.tolist())
+
+    def read_firsts(self, tokens: Tensor, parents: Tensor, slots: Tensor, places: Tensor) -> Tensor:
+        logits = self._extended(tokens, parents, [False] * len(tokens))
+        assert [len(row[0]) - 1 for row in self._paths] == places.tolist()
+        self.passes.append(places.tolist())
+        return logits

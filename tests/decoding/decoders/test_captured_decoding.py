@@ -16,6 +16,7 @@ from padrec.decoding import (
     Chain,
     Decoder,
     DynamicTree,
+    ItemTree,
     LanguageModelBeamDraft,
     ListRequest,
     Prompts,
@@ -24,12 +25,13 @@ from padrec.decoding import (
     SpeculativeBeamDecoder,
     SpeculativeDecoder,
     TransformersRunner,
+    TreeExpansion,
 )
 from padrec.decoding.layers import prompt_shape
 from padrec.decoding.lists.request import Recommendations
 from padrec.decoding.rounds import captured_loop
 from padrec.decoding.rounds.decoding_session import DecodingSession
-from padrec.drafts import EAGLE, EAGLE3, DraftArchitecture, NetworkBeamDraft
+from padrec.drafts import EAGLE, EAGLE3, DraftArchitecture, ItemEAGLE, NetworkBeamDraft
 from padrec.drafts.retrieval import RetrievalDraft, RetrievalTree, TokenPool
 from padrec.targets import build_backbone, to_precision
 from tests.kernel_device import DEVICE, needs_gpu
@@ -55,7 +57,7 @@ def target(head_size: int, dtype: torch.dtype, seed: int = 0) -> PreTrainedModel
 
 
 def speculative(
-    expansion: Chain | DynamicTree,
+    expansion: TreeExpansion,
     architecture: DraftArchitecture = EAGLE(),  # noqa: B008  # frozen
 ) -> Callable[[PreTrainedModel], Decoder]:
     def decoder(model: PreTrainedModel) -> Decoder:
@@ -86,6 +88,7 @@ _DECODERS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
         retrieval_draft(), RetrievalTree(3, 10), verification=BoundedVerification()
     ),
     "deeper": speculative(Chain(3), EAGLE(n_layers=2)),
+    "item": speculative(ItemTree(3, 4, 3, 14), ItemEAGLE(n_heads=3, rank=16)),
     "eagle3": speculative(DynamicTree(3, 3, 10), EAGLE3(feature_layers=(0, 1, -1))),
 }
 _BEAMS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
@@ -210,7 +213,7 @@ def test_captured_speculative_beams_are_those_of_the_search_on_a_cpu(draft_width
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("name", ["forced", "chain", "tree"])
+@pytest.mark.parametrize("name", ["forced", "chain", "tree", "item"])
 @pytest.mark.usefixtures("uncompiled")
 def test_captured_speculation_equals_autoregression(name: str, sampling: Sampling) -> None:
     model = target(16, torch.float32)
@@ -240,7 +243,7 @@ def test_packed_prompts_get_the_lists_of_padded_ones(
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("name", ["autoregressive", "forced", "tree", *_BEAMS])
+@pytest.mark.parametrize("name", ["autoregressive", "forced", "tree", "item", *_BEAMS])
 def test_compiled_steps_change_no_list(name: str, sampling: Sampling) -> None:
     model = target(16, torch.float32)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, sampling=sampling, device=DEVICE)

@@ -13,6 +13,7 @@ from padrec.decoding import (
     Chain,
     Decoder,
     DynamicTree,
+    ItemTree,
     ListRequest,
     Prompts,
     Sampling,
@@ -21,6 +22,7 @@ from padrec.decoding import (
     TransformersRunner,
     TreeExpansion,
 )
+from padrec.drafts import ItemEAGLE
 from tests.reference import ListLaw, PlainTarget, goodness_of_fit, leaf_tokens, prompt_tokens
 from tests.stubs import RandomDraft, random_network_draft, random_prompts, select_rows, tiny_target
 
@@ -37,7 +39,7 @@ _SAMPLINGS = {
     "top-p": Sampling(1.2, top_p=0.8),
     "top-k and top-p": Sampling(0.9, top_k=3, top_p=0.7),
 }
-_DECODERS = ["autoregressive", "chain", "static", "dynamic", "network"]
+_DECODERS = ["autoregressive", "chain", "static", "dynamic", "network", "item"]
 
 
 @cache
@@ -51,6 +53,10 @@ def decoder_of(name: str, model: PreTrainedModel, vocabulary: SemanticIDVocabula
         return AutoregressiveDecoder()
     if name == "network":
         return SpeculativeDecoder(random_network_draft(model, vocabulary), DynamicTree(4, 2, 8))
+    if name == "item":
+        item = ItemEAGLE(n_heads=vocabulary.item_length - 1, rank=8)
+        draft = random_network_draft(model, vocabulary, architecture=item)
+        return SpeculativeDecoder(draft, ItemTree(2, vocabulary.item_length, 2, 7), forced_tokens=False)
     expansions: dict[str, TreeExpansion] = {
         "chain": Chain(3),
         "static": StaticTree([[0], [1], [0, 0], [1, 0], [1, 0, 0]]),

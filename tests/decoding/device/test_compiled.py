@@ -23,6 +23,7 @@ from padrec.decoding import (
     Chain,
     Decoder,
     DynamicTree,
+    ItemTree,
     ListRequest,
     Prompts,
     Sampling,
@@ -31,6 +32,7 @@ from padrec.decoding import (
     TransformersRunner,
     compiled,
 )
+from padrec.drafts import ItemEAGLE
 from padrec.drafts.retrieval import CombinedDraft, PromptGroups, RetrievalDraft, RetrievalTree, TokenPool
 from tests.stubs import random_catalog, random_network_draft, random_prompts, tiny_target
 
@@ -109,12 +111,14 @@ def test_every_compiled_step_is_one_graph(traced: Counter[str]) -> None:
         for sampling, constrained in ((Sampling(), False), (Sampling(1.0), True)):
             request = ListRequest.build(_CATALOG, vocabulary, _K, constrained=constrained, sampling=sampling)
             retrieval, exact = RetrievalDraft(grouped_pool(), context=2, places=3), BoundedVerification(max_relaxed=0)
+            item = ItemEAGLE(n_heads=3, rank=8)
             mixed = CombinedDraft({"retrieval": retrieval, "catalog": CatalogDraft()})
             decoders: list[Decoder] = [
                 AutoregressiveDecoder(),
                 AutoregressiveDecoder(forced_tokens=True),
                 SpeculativeDecoder(random_network_draft(model, vocabulary), Chain(2)),
                 SpeculativeDecoder(random_network_draft(model, vocabulary), DynamicTree(2, 2, 6)),
+                SpeculativeDecoder(random_network_draft(model, vocabulary, architecture=item), ItemTree(2, 4, 2, 6)),
                 SpeculativeDecoder(retrieval, RetrievalTree(2, 6)),
                 SpeculativeDecoder(mixed, DynamicTree(2, 2, 6), verification=exact),
             ]
