@@ -252,13 +252,13 @@ class ItemStubSession(StubSession, ItemDraftSteps):
         self._depth = torch.zeros_like(self._position)
         return super().root_logits()
 
-    def follow(self, tokens: Tensor, parents: Tensor, stays: Tensor | None) -> Tensor:
-        self._depth = self._depth + (1 if stays is None else ~stays)
+    def follow(self, tokens: Tensor, parents: Tensor, slots: Tensor) -> Tensor:
+        self._depth = self._depth + (slots > 0)
         return self._draft.logits(self._position + self._depth, 0, tokens.shape[1])
 
     def read_firsts(self, tokens: Tensor, parents: Tensor, slots: Tensor, places: Tensor) -> Tensor:
         assert torch.equal(self._depth, places)
-        return self.follow(tokens, parents, None)
+        return self.follow(tokens, parents, torch.ones_like(places))
 
 
 class UnboundTree(TreeExpansion):
@@ -363,14 +363,16 @@ class PathSteps(DraftSteps):
 
 
 class ItemPathSteps(PathSteps, ItemDraftSteps):
-    """Path steps with one pass an item; `passes` has the places of the first codes of every pass."""
+    """Path steps with one pass an item; `passes` has the places of each pass, `slots` the slots that calls gave."""
 
     def __init__(self, batch: int, vocabulary_size: int, seed: int) -> None:
         super().__init__(batch, vocabulary_size, seed)
         self.passes: list[list[int]] = []
+        self.slots: list[Tensor] = []
 
-    def follow(self, tokens: Tensor, parents: Tensor, stays: Tensor | None) -> Tensor:
-        return self._extended(tokens, parents, [False] * len(tokens) if stays is None else stays.tolist())
+    def follow(self, tokens: Tensor, parents: Tensor, slots: Tensor) -> Tensor:
+        self.slots.append(slots)
+        return self._extended(tokens, parents, (slots == 0).tolist())
 
     def read_firsts(self, tokens: Tensor, parents: Tensor, slots: Tensor, places: Tensor) -> Tensor:
         logits = self._extended(tokens, parents, [False] * len(tokens))

@@ -61,10 +61,10 @@ class FirstAttention(NamedTuple):
 
 
 class HeadTerms(NamedTuple):
-    """One of a draft's sequential heads; see `FoldedItemFusion`."""
+    """A draft's n sequential heads; see `FoldedItemFusion`."""
 
-    table: Tensor  # M e of each token, [V, r]
-    output: Tensor  # of m units, [m, r]
+    table: Tensor  # M_s e of each token, [n, V, r]
+    output: Tensor  # of m units, [n, m, r]
 
 
 class HeadStates(NamedTuple):
@@ -117,25 +117,24 @@ class DraftOperations:
         return LayerInputs(hidden, qkv if n > n_units else None), visible
 
     def follow(
-        self, tokens: Tensor, parents: Tensor, stays: Tensor | None, states: HeadStates, head: HeadTerms
+        self, tokens: Tensor, parents: Tensor, slots: Tensor, states: HeadStates, heads: HeadTerms
     ) -> tuple[Tensor, HeadStates]:
-        """What a head predicts after nodes that a pass does not read.
+        """What heads predict after nodes that a pass does not read.
 
         Args:
             tokens: int64 `[B, k]`.
             parents: each node's parent among those of the states, int64 `[B, k]`.
-            stays: see `ItemDraftSteps.follow`.
+            slots: see `ItemDraftSteps.follow`.
             states: of the depth above.
-            head: of this depth.
+            heads: of slots from 1 on.
 
         Returns:
-            What the head adds to and adds, at least float32, `[B, k, m]`, and the nodes' states.
+            What a head adds to and adds, at least float32, `[B, k, m]`, and the nodes' states.
         """
-        sums, passes = states.of_parents(parents)
-        added = head.table[tokens]
-        sums = sums + (added if stays is None else added.masked_fill(stays[:, None, None], 0))
-        hidden = functional.silu(sums).to(head.output.dtype).flatten(0, 1)
-        predicted = wide_product(hidden, head.output).view(*tokens.shape, -1)
+        head, (sums, passes) = (slots - 1).clamp(min=0), states.of_parents(parents)
+        sums = sums + heads.table[head[:, None], tokens].masked_fill((slots == 0)[:, None, None], 0)
+        hidden, output = functional.silu(sums).to(heads.output.dtype), heads.output[head]
+        predicted = torch.stack([wide_product(*row) for row in zip(hidden, output, strict=True)])
         return pick(states.base, passes) + predicted, HeadStates(states.base, sums, passes)
 
     def carry(

@@ -12,7 +12,7 @@ from padrec.drafts.folded_fusion import FoldedFusion
 class FoldedItemFusion(FoldedFusion):
     """`FoldedFusion` with `SequentialHeads`, whose maps are folded in the same way.
 
-        head f̂_j = head h + (head U_j) SiLU(z_j),   z_j = z_{j-1} + T_j[token],   T_j[v] = M_j e(v),   z_0 = V h
+        head f̂ = head h + (head U_s) SiLU(z),   z = V h + Σ_s T_s[token],   T_s[v] = M_s e(v)
 
     V is further rows of the map of features, and Q SiLU(z), which a first code's input adds to W_f h, is mapped to
     queries, keys and values as W_f h is. A language model's head is not folded: it reads f̂.
@@ -23,10 +23,9 @@ class FoldedItemFusion(FoldedFusion):
         heads, exact, dtype = network.heads, self._exact, self._feature_map.dtype
         assert heads is not None
         head = None if self._head_weight is None else self._head_weight.to(exact)
-        self._heads = []
-        for token, output in zip(heads.tokens, heads.outputs, strict=True):
-            table, read = embeddings @ _weight(token, exact).t(), _weight(output, exact)  # [V, r], [d, r]
-            self._heads.append(HeadTerms(table.to(dtype), (read if head is None else head @ read).to(dtype)))
+        table = torch.stack([embeddings @ _weight(token, exact).t() for token in heads.tokens])
+        output = torch.stack([_weight(output, exact) for output in heads.outputs])  # [n, d, r]
+        self._heads = HeadTerms(table.to(dtype), (output if head is None else head @ output).to(dtype))
         rows = self._inputs(heads.fusion.weight.t()).t()  # [n, r]
         # The gate does not read what is added.
         scores = rows.new_zeros(len(self._feature_map) - len(rows), rows.shape[1])
@@ -44,11 +43,9 @@ class FoldedItemFusion(FoldedFusion):
         mapped, sums = mapped.split([len(self._fusion_map), self._fusion_map.shape[1]], -1)
         return logits, mapped, HeadStates(features if self._head_weight is None else logits, sums)
 
-    def follow(
-        self, tokens: Tensor, parents: Tensor, stays: Tensor | None, states: HeadStates, head: int
-    ) -> tuple[Tensor, HeadStates]:
-        """Logits `[B, k, V]` by a head, from 0; see `DraftOperations.follow`."""
-        predicted, after = self._operations.follow(tokens, parents, stays, states, self._heads[head])
+    def follow(self, tokens: Tensor, parents: Tensor, slots: Tensor, states: HeadStates) -> tuple[Tensor, HeadStates]:
+        """Logits `[B, k, V]` by heads; see `DraftOperations.follow`."""
+        predicted, after = self._operations.follow(tokens, parents, slots, states, self._heads)
         return (self._head(predicted.to(after.base.dtype)) if self._head_weight is None else predicted), after
 
     def carry(

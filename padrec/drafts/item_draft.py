@@ -11,7 +11,6 @@ from padrec.decoding import ItemTree
 from padrec.drafts.draft_architecture import ItemEAGLE
 from padrec.drafts.item_draft_network import unroll_items
 from padrec.drafts.padrec_draft import PADRecDraft, Unrolling
-from padrec.training import picked
 
 
 class ItemDraft(PADRecDraft):
@@ -42,7 +41,6 @@ class ItemDraft(PADRecDraft):
 
         def unrolled(embeddings: Tensor, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
             slots = batch.slots[:, 1:-1]
-            steps = unroll_items(self.network, embeddings, features, slots, n_steps, self._through_steps)
-            return ((picked(predicted, rows), picked(valid, rows)) for predicted, valid in steps)
+            return unroll_items(self.network, embeddings, features, slots, n_steps, rows, self._through_steps)
 
         return unrolled

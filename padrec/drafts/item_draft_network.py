@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from padrec.decoding import additive_mask
@@ -36,58 +36,78 @@ def unroll_items(
     features: Tensor,
     slots: Tensor,
     n_steps: int,
+    rows: Tensor,
     through_steps: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Run the draft over sequences as drafting does; arguments as of `unroll`, which this is for one pass an item.
+    """Run the draft over sequences as drafting does; arguments as of `unroll`, but for `rows`.
 
     Step 0 has a pass at every position, and heads after each of them. In step s ≥ 1 the passes are at first codes, each
     on the pass of step s - 1 at the first code before it, and in step 1 on a root, a token of the item before that is
     drawn uniformly. A pass attends to the target's features up to its root, and to the passes since.
 
+    Args:
+        rows: the positions whose predictions are wanted, as flat indices `b T + t`, int64 `[M]`.
+
     Yields:
-        Predictions f̂_{t+1}, `[B, T, d]`, and where they are valid, bool `[B, T]`: those of step 0's passes, then of
-        each of its heads, then of each further step's passes and heads together.
+        Predictions f̂_{t+1} there, `[M, d]`, and whether they are valid, bool `[M]`: those of step 0's passes, then of
+        the heads after one token, two and so on, then of each further step's passes and heads together.
     """
     (batch, length), heads = slots.shape, network.heads
     n_heads, columns, cache = len(heads.tokens), torch.arange(length, device=slots.device), StepCache()
     embeddings = network.embedded(embeddings)
-    first, mask = columns.expand(batch, -1), step_mask(columns[None], length, 0)
-    features = network(embeddings, network.reduced(features), slots, 0, first, mask, cache)
-    # Tokens since the last first code; slots after those of an item belong to no item.
-    in_item, since = slots <= n_heads, slots.clamp(max=n_heads)
-    followed = list(heads(features, embeddings))
-    for n_since, (predicted, _) in enumerate(followed):
-        yield predicted, in_item & (slots >= n_since) if n_since else torch.ones_like(in_item)
-    is_first = (slots == 0).long()
+    every, mask = columns.expand(batch, -1), step_mask(columns[None], length, 0)
+    features = network(embeddings, network.reduced(features), slots, 0, every, mask, cache)
+    # Items as a grid: F in each row, of n + 1 tokens each.
+    is_first, slot = (slots == 0).long(), torch.arange(n_heads + 1, device=slots.device)
     firsts = is_first.argsort(dim=1, descending=True, stable=True)[:, : -(-length // (n_heads + 1))]  # [B, F]
-    before = (firsts - 1).clamp(min=0)
-    n_before = torch.where(in_item, slots, 0).gather(1, before)  # most heads between a root and a first code
-    valid = (slots == 0).gather(1, firsts) & (firsts > 0)
-    n_between = (torch.rand(firsts.shape, device=slots.device) * (n_before + 1)).long()
-    roots, place = before - n_between, torch.arange(firsts.shape[1], device=slots.device)
-    own, own_slots = _at(embeddings, firsts), slots.gather(1, firsts)
+    grid = (firsts[..., None] + slot).clamp(max=length - 1)  # [B, F, n + 1]
+    item = torch.arange(firsts.shape[1], device=slots.device)
+    items = is_first.cumsum(1) - 1 + len(item) * torch.arange(batch, device=slots.device)[:, None]
+    own_slots, own_items = slots.flatten()[rows], items.flatten()[rows]
+    in_item = (own_slots <= n_heads) & (own_items >= 0)
+    own = (own_items * (n_heads + 1) + own_slots).clamp(min=0) * in_item  # [M]
+    sums = heads.token_sums(_at(embeddings, grid))  # [B, F, n + 1, r]
+
+    yield features.flatten(0, 1)[rows], torch.ones_like(in_item)
+    passed = _at(features, grid)
+    light, starts = heads.start(passed)
+    for since in range(1, n_heads + 1):
+        before = (slot - since).clamp(min=0)[1:]
+        predicted = heads(light[:, :, before], starts[:, :, before] + sums[:, :, 1:] - sums[:, :, before])
+        yield _picked(light, predicted, own), in_item & (own_slots >= since)
+    root_slots = (torch.rand(firsts.shape, device=slots.device) * (n_heads + 1)).long()  # [B, F], for the next item
+    roots = firsts + root_slots
+    follows = (item > 0) & (firsts - firsts.roll(1, 1) == n_heads + 1) & (slots.gather(1, firsts) == 0)
+    valid = torch.ones_like(follows)
     for step in range(1, n_steps):
-        if step > 1:
-            roots, n_between = roots.roll(1, 1), torch.full_like(n_between, n_heads)
-            valid = valid.roll(1, 1) & (n_before == n_heads) & (place > 0) & (own_slots == 0)
-        last = _at(features, (before - n_between).clamp(min=0))
-        hidden = torch.stack([_at(hidden, before) for _, hidden in followed])  # [n + 1, B, F, r]
-        hidden = hidden.gather(0, n_between[None, ..., None].expand(-1, -1, -1, hidden.shape[-1]))[0]
+        roots, valid = roots.roll(1, 1), valid.roll(1, 1) & follows
+        if step == 1:
+            last, state = _of_slot(passed, root_slots), _of_slot(starts - sums, root_slots) + sums[:, :, -1]
+        else:
+            last, state = passed, starts + sums[:, :, -1]
+        last, state = (last if through_steps else last.detach()).roll(1, 1), nn.functional.silu(state).roll(1, 1)
         inputs = network.position_aware(
-            network.fusion, own, last if through_steps else last.detach(), own_slots, step
-        ) + heads.fusion(hidden)
-        passes = [(place == place[:, None] - ago).expand(batch, -1, -1) for ago in reversed(range(step))]
+            network.fusion, _at(embeddings, firsts), last, slots.gather(1, firsts), step
+        ) + heads.fusion(state)
+        passes = [(item == item[:, None] - ago).expand(batch, -1, -1) for ago in reversed(range(step))]
         seen = torch.cat([columns <= roots[..., None], *passes], -1)
-        output = network.attend(inputs, firsts, additive_mask(seen, inputs.dtype), cache)
-        features = torch.zeros_like(features).scatter(1, firsts[..., None].expand_as(output), output.to(features.dtype))
-        followed = list(heads(features, embeddings))
-        predicted = followed[0][0]
-        for n_since, (of_head, _) in enumerate(followed):
-            predicted = torch.where((since == n_since)[..., None], of_head, predicted)
-        reached = torch.zeros_like(in_item).scatter(1, firsts, valid)
-        yield predicted, in_item & reached.gather(1, (columns - since).clamp(min=0))
+        passed = network.attend(inputs, firsts, additive_mask(seen, inputs.dtype), cache)  # [B, F, d]
+        light, starts = heads.start(passed)
+        predicted = heads(light[:, :, None], starts[:, :, None] + sums[:, :, 1:])
+        yield _picked(passed[:, :, None], predicted, own), in_item & valid.flatten()[own // (n_heads + 1)]
 
 
 def _at(values: Tensor, places: Tensor) -> Tensor:
-    """Values `[B, T, n]` at places, int64 `[B, F]`: `[B, F, n]`."""
-    return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
+    """Values `[B, T, n]` at places, int64 `[B, *]`: `[B, *, n]`."""
+    flat = places.flatten(1)
+    return values.gather(1, flat[..., None].expand(-1, -1, values.shape[-1])).view(*places.shape, -1)
+
+
+def _of_slot(values: Tensor, slots: Tensor) -> Tensor:
+    """Values `[B, F, n + 1, *]` of one slot of each item, int64 `[B, F]`: `[B, F, *]`."""
+    return values.gather(2, slots[..., None, None].expand(-1, -1, 1, values.shape[-1]))[:, :, 0]
+
+
+def _picked(first: Tensor, others: Tensor, own: Tensor) -> Tensor:
+    """Entries of the grid of items, `[M, d]`: the first slot's, `[B, F, 1 or more, d]`, and others, `[B, F, n, d]`."""
+    return torch.cat([first[:, :, :1], others], 2).flatten(0, 2).index_select(0, own)

@@ -24,7 +24,7 @@ class ItemDraftSession(NetworkDraftSession, ItemDraftSteps):
 
     def __init__(self, fusion: FoldedItemFusion, layers: CachedLayers, plan: DraftPlan) -> None:
         super().__init__(fusion, layers, plan)
-        self._n_passes, self._n_followed = 0, 0  # of this round, and levels since the last pass
+        self._n_passes = 0  # of this round
         self._states: HeadStates  # of the level read last
 
     def root_logits(self) -> Tensor:
@@ -34,11 +34,10 @@ class ItemDraftSession(NetworkDraftSession, ItemDraftSteps):
             self._visible, self._n_read, self._n_passes = None, 0, 0
             return self._look_ahead(self._memory.root)[:, 0]
 
-    def follow(self, tokens: Tensor, parents: Tensor, stays: Tensor | None) -> Tensor:
+    def follow(self, tokens: Tensor, parents: Tensor, slots: Tensor) -> Tensor:
         """See `ItemDraftSteps`."""
         with Phase.DRAFT_PASSES.named():
-            logits, self._states = self._fusion.follow(tokens, parents, stays, self._states, self._n_followed)
-        self._n_followed += 1
+            logits, self._states = self._fusion.follow(tokens, parents, slots, self._states)
         return logits
 
     def read_firsts(self, tokens: Tensor, parents: Tensor, slots: Tensor, places: Tensor) -> Tensor:
@@ -52,6 +51,5 @@ class ItemDraftSession(NetworkDraftSession, ItemDraftSteps):
     def _look_ahead(self, features: Tensor) -> Tensor:
         """Logits `[B, k, V]` after passes with these outputs `[B, k, d]`."""
         logits, self._mapped, self._states = self._fusion.look_ahead(features)
-        self._n_followed = 0
         self._n_passes += 1
         return logits

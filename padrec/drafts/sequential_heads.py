@@ -1,7 +1,5 @@
 """Heads that predict the tokens after a draft pass without further passes."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
@@ -9,15 +7,16 @@ from torch import Tensor, nn
 class SequentialHeads(nn.Module):
     """Low-rank heads on a pass's output that depend on the tokens since (Hydra heads, arXiv 2402.05109).
 
-        z_0 = V h,   z_j = z_{j-1} + M_j e(x_j)      h: output of the pass, x_j: j-th token after what it predicts
-        f̂_j = h + U_j SiLU(z_j)                          j = 1 … n
-        u   = W [e(x); h] + b + Q SiLU(z)                input of the next pass, which replaces W [e(x); f] + b
+        z = V h + Σ_s M_s e(x_s)        h: output of the last pass; x_s: tokens of an item since, s their slots
+        f̂ = h + U_s SiLU(z)             s: slot of the last of them
+        u = W [e(x); h] + b + Q SiLU(z) input of the next pass, which reads x
 
-    At initialisation U and Q are 0: every f̂_j is h.
+    Slots count from an item's second token, 1 … n, since passes read first codes. At initialisation U and Q are 0:
+    every f̂ is h.
 
     Args:
         hidden_size: d, of h and e.
-        n_heads: n, tokens after the one that h itself predicts.
+        n_heads: n, tokens of an item but for the first.
         rank: r, size of z.
         gradient: share of the heads' gradients that reaches h, in [0, 1]: whole ones spoil what h itself predicts.
     """
@@ -32,21 +31,18 @@ class SequentialHeads(nn.Module):
             nn.init.zeros_(zero.weight)
         self._gradient = gradient
 
-    def forward(self, features: Tensor, embeddings: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Predict along sequences in which a pass may have been at every position.
-
-        Args:
-            features: h of a pass at each position, `[B, T, d]`.
-            embeddings: e of the token that each position's input holds, `[B, T, d]`: the j-th since a pass j before it.
-
-        Yields:
-            For j = 0 … n: f̂_j at each position from the pass j positions before it, `[B, T, d]`, and SiLU(z_j),
-            `[B, T, r]`. The first j positions have no such pass.
-        """
+    def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features h `[*, d]` with the heads' share of the gradient, and V h, `[*, r]`."""
         light = torch.lerp(features.detach(), features, self._gradient)
-        sums: Tensor = self.feature(light)
-        yield features, nn.functional.silu(sums)
-        for token, output in zip(self.tokens, self.outputs, strict=True):
-            light, sums = light.roll(1, 1), sums.roll(1, 1) + token(embeddings)
-            hidden = nn.functional.silu(sums)
-            yield light + output(hidden), hidden
+        return light, self.feature(light)
+
+    def token_sums(self, embeddings: Tensor) -> Tensor:
+        """Σ M_s e(x_s) of items up to each of their tokens, `[*, n + 1, r]`, from the tokens' e, `[*, n + 1, d]`."""
+        added = [token(embeddings[..., slot, :]) for slot, token in enumerate(self.tokens, start=1)]
+        return torch.stack([torch.zeros_like(added[0]), *added], -2).cumsum(-2)
+
+    def forward(self, features: Tensor, sums: Tensor) -> Tensor:
+        """f̂ after each of an item's tokens but the first, `[*, n, d]`, from h, `[*, n, d]`, and z, `[*, n, r]`."""
+        hidden = nn.functional.silu(sums)
+        added = [output(hidden[..., head, :]) for head, output in enumerate(self.outputs)]
+        return features + torch.stack(added, -2)

@@ -79,14 +79,13 @@ class TritonDraftOperations(DraftOperations):
         return LayerInputs(hidden, qkv), visible
 
     def follow(
-        self, tokens: Tensor, parents: Tensor, stays: Tensor | None, states: HeadStates, head: HeadTerms
+        self, tokens: Tensor, parents: Tensor, slots: Tensor, states: HeadStates, heads: HeadTerms
     ) -> tuple[Tensor, HeadStates]:
         """See `DraftOperations.follow`."""
-        sums = torch.empty(*tokens.shape, head.output.shape[1], dtype=torch.float32, device=tokens.device)
+        sums = torch.empty(*tokens.shape, heads.output.shape[2], dtype=torch.float32, device=tokens.device)
         after = HeadStates(states.base, sums, torch.empty_like(parents))
-        held = None if stays is None else in_bytes(stays)
-        followed = Followed(tokens.contiguous(), held, head.table, sums, after.passes)
-        return _add_heads(parents, states, head.output, states.base, followed)[0], after
+        followed = Followed(tokens.contiguous(), slots, heads.table, heads.table.shape[1], sums, after.passes)
+        return _add_heads(parents, states, heads.output, states.base, followed)[0], after
 
     def carry(
         self, parents: Tensor, states: HeadStates, weight: Tensor, mapped: Tensor, above: Tensor | None
@@ -103,7 +102,7 @@ def _add_heads(
     followed: Followed | None = None,
     above: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    (batch, n_nodes), (n_out, rank), sums, rows = parents.shape, weight.shape, in_rows(states.sums), in_rows(base)
+    (batch, n_nodes), (n_out, rank), sums, rows = parents.shape, weight.shape[-2:], in_rows(states.sums), in_rows(base)
     out = torch.empty(batch, n_nodes, n_out, dtype=torch.float32, device=weight.device)
     visible = None if above is None else above.new_empty(batch, n_nodes, above.shape[2])
     n_columns = 0 if above is None else above.shape[2]

@@ -71,7 +71,7 @@ class ItemDrafting:
             if since == 0:
                 logits = self.session.read_firsts(tokens, parents, slots, place - roots - 1)
             else:
-                logits = self.session.follow(tokens, parents, stays if number == 0 else None)
+                logits = self.session.follow(tokens, parents, torch.where(stays, 0, slots[:, 0]))
             levels.append((number, torch.where(stays, self.tokens.shape[1], place), logits[:, 0]))
         return levels
 
@@ -95,23 +95,24 @@ def test_drafting_sees_what_training_saw(
     network, length = item_network(model, vocabulary, form), vocabulary.item_length
     drafting, head = ItemDrafting(model, network, vocabulary), model.get_output_embeddings()
     features, slots = drafting.features[:, :-1], drafting.slots[:, 1:]
+    rows = torch.arange(slots.numel())
     compared, roots = 0, torch.tensor([length + 1, 2 * length + 1])
     drafting.begin(roots)
     for kept in (1, 2, 1, 3, 1, 1):
         levels = drafting.propose(roots)
         for row, root in enumerate(roots.tolist()):
-            between = max(1, length - int(drafting.slots[row, root])) - 1
-            # What training draws: this many tokens between a root and the next first code.
-            monkeypatch.setattr(torch, "rand", lambda *shape, k=between, **_: torch.tensor((k + 0.5) / length))
-            trained = list(unroll_items(network, drafting.embeddings, features, slots, _PASSES))
+            # Training draws the slot of the root of each item.
+            slot = int(drafting.slots[row, root])
+            monkeypatch.setattr(torch, "rand", lambda shape, s=slot, **_: torch.full(shape, (s + 0.5) / length))
+            trained = list(unroll_items(network, drafting.embeddings, features, slots, _PASSES, rows))
             for number, place, logits in levels:
                 at = int(place[row]) - 1  # inputs are shifted by one
                 if at >= slots.shape[1]:
                     continue
                 step = length - 1 + number if number else at - (root - 1)
                 predicted, valid = trained[step]
-                assert valid[row, at]
-                torch.testing.assert_close(logits[row], head(predicted[row, at]), rtol=0, atol=1e-9)
+                assert valid[row * slots.shape[1] + at]
+                torch.testing.assert_close(logits[row], head(predicted[row * slots.shape[1] + at]), rtol=0, atol=1e-9)
                 compared += 1
         drafting.keep(roots, kept)
         roots = roots + kept

@@ -22,7 +22,6 @@ _COLUMNS = 9
     n_out=st.sampled_from([3, 16, 70, 2200]),
     rank=st.sampled_from([5, 16, 32]),
     right_after=st.booleans(),
-    staying=st.booleans(),
     sees=st.booleans(),
     dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 1000),
@@ -35,7 +34,6 @@ def test_heads_follow_nodes_and_carry_them_to_the_next_pass_as_in_plain_pytorch(
     n_out: int,
     rank: int,
     right_after: bool,
-    staying: bool,
     sees: bool,
     dtype: torch.dtype,
     seed: int,
@@ -52,17 +50,17 @@ def test_heads_follow_nodes_and_carry_them_to_the_next_pass_as_in_plain_pytorch(
     # Parts of a wider product.
     base, sums = numbers(batch, n_passes, n_out + 3)[..., :n_out], numbers(batch, n_before, rank + 3)[..., 3:]
     states = HeadStates(base, sums, None if right_after else index(n_passes, batch, n_before))
-    head = HeadTerms(numbers(11, rank).to(dtype), numbers(n_out, rank).to(dtype))
+    heads = HeadTerms(numbers(3, 11, rank).to(dtype), numbers(3, n_out, rank).to(dtype))
     tokens, parents = index(11, batch, n_nodes), index(n_before, batch, n_nodes)
-    stays = index(2, batch).bool() if staying else None
+    slots = index(4, batch)
     above = index(2, batch, n_passes, _COLUMNS).bool() if sees else None
 
     def computed(operations: DraftOperations, device: torch.device, exact: torch.dtype) -> tuple[Tensor | None, ...]:
         there = HeadStates(*(None if value is None else value.to(device) for value in states))  # type: ignore[arg-type]
-        known = HeadTerms(head.table.to(device, exact), head.output.to(device, exact))
-        held, seen = (None if value is None else value.to(device) for value in (stays, above))
-        logits, after = operations.follow(tokens.to(device), parents.to(device), held, there, known)
-        return logits, *after, *operations.carry(parents.to(device), there, known.output, there.base, seen)
+        known = HeadTerms(heads.table.to(device, exact), heads.output.to(device, exact))
+        seen = None if above is None else above.to(device)
+        logits, after = operations.follow(tokens.to(device), parents.to(device), slots.to(device), there, known)
+        return logits, *after, *operations.carry(parents.to(device), there, known.output[1], there.base, seen)
 
     found = computed(TritonDraftOperations(), DEVICE, dtype)
     # The same numbers in float32, so that the rounding of the reference does not count.
@@ -75,9 +73,9 @@ def test_heads_follow_nodes_and_carry_them_to_the_next_pass_as_in_plain_pytorch(
             torch.testing.assert_close(one.cpu(), other, rtol=tolerance, atol=4 * tolerance)
 
 
-def test_nodes_of_rows_that_stay_keep_their_sums() -> None:
-    sums, head = torch.ones(2, 1, 4), HeadTerms(torch.ones(3, 4), torch.zeros(2, 4))
+def test_first_codes_wait_for_their_pass() -> None:
+    sums, heads = torch.ones(2, 1, 4), HeadTerms(torch.ones(1, 3, 4), torch.zeros(1, 2, 4))
     tokens = parents = torch.zeros(2, 1, dtype=torch.long)
     states = HeadStates(torch.zeros(2, 1, 2), sums)
-    _, after = DraftOperations().follow(tokens, parents, torch.tensor([True, False]), states, head)
+    _, after = DraftOperations().follow(tokens, parents, torch.tensor([0, 1]), states, heads)
     assert after.sums[:, 0, 0].tolist() == [1, 2]

@@ -61,33 +61,33 @@ class ItemTree(TreeExpansion):
         guess = Guess.of(choice.sampling, self.greedy_temperature)
         shape = TreeShape(self.width, self.depth, self.nodes)
         growth = context.operations.grow(context.root, context.state, context.constraint, guess, shape)
-        places, stays, noise = _schedule(context.state.slot, choice, length, self.depth)
+        places, slots, noise = _schedule(context.state.slot, choice, length, self.depth)
+        stays = slots[:length] == 0
         logits = steps.root_logits()[:, None]
         for level in range(self.depth):
-            held = stays[level] if 0 < level < length else None
             if level > 0 and level % length == 0:
                 logits = steps.read_firsts(growth.frontier, growth.parents, growth.slots, places[level])
             elif level > 0:
-                logits = steps.follow(growth.frontier, growth.parents, held)
+                logits = steps.follow(growth.frontier, growth.parents, slots[level])
+            held = stays[level] if 0 < level < length else None
             growth.grow(logits, None if noise is None else noise[:, level], held)
         return growth.tree()
 
 
 @compiled
-def _schedule(slots: Tensor, choice: Choice, length: int, levels: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def _schedule(roots: Tensor, choice: Choice, length: int, levels: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Where rows are at each level, by the slots of their roots, int64 `[B]`.
 
     Returns:
-        The places of the nodes that a level reads, 0 right after the root, int64 `[levels, B]`, whether a row stays
-        there, bool `[levels, B]`, and the noise of the tokens after these nodes, `[B, levels, V]`.
+        Of the nodes that a level reads: their places, 0 right after the root, and their slots, 0 where a row stays,
+        both int64 `[levels, B]`; and the noise of the tokens after them, `[B, levels, V]`.
     """
-    level = torch.arange(levels, device=slots.device)[:, None]
-    to_first = _to_first(slots, length)
+    level, to_first = torch.arange(levels, device=roots.device)[:, None], _to_first(roots, length)
     depths = torch.where(level < length, torch.minimum(level, to_first), level - length + to_first)
     noise = choice.noise
     if noise is not None:
         noise = noise.gather(1, depths.t()[..., None].expand(-1, -1, noise.shape[-1]))
-    return depths - 1, (level >= to_first) & (level < length), noise
+    return depths - 1, (depths - to_first) % length, noise
 
 
 def _to_first(slots: Tensor, length: int) -> Tensor:

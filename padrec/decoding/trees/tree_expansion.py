@@ -79,16 +79,17 @@ class DraftSteps(Protocol):
 class ItemDraftSteps(DraftSteps, Protocol):
     """A draft that passes over items' first codes alone, and predicts the tokens after a pass from its output."""
 
-    def follow(self, tokens: Tensor, parents: Tensor, stays: Tensor | None) -> Tensor:
+    def follow(self, tokens: Tensor, parents: Tensor, slots: Tensor) -> Tensor:
         """Predict without a pass.
 
         Args:
-            tokens: none of them a first code, int64 `[B, k]`.
+            tokens: int64 `[B, k]`.
             parents: index of each node's parent among the previous call's nodes, int64 `[B, k]`.
-            stays: rows whose nodes are not read yet, bool `[B]`; None for no row. Their parents are as ever.
+            slots: of each row's tokens, int64 `[B]`. First codes, slot 0, are not read yet: the next call has the same
+                nodes in that row, as their own parents.
 
         Returns:
-            Logits of the token after each node, `[B, k, V]`, arbitrary in rows that stay.
+            Logits of the token after each node, `[B, k, V]`, arbitrary after first codes.
         """
 
     def read_firsts(self, tokens: Tensor, parents: Tensor, slots: Tensor, places: Tensor) -> Tensor:

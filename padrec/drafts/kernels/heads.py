@@ -25,20 +25,19 @@ class Followed(NamedTuple):
     """What the nodes' tokens add to their sums; see `DraftOperations.follow`."""
 
     tokens: Tensor
-    stays: Tensor | None
+    slots: Tensor
     table: Tensor
+    n_tokens: int
     sums: Tensor
-    passes: Tensor | None
+    passes: Tensor
 
 
 @triton.jit
-def _advanced(sums, row, place, rank, mask, rank_mask, number, followed, rank_size):
-    """Sums after the nodes' tokens; the first program of a row stores them."""
-    token = tl.load(followed.tokens + place, mask, 0)
+def _advanced(sums, slot, place, rank, mask, rank_mask, number, followed, rank_size):
+    """Sums after the nodes' tokens, unless these are first codes; the first program of a row stores them."""
+    token = tl.load(followed.tokens + place, mask, 0) + tl.maximum(slot - 1, 0) * followed.n_tokens
     added = tl.load(followed.table + token[:, None] * rank_size + rank[None, :], rank_mask, 0.0).to(tl.float32)
-    if followed.stays is not None:
-        added = tl.where(tl.load(followed.stays + row) != 0, 0.0, added)
-    sums += added
+    sums += tl.where(slot > 0, added, 0.0)
     first = tl.program_id(0) == 0
     tl.store(followed.sums + place[:, None] * rank_size + rank[None, :], sums, rank_mask & first)
     tl.store(followed.passes + place, number, mask & first)
@@ -77,6 +76,10 @@ def heads_kernel(
     rank = tl.arange(0, BLOCK_R)
     unit_mask = unit < n_out
     place = unit.to(tl.int64)[:, None] * rank_size + rank[None, :]
+    if FOLLOWS:
+        # Known since the round began.
+        slot = tl.load(followed.slots + row)
+        weight += tl.maximum(slot - 1, 0) * n_out * rank_size
     w = tl.load(weight + place, unit_mask[:, None] & (rank < rank_size)[None, :], 0.0)
     wait_for_input(EARLY, True)
     node = tl.program_id(2) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -89,7 +92,7 @@ def heads_kernel(
     if nodes.passes is not None:
         number = tl.load(nodes.passes + src, mask, 0)
     if FOLLOWS:
-        sums = _advanced(sums, row, place, rank, mask, rank_mask, number, followed, rank_size)
+        sums = _advanced(sums, slot, place, rank, mask, rank_mask, number, followed, rank_size)
     hidden = (sums * tl.sigmoid(sums)).to(w.dtype)
     src = row * nodes.n_passes + number
     both = mask[:, None] & unit_mask[None, :]
