@@ -63,7 +63,7 @@ class FirstAttention(NamedTuple):
 class HeadTerms(NamedTuple):
     """A draft's n sequential heads; see `FoldedItemFusion`."""
 
-    table: Tensor  # M_s e of each token, [n, V, r]
+    table: Tensor  # M_s ē of each token, [n, V, r]
     output: Tensor  # of m units, [n, m, r]
 
 

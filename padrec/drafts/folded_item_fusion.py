@@ -12,7 +12,7 @@ from padrec.drafts.folded_fusion import FoldedFusion
 class FoldedItemFusion(FoldedFusion):
     """`FoldedFusion` with `SequentialHeads`, whose maps are folded in the same way.
 
-        head f̂ = head h + (head U_s) SiLU(z),   z = V h + Σ_s T_s[token],   T_s[v] = M_s e(v)
+        head f̂ = head h + (head U_s) SiLU(z),   z = V h + Σ_s T_s[token],   T_s[v] = M_s ē(v)
 
     V is further rows of the map of features, and Q SiLU(z), which a first code's input adds to W_f h, is mapped to
     queries, keys and values as W_f h is. A language model's head is not folded: it reads f̂.
@@ -23,7 +23,8 @@ class FoldedItemFusion(FoldedFusion):
         heads, exact, dtype = network.heads, self._exact, self._feature_map.dtype
         assert heads is not None
         head = None if self._head_weight is None else self._head_weight.to(exact)
-        table = torch.stack([embeddings @ _weight(token, exact).t() for token in heads.tokens])
+        normed = heads.normed(embeddings)
+        table = torch.stack([normed @ _weight(token, exact).t() for token in heads.tokens])  # [n, V, r]
         output = torch.stack([_weight(output, exact) for output in heads.outputs])  # [n, d, r]
         self._heads = HeadTerms(table.to(dtype), (output if head is None else head @ output).to(dtype))
         rows = self._inputs(heads.fusion.weight.t()).t()  # [n, r]

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 class SequentialHeads(nn.Module):
     """Low-rank heads on a pass's output that depend on the tokens since (Hydra heads, arXiv 2402.05109).
 
-        z = V h + Σ_s M_s e(x_s)        h: output of the last pass; x_s: tokens of an item since, s their slots
+        z = V h + Σ_s M_s ē(x_s)        h: output of the last pass; x_s: tokens of an item since, s their slots
         f̂ = h + U_s SiLU(z)             s: slot of the last of them
         u = W [e(x); h] + b + Q SiLU(z) input of the next pass, which reads x
 
-    Slots count from an item's second token, 1 … n, since passes read first codes. At initialisation U and Q are 0:
-    every f̂ is h.
+    Slots count from an item's second token, 1 … n, since passes read first codes. ē is e divided by its root mean
+    square, as features are by the target's final norm: embeddings are often so small that M would hardly learn. At
+    initialisation U and Q are 0, so that every f̂ is h.
 
     Args:
         hidden_size: d, of h and e.
@@ -37,9 +38,15 @@ class SequentialHeads(nn.Module):
         return light, self.feature(light)
 
     def token_sums(self, embeddings: Tensor) -> Tensor:
-        """Σ M_s e(x_s) of items up to each of their tokens, `[*, n + 1, r]`, from the tokens' e, `[*, n + 1, d]`."""
-        added = [token(embeddings[..., slot, :]) for slot, token in enumerate(self.tokens, start=1)]
+        """Σ M_s ē(x_s) of items up to each of their tokens, `[*, n + 1, r]`, from the tokens' e, `[*, n + 1, d]`."""
+        normed = self.normed(embeddings)
+        added = [token(normed[..., slot, :]) for slot, token in enumerate(self.tokens, start=1)]
         return torch.stack([torch.zeros_like(added[0]), *added], -2).cumsum(-2)
+
+    @staticmethod
+    def normed(embeddings: Tensor) -> Tensor:
+        """ē of e, `[*, d]`."""
+        return nn.functional.rms_norm(embeddings, embeddings.shape[-1:])
 
     def forward(self, features: Tensor, sums: Tensor) -> Tensor:
         """f̂ after each of an item's tokens but the first, `[*, n, d]`, from h, `[*, n, d]`, and z, `[*, n, r]`."""

@@ -29,7 +29,7 @@ class Followed(NamedTuple):
     table: Tensor
     n_tokens: int
     sums: Tensor
-    passes: Tensor
+    passes: Tensor | None
 
 
 @triton.jit

@@ -146,7 +146,7 @@ def _keep_node(
     BLOCK_K: tl.constexpr,
     BLOCK_L: tl.constexpr,
 ):
-    """Keep a node of a frontier as its own parent; its candidates are no proposals, of a token that any target reads."""
+    """Keep a node of a frontier as its own parent; its candidates, of a token that targets read, are no proposals."""
     rank = tl.arange(0, BLOCK_K)
     dst = row * n_candidates + node * WIDTH + rank
     tl.store(candidates.tokens + dst, 0, rank < WIDTH)
