@@ -108,6 +108,7 @@ class _WatchedExpansion(TreeExpansion):
         self._expansion = expansion
         self.depth, self.nodes, self.leaves = expansion.depth, expansion.nodes, expansion.leaves
         self.draft_rows, self.draft_passes = expansion.draft_rows, expansion.draft_passes
+        self.item_length = expansion.item_length
 
     def expand(self, context: TreeContext) -> TokenTree:
         self.tree = self._expansion.expand(context)

@@ -61,8 +61,7 @@ class ItemTree(TreeExpansion):
         guess = Guess.of(choice.sampling, self.greedy_temperature)
         shape = TreeShape(self.width, self.depth, self.nodes)
         growth = context.operations.grow(context.root, context.state, context.constraint, guess, shape)
-        places, slots, noise = _schedule(context.state.slot, choice, length, self.depth)
-        stays = slots[:length] == 0
+        places, slots, stays, noise = _schedule(context.state.slot, choice, length, self.depth)
         logits = steps.root_logits()[:, None]
         for level in range(self.depth):
             if level > 0 and level % length == 0:
@@ -75,19 +74,21 @@ class ItemTree(TreeExpansion):
 
 
 @compiled
-def _schedule(roots: Tensor, choice: Choice, length: int, levels: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def _schedule(roots: Tensor, choice: Choice, length: int, levels: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Where rows are at each level, by the slots of their roots, int64 `[B]`.
 
     Returns:
-        Of the nodes that a level reads: their places, 0 right after the root, and their slots, 0 where a row stays,
-        both int64 `[levels, B]`; and the noise of the tokens after them, `[B, levels, V]`.
+        Of the nodes that a level reads: their places, 0 right after the root, and their slots, both int64 `[levels, B]`;
+        whether they are first codes, where rows stay before the second pass, bool `[levels, B]`; and the noise of the
+        tokens after them, `[B, levels, V]`.
     """
     level, to_first = torch.arange(levels, device=roots.device)[:, None], _to_first(roots, length)
     depths = torch.where(level < length, torch.minimum(level, to_first), level - length + to_first)
     noise = choice.noise
     if noise is not None:
         noise = noise.gather(1, depths.t()[..., None].expand(-1, -1, noise.shape[-1]))
-    return depths - 1, (depths - to_first) % length, noise
+    slots = (depths - to_first) % length
+    return depths - 1, slots, slots == 0, noise
 
 
 def _to_first(slots: Tensor, length: int) -> Tensor:
