@@ -133,8 +133,10 @@ class DraftOperations:
         """
         head, (sums, passes) = (slots - 1).clamp(min=0), states.of_parents(parents)
         sums = sums + heads.table[head[:, None], tokens].masked_fill((slots == 0)[:, None, None], 0)
-        hidden, output = functional.silu(sums).to(heads.output.dtype), heads.output[head]
-        predicted = torch.stack([wide_product(*row) for row in zip(hidden, output, strict=True)])
+        hidden = functional.silu(sums).to(heads.output.dtype).flatten(0, 1)
+        # Rows may need different heads: all of them cost less than a copy of each row's.
+        by_head = torch.stack([wide_product(hidden, output) for output in heads.output])
+        predicted = by_head.unflatten(1, tokens.shape)[head, torch.arange(len(tokens), device=tokens.device)]
         return pick(states.base, passes) + predicted, HeadStates(states.base, sums, passes)
 
     def carry(

@@ -78,9 +78,9 @@ def _schedule(roots: Tensor, choice: Choice, length: int, levels: int) -> tuple[
     """Where rows are at each level, by the slots of their roots, int64 `[B]`.
 
     Returns:
-        Of the nodes that a level reads: their places, 0 right after the root, and their slots, both int64 `[levels, B]`;
-        whether they are first codes, where rows stay before the second pass, bool `[levels, B]`; and the noise of the
-        tokens after them, `[B, levels, V]`.
+        Of the nodes that a level reads: their places, 0 right after the root, and slots, both int64 `[levels, B]`;
+        whether they are first codes, at which rows stay before the second pass, bool `[levels, B]`; and the noise of
+        the tokens after them, `[B, levels, V]`.
     """
     level, to_first = torch.arange(levels, device=roots.device)[:, None], _to_first(roots, length)
     depths = torch.where(level < length, torch.minimum(level, to_first), level - length + to_first)
