@@ -108,7 +108,7 @@ def unroll_items(
     passed = grid.at(features)
     light, starts = heads.start(passed)
     for since in range(1, n + 1):
-        before = (columns[1 : n + 1] - since).clamp(min=0)  # slots of the passes
+        before = (torch.arange(1, n + 1, device=slots.device) - since).clamp(min=0)  # slots of the passes
         predicted = heads(light[:, :, before], starts[:, :, before] + sums[:, :, 1:] - sums[:, :, before])
         yield _predicted(passed[:, :, :1], predicted)[own], in_item & (own_slots >= since)
 

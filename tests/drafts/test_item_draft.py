@@ -23,7 +23,15 @@ from padrec.drafts import DraftWeights, FeatureDraft, ItemDraft, LogAcceptance
 from padrec.targets import TargetRecommender
 from tests.drafts.reference_drafting import randomise
 from tests.drafts.test_padrec_draft import GradientRecorder, target_lists
-from tests.tiny_training import first_prompts, fitted, quiet_trainer, tiny_data, tiny_draft, tiny_recommender
+from tests.tiny_training import (
+    first_prompts,
+    fitted,
+    quiet_trainer,
+    sequence_batch,
+    tiny_data,
+    tiny_draft,
+    tiny_recommender,
+)
 
 _REPOSITORY = Path(__file__).parents[2]
 _CONF = _REPOSITORY / "tests" / "conf"
@@ -73,6 +81,19 @@ def test_losses_are_those_of_passes_and_heads_and_all_of_the_network_trains(
         == {n for n in draft.metric_names() if n in losses}
     )
     assert recorder.with_gradient == {f"network.{name}" for name, _ in draft.network.named_parameters()}
+
+
+@pytest.mark.parametrize("separator", [True, False])
+def test_rows_without_supervision_have_no_loss(separator: bool, tmp_path: Path) -> None:
+    data = tiny_data(separator=separator)
+    tiny_recommender(data).save_pretrained(tmp_path / "target")
+    draft = item_draft(data, tmp_path / "target", distillation=LogAcceptance())
+    whole = next(iter(data.train_dataloader()))
+    whole.supervised[:] = False
+    for batch in (whole, *(sequence_batch(torch.tensor([row]), data.vocabulary) for row in ([1], [1, 4]))):
+        logged = fitted(draft, tmp_path, [batch]).callback_metrics
+        assert float(logged["train/loss"]) == 0
+        assert not any(value.isnan() for value in logged.values())
 
 
 def test_it_starts_where_a_base_draft_ended(data: SemanticIDDataModule, target_folder: Path, tmp_path: Path) -> None:

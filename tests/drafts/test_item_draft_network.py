@@ -8,7 +8,6 @@ from transformers import PreTrainedModel
 from padrec.catalog import SemanticIDVocabulary
 from padrec.decoding import DraftPlan, ItemDraftSteps, ListRequest, Observation, Prompts, TransformersRunner
 from padrec.drafts import ItemDraftNetwork, ItemEAGLE, NetworkDraft, PositionAware, folded_fusion, unroll_items
-from padrec.drafts.position_aware import PAD_REC
 from tests.drafts.reference_drafting import random_network
 from tests.drafts.test_position_aware import FORMS
 from tests.stubs import random_catalog, tiny_target
@@ -83,7 +82,7 @@ _VOCABULARIES = [
 ]
 
 
-@pytest.mark.parametrize("form", [PAD_REC, *FORMS[:4]], ids=str)
+@pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("vocabulary", _VOCABULARIES, ids=str)
 @pytest.mark.parametrize("joined", [True, False], ids=["small head", "large head"])
 def test_drafting_sees_what_training_saw(
