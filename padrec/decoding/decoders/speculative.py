@@ -48,13 +48,9 @@ class SpeculativeDecoder(Decoder):
         self.draft = draft
         self.expansion = expansion or DynamicTree()
         if self.expansion.item_length != draft.item_length:
-            kind = type(self.expansion).__name__
-            found = (
-                f"{kind} of item_length {self.expansion.item_length} with a draft of item_length {draft.item_length}"
-            )
-            raise InputError(
-                f"{found}: expected an ItemTree and a draft that ItemDraft trained, or neither, and one length"
-            )
+            tree = f"{type(self.expansion).__name__} of item_length {self.expansion.item_length}"
+            expected = "an ItemTree for a draft that ItemDraft trained on items of this length, or neither"
+            raise InputError(f"{tree} and a draft of item_length {draft.item_length}: expected {expected}")
         self.forced_tokens = forced_tokens
         self.verification = verification or ExactVerification()
         self.lossless, self.sources = self.verification.lossless, draft.sources

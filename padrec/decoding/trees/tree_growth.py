@@ -65,7 +65,9 @@ class TreeGrowth:
         else:
             scores = torch.zeros(len(logits), 1, dtype=torch.float32, device=logits.device)
             states = self._state.unsqueeze()
-        level = _grow(logits, scores, states, self._constraint, self._guess, noise, self._shape.width, self._created)
+        level = _grow(logits, scores, states, self._constraint, self._guess, noise, self._shape.width)
+        # Not in the compiled function, which would be compiled for each number.
+        level = level._replace(best=self._created + level.best)
         if stays is not None:
             level = _held(stays, level, self._levels[-1])
         self._levels.append(level)
@@ -98,7 +100,6 @@ def _grow(
     guess: Guess,
     noise: Tensor | None,
     width: int,
-    created: int,
 ) -> _Level:
     gains, tokens = _best_tokens(logits, constraint.continuations(states), guess, noise, width)
     # Log-probabilities are at most 0, so no child outscores its parent.
@@ -108,7 +109,7 @@ def _grow(
     tokens = tokens.flatten(1)
     frontier = tokens.gather(1, best)
     after = constraint.advance(states.gather(parents), frontier)
-    return _Level(tokens, child_scores, created + best, parents, frontier, best_scores, after)
+    return _Level(tokens, child_scores, best, parents, frontier, best_scores, after)
 
 
 @compiled

@@ -141,7 +141,7 @@ def test_trees_and_drafts_of_different_passes_are_refused() -> None:
     item = random_network_draft(tiny_target(tokens), tokens, architecture=ItemEAGLE(n_heads=3, rank=8))
     for draft, tree in ((CatalogDraft(), ItemTree()), (item, DynamicTree()), (item, ItemTree(item_length=5))):
         with pytest.raises(
-            InputError, match=r"Tree of item_length .*: expected an ItemTree and a draft that ItemDraft"
+            InputError, match=r"Tree of item_length .* and a draft of .*: expected an ItemTree for a draft"
         ):
             SpeculativeDecoder(draft, tree)
 
