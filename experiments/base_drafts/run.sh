@@ -11,15 +11,15 @@
 #   TREES="12/6/52/0.35 15/4/64/0.25/false" run.sh
 #                                 an arm for each tree of each draft: depth, width, nodes, greedy_temperature, and
 #                                 whether forced tokens are added to it (at most 12 nodes, true by default)
-#   DRAFTS=item TREES=items/4/4/64/0.13/false run.sh
-#                                 a draft with one pass an item takes trees of its own: passes, then as above
+#   DRAFTS=item TREES=items/20/4/64/0.13/false run.sh
+#                                 a draft with one pass an item takes trees of its own
 #   ALONE=1 run.sh                one user at a time, whose lists are timed
 # Arguments go to every fit: run.sh --trainer.max_epochs 2
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/base_drafts results=runs/base_drafts
 drafts=${DRAFTS:-hass eagle3 features layers2 through_steps constrained log_acceptance adaptive_acceptance}
-forms=${FORMS:-null {\}} trees=(${TREES:-12/6/52/0.35 items/4/4/64/0.13/false}) seeds=(${SEEDS:-0})
+forms=${FORMS:-null {\}} trees=(${TREES:-12/6/52/0.35 items/20/4/64/0.13/false}) seeds=(${SEEDS:-0})
 mkdir -p $results
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
@@ -36,8 +36,8 @@ fit() { # name, then arguments
 
 arms="{autoregressive: {class_path: padrec.AutoregressiveDecoder}"
 for draft in $drafts; do
-  given=() kind=DynamicTree extent=depth own=()
-  [ "$draft" != item ] || kind=ItemTree extent=passes
+  given=() kind=DynamicTree own=()
+  [ "$draft" != item ] || kind=ItemTree
   for tree in "${trees[@]}"; do
     case $kind-$tree in ItemTree-items/* | DynamicTree-[0-9]*) own+=("${tree#items/}") ;; esac
   done
@@ -52,12 +52,12 @@ for draft in $drafts; do
       fit "$name" "${given[@]}" --model.init_args.position_aware "$position_aware" --seed_everything "$seed" \
         --model.init_args.seed "$seed" --data.init_args.seed "$seed" "$@" &
       for tree in "${own[@]}"; do
-        IFS=/ read -r size width nodes greedy_temperature forced_tokens <<<"$tree"
+        IFS=/ read -r depth width nodes greedy_temperature forced_tokens <<<"$tree"
         arm=$name
         [ ${#own[@]} = 1 ] || arm+=-${tree//\//-}
         arms+=", $arm: {class_path: padrec.SpeculativeDecoder, init_args: {draft: {class_path: padrec.FeatureDraft,"
         arms+=" init_args: {checkpoint: $results/$name/checkpoints/last.ckpt}}, forced_tokens: ${forced_tokens:-true},"
-        arms+=" expansion: {class_path: padrec.$kind, init_args: {$extent: $size, width: $width, nodes: $nodes,"
+        arms+=" expansion: {class_path: padrec.$kind, init_args: {depth: $depth, width: $width, nodes: $nodes,"
         arms+=" greedy_temperature: $greedy_temperature}}}}"
       done
     done

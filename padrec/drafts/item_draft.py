@@ -33,7 +33,8 @@ class ItemDraft(PADRecDraft):
         check_arguments(ItemDraft, locals())
         self._n_heads = vocabulary.item_length - 1
         super().__init__(target, vocabulary, architecture=ItemEAGLE(n_heads=self._n_heads, rank=rank), **settings)
-        self._expansion = ItemTree(len(self._step_weights), vocabulary.item_length)
+        length = vocabulary.item_length
+        self._expansion = ItemTree(len(self._step_weights) * length, item_length=length)
         self._step_weights = [1.0] * self._n_heads + self._step_weights
 
     def _unrolling(self, batch: SequenceBatch, rows: Tensor) -> Unrolling:

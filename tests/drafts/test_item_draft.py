@@ -59,7 +59,7 @@ def test_the_shipped_config_trains_a_draft_whose_lists_are_the_target_s(
     config += ["--model.init_args.position_aware=null", f"--model.init_args.initial_weights={initial}"]
     main(["fit", *config, "--trainer.logger.init_args.name=item"])
     draft = {"class_path": "padrec.FeatureDraft", "init_args": {"checkpoint": f"{tmp_path}/item/checkpoints/last.ckpt"}}
-    tree = {"class_path": "padrec.ItemTree", "init_args": {"passes": 2, "item_length": 4}}
+    tree = {"class_path": "padrec.ItemTree", "init_args": {"depth": 8, "item_length": 4}}
     item = {"class_path": "padrec.SpeculativeDecoder", "init_args": {"draft": draft, "expansion": tree}}
     arms = json.dumps({"autoregressive": {"class_path": "padrec.AutoregressiveDecoder"}, "item": item})
     main(["test", "--config", str(_CONF / "evaluate.yaml"), f"--model.init_args.arms={arms}"])
@@ -132,7 +132,7 @@ def test_decoders_that_choose_take_it_with_its_trees(
     batch = first_prompts(data)
     prompts = Prompts(batch.tokens, batch.slots, batch.lengths)
     request = ListRequest.build(data.catalog, data.vocabulary, 3)
-    trees = [ItemTree(passes, data.vocabulary.item_length, 2, 8) for passes in (1, 2)]
+    trees = [ItemTree(depth, 2, 8, item_length=data.vocabulary.item_length) for depth in (3, 8)]
     decoders = [
         AutoregressiveDecoder(),
         AdaptiveDecoder(draft, trees),

@@ -17,14 +17,14 @@ class ItemTree(TreeExpansion):
     """Grows as `DynamicTree` does, for a draft whose passes after the root stand at items' first codes alone.
 
     Roots lie in any slot. So the levels before the second pass are as many as an item has tokens, and rows that reach
-    the next first code sooner stay there until the others do: a tree is D - T + 1 to D levels deep.
+    the next first code sooner stay there until the others do: their trees are up to T - 1 levels less deep.
 
     Args:
-        passes: draft passes in a round, at least 1: at the root, and at the first code of each further item.
-        item_length: T, tokens of an item, the separator included.
+        depth: D, the deepest proposal, at least 1; a round has a draft pass for every T of it.
         width: see `DynamicTree`.
         nodes: see `DynamicTree`.
         greedy_temperature: see `DynamicTree`.
+        item_length: T, tokens of an item, the separator included.
 
     Raises:
         InputError: a value below its minimum, or a tree that is too large.
@@ -34,25 +34,25 @@ class ItemTree(TreeExpansion):
 
     def __init__(
         self,
-        passes: PositiveInt = 4,
-        item_length: PositiveInt = 5,
+        depth: PositiveInt = 20,
         width: PositiveInt = 4,
         nodes: Annotated[int, Range("at least 2", lambda nodes: nodes >= 2)] = 64,
         greedy_temperature: PositiveFloat = 1.0,
+        item_length: PositiveInt = 5,
     ) -> None:
         check_arguments(ItemTree, locals())
-        self.item_length, self.width, self.greedy_temperature = item_length, width, greedy_temperature
-        self.depth = passes * item_length
-        n_candidates = TreeShape(width, self.depth, nodes).n_candidates
+        self.depth, self.width, self.greedy_temperature = depth, width, greedy_temperature
+        self.item_length = item_length
+        n_candidates = TreeShape(width, depth, nodes).n_candidates
         self.nodes = min(nodes, 1 + n_candidates)
-        check_size(self.depth, self.nodes, n_candidates)
+        check_size(depth, self.nodes, n_candidates)
         self.leaves = 1 if width == 1 else self.nodes - 1
-        self.draft_rows = (passes - 1) * width
-        self.draft_passes = passes
+        self.draft_passes = 1 + (depth - 1) // item_length
+        self.draft_rows = (self.draft_passes - 1) * width
 
     def reach(self, slots: Tensor) -> Tensor:
         """See `TreeExpansion.reach`."""
-        return self.depth - self.item_length + _to_first(slots, self.item_length)
+        return _depths(torch.full_like(slots, self.depth), slots, self.item_length)
 
     def expand(self, context: TreeContext) -> TokenTree:
         """See `TreeExpansion.expand`."""
@@ -82,13 +82,18 @@ def _schedule(roots: Tensor, choice: Choice, length: int, levels: int) -> tuple[
         whether they are first codes, at which rows stay before the second pass, bool `[levels, B]`; and the noise of
         the tokens after them, `[B, levels, V]`.
     """
-    level, to_first = torch.arange(levels, device=roots.device)[:, None], _to_first(roots, length)
-    depths = torch.where(level < length, torch.minimum(level, to_first), level - length + to_first)
-    noise = choice.noise
+    level = torch.arange(levels, device=roots.device)[:, None]
+    depths, noise = _depths(level, roots, length), choice.noise
     if noise is not None:
         noise = noise.gather(1, depths.t()[..., None].expand(-1, -1, noise.shape[-1]))
-    slots = (depths - to_first) % length
+    slots = (depths - _to_first(roots, length)) % length
     return depths - 1, slots, slots == 0, noise
+
+
+def _depths(levels: Tensor, roots: Tensor, length: int) -> Tensor:
+    """The depth of the nodes that a level reads, after roots in these slots, int64."""
+    to_first = _to_first(roots, length)
+    return torch.where(levels < length, torch.minimum(levels, to_first), levels - length + to_first)
 
 
 def _to_first(slots: Tensor, length: int) -> Tensor:

@@ -88,7 +88,7 @@ _DECODERS: dict[str, Callable[[PreTrainedModel], Decoder]] = {
         retrieval_draft(), RetrievalTree(3, 10), verification=BoundedVerification()
     ),
     "deeper": speculative(Chain(3), EAGLE(n_layers=2)),
-    "item": speculative(ItemTree(3, 4, 3, 14), ItemEAGLE(n_heads=3, rank=16)),
+    "item": speculative(ItemTree(10, 3, 14, item_length=4), ItemEAGLE(n_heads=3, rank=16)),
     "eagle3": speculative(DynamicTree(3, 3, 10), EAGLE3(feature_layers=(0, 1, -1))),
 }
 _BEAMS: dict[str, Callable[[PreTrainedModel], Decoder]] = {

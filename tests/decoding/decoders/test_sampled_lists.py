@@ -56,7 +56,7 @@ def decoder_of(name: str, model: PreTrainedModel, vocabulary: SemanticIDVocabula
     if name == "item":
         item = ItemEAGLE(n_heads=vocabulary.item_length - 1, rank=8)
         draft = random_network_draft(model, vocabulary, architecture=item)
-        return SpeculativeDecoder(draft, ItemTree(2, vocabulary.item_length, 2, 7), forced_tokens=False)
+        return SpeculativeDecoder(draft, ItemTree(6, 2, 7, item_length=vocabulary.item_length), forced_tokens=False)
     expansions: dict[str, TreeExpansion] = {
         "chain": Chain(3),
         "static": StaticTree([[0], [1], [0, 0], [1, 0], [1, 0, 0]]),

@@ -118,7 +118,9 @@ def test_every_compiled_step_is_one_graph(traced: Counter[str]) -> None:
                 AutoregressiveDecoder(forced_tokens=True),
                 SpeculativeDecoder(random_network_draft(model, vocabulary), Chain(2)),
                 SpeculativeDecoder(random_network_draft(model, vocabulary), DynamicTree(2, 2, 6)),
-                SpeculativeDecoder(random_network_draft(model, vocabulary, architecture=item), ItemTree(2, 4, 2, 6)),
+                SpeculativeDecoder(
+                    random_network_draft(model, vocabulary, architecture=item), ItemTree(6, 2, 6, item_length=4)
+                ),
                 SpeculativeDecoder(retrieval, RetrievalTree(2, 6)),
                 SpeculativeDecoder(mixed, DynamicTree(2, 2, 6), verification=exact),
             ]

@@ -46,7 +46,7 @@ _VOCABULARIES: list[dict[str, Any]] = [{}, {"separator": False}, {"shared_codes"
 
 @settings(max_examples=40)
 @given(
-    passes=st.integers(1, 3),
+    depth=st.integers(1, 12),
     width=st.integers(1, 4),
     nodes=st.integers(2, 40),
     vocabulary=st.sampled_from(_VOCABULARIES),
@@ -56,7 +56,7 @@ _VOCABULARIES: list[dict[str, Any]] = [{}, {"separator": False}, {"shared_codes"
     seed=st.integers(0, 10_000),
 )
 def test_each_row_s_tree_is_the_dynamic_tree_that_reaches_as_deep(
-    passes: int,
+    depth: int,
     width: int,
     nodes: int,
     vocabulary: dict[str, Any],
@@ -69,14 +69,15 @@ def test_each_row_s_tree_is_the_dynamic_tree_that_reaches_as_deep(
     constraint: Any = FreeDecoding(tokens)
     if constrained:
         constraint = CatalogConstraint(CatalogTrie(_CATALOG, tokens), tokens, 10)
-    expansion = ItemTree(passes, tokens.item_length, width, nodes, 0.5)
+    length = tokens.item_length
+    expansion = ItemTree(depth, width, nodes, 0.5, length)
     batch, state = len(steps), walked(constraint, steps, seed)
     drafted, choice = ItemPathSteps(batch, tokens.size, seed), choice_of(temperature, batch, expansion.depth, tokens)
     root = torch.ones(batch, dtype=torch.long)
     tree = expansion.expand(TreeContext(root, state, constraint, choice, drafted, TreeOperations()))
     assert tree.tokens.shape == (batch, expansion.nodes)
     reach = expansion.reach(state.slot).tolist()
-    assert all(expansion.depth - tokens.item_length < deepest <= expansion.depth for deepest in reach)
+    assert all(depth - length < deepest <= depth for deepest in reach)
     for row, deepest in enumerate(reach):
         dynamic = DynamicTree(deepest, width, nodes, 0.5)
         own = state.map(lambda value, row=row: value[row : row + 1])
@@ -88,8 +89,11 @@ def test_each_row_s_tree_is_the_dynamic_tree_that_reaches_as_deep(
             assert float(tree.scores[row, node]) == pytest.approx(float(expected[path]), abs=1e-5)
             assert int(tree.depths[row, node]) == len(path)
     # A pass at the root, and one at the first code of each item after it.
-    firsts = [deepest - (passes - 1) * tokens.item_length for deepest in reach]
-    assert drafted.passes == [[first - 1 + item * tokens.item_length for first in firsts] for item in range(passes - 1)]
+    to_first = [max(1, length - slot) for slot in state.slot.tolist()]
+    n_passes = expansion.draft_passes
+    assert drafted.passes == [[first - 1 + item * length for first in to_first] for item in range(n_passes - 1)]
+    assert all((slots[slots > 0] < length).all() for slots in drafted.slots)
+    assert len(drafted.slots) == depth - n_passes
 
 
 @pytest.mark.parametrize("constrained", [True, False], ids=["catalog", "free"])
@@ -107,8 +111,8 @@ def test_one_pass_an_item_equals_autoregression(
     network = random_network_draft(model, tokens, architecture=ItemEAGLE(n_heads=length - 1, rank=8))
     drafts: list[Draft] = [*(ItemStub(one, length) for one in (oracle, contrary, RandomDraft(tokens))), network]
     for draft in drafts:
-        for passes, forced_tokens in ((1, True), (2, False), (3, True)):
-            tree = ItemTree(passes, length, 3, 14)
+        for depth, forced_tokens in ((2, True), (length, True), (2 * length, False), (2 * length + 1, True)):
+            tree = ItemTree(depth, 3, 14, item_length=length)
             expansion = UnboundTree(tree) if draft is drafts[1] else tree
             session = SpeculativeDecoder(draft, expansion, forced_tokens).bind(runner, request)
             for _ in range(2):
@@ -124,7 +128,7 @@ def test_a_draft_that_is_always_right_reaches_the_last_token_before_a_pass() -> 
     expected, _ = AutoregressiveDecoder().bind(runner, request).decode(prompts, torch.Generator())
     draft, length = ItemStub(OracleDraft(expected.tokens, tokens), tokens.item_length), tokens.item_length
     for passes in (1, 2, 3):
-        decoder = SpeculativeDecoder(draft, ItemTree(passes, length, 1), forced_tokens=False)
+        decoder = SpeculativeDecoder(draft, ItemTree(passes * length, 1, item_length=length), forced_tokens=False)
         _, trace = decoder.bind(runner, request).decode(prompts, torch.Generator())
         written, rounds = 1, 0
         while written < request.n_tokens:
@@ -147,5 +151,5 @@ def test_trees_and_drafts_of_different_passes_are_refused() -> None:
 
 
 def test_a_tree_that_would_ask_for_all_memory_is_refused() -> None:
-    with pytest.raises(InputError, match="depth 500"):
-        ItemTree(passes=100)
+    with pytest.raises(InputError, match="depth 257"):
+        ItemTree(257)
