@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+# Added to mean squares, far below those of embeddings; without it each precision would add a number of its own.
+_EPS = 1e-6
+
 
 class SequentialHeads(nn.Module):
     """Low-rank heads on a pass's output that depend on the tokens since (Hydra heads, arXiv 2402.05109).
@@ -46,7 +49,7 @@ class SequentialHeads(nn.Module):
     @staticmethod
     def normed(embeddings: Tensor) -> Tensor:
         """ē of e, `[*, d]`."""
-        return nn.functional.rms_norm(embeddings, embeddings.shape[-1:])
+        return nn.functional.rms_norm(embeddings, embeddings.shape[-1:], eps=_EPS)
 
     def forward(self, features: Tensor, sums: Tensor) -> Tensor:
         """f̂ after each of an item's tokens but the first, `[*, n, d]`, from h, `[*, n, d]`, and z, `[*, n, r]`."""
