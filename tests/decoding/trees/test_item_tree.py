@@ -22,10 +22,15 @@ from padrec.decoding import (
     TransformersRunner,
     TreeContext,
 )
+from padrec.decoding.rounds import rounds
 from padrec.decoding.trees.tree_operations import TreeOperations
-from padrec.drafts import ItemEAGLE
+from padrec.decoding.trees.triton_tree_operations import TritonTreeOperations
+from padrec.drafts import ItemEAGLE, feature_draft
+from padrec.drafts.draft_operations import DraftOperations
+from padrec.drafts.triton_draft_operations import TritonDraftOperations
 from tests.decoding.trees.test_dynamic_tree import choice_of, paths_of, reference_tree
 from tests.decoding.walked_lists import walked
+from tests.kernel_device import DEVICE
 from tests.stubs import (
     ContraryDraft,
     ItemPathSteps,
@@ -118,6 +123,25 @@ def test_one_pass_an_item_equals_autoregression(
             for _ in range(2):
                 found, _ = session.decode(prompts, torch.Generator().manual_seed(0))
                 assert torch.equal(found.tokens, expected.tokens)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
+def test_kernels_propose_what_plain_pytorch_proposes(sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = SemanticIDVocabulary(_SIZES)
+    model = tiny_target(tokens, dtype=torch.float32).to(DEVICE)
+    draft = random_network_draft(model, tokens, architecture=ItemEAGLE(n_heads=3, rank=8))
+    draft.network.to(DEVICE)
+    request = ListRequest.build(_CATALOG, tokens, _K, sampling=sampling, device=DEVICE)
+    decoder = SpeculativeDecoder(draft, ItemTree(9, 2, 10, item_length=4), forced_tokens=False)
+    prompts, results = random_prompts(_CATALOG, tokens, [3, 0, 1]), []
+    for trees, heads in ((TreeOperations(), DraftOperations()), (TritonTreeOperations(), TritonDraftOperations())):
+        monkeypatch.setattr(rounds, "tree_operations_for", lambda *_, made=trees: made)
+        monkeypatch.setattr(feature_draft, "draft_operations_for", lambda *_, made=heads: made)
+        session = decoder.bind(TransformersRunner(model), request)
+        with torch.compiler.set_stance("force_eager"):  # on a GPU, compiling takes minutes
+            lists, trace = session.decode(prompts, torch.Generator().manual_seed(0))
+        results.append((lists.tokens.tolist(), trace.target_passes.tolist(), trace.accepted.tolist()))
+    assert results[0] == results[1]
 
 
 def test_a_draft_that_is_always_right_reaches_the_last_token_before_a_pass() -> None:
