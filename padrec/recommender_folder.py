@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from padrec.catalog import InputError, PositiveFloat, PositiveInt, Range, check_arguments
 from padrec.catalog.whole_output import written_whole
 from padrec.data.json_file import read_json_object
-from padrec.decoding import AutoregressiveDecoder, BatchSizeDecoder, Decoder, DynamicTree, SpeculativeDecoder
+from padrec.decoding import AutoregressiveDecoder, BatchSizeDecoder, Decoder, SpeculativeDecoder, tree_for
 from padrec.targets import SavedTarget
 from padrec.version import __version__
 
@@ -30,7 +30,7 @@ class DecoderSettings:
     """How a recommender's draft is used.
 
     Attributes:
-        depth: of the tree, see `DynamicTree`.
+        depth: of the tree, see `DynamicTree`, or `ItemTree` for drafts that need it.
         width: of the tree.
         nodes: of the tree.
         greedy_temperature: of the tree. Below 1, since drafts are surer of greedy targets than of sampled ones
@@ -59,11 +59,12 @@ class DecoderSettings:
         from padrec.drafts import FeatureDraft
 
         network = FeatureDraft(str(draft))
-        tree = DynamicTree(self.depth, self.width, self.nodes, self.greedy_temperature)
+        grown = tree_for(network)
+        tree = grown(self.depth, self.width, self.nodes, self.greedy_temperature)
         alone = SpeculativeDecoder(network, tree, forced_tokens=self.forced_tokens)
         if not self.adaptive:
             return alone
-        small = DynamicTree(*_SMALL_TREE, self.greedy_temperature)
+        small = grown(*_SMALL_TREE, self.greedy_temperature)
         return BatchSizeDecoder(alone, SpeculativeDecoder(network, small, forced_tokens=False))
 
 

@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from padrec.decoding.trees.dynamic_tree import Chain as Chain
     from padrec.decoding.trees.dynamic_tree import DynamicTree as DynamicTree
     from padrec.decoding.trees.item_tree import ItemTree as ItemTree
+    from padrec.decoding.trees.item_tree import tree_for as tree_for
     from padrec.decoding.trees.static_tree import StaticTree as StaticTree
     from padrec.decoding.trees.tree_expansion import DraftSteps as DraftSteps
     from padrec.decoding.trees.tree_expansion import ItemDraftSteps as ItemDraftSteps

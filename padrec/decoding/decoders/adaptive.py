@@ -7,7 +7,8 @@ from padrec.decoding.decoders.fastest import FastestDecoder
 from padrec.decoding.decoders.speculative import AutoregressiveDecoder, SpeculativeDecoder
 from padrec.decoding.lists.request import ListRequest
 from padrec.decoding.trees.draft import Draft
-from padrec.decoding.trees.dynamic_tree import Chain, DynamicTree
+from padrec.decoding.trees.dynamic_tree import Chain
+from padrec.decoding.trees.item_tree import tree_for
 from padrec.decoding.trees.tree_expansion import TreeExpansion
 
 # Trees of at most this many nodes are also tried without forced tokens.
@@ -33,8 +34,9 @@ class AdaptiveDecoder(FastestDecoder):
     Args:
         draft: proposes tokens.
         expansions: trees to choose from; None gives dynamic trees of 116, 52, 32, 16 (two depths) and 12 nodes and
-            chains of depth 8, 5, 3 and 2. With forced tokens the larger ones fill whole GPU tiles; 32 rows of the
-            chain of 3 make a pass of 128 tokens, the largest that the kernels compute.
+            chains of depth 8, 5, 3 and 2, or only the former, as an `ItemTree` each, for drafts that need it. With
+            forced tokens the larger ones fill whole GPU tiles; 32 rows of the chain of 3 make a pass of 128 tokens, the
+            largest that the kernels compute.
         greedy_temperature: of the default trees, see `DynamicTree`; None is 0.5. Use less for a better draft.
 
     Raises:
@@ -52,8 +54,9 @@ class AdaptiveDecoder(FastestDecoder):
             raise InputError(f"greedy_temperature {greedy_temperature} beside expansions: expected one of the two")
         if expansions is None:
             temperature = _GREEDY_TEMPERATURE if greedy_temperature is None else greedy_temperature
-            trees = [DynamicTree(*size, greedy_temperature=temperature) for size in _TREES]
-            expansions = [*trees, *(Chain(depth) for depth in _CHAINS)]
+            grown = tree_for(draft)
+            chains = [Chain(depth) for depth in _CHAINS] if draft.item_length is None else []
+            expansions = [*(grown(*size, greedy_temperature=temperature) for size in _TREES), *chains]
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
         alike = [f"{type(tree).__name__} of {tree.nodes} nodes, depth {tree.depth}" for tree in expansions]

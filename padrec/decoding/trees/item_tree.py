@@ -1,5 +1,7 @@
 """The tree of a draft with one pass an item."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -9,6 +11,8 @@ from padrec.catalog import PositiveFloat, PositiveInt, Range, check_arguments
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.lists.sampling import Choice, Guess
 from padrec.decoding.lists.token_tree import TokenTree
+from padrec.decoding.trees.draft import Draft
+from padrec.decoding.trees.dynamic_tree import DynamicTree
 from padrec.decoding.trees.tree_expansion import ItemDraftSteps, TreeContext, TreeExpansion, check_size
 from padrec.decoding.trees.tree_growth import TreeShape
 
@@ -71,6 +75,13 @@ class ItemTree(TreeExpansion):
             held = stays[level] if 0 < level < length else None
             growth.grow(logits, None if noise is None else noise[:, level], held)
         return growth.tree()
+
+
+def tree_for(draft: Draft) -> Callable[..., TreeExpansion]:
+    """`DynamicTree`, or `ItemTree` for a draft that needs it; both are given depth, width, nodes and temperature."""
+    if draft.item_length is None:
+        return DynamicTree
+    return partial(ItemTree, item_length=draft.item_length)
 
 
 @compiled

@@ -1,11 +1,12 @@
 """Trees with one draft pass an item: grown as dynamic trees, by drafts of which rows of a batch may be in any slot."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
 from padrec.decoding import (
@@ -128,7 +129,8 @@ def test_one_pass_an_item_equals_autoregression(
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
 def test_kernels_propose_what_plain_pytorch_proposes(sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = SemanticIDVocabulary(_SIZES)
-    model = tiny_target(tokens, dtype=torch.float32).to(DEVICE)
+    model = tiny_target(tokens, dtype=torch.float32)
+    cast(nn.Module, model).to(DEVICE)
     draft = random_network_draft(model, tokens, architecture=ItemEAGLE(n_heads=3, rank=8))
     draft.network.to(DEVICE)
     request = ListRequest.build(_CATALOG, tokens, _K, sampling=sampling, device=DEVICE)
