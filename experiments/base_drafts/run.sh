@@ -18,7 +18,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/base_drafts results=runs/base_drafts
-drafts=${DRAFTS:-hass eagle3 features layers2 through_steps constrained log_acceptance adaptive_acceptance}
+drafts=${DRAFTS:-hass eagle3 features layers2 through_steps constrained log_acceptance adaptive_acceptance item}
 forms=${FORMS:-null {\}} trees=(${TREES:-12/6/52/0.35 items/20/4/64/0.13/false}) seeds=(${SEEDS:-0})
 mkdir -p $results
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
