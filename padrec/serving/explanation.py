@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from padrec.decoding import (
@@ -109,6 +110,9 @@ class _WatchedExpansion(TreeExpansion):
         self.depth, self.nodes, self.leaves = expansion.depth, expansion.nodes, expansion.leaves
         self.draft_rows, self.draft_passes = expansion.draft_rows, expansion.draft_passes
         self.item_length = expansion.item_length
+
+    def reach(self, slots: Tensor) -> Tensor | int:
+        return self._expansion.reach(slots)
 
     def expand(self, context: TreeContext) -> TokenTree:
         self.tree = self._expansion.expand(context)
