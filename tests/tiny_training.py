@@ -148,3 +148,9 @@ class KillAtStep(Callback):
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.global_step == self._step:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def validated_acceptance(draft: PADRecDraft, data: SemanticIDDataModule, folder: Path, **arguments: Any) -> float:
+    """The acceptance length that a validation logs; arguments of `quiet_trainer`."""
+    found = quiet_trainer(folder, **arguments).validate(draft, datamodule=data, verbose=False)
+    return found[0]["val/acceptance_length"]

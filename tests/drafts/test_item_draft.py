@@ -27,11 +27,11 @@ from tests.drafts.test_padrec_draft import GradientRecorder, target_lists
 from tests.tiny_training import (
     first_prompts,
     fitted,
-    quiet_trainer,
     sequence_batch,
     tiny_data,
     tiny_draft,
     tiny_recommender,
+    validated_acceptance,
 )
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -113,14 +113,9 @@ def test_it_learns_the_lists_of_its_target(separator: bool, tmp_path: Path) -> N
     target = tiny_recommender(data, init_seed=2)
     target.save_pretrained(tmp_path / "target")
     draft = item_draft(data, tmp_path / "target", learning_rate=0.02, soft_weight=1.0)
-
-    def acceptance_length() -> float:
-        found = quiet_trainer(tmp_path).validate(draft, datamodule=data, verbose=False)[0]
-        return found["val/acceptance_length"]
-
-    untrained = acceptance_length()
+    untrained = validated_acceptance(draft, data, tmp_path)
     fitted(draft, tmp_path, [target_lists(target, first_prompts(data))] * 100, limit_val_batches=0)
-    assert acceptance_length() > untrained + 1
+    assert validated_acceptance(draft, data, tmp_path) > untrained + 1
 
 
 def test_decoders_that_choose_take_it_with_its_trees(

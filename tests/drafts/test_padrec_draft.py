@@ -26,6 +26,7 @@ from tests.tiny_training import (
     tiny_data,
     tiny_draft,
     tiny_recommender,
+    validated_acceptance,
 )
 
 
@@ -301,21 +302,17 @@ def test_a_draft_learns_the_lists_of_its_target(shared_codes: bool, tmp_path: Pa
     target.save_pretrained(tmp_path / "target")
     draft = tiny_draft(data, tmp_path / "target", learning_rate=0.02, soft_weight=1.0)
 
-    def acceptance_length() -> float:
-        found = quiet_trainer(tmp_path).validate(draft, datamodule=data, verbose=False)[0]
-        return found["val/acceptance_length"]
-
     def loss() -> float:
         batch = target_lists(target, first_prompts(data))
         with torch.no_grad():
             p = Predictions(draft.eval(), batch, 2)
             return float(DraftObjective(1.0, 1.0)(p.ours, p.wanted, p.logits, p.target_logits).mean())
 
-    untrained, loss_before = acceptance_length(), loss()
+    untrained, loss_before = validated_acceptance(draft, data, tmp_path), loss()
     batch = target_lists(target, first_prompts(data))
     fitted(draft, tmp_path, [batch] * 100, limit_val_batches=0)
     assert loss() < 0.6 * loss_before
-    assert acceptance_length() > untrained + 0.5
+    assert validated_acceptance(draft, data, tmp_path) > untrained + 0.5
 
 
 def test_validation_decodes_in_the_precision_of_the_training_steps(
@@ -323,8 +320,7 @@ def test_validation_decodes_in_the_precision_of_the_training_steps(
 ) -> None:
     draft = tiny_draft(data, target_folder)
     randomise(draft.network)
-    trainer = quiet_trainer(tmp_path, precision="bf16-mixed")
-    found = trainer.validate(draft, datamodule=data, verbose=False)[0]["val/acceptance_length"]
+    found = validated_acceptance(draft, data, tmp_path, precision="bf16-mixed")
     model, network = deepcopy(draft.target.model), deepcopy(draft.network).eval()
     to_precision(model, torch.bfloat16)
     to_precision(network, torch.bfloat16)

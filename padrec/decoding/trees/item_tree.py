@@ -13,12 +13,12 @@ from padrec.decoding.lists.sampling import Choice, Guess
 from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.trees.draft import Draft
 from padrec.decoding.trees.dynamic_tree import DynamicTree
-from padrec.decoding.trees.tree_expansion import ItemDraftSteps, TreeContext, TreeExpansion, check_size
+from padrec.decoding.trees.tree_expansion import ItemDraftSteps, TreeContext
 from padrec.decoding.trees.tree_growth import TreeShape
 
 
-class ItemTree(TreeExpansion):
-    """Grows as `DynamicTree` does, for a draft whose passes after the root stand at items' first codes alone.
+class ItemTree(DynamicTree):
+    """A dynamic tree for a draft whose passes after the root stand at items' first codes alone.
 
     Roots lie in any slot. So the levels before the second pass are as many as an item has tokens, and rows that reach
     the next first code sooner stay there until the others do: their trees are up to T - 1 levels less deep.
@@ -45,12 +45,8 @@ class ItemTree(TreeExpansion):
         item_length: PositiveInt = 5,
     ) -> None:
         check_arguments(ItemTree, locals())
-        self.depth, self.width, self.greedy_temperature = depth, width, greedy_temperature
+        super().__init__(depth, width, nodes, greedy_temperature)
         self.item_length = item_length
-        n_candidates = TreeShape(width, depth, nodes).n_candidates
-        self.nodes = min(nodes, 1 + n_candidates)
-        check_size(depth, self.nodes, n_candidates)
-        self.leaves = 1 if width == 1 else self.nodes - 1
         self.draft_passes = 1 + (depth - 1) // item_length
         self.draft_rows = (self.draft_passes - 1) * width
 
@@ -77,7 +73,7 @@ class ItemTree(TreeExpansion):
         return growth.tree()
 
 
-def tree_for(draft: Draft) -> Callable[..., TreeExpansion]:
+def tree_for(draft: Draft) -> Callable[..., DynamicTree]:
     """`DynamicTree`, or `ItemTree` for a draft that needs it; both are given depth, width, nodes and temperature."""
     if draft.item_length is None:
         return DynamicTree
