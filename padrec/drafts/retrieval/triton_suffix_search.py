@@ -6,6 +6,8 @@ from torch import Tensor
 from padrec.decoding.lists.triton_arguments import block
 from padrec.drafts.kernels.suffix_search import suffix_search_kernel
 
+_PROBES = 8  # suffixes that a step of a search looks at
+
 
 def triton_find_ranges(
     context: Tensor, known: Tensor, bounds: Tensor, tokens: Tensor, order: Tensor
@@ -24,7 +26,9 @@ def triton_find_ranges(
         n_lengths=longest,
         n_orders=n_orders,
         last=len(order) - 1,
-        steps=len(order).bit_length(),
+        # A step leaves at most an eighth, three bits of a count.
+        steps=-(-len(order).bit_length() // (_PROBES.bit_length() - 1)),
         BLOCK=block(longest),
+        PROBES=_PROBES,
     )
     return low, high

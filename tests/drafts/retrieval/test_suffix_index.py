@@ -77,22 +77,35 @@ def test_all_places_after_every_context_are_found(
     assert taken == len(rows)
 
 
-@settings(max_examples=15)
-@given(texts=_TEXTS, n_groups=st.sampled_from([1, 3]), longest=st.sampled_from([1, 2, 5, 16]), seed=st.integers(0, 99))
-def test_a_kernel_finds_the_same_ranges(
-    texts: list[tuple[list[int], int]], n_groups: int, longest: int, seed: int
-) -> None:
-    pool, generator = TokenPool(500, n_groups=n_groups), torch.Generator().manual_seed(seed)
-    for text, group in texts:
-        pool.add(text, group % n_groups)
-    index = SuffixIndex(len(pool.texts.tokens) + seed, n_groups, longest + 8, DEVICE)
-    index.load(pool.texts)
+def assert_kernel_finds_the_same_ranges(index: SuffixIndex, n_groups: int, longest: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
     context = torch.randint(3, (4, longest), generator=generator).to(DEVICE)
     known = torch.randint(longest + 1, (4,), generator=generator).to(DEVICE)
     bounds = index._bounds[torch.randint(n_groups, (4,), generator=generator).to(DEVICE)]
     expected = find_ranges(context, known, bounds, index.tokens, index._order)
     found = triton_find_ranges(context, known, bounds, index.tokens, index._order)
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@settings(max_examples=15)
+@given(texts=_TEXTS, n_groups=st.sampled_from([1, 3]), longest=st.sampled_from([1, 2, 5, 16]), seed=st.integers(0, 99))
+def test_a_kernel_finds_the_same_ranges(
+    texts: list[tuple[list[int], int]], n_groups: int, longest: int, seed: int
+) -> None:
+    pool = TokenPool(500, n_groups=n_groups)
+    for text, group in texts:
+        pool.add(text, group % n_groups)
+    index = SuffixIndex(len(pool.texts.tokens) + seed, n_groups, longest + 8, DEVICE)
+    index.load(pool.texts)
+    assert_kernel_finds_the_same_ranges(index, n_groups, longest, seed)
+
+
+def test_a_kernel_finds_the_same_ranges_of_a_large_pool() -> None:
+    texts = torch.randint(3, (100, 40), generator=torch.Generator().manual_seed(0)).tolist()
+    index = SuffixIndex(4_100, 3, 16, DEVICE)
+    index.load(PoolTexts.of(texts, [number % 3 for number in range(100)]))
+    for seed in range(3):
+        assert_kernel_finds_the_same_ranges(index, 3, 8, seed)
 
 
 def test_wide_ranges_give_places_evenly_spaced() -> None:
