@@ -23,6 +23,8 @@ _TARGET, _DRAFT = "target", "draft"
 # Depth, width and nodes of the tree for several users. Trials on a GPU chose it, or one nearly as fast, for 2 to 32 of
 # them (docs/results/speed/notes.md, Many users at once); trials at every start would take minutes.
 _SMALL_TREE = (8, 2, 12)
+# The same for a draft with one pass an item, whose depth costs little: passes, width and nodes.
+_SMALL_ITEM_TREE = (3, 2, 16)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class DecoderSettings:
         alone = SpeculativeDecoder(network, tree, forced_tokens=self.forced_tokens)
         if not self.adaptive:
             return alone
-        small = grown(*_SMALL_TREE, self.greedy_temperature)
+        length, (passes, *size) = network.item_length, _SMALL_ITEM_TREE
+        small = grown(*(_SMALL_TREE if length is None else (passes * length, *size)), self.greedy_temperature)
         return BatchSizeDecoder(alone, SpeculativeDecoder(network, small, forced_tokens=False))
 
 

@@ -7,8 +7,8 @@ from padrec.decoding.decoders.fastest import FastestDecoder
 from padrec.decoding.decoders.speculative import AutoregressiveDecoder, SpeculativeDecoder
 from padrec.decoding.lists.request import ListRequest
 from padrec.decoding.trees.draft import Draft
-from padrec.decoding.trees.dynamic_tree import Chain
-from padrec.decoding.trees.item_tree import tree_for
+from padrec.decoding.trees.dynamic_tree import Chain, DynamicTree
+from padrec.decoding.trees.item_tree import ItemTree
 from padrec.decoding.trees.tree_expansion import TreeExpansion
 
 # Trees of at most this many nodes are also tried without forced tokens.
@@ -18,6 +18,8 @@ _FEW_NODES = 32
 # beat shallow, wide ones with as many nodes.
 _TREES = ((10, 10, 116), (12, 6, 52), (10, 3, 32), (10, 2, 16), (5, 6, 16), (8, 2, 12))
 _CHAINS = (8, 5, 3, 2)
+# Passes, width and nodes of the trees of drafts with one pass an item, whose depth costs little.
+_ITEM_TREES = ((4, 4, 64), (4, 3, 32), (4, 2, 24), (3, 2, 16), (3, 1, 15), (2, 2, 12), (2, 1, 8))
 # Small trees of a good draft gain much, and a weak draft loses little (docs/decoding.md, Trees).
 _GREEDY_TEMPERATURE = 0.5
 
@@ -34,9 +36,9 @@ class AdaptiveDecoder(FastestDecoder):
     Args:
         draft: proposes tokens.
         expansions: trees to choose from; None gives dynamic trees of 116, 52, 32, 16 (two depths) and 12 nodes and
-            chains of depth 8, 5, 3 and 2, or only the former, as an `ItemTree` each, for drafts that need it. With
-            forced tokens the larger ones fill whole GPU tiles; 32 rows of the chain of 3 make a pass of 128 tokens, the
-            largest that the kernels compute.
+            chains of depth 8, 5, 3 and 2, of which with forced tokens the larger ones fill whole GPU tiles, and 32 rows
+            of the chain of 3 make a pass of 128 tokens, the largest that the kernels compute. Drafts with one pass an
+            item get an `ItemTree` each of 64, 32, 24, 16, 15, 12 and 8 nodes.
         greedy_temperature: of the default trees, see `DynamicTree`; None is 0.5. Use less for a better draft.
 
     Raises:
@@ -54,9 +56,7 @@ class AdaptiveDecoder(FastestDecoder):
             raise InputError(f"greedy_temperature {greedy_temperature} beside expansions: expected one of the two")
         if expansions is None:
             temperature = _GREEDY_TEMPERATURE if greedy_temperature is None else greedy_temperature
-            grown = tree_for(draft)
-            chains = [Chain(depth) for depth in _CHAINS] if draft.item_length is None else []
-            expansions = [*(grown(*size, greedy_temperature=temperature) for size in _TREES), *chains]
+            expansions = _default_trees(draft, temperature)
         if not expansions:
             raise InputError("expansions []: expected at least one tree expansion")
         alike = [f"{type(tree).__name__} of {tree.nodes} nodes, depth {tree.depth}" for tree in expansions]
@@ -85,3 +85,10 @@ class AdaptiveDecoder(FastestDecoder):
             return decoder.nodes(request) * batch <= _MOST_TOKENS
 
         return [name for name, decoder in self._speculative.items() if may_pay(decoder)]
+
+
+def _default_trees(draft: Draft, temperature: float) -> list[TreeExpansion]:
+    length = draft.item_length
+    if length is None:
+        return [*(DynamicTree(*size, temperature) for size in _TREES), *map(Chain, _CHAINS)]
+    return [ItemTree(passes * length, width, nodes, temperature, length) for passes, width, nodes in _ITEM_TREES]
