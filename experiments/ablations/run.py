@@ -24,6 +24,7 @@ _CONFIGS = Path("experiments/ablations")
 _SHARED = "-shared"
 _LISTS = {"lists-greedy": 0.0, "lists-sampled": 1.0}  # temperatures
 _TREE = {"depth": 12, "width": 6, "nodes": 52, "greedy_temperature": 0.35}
+_ITEM_TREE, _ITEM_PASSES = {"width": 4, "nodes": 64, "greedy_temperature": 0.13}, 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Grid:
     def __init__(self, root: Path, data: str, size: str, settings: Mapping[str, Any], cells: list[Cell]) -> None:
         self.root, self._cells = root, cells
         self._sizes, self._settings = settings["sizes"][size], settings
-        reader, shared = settings["data"][data.removesuffix(_SHARED)], data.endswith(_SHARED)
+        catalog, shared = data.removesuffix(_SHARED), data.endswith(_SHARED)
+        reader, self._item_length = settings["data"][catalog], settings["item_lengths"][catalog]
         self._data = {"data": {"init_args": {"reader": reader, "shared_codes": shared}}}
 
     def add(self, name: str, stage: str, program: Sequence[str], needs: Sequence[str], own: Mapping[str, Any]) -> None:
@@ -82,12 +84,12 @@ class Grid:
         self._cells.append(Cell(folder, tuple(program), tuple(self.root / need for need in needs)))
 
     def fit(self, name: str, stage: str, needs: Sequence[str], seed: int, model: Any, **data: Any) -> None:  # noqa: ANN401
-        """Add the training of a model with these arguments."""
+        """Add the training of a model, of which this is the configuration."""
         logger = {"init_args": {"save_dir": str(self.root), "name": name}}
         parts = {
             "trainer": {"logger": logger},
             "data": {"init_args": {"seed": seed, **data}},
-            "model": {"init_args": model},
+            "model": model,
         }
         self.add(name, stage, ["padrec", "fit", "--config"], needs, {"seed_everything": seed, **parts})
 
@@ -100,10 +102,8 @@ class Grid:
             own = {"trainer": {"callbacks": [writer]}, "model": {"init_args": model}}
             self.add(name, "lists", ["padrec", "predict", "--config"], ["target"], own)
         for base in bases:
-            alone = {"position_aware": None, "unrolled_steps": 1, "feature_noise": 0.1}
-            self.fit(
-                f"{base}-start", "draft", ["target"], 0, {**self._settings["bases"][base], **self._target, **alone}
-            )
+            model = self._draft(base, position_aware=None, unrolled_steps=1, feature_noise=0.1)
+            self.fit(f"{base}-start", "draft", ["target"], 0, model)
 
     def add_drafts(self, bases: Sequence[str], forms: Sequence[str], seed: int) -> None:
         """Add the drafts of one seed and their evaluation."""
@@ -113,15 +113,30 @@ class Grid:
             start = {"class_path": "padrec.DraftWeights", "init_args": {"path": self._weights(f"{base}-start")}}
             for form in forms:
                 own = {"position_aware": self._settings["forms"][form], "initial_weights": start, "seed": seed}
-                model = {**self._settings["bases"][base], **self._target, **own}
+                model = self._draft(base, **own)
                 needs = [f"{base}-start", *_LISTS]
                 self.fit(f"{base}-{form}-{seed}", "draft", needs, seed, model, training_rows=rows)
-                arms[f"{base}-{form}"] = _arm(self._weights(f"{base}-{form}-{seed}"))
+                arms[f"{base}-{form}"] = self._arm(base, self._weights(f"{base}-{form}-{seed}"))
         # A call with other drafts evaluates those alone; table.py pairs them with what was evaluated before.
         name = f"evaluation-{seed}-{zlib.crc32(' '.join(arms).encode()):08x}"
         needs = [f"{arm}-{seed}" for arm in arms if arm != "autoregressive"]
         program = ["experiments.ablations.evaluate", "--comparison"]
         self.add(name, "evaluate", program, needs, {"model": {"init_args": {**self._target, "arms": arms}}})
+
+    def _draft(self, base: str, **own: Any) -> dict[str, Any]:
+        is_item = base in self._settings["item_bases"]
+        arguments = {**self._settings["bases"][base], **self._target, **own}
+        return ({"class_path": "padrec.ItemDraft"} if is_item else {}) | {"init_args": arguments}
+
+    def _arm(self, base: str, checkpoint: str) -> dict[str, Any]:
+        draft = {"class_path": "padrec.FeatureDraft", "init_args": {"checkpoint": checkpoint}}
+        expansion: dict[str, Any] = {"class_path": "padrec.DynamicTree", "init_args": _TREE}
+        arguments: dict[str, Any] = {"draft": draft, "expansion": expansion}
+        if base in self._settings["item_bases"]:
+            size = {**_ITEM_TREE, "depth": _ITEM_PASSES * self._item_length, "item_length": self._item_length}
+            arguments["expansion"] = {"class_path": "padrec.ItemTree", "init_args": size}
+            arguments["forced_tokens"] = False
+        return {"class_path": "padrec.SpeculativeDecoder", "init_args": arguments}
 
     def _weights(self, name: str) -> str:
         return str(self.root / name / "checkpoints" / "last.ckpt")
@@ -132,12 +147,6 @@ class Grid:
     @property
     def _target(self) -> dict[str, str]:
         return {"target": self._weights("target")}
-
-
-def _arm(checkpoint: str) -> dict[str, Any]:
-    draft = {"class_path": "padrec.FeatureDraft", "init_args": {"checkpoint": checkpoint}}
-    expansion = {"class_path": "padrec.DynamicTree", "init_args": _TREE}
-    return {"class_path": "padrec.SpeculativeDecoder", "init_args": {"draft": draft, "expansion": expansion}}
 
 
 def run_cells(cells: Sequence[Cell], places: Sequence[str | None], seconds: float) -> list[str]:
