@@ -51,8 +51,8 @@ def circumstances_markdown(found: Mapping[str, Any]) -> str:
     return "\n\n".join(["## Settings", "\n".join(lines), f"```\n{found['command']}\n```"])
 
 
-def run_command(command: Callable[..., object], arguments: list[str] | None) -> None:
-    """Run a function as a command; wrong input ends it with status 2 and one message."""
+def run_command(command: Callable[..., object], arguments: list[str] | None = None) -> None:
+    """Run a function with these arguments or the process's; wrong input ends it with status 2 and one message."""
     try:
         auto_cli(command, args=arguments, as_positional=False)
     except InputError as error:

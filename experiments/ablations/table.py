@@ -169,4 +169,4 @@ def gains_figure(rows: Sequence[Row]) -> Figure:
 
 
 if __name__ == "__main__":
-    run_command(tabulate, None)
+    run_command(tabulate)

@@ -126,10 +126,5 @@ def _markdown(content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
     return "\n\n".join(["# Which law beams are drawn from", table, about, circumstances_markdown(content)]) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

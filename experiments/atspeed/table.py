@@ -141,10 +141,5 @@ def speedup_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(tabulate, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(tabulate)

@@ -197,10 +197,5 @@ def _cell(value: object) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -105,10 +105,5 @@ def _markdown(content: Mapping[str, Any]) -> str:
     return "\n\n".join([title, markdown_table(["measured", "value"], rows), about, settings]) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -182,10 +182,5 @@ def _markdown(content: Mapping[str, Any]) -> str:
     return "\n\n".join(["# Flipped bits", markdown_table(header, rows), about, circumstances_markdown(content)]) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

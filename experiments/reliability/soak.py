@@ -185,10 +185,5 @@ def _markdown(content: Mapping[str, Any]) -> str:
     return "\n\n".join(["# Decoding with drafts that return anything", table, memory, circumstances_markdown(content)])
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

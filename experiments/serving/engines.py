@@ -85,9 +85,5 @@ async def _started(load: Load, process: "subprocess.Popen[bytes]") -> None:
         await asyncio.sleep(0.1)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -336,9 +336,5 @@ def _latencies(part: dict[str, Any]) -> list[str]:
     return [f"{part['latency_ms'][name]:,.1f}" for name in ("p50", "p95", "p99")]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -151,9 +151,5 @@ def _milliseconds(row: dict[str, Any]) -> list[str]:
     return [f"{value:,.1f}" for value in (row["latency_ms"]["p50"], row["latency_ms"]["p99"], *of_batches)]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

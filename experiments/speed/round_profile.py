@@ -211,10 +211,5 @@ def _share(milliseconds: float, whole: float) -> str:
     return f"{milliseconds:.3g} ({milliseconds / whole:.0%})"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

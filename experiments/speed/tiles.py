@@ -329,10 +329,5 @@ def _cell(row: Mapping[str, Any]) -> str:
     return f"{row['microseconds']:.0f}" + ("" if row["difference"] <= _MOST_DIFFERENCE else " !")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)
