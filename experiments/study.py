@@ -43,12 +43,12 @@ def circumstances(program: str, device: torch.device, dtype: torch.dtype, seed: 
     }
 
 
-def circumstances_markdown(found: Mapping[str, Any]) -> str:
-    """The same for people."""
-    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    lines = [f"- {name}: {escape_markdown(str(found[name]))}" for name in ("device", "precision", "seed")]
+def report_markdown(content: Mapping[str, Any], *parts: str) -> str:
+    """A report for people: its parts in Markdown, then the `circumstances` that its content has."""
+    versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    lines = [f"- {name}: {escape_markdown(str(content[name]))}" for name in ("device", "precision", "seed")]
     lines.append(f"- versions: {escape_markdown(versions)}")
-    return "\n\n".join(["## Settings", "\n".join(lines), f"```\n{found['command']}\n```"])
+    return "\n\n".join([*parts, "## Settings", "\n".join(lines), f"```\n{content['command']}\n```"]) + "\n"
 
 
 def run_command(command: Callable[..., object], arguments: list[str] | None = None) -> None:

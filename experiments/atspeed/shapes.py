@@ -12,7 +12,7 @@ import torch
 
 from experiments.speed.setting import Setting, backbone_of, drawn_on
 from experiments.speed.timing import Timing, Work, interleaved_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec import Prompts, TransformersRunner
 from padrec.catalog import InputError
 from padrec.data.json_file import read_json_object
@@ -165,8 +165,8 @@ def _markdown(content: Mapping[str, Any]) -> str:
         rows.append([row["shape"], *times, rounds, f"{row['drafted_milliseconds']:.2f}", *gains])
     shares = ", ".join(f"{share:.3f}" for share in content["rounds_taken"])
     about = f"Milliseconds. Rounds 0, 1 … that a user takes with the acceptance of `{content['arm']}`: {shares}."
-    parts = ["# What a draft gains by the target's shape", about, markdown_table(header, rows)]
-    return "\n\n".join([*parts, circumstances_markdown(content)]) + "\n"
+    title = "# What a draft gains by the target's shape"
+    return report_markdown(content, title, about, markdown_table(header, rows))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from experiments.study import check_positive, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, circumstances, report_markdown, run_command
 from padrec import TokenPool
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -72,7 +72,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
         f"at most {content['most_tokens_with_waiting']:,} tokens with those that wait."
     )
     table = markdown_table(["texts inserted", "tokens kept", "memory of the process (MB)"], rows)
-    return "\n\n".join([title, about, table, circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, title, about, table)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from experiments.laser.retrieval import small_runner
-from experiments.study import check_positive, circumstances, circumstances_markdown
+from experiments.study import check_positive, circumstances, report_markdown
 from padrec import InputError, Prompts, RetrievalDraft, RetrievalTree, TextPromptDataModule
 from padrec.cli.one_message_parser import call_configured
 from padrec.data.tokenizer import n_tokens
@@ -137,7 +137,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
         "Intervals over prompts."
     )
     table = markdown_table(["pool", "groups", "tokens", "τ (95 %)", "ratio (95 %)"], rows)
-    return "\n\n".join([title, about, table, circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, title, about, table)
 
 
 def _with_interval(name: str, found: Mapping[str, Any]) -> str:

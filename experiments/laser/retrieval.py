@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from experiments.laser.references import NGramTrie, SuffixAutomaton
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec import DynamicTree, InputError, Prompts, RetrievalDraft, RetrievalTree, TokenPool, TransformersRunner
 from padrec.decoding import CapturedGraph, DraftPlan, TextRequest, TreeContext, TreeExpansion, TreeOperations
 from padrec.drafts.retrieval import RetrievalSession, SuffixIndex
@@ -187,7 +187,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
     title = "# Retrieval from pools of made-up texts"
     about = f"A vocabulary of {content['vocabulary']:,} tokens, {content['places']} places; times of one batch in ms."
     header = ["measured", *(f"{int(size):,} tokens" for size in content["pools"])]
-    return "\n\n".join([title, about, markdown_table(header, rows), circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, title, about, markdown_table(header, rows))
 
 
 def _cell(value: object) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from experiments.study import check_positive, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, circumstances, report_markdown, run_command
 from padrec import InputError
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -142,7 +142,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
     header = ["interactions", "file (MB)", "left", "users", "seconds", "CPU seconds", "peak memory (MiB)"]
     about = f"Parquet, {content['items']:,} items, `min_rating: {content['min_rating']}`, the program's start included."
     title = "# Preparing large logs"
-    return "\n\n".join([title, markdown_table(header, rows), about, circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, title, markdown_table(header, rows), about)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.quantization import ResidualKMeans, count_collisions
 
@@ -101,8 +101,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
         f"Codes {sizes}, {content['iterations']} iterations, centroids from {sample} items; "
         f"{content['threads']} threads of the CPU."
     )
-    settings = circumstances_markdown(content)
-    return "\n\n".join([title, markdown_table(["measured", "value"], rows), about, settings]) + "\n"
+    return report_markdown(content, title, markdown_table(["measured", "value"], rows), about)
 
 
 if __name__ == "__main__":

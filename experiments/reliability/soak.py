@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.study import circumstances, circumstances_markdown, run_command
+from experiments.study import circumstances, report_markdown, run_command
 from padrec import (
     AutoregressiveDecoder,
     BeamDecoder,
@@ -182,7 +182,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
         f"{content['minutes']:g} minutes; peak memory {content['megabytes_after_warm_up']:.0f} MB after a fifth, "
         f"{content['megabytes']:.0f} MB at the end."
     )
-    return "\n\n".join(["# Decoding with drafts that return anything", table, memory, circumstances_markdown(content)])
+    return report_markdown(content, "# Decoding with drafts that return anything", table, memory)
 
 
 if __name__ == "__main__":

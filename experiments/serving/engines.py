@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from experiments.serving.load import Load
-from experiments.study import circumstances, circumstances_markdown, run_command
+from experiments.study import circumstances, report_markdown, run_command
 from padrec.catalog import InputError
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -44,8 +44,7 @@ def measure(output: Path, seconds: float = 10) -> None:
     content |= {"batch_ms": 1000 * BATCH_SECONDS, "batch_size": BATCH_SIZE, "rows": rows}
     header = ["engine", "clients", "CPU time an answer (ms)", "answers per second", "p50 (ms)", "p99 (ms)"]
     cells = [[str(row["engine"]), *(f"{row[x]:,.2f}" for x in list(row)[1:])] for row in rows]
-    parts = ["# Engines", markdown_table(header, cells), circumstances_markdown(content)]
-    write_report(output, content, "\n\n".join(parts) + "\n")
+    write_report(output, content, report_markdown(content, "# Engines", markdown_table(header, cells)))
 
 
 async def _measured(engine: str, seconds: float) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.study import chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import chosen_device, circumstances, report_markdown, run_command
 from padrec.catalog import InputError
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -329,7 +329,7 @@ def _markdown(content: dict[str, Any]) -> str:
         f"{content['sigkill']['half_answers']}.",
     ]
     table = markdown_table(header, rows)
-    return "\n\n".join(["# Load", " ".join(facts), table, circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, "# Load", " ".join(facts), table)
 
 
 def _latencies(part: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 
 from experiments.speed.setting import Setting, backbone_of, large_catalog
 from experiments.speed.timing import Timing, Work, interleaved_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec import BeamDecoder
 from padrec.catalog import InputError
 from padrec.decoding import CapturedGraph, CatalogConstraint
@@ -114,7 +114,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
         ],
     )
     about = "Whole calls of a captured search, from prompts on the device to ranked items."
-    return "\n\n".join(["# What a beam search costs", table, about, circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, "# What a beam search costs", table, about)
 
 
 if __name__ == "__main__":

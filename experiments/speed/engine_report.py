@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from experiments.speed.cost_figure import cost_by_nodes
-from experiments.study import circumstances_markdown
+from experiments.study import report_markdown
 from padrec.evaluation.report import markdown_table
 
 _ROUND_COLUMNS = (
@@ -32,8 +32,7 @@ def engine_markdown(content: Mapping[str, Any]) -> str:
     parts = ["# Cost of passes, rounds and the constraint", "## Bandwidth", "\n".join(lines)]
     for shape, found in content["shapes"].items():
         parts += _shape_markdown(shape, found)
-    parts += [_constraint_markdown(content), circumstances_markdown(content)]
-    return "\n\n".join(parts) + "\n"
+    return report_markdown(content, *parts, _constraint_markdown(content))
 
 
 def _shape_markdown(shape: str, found: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from experiments.speed.pass_costs import ROUND_PREFIX, ROUNDS, TREE_ROOM, round_tree
 from experiments.speed.setting import Setting, backbone_of
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec import SpeculativeDecoder
 from padrec.catalog import InputError
 from padrec.decoding import CapturedGraph, LayerOperations, TreeOperations
@@ -157,7 +157,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
     )
     title = f"# What kernels save of a round, {content['shape']}, batch {content['batch']}"
     about = "Each row replaces one group of kernels by compiled PyTorch; a ratio of 1.03 is 3 % of a round."
-    return "\n\n".join([title, table, about, circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, title, table, about)
 
 
 if __name__ == "__main__":

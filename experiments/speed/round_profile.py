@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from experiments.speed.pass_costs import ROUND_PREFIX, ROUNDS, TREE_ROOM, round_tree
 from experiments.speed.setting import Setting, backbone_of
 from experiments.speed.timing import Timing, Work, interleaved_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec import AutoregressiveDecoder, ListRequest, SpeculativeDecoder
 from padrec.decoding import CapturedGraph, FreeDecoding, Phase, Rounds
 from padrec.decoding.layers.prompt_shape import roomy
@@ -195,8 +195,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
         "kernels, and between them is what the round takes longer. The constraint is part of several phases: it is "
         "what a round takes longer than one of the same shapes that allows everything."
     )
-    parts = [f"# Where a round's time goes, {content['shape']}", table, about, circumstances_markdown(content)]
-    return "\n\n".join(parts) + "\n"
+    return report_markdown(content, f"# Where a round's time goes, {content['shape']}", table, about)
 
 
 def _phase_cell(row: Mapping[str, Any], name: str) -> str:

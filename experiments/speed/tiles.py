@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experiments.speed.setting import backbone_of, drawn_on
 from experiments.speed.timing import Timing, Work, interleaved_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec import InputError, SemanticIDVocabulary
 from padrec.decoding import CapturedGraph, LayerSession, Placement
 from padrec.decoding.device.early_launch import launches_early
@@ -321,7 +321,7 @@ def _markdown(content: Mapping[str, Any], choices: Sequence[str]) -> str:
         f"mark: outputs differ from those of {choices[0]} by more than {_MOST_DIFFERENCE:.0%} of the largest."
     )
     title = f"# Tiles of linear maps and attention, {content['shape']}"
-    return "\n\n".join([title, table, about, circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, title, table, about)
 
 
 def _cell(row: Mapping[str, Any]) -> str:
