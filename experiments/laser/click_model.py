@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.study import interval_of
 from padrec import InputError, MiniOneRecReader
 from padrec.data import Split
 from padrec.data.json_file import read_json_lines
@@ -230,12 +231,11 @@ def intervals(test: Examples, logits: dict[str, Tensor], reference: str, seed: i
             by_seed = function(values, test.labels.expand_as(values), ones)
             of_reference = function(logits[reference], test.labels.expand_as(logits[reference]), ones)
             differences = torch.tensor(drawn[name][score]) - torch.tensor(drawn[reference][score])
-            low, high = differences.quantile(torch.tensor([0.025, 0.975])).tolist()
             result[name] |= {
                 score: float(by_seed.mean()),
                 f"{score}_by_seed": by_seed.tolist(),
                 f"{score}_difference": float((by_seed - of_reference).mean()),
-                f"{score}_difference_ci95": [low, high],
+                f"{score}_difference_ci95": interval_of(differences),
             }
     return result
 

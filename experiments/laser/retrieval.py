@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from experiments.laser.references import NGramTrie, SuffixAutomaton
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
-from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, resident_bytes, run_command
 from padrec import DynamicTree, InputError, Prompts, RetrievalDraft, RetrievalTree, TokenPool, TransformersRunner
 from padrec.decoding import CapturedGraph, DraftPlan, TextRequest, TreeContext, TreeExpansion, TreeOperations
 from padrec.drafts.retrieval import RetrievalSession, SuffixIndex
@@ -160,10 +160,10 @@ def _references(texts: list[list[int]], asked: list[list[int]]) -> dict[str, Any
     }
     for name, (kind, longest) in kinds.items():
         gc.collect()
-        before, start = _resident_bytes(), time.perf_counter()
+        before, start = resident_bytes(), time.perf_counter()
         structure = kind(texts)
         found[f"{name}_build_seconds"] = time.perf_counter() - start
-        found[f"{name}_bytes_per_token"] = (_resident_bytes() - before) / sum(map(len, texts))
+        found[f"{name}_bytes_per_token"] = (resident_bytes() - before) / sum(map(len, texts))
         look_up = Work(partial(_look_up, structure, asked, longest))
         seconds = interleaved_seconds({name: look_up}, torch.device("cpu"), 5)[name]
         found[f"{name}_look_up"] = Timing.of(seconds / len(asked) * 1000).to_dict("ms")
@@ -174,11 +174,6 @@ def _references(texts: list[list[int]], asked: list[list[int]]) -> dict[str, Any
 def _look_up(structure: NGramTrie | SuffixAutomaton, asked: list[list[int]], longest: int) -> None:
     for text in asked:
         structure.find(text, longest)
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
 
 
 def _markdown(content: Mapping[str, Any]) -> str:

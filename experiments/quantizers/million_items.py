@@ -3,16 +3,17 @@
 From the repository's root: python -m experiments.quantizers.million_items --output runs/quantizers/million
 """
 
-import resource
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
+from experiments.speed.timing import wall_seconds
+from experiments.study import check_positive, chosen_device, circumstances, peak_bytes, report_markdown, run_command
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.quantization import ResidualKMeans, count_collisions
 
@@ -51,14 +52,12 @@ def measure(
     content = circumstances("experiments.quantizers.million_items", place, torch.float32, seed)
     vectors = made_up(items, dimension, seed)
     content |= {"items": items, "dimension": dimension, "codebook_sizes": [codes] * slots, "iterations": iterations}
-    content |= {"fit_items": fit_items, "threads": torch.get_num_threads(), "gigabytes_before": _peak_gigabytes()}
+    content |= {"fit_items": fit_items, "threads": torch.get_num_threads(), "gigabytes_before": peak_bytes() / 1e9}
+    content["fit_seconds"] = wall_seconds(partial(quantizer.fit, vectors), place)
     start = time.perf_counter()
-    quantizer.fit(vectors)
-    _wait_for(place)
-    fitted = time.perf_counter()
     found = quantizer.encode(vectors)  # on the CPU, so that the device has finished
-    content |= {"fit_seconds": fitted - start, "encode_seconds": time.perf_counter() - fitted}
-    content |= {"gigabytes": _peak_gigabytes(), "collisions": count_collisions(found)}
+    content["encode_seconds"] = time.perf_counter() - start
+    content |= {"gigabytes": peak_bytes() / 1e9, "collisions": count_collisions(found)}
     if place.type == "cuda":
         content["gpu_gigabytes"] = torch.cuda.max_memory_allocated(place) / 1e9
     write_report(output, content, _markdown(content))
@@ -72,16 +71,6 @@ def made_up(n_items: int, dimension: int, seed: int, chunk: int = 65_536) -> Ten
     for part in vectors.split(chunk):
         part.normal_(generator=generator).mul_(deviations)
     return vectors
-
-
-def _peak_gigabytes() -> float:
-    """Of the process since it began."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _markdown(content: Mapping[str, Any]) -> str:

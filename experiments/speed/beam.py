@@ -13,7 +13,7 @@ import torch
 
 from experiments.speed.setting import Setting, backbone_of, large_catalog
 from experiments.speed.timing import Timing, Work, interleaved_seconds
-from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command, with_interval
 from padrec import BeamDecoder
 from padrec.catalog import InputError
 from padrec.decoding import CapturedGraph, CatalogConstraint
@@ -24,7 +24,7 @@ from padrec.evaluation.report import check_writable, markdown_table, write_repor
 _BEAUTY = ("28x1024,128,10,1",)
 _LARGE = tuple(f"28x2048,{row}" for row in ("1000,256,1", "1000,256,4", "5000,256,1", "160,20,32", "1000,10,1"))
 _LARGE_CODEBOOKS = (1024, 1024, 1024)
-_PLANS = {"slot by slot": 0, "reading ahead": 512}
+PLANS = {"slot by slot": 0, "reading ahead": 512}
 
 
 def measure(
@@ -80,7 +80,7 @@ def _searches(setting: Setting, row: tuple[str, int, int, int], repeats: int) ->
     constraint = CatalogConstraint(cast(CatalogConstraint, setting.request.constraint).trie, setting.vocabulary, beam)
     request = replace(setting.request, list_length=beam, constraint=constraint)  # type: ignore[arg-type]
     found: dict[str, Work] = {}
-    for plan, look_ahead in _PLANS.items():
+    for plan, look_ahead in PLANS.items():
         session = BeamDecoder(look_ahead=look_ahead).bind(runner, request)
         found[plan] = Work(partial(session.decode, prompts, torch.Generator()))
     target = runner.open(batch, roomy(history + 1, device))
@@ -107,7 +107,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
         [
             [
                 *(str(row[column]) for column in columns),
-                f"{row['milliseconds']:.2f} ({' – '.join(f'{end:.2f}' for end in row['milliseconds_ci95'])})",
+                with_interval(row, "milliseconds", ".2f"),
                 f"{row['prefill_milliseconds']:.2f}",
             ]
             for row in content["rows"]

@@ -1,13 +1,14 @@
 """The report of `engine.py`: Markdown and TensorBoard."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from experiments.speed.cost_figure import cost_by_nodes
-from experiments.study import report_markdown
+from experiments.study import report_markdown, with_interval
 from padrec.evaluation.report import markdown_table
 
 _ROUND_COLUMNS = (
@@ -19,6 +20,7 @@ _ROUND_COLUMNS = (
     ("one draft pass (ms)", "one_draft_pass_ms"),
     ("start (ms)", "start_ms"),
 )
+_cell = partial(with_interval, form=".3g")
 
 
 def engine_markdown(content: Mapping[str, Any]) -> str:
@@ -102,11 +104,6 @@ def _constraint_markdown(content: Mapping[str, Any]) -> str:
         "One token: what is allowed, the choice among it, the states behind it."
     )
     return "\n\n".join(["## Catalog constraint", about, table])
-
-
-def _cell(row: Mapping[str, Any], key: str) -> str:
-    low, high = row[f"{key}_ci95"]
-    return f"{row[key]:.3g} ({low:.3g} – {high:.3g})"
 
 
 def log_engine(folder: Path, content: Mapping[str, Any]) -> None:

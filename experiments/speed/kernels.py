@@ -15,7 +15,7 @@ import torch
 from experiments.speed.pass_costs import ROUND_PREFIX, ROUNDS, TREE_ROOM, round_tree
 from experiments.speed.setting import Setting, backbone_of
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
-from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command, with_interval
 from padrec import SpeculativeDecoder
 from padrec.catalog import InputError
 from padrec.decoding import CapturedGraph, LayerOperations, TreeOperations
@@ -150,7 +150,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
                 row["kernels"],
                 f"{row['without_ms']:.3f}",
                 f"{row['round_ms']:.3f}",
-                f"{row['ratio']:.3f} ({row['ratio_ci95'][0]:.3f} – {row['ratio_ci95'][1]:.3f})",
+                with_interval(row, "ratio", ".3f"),
             ]
             for row in content["rows"]
         ],

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experiments.study import interval_of
+
 _RESAMPLES = 2000
 _WARM_UPS = 2
 
@@ -43,7 +45,7 @@ class Timing:
         resampled, median = values[drawn].quantile(0.5, dim=1), values.quantile(0.5)
         if divisor is not None:
             resampled, median = resampled / divisor[drawn].quantile(0.5, dim=1), median / divisor.quantile(0.5)
-        low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=resampled.dtype)).tolist()
+        low, high = interval_of(resampled)
         return cls(float(median), low, high, len(values))
 
     def to_dict(self, unit: str) -> dict[str, object]:
@@ -88,7 +90,7 @@ def _cuda_seconds(work: Work) -> float:
     return float(start.elapsed_time(end)) / 1000
 
 
-def wall_seconds(function: Callable[[], None], device: torch.device) -> float:
+def wall_seconds(function: Callable[[], object], device: torch.device) -> float:
     """Wall-clock seconds of something that happens once, the device synchronised at both ends."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
