@@ -39,7 +39,7 @@ def measure(
     """Prepare logs of some sizes, each in a process of its own; writes report.json and report.md.
 
     Args:
-        output: folder of the report, new or empty; the logs and what is prepared of them lie in it too.
+        output: folder of the report, new or empty; the logs and what is prepared of them are written to it too.
         interactions: of each log.
         items: of every log.
         seed: of the logs.

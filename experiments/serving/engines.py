@@ -1,6 +1,6 @@
 """What two ways to serve add to a batch: LitServe (`pip install litserve`), and the processes of `padrec serve`.
 
-Behind both stands a worker that takes 6 ms for a batch of any size, and answers with ten items a user.
+Both have a worker that takes 6 ms for a batch of any size and answers with ten items a user.
 
 From the repository's root: python -m experiments.serving.engines --output runs/serving/engines
 """

@@ -20,7 +20,7 @@ from padrec.decoding import CapturedGraph, CatalogConstraint
 from padrec.decoding.layers.prompt_shape import roomy
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
-# history, beam and batch; the target's shape stands before them.
+# Shape of the target, history, beam and batch.
 _BEAUTY = ("28x1024,128,10,1",)
 _LARGE = tuple(f"28x2048,{row}" for row in ("1000,256,1", "1000,256,4", "5000,256,1", "160,20,32", "1000,10,1"))
 _LARGE_CODEBOOKS = (1024, 1024, 1024)

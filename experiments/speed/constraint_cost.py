@@ -12,7 +12,7 @@ from padrec import ListRequest, Sampling
 from padrec.decoding import CapturedGraph, CatalogConstraint, Choice, choose
 
 _LIST_LENGTH = 10
-# What takes microseconds is measured so many times in a row.
+# What takes microseconds is measured that many times in a row.
 _CALLS = 20
 
 

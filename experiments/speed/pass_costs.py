@@ -13,9 +13,9 @@ from padrec.decoding import CapturedGraph, DraftPlan
 from padrec.decoding.layers.prompt_shape import roomy
 
 ROUND_PREFIX = 128
-# Room in the cache behind prompt and list: for a round's tree, and for what the draft reads of it.
+# Room in the cache after prompt and list: for a round's tree, and for what the draft reads of it.
 TREE_ROOM = 88
-# Rounds behind a start that are timed together: so many a list of ten items has left even if half of them are drafted.
+# Rounds after a start that are timed together: a list of ten items has that many left even if half of them are drafted.
 ROUNDS = 6
 # Forced tokens that a round adds to its tree.
 _FORCED_NODES = 12
@@ -29,7 +29,7 @@ def round_tree() -> DynamicTree:
 def target_passes(
     setting: Setting, batch: int, prefix: int, nodes: Sequence[int], repeats: int
 ) -> list[dict[str, Any]]:
-    """Passes over random trees of some numbers of nodes behind a prefix."""
+    """Passes over random trees of some numbers of nodes after a prefix."""
     device = setting.device
     target = setting.runner.open(batch, roomy(prefix + max(nodes), device))
     target.prefill(setting.prompts(batch, prefix))

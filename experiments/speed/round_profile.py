@@ -44,7 +44,7 @@ def measure(
         output: folder of the report, new or without one.
         shape: of the target, LAYERSxWIDTH.
         batches: rows decoded together.
-        profiled_rounds: rounds behind the start of a list that are profiled.
+        profiled_rounds: rounds after the start of a list that are profiled.
         repeats: measurements of whole rounds.
         device: cpu or cuda; by default a GPU where there is one.
         seed: of the weights and the made-up data.

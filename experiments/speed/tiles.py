@@ -34,7 +34,7 @@ from padrec.decoding.layers.tiles import (
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.targets import build_backbone
 
-# A pass takes less than a millisecond: so many are timed in a row.
+# A pass takes less than a millisecond: that many are timed in a row.
 _CALLS = 10
 # Relative to the largest output. Layers add up the rounding of half precision, not more.
 _MOST_DIFFERENCE = 0.1
@@ -62,7 +62,7 @@ def _out_in_4(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) 
 
 
 def _streamed_32(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
-    """From 17 to 32 tokens tiles of so many, not of 64."""
+    """From 17 to 32 tokens, tiles of 32 tokens, not of 64."""
     return (
         streamed_tile(n_tokens, n_out, n_in, gated, itemsize)
         if 16 < n_tokens <= 32
@@ -145,7 +145,7 @@ _LARGER_IN_4 = LinearTile(128, 64, 64, 8, 4, splits=4)
 
 
 def _attention(columns: int, warps: int, stages: int, queries: int = 16) -> AttentionTileChoice:
-    """Programs of so many queries, where there are as many, in half precision."""
+    """Programs of `queries` queries, or of all where there are fewer, in half precision."""
 
     def tile(n_queries: int, n_heads: int, size: int, itemsize: int, capacity: int) -> AttentionTile:
         if itemsize != 2:
