@@ -12,7 +12,7 @@ from padrec.catalog import Catalog, InputError
 from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.readers.reader import Dataset, Reader, check_files
-from padrec.data.readers.semantic_id_index import read_index_and_titles
+from padrec.data.readers.semantic_id_index import code_strings, read_index_and_titles
 from padrec.data.text_file import read_text
 
 _PARTS = ("train", "valid", "test")
@@ -95,7 +95,7 @@ def _row_items(row: dict[str, str], catalog: Catalog) -> tuple[list[int], int]:
     if not isinstance(history, list) or not 1 <= len(history) <= _LONGEST_HISTORY:
         raise InputError(f"history_item_id is {text!r}, expected a list of 1 to {_LONGEST_HISTORY} items")
     item = catalog.index(row["item_id"])
-    sid = "".join(f"<{chr(ord('a') + slot)}_{code}>" for slot, code in enumerate(catalog.codes[item].tolist()))
+    sid = "".join(code_strings(catalog.codes[item].tolist()))
     if row["item_sid"] != sid:
         raise InputError(f"item {row['item_id']!r} has the ID {row['item_sid']!r}, expected {sid!r} as in the index")
     return [catalog.index(str(before)) for before in history], item
