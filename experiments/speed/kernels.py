@@ -5,21 +5,19 @@ From the repository's root: python -m experiments.speed.kernels --output runs/sp
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
-from experiments.speed.pass_costs import ROUND_PREFIX, ROUNDS, TREE_ROOM, round_tree
+from experiments.speed.pass_costs import ROUNDS, recorded_start, round_tree
 from experiments.speed.setting import Setting, backbone_of
 from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
 from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command, with_interval
 from padrec import SpeculativeDecoder
 from padrec.catalog import InputError
 from padrec.decoding import CapturedGraph, LayerOperations, TreeOperations
-from padrec.decoding.layers.prompt_shape import roomy
 from padrec.drafts.draft_operations import DraftOperations
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -131,15 +129,11 @@ def _compiled(base: type, method: str) -> Any:  # noqa: ANN401  # a method of an
 
 def _round(setting: Setting, batch: int) -> Work:
     """A recorded round after its start, by the operations that are chosen now."""
-    device, request = setting.device, setting.request
     # A runner and a bound draft of their own, which choose their operations as they are made.
     runner = type(setting.runner)(setting.runner.model)
-    draft = setting.draft.bind(runner, request)
-    capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
-    rounds = SpeculativeDecoder(setting.draft, round_tree()).rounds(runner, request, draft, batch, capacity)
-    keys = torch.zeros(batch, dtype=torch.long, device=device)
-    start = CapturedGraph(partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys), device)
-    return Work(CapturedGraph(rounds.round, device), ROUNDS, before=start)
+    decoder = SpeculativeDecoder(setting.draft, round_tree())
+    rounds, start = recorded_start(setting, runner, decoder, setting.request, batch)
+    return Work(CapturedGraph(rounds.round, setting.device), ROUNDS, before=start)
 
 
 def _markdown(content: Mapping[str, Any]) -> str:

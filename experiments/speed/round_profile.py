@@ -7,7 +7,6 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 from torch.utils.tensorboard import SummaryWriter
 
-from experiments.speed.pass_costs import ROUND_PREFIX, ROUNDS, TREE_ROOM, round_tree
+from experiments.speed.pass_costs import ROUNDS, recorded_start, round_tree
 from experiments.speed.setting import Setting, backbone_of
 from experiments.speed.timing import Timing, Work, interleaved_seconds
 from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec import AutoregressiveDecoder, ListRequest, SpeculativeDecoder
 from padrec.decoding import CapturedGraph, FreeDecoding, Phase, Rounds
-from padrec.decoding.layers.prompt_shape import roomy
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
 _OTHER = "other"
@@ -91,14 +89,10 @@ def _round(setting: Setting, decoder: SpeculativeDecoder, batch: int, n_rounds: 
     the CPU a phase's time is the clock's.
     """
     device, request = setting.device, setting.request
-    capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
-    keys = torch.zeros(batch, dtype=torch.long, device=device)
     free = ListRequest(request.catalog, request.vocabulary, request.list_length, _FreeWithRuns(request))
     works, phases = {}, {}
     for name, kind in (("round", request), ("without constraint", free)):
-        rounds = decoder.rounds(setting.runner, kind, decoder.draft.bind(setting.runner, kind), batch, capacity)
-        # The start is recorded too, since the recorded round reads what it leaves behind.
-        start = CapturedGraph(partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys), device)
+        rounds, start = recorded_start(setting, setting.runner, decoder, kind, batch)
         works[name] = Work(CapturedGraph(rounds.round, device), ROUNDS, before=start)
         if name == "round":
             phases = _profiled(rounds, start, n_rounds, device)
