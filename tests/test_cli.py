@@ -23,7 +23,7 @@ from padrec.cli import main
 from padrec.drafts import PADRecDraft
 from padrec.targets import TargetRecommender
 from tests.data.toy_data import INDEX, write_lcrec
-from tests.tiny_training import tiny_backbone
+from tests.tiny_training import logged, tiny_backbone
 
 _CONF = Path(__file__).parent / "conf"
 _EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -66,13 +66,6 @@ def environment(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def checkpoint(runs: Path, stage: str) -> Path:
     return runs / stage / "checkpoints" / "last.ckpt"
-
-
-def logged(folder: Path, name: str) -> list[float]:
-    """A metric's values in the order of steps."""
-    header, *rows = (line.split(",") for line in (folder / "metrics.csv").read_text().splitlines())
-    column = header.index(name)
-    return [float(row[column]) for row in rows if row[column]]
 
 
 def test_the_program_has_one_name_which_no_other_package_installs() -> None:
@@ -536,10 +529,11 @@ def test_wrong_input_gets_one_message(
         "target": TargetRecommender.load(checkpoint(runs, "target")).fingerprint(),
         "other": TargetRecommender.load(checkpoint(runs, "other")).fingerprint(),
     }
+    stage, config = command.split()
     arguments, fragments = WRONG_INPUT[command][case]
     capfd.readouterr()
     with pytest.raises(SystemExit) as caught:
-        run(*command.split(), f"{named('wrong')} {arguments.format(**places)}")
+        run(stage, config, f"{named('wrong')} {arguments.format(**places)}")
     output = capfd.readouterr().err
     assert caught.value.code == 2
     assert "Traceback" not in output
