@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from experiments.laser.references import NGramTrie, SuffixAutomaton
-from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
+from experiments.speed.timing import Timing, Work, interleaved_seconds, timed
 from experiments.study import check_positive, chosen_device, circumstances, report_markdown, resident_bytes, run_command
 from padrec import DynamicTree, InputError, Prompts, RetrievalDraft, RetrievalTree, TokenPool, TransformersRunner
 from padrec.decoding import CapturedGraph, DraftPlan, TextRequest, TreeContext, TreeExpansion, TreeOperations
@@ -106,7 +106,7 @@ def _array(
     device, pool = runner.model.device, PoolTexts.of(texts, [0] * len(texts))
     index = SuffixIndex(len(pool.tokens), 1, 16, device)
     index.load(pool)  # warm
-    build = wall_seconds(lambda: index.load(pool), device)
+    _, build = timed(partial(index.load, pool), device)
     found: dict[str, Any] = {"build_seconds": build, "bytes_per_token": _bytes(index) / len(pool.tokens)}
     holder = TokenPool(len(pool.tokens))
     for text in texts:

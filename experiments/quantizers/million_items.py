@@ -3,7 +3,6 @@
 From the repository's root: python -m experiments.quantizers.million_items --output runs/quantizers/million
 """
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.speed.timing import wall_seconds
+from experiments.speed.timing import timed
 from experiments.study import check_positive, chosen_device, circumstances, peak_bytes, report_markdown, run_command
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.quantization import ResidualKMeans, count_collisions
@@ -53,10 +52,8 @@ def measure(
     vectors = made_up(items, dimension, seed)
     content |= {"items": items, "dimension": dimension, "codebook_sizes": [codes] * slots, "iterations": iterations}
     content |= {"fit_items": fit_items, "threads": torch.get_num_threads(), "gigabytes_before": peak_bytes() / 1e9}
-    content["fit_seconds"] = wall_seconds(partial(quantizer.fit, vectors), place)
-    start = time.perf_counter()
-    found = quantizer.encode(vectors)  # on the CPU, so that the device has finished
-    content["encode_seconds"] = time.perf_counter() - start
+    _, content["fit_seconds"] = timed(partial(quantizer.fit, vectors), place)
+    found, content["encode_seconds"] = timed(partial(quantizer.encode, vectors), place)
     content |= {"gigabytes": peak_bytes() / 1e9, "collisions": count_collisions(found)}
     if place.type == "cuda":
         content["gpu_gigabytes"] = torch.cuda.max_memory_allocated(place) / 1e9

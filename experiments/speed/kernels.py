@@ -5,6 +5,7 @@ From the repository's root: python -m experiments.speed.kernels --output runs/sp
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,7 +14,7 @@ import torch
 
 from experiments.speed.pass_costs import ROUNDS, recorded_start, round_tree
 from experiments.speed.setting import Setting, backbone_of
-from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
+from experiments.speed.timing import Timing, Work, interleaved_seconds, timed
 from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command, with_interval
 from padrec import SpeculativeDecoder
 from padrec.catalog import InputError
@@ -77,13 +78,8 @@ def measure(
         reference = _round(setting, batch)
         rows = []
         for name in kernels:
-            arms: dict[str, Work] = {_ALL: reference}
-
-            def record(name: str = name, arms: dict[str, Work] = arms) -> None:
-                with _left_to_pytorch(name):
-                    arms[name] = _round(setting, batch)
-
-            seconds_to_record = wall_seconds(record, place)
+            recorded, seconds_to_record = timed(partial(_left_to_pytorch(name)(_round), setting, batch), place)
+            arms = {_ALL: reference, name: recorded}
             found = {arm: 1000 * times for arm, times in interleaved_seconds(arms, place, repeats).items()}
             rows.append(
                 {"kernels": name}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from experiments.speed.setting import Setting
-from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
+from experiments.speed.timing import Timing, Work, interleaved_seconds, timed
 from padrec import DynamicTree, ListRequest, SpeculativeDecoder, TransformersRunner
 from padrec.decoding import CapturedGraph, DraftPlan, Rounds
 from padrec.decoding.layers.prompt_shape import roomy
@@ -123,7 +123,4 @@ class _Recorder:
         def work() -> None:
             function()
 
-        def make() -> None:
-            self.recordings[name] = CapturedGraph(work, self._device)
-
-        self.seconds[name] = wall_seconds(make, self._device)
+        self.recordings[name], self.seconds[name] = timed(partial(CapturedGraph, work, self._device), self._device)

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from experiments.study import interval_of
 
+T = TypeVar("T")
 _RESAMPLES = 2000
 _WARM_UPS = 2
 
@@ -90,12 +92,12 @@ def _cuda_seconds(work: Work) -> float:
     return float(start.elapsed_time(end)) / 1000
 
 
-def wall_seconds(function: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of something that happens once, the device synchronised at both ends."""
+def timed(function: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """What a function returns, and its wall-clock seconds, the device synchronised at both ends."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
-    function()
+    result = function()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return result, time.perf_counter() - start
