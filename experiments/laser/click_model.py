@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from experiments.study import interval_of
 from padrec import InputError, MiniOneRecReader
 from padrec.data import Split
+from padrec.data.batches import TensorBatch
 from padrec.data.json_file import read_json_lines
 from padrec.decoding.device.device_name import device_name
 from padrec.evaluation.report import check_writable, markdown_table, software_versions, write_report
@@ -38,20 +39,14 @@ _RESAMPLES = 1000
 _PARTS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
-class Examples:
+@dataclass
+class Examples(TensorBatch):
     """Candidates with the histories before them; labels are 1 for an item that the user bought next."""
 
     users: Tensor  # int64 [n]
     histories: Tensor  # items, oldest first, int64 [n, H], -1 for none
     candidates: Tensor  # int64 [n]
     labels: Tensor  # float32 [n]
-
-    def rows(self, which: Tensor) -> "Examples":
-        return Examples(*(values[which] for values in vars(self).values()))
-
-    def to(self, device: torch.device) -> "Examples":
-        return Examples(*(values.to(device) for values in vars(self).values()))
 
 
 @dataclass(frozen=True)
