@@ -159,7 +159,7 @@ STAGES = ("read_log", "order_log", "find_core", "write_interactions", "write_ite
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_interrupted_preparation_goes_on_behind_its_last_stage(
+def test_an_interrupted_preparation_goes_on_after_its_last_stage(
     stage: str, log: MadeUpLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
