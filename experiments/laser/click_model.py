@@ -53,8 +53,8 @@ class Examples(TensorBatch):
 class Vectors:
     """Text vectors of items and users, with a row of zeros at the end; None without texts."""
 
-    items: Tensor | None  # float32 [n_items + 1, d]
-    users: Tensor | None  # float32 [n_users + 1, d]
+    items: Tensor | None = None  # float32 [n_items + 1, d]
+    users: Tensor | None = None  # float32 [n_users + 1, d]
 
 
 class ClickModel(nn.Module):
@@ -248,10 +248,8 @@ def read_texts(
         for name in sorted(paths, key=lambda name: name != arguments.reference):
             of_name = vectors.of(Path(paths[name]), keys, sets_basis=name == arguments.reference)
             found.setdefault(name, {})[kind] = of_name
-    return {"none": Vectors(None, None)} | {
-        name: Vectors(found[name].get("items"), found[name].get("users"))
-        for name in dict(entry.split("=", 1) for entry in arguments.texts)
-    }
+    names = [entry.partition("=")[0] for entry in arguments.texts]
+    return {"none": Vectors()} | {name: Vectors(**found[name]) for name in names}
 
 
 def chosen_fits(

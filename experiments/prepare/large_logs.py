@@ -56,7 +56,8 @@ def measure(
             f"{output} holds something already, such as logs of a run that was cut: expected an empty folder"
         )
     content = circumstances("experiments.prepare.large_logs", torch.device("cpu"), torch.float32, seed)
-    content |= {"items": items, "min_rating": _LEAST_RATING, "start": _start(), "logs": []}
+    start = _run(["prepare", "--help"])  # what the program costs that does nothing
+    content |= {"items": items, "min_rating": _LEAST_RATING, "start": start, "logs": []}
     for n_rows in interactions:
         path = output / f"log-{n_rows}.parquet"
         write_log(path, n_rows, items, seed)
@@ -101,11 +102,6 @@ def _pieces(n_rows: int, n_items: int, seed: int) -> Iterator[pa.Table]:
 def _prepare(log: Path, output: Path) -> list[str]:
     table = ["--source", "padrec.TableLog", "--source.interactions", f"[{log}]", "--source.rating", "rating"]
     return ["prepare", *table, "--min_rating", str(_LEAST_RATING), "--output", str(output)]
-
-
-def _start() -> dict[str, float]:
-    """What the program costs that does nothing."""
-    return _run(["prepare", "--help"])
 
 
 def _run(arguments: list[str]) -> dict[str, float]:
