@@ -1,12 +1,15 @@
 """What the commands of experiments share: where they run, how they end, what their reports say of it."""
 
+import resource
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import auto_cli
+from torch import Tensor
 
 from padrec import InputError
 from padrec.decoding.device.device_name import device_name
@@ -43,16 +46,38 @@ def circumstances(program: str, device: torch.device, dtype: torch.dtype, seed: 
     }
 
 
-def circumstances_markdown(found: Mapping[str, Any]) -> str:
-    """The same for people."""
-    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    lines = [f"- {name}: {escape_markdown(str(found[name]))}" for name in ("device", "precision", "seed")]
+def report_markdown(content: Mapping[str, Any], *parts: str) -> str:
+    """A report for people: its parts in Markdown, then the `circumstances` that its content has."""
+    versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    lines = [f"- {name}: {escape_markdown(str(content[name]))}" for name in ("device", "precision", "seed")]
     lines.append(f"- versions: {escape_markdown(versions)}")
-    return "\n\n".join(["## Settings", "\n".join(lines), f"```\n{found['command']}\n```"])
+    return "\n\n".join([*parts, "## Settings", "\n".join(lines), f"```\n{content['command']}\n```"]) + "\n"
 
 
-def run_command(command: Callable[..., object], arguments: list[str] | None) -> None:
-    """Run a function as a command; wrong input ends it with status 2 and one message."""
+def with_interval(row: Mapping[str, Any], key: str, form: str) -> str:
+    """A number of a report with its 95 % interval, in a format such as `.2f`."""
+    low, high = row[f"{key}_ci95"]
+    return f"{row[key]:{form}} ({low:{form}} – {high:{form}})"
+
+
+def interval_of(resamples: Tensor) -> list[float]:
+    """The ends of the middle 95 % of bootstrap resamples `[n]`."""
+    ends: list[float] = resamples.quantile(torch.tensor([0.025, 0.975], dtype=resamples.dtype)).tolist()
+    return ends
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def run_command(command: Callable[..., object], arguments: list[str] | None = None) -> None:
+    """Run a function with these arguments or the process's; wrong input ends it with status 2 and one message."""
     try:
         auto_cli(command, args=arguments, as_positional=False)
     except InputError as error:

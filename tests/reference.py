@@ -50,7 +50,7 @@ def trie_tokens(
 
 
 def next_slot(vocabulary: SemanticIDVocabulary, slot: int, token: int) -> int:
-    """The slot of `token` behind a token in `slot`."""
+    """The slot of `token` after a token in `slot`."""
     if token == vocabulary.separator_token:
         return vocabulary.n_slots
     if token < vocabulary.separator_token:
@@ -95,7 +95,7 @@ class PlainTarget:
         self._n_tokens = vocabulary.list_tokens(list_length)
 
     def probabilities(self, written: Sequence[int]) -> list[float]:
-        """Of every token behind `written`."""
+        """Of every token after `written`."""
         logits = forward(self._model, [*self._prompt, *written])[0][-1].tolist()
         allowed = set(range(len(logits)))
         if self._leaves is not None:
@@ -135,7 +135,7 @@ class PlainTarget:
 def item_log_probs(
     model: PreTrainedModel, prompt: Sequence[int], leaves: Sequence[tuple[int, ...]], renormalise: bool
 ) -> list[list[float]]:
-    """Log-probabilities of every item's codes behind the prompt; each item is a row of its own, without padding.
+    """Log-probabilities of every item's codes after the prompt; each item is a row of its own, without padding.
 
     Args:
         renormalise: over the tokens that some item continues with; otherwise over all.

@@ -337,7 +337,7 @@ class PathSteps(DraftSteps):
         self.calls: list[tuple[int, int, Tensor]] = []  # depth, nodes and slots of every call of `extend`
 
     def path_logits(self, row: int, path: tuple[int, ...]) -> Tensor:
-        """Logits behind a path of tokens below the root, `[V]`; with `levels`, one of few values each."""
+        """Logits after a path of tokens below the root, `[V]`; with `levels`, one of few values each."""
         generator = torch.Generator().manual_seed(hash((self._seed, row, *path)) % 2**62)
         if self._levels is not None:
             return torch.randint(self._levels, (self._size,), generator=generator).double()

@@ -23,7 +23,7 @@ from padrec.cli import main
 from padrec.drafts import PADRecDraft
 from padrec.targets import TargetRecommender
 from tests.data.toy_data import INDEX, write_lcrec
-from tests.tiny_training import tiny_backbone
+from tests.tiny_training import logged, tiny_backbone
 
 _CONF = Path(__file__).parent / "conf"
 _EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -66,13 +66,6 @@ def environment(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def checkpoint(runs: Path, stage: str) -> Path:
     return runs / stage / "checkpoints" / "last.ckpt"
-
-
-def logged(folder: Path, name: str) -> list[float]:
-    """A metric's values in the order of steps."""
-    header, *rows = (line.split(",") for line in (folder / "metrics.csv").read_text().splitlines())
-    column = header.index(name)
-    return [float(row[column]) for row in rows if row[column]]
 
 
 def test_the_program_has_one_name_which_no_other_package_installs() -> None:
@@ -379,193 +372,156 @@ _TARGET = "{runs}/target/checkpoints/last.ckpt"
 _OTHER = "{runs}/other/checkpoints/last.ckpt"
 _DRAFT = "{runs}/padrec/checkpoints/last.ckpt"
 _FREE = "--data.init_args.separator=false"
+# By stage and config: arguments, and what the message says.
 WRONG_INPUT = {
-    "no config": ("fit", "target", "--config={tmp}/absent.yaml", ["File does not exist", "absent.yaml"]),
-    "malformed config": (
-        "fit",
-        "target",
-        "--config={tmp}/malformed.yaml",
-        ["{tmp}/malformed.yaml: ", "parsing config", "line 2, column 1"],
-    ),
-    "config that is a list": ("fit", "target", "--config={tmp}/list.yaml", ["{tmp}/list.yaml: ", "[1, 2]"]),
-    "interpolation without its end": (
-        "fit",
-        "target",
-        "--config={tmp}/open.yaml",
-        ["trainer.default_root_dir: missing BRACE_CLOSE", "expected an interpolation that can be resolved"],
-    ),
-    "interpolation of no variable": (
-        "fit",
-        "target",
-        "--config={tmp}/no-variable.yaml",
-        ["trainer.default_root_dir: Environment variable 'PADREC_NO_SUCH_VARIABLE' not found, expected"],
-    ),
-    "interpolation of no key": (
-        "fit",
-        "target",
-        "--config={tmp}/no-key.yaml",
-        ["trainer.default_root_dir: Interpolation key 'nonsense.key' not found, expected"],
-    ),
-    "interpolation of no kind": (
-        "fit",
-        "target",
-        "--config={tmp}/no-resolver.yaml",
-        ["trainer.default_root_dir: Unsupported interpolation type nonsense, expected"],
-    ),
-    "unknown model key": ("fit", "target", "--model.init_args.nonsense=1", ["'nonsense' is not accepted"]),
-    "unknown data key": ("fit", "target", "--data.init_args.nonsense=1", ["'nonsense' is not accepted"]),
-    "unknown trainer key": ("fit", "target", "--trainer.nonsense=1", ["nonsense"]),
-    "unknown class": ("fit", "target", "--model=padrec.Nonsense", ["padrec.Nonsense"]),
-    "unknown backbone": ("fit", "target", "--model.init_args.backbone.model_type=nonsense", ["nonsense", "expected"]),
-    "unknown backbone key": (
-        "fit",
-        "target",
-        "--model.init_args.backbone.nonsense=1",
-        ["llama has no setting nonsense"],
-    ),
-    "wrong type": ("fit", "target", "--model.init_args.learning_rate=fast", ["learning_rate", "fast"]),
-    "impossible rate": (
-        "fit",
-        "target",
-        "--model.init_args.learning_rate=-1",
-        ["learning_rate is -1.0", "expected more"],
-    ),
-    "rate that is no number": (
-        "fit",
-        "target",
-        "--model.init_args.learning_rate=.nan",
-        ["learning_rate is nan", "finite"],
-    ),
-    "no data folder": ("fit", "target", _READ + "{tmp}/absent", ["{tmp}/absent: no such folder", "PADREC_DATA"]),
-    "no data file": ("fit", "target", _READ + "{tmp}/no-interactions", ["no *.inter.json, expected *.index.json"]),
-    "malformed JSON": ("fit", "target", _READ + "{tmp}/malformed", ["Toy.index.json: no valid JSON at line 1"]),
-    "ragged IDs": ("fit", "target", _READ + "{tmp}/ragged", ["Toy.index.json", "'3'", "expected"]),
-    "item without ID": ("fit", "target", _READ + "{tmp}/no-id", ["Toy.inter.json: user 'u'", "'2'"]),
-    "empty user": ("fit", "target", _READ + "{tmp}/empty-user", ["'v'", "expected"]),
-    "short user": ("fit", "target", _READ + "{tmp}/short-user", ["'v'", "expected"]),
-    "code out of range": ("fit", "target", "--data.init_args.codebook_sizes=[5,6,2]", ["in slot 2, expected 0 … 1"]),
-    "unknown item": (
-        "fit",
-        "target",
-        _TRAIN_ON_LISTS + "[{tmp}/unknown-item.jsonl]",
-        ["unknown-item.jsonl, line 1", "'item-777' is not among the 30 items"],
-    ),
-    "long list": ("fit", "target", "--data.init_args.list_length=28", ["list_length is 28", "at most the 27"]),
-    "no such accelerator": ("fit", "target", "--trainer.accelerator=tpu", ["trainer (accelerator: tpu, devices: auto"]),
-    "no devices": ("fit", "target", "--trainer.devices=0", ["trainer (accelerator: cpu, devices: 0"]),
-    "devices of a wrong type": ("fit", "target", "--trainer.devices=-5", ["devices: -5", "should be an int > 0"]),
-    "strategy of a GPU": ("fit", "target", "--trainer.strategy=fsdp", ["fsdp", "requires a GPU"]),
-    "endless epochs": ("fit", "target", "--trainer.max_epochs=-3", ["max_epochs", "-3"]),
-    "no finite clipping": ("fit", "target", "--trainer.gradient_clip_val=.nan", ["clip_val is nan, expected a finite"]),
-    "large seed": ("fit", "target", "--seed_everything=4294967296", ["seed_everything is 4294967296, expected 0 … "]),
-    "no accumulation": ("fit", "target", "--trainer.accumulate_grad_batches=0", ["is 0, expected at least 1"]),
-    "no best checkpoint": ("fit", "target", "--ckpt_path=best", ["--ckpt_path best: expected a file"]),
-    "rare validation": ("fit", "target", "--trainer.val_check_interval=99", ["val_check_interval` (99) must be less"]),
-    "package of a logger": (
-        "fit",
-        "target",
-        "--trainer.logger=lightning.pytorch.loggers.CometLogger",
-        ["Requirement 'comet-ml", "not met"],
-    ),
-    "fit of an evaluation": ("fit", "evaluate", "", ["fit of a SpeculativeEvaluator", "expected `padrec test`"]),
-    "test of a draft": ("test", "draft", "", ["test of a PADRecDraft", "expected `padrec fit`, `padrec validate`"]),
-    "unknown metric": (
-        "fit",
-        "target",
-        "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping --trainer.callbacks.init_args.monitor=ndcg",
-        ["EarlyStopping monitors 'ndcg': this fit logs only train/loss, val/ndcg@10"],
-    ),
-    "metric of no validation": (
-        "fit",
-        "target",
-        "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint "
-        "--trainer.callbacks.init_args.monitor=val/ndcg@10 --trainer.check_val_every_n_epoch=9",
-        ["ModelCheckpoint monitors 'val/ndcg@10': this fit, which never validates, logs only train/loss"],
-    ),
-    "no checkpoint": ("fit", "target", "--ckpt_path={tmp}/absent.ckpt", ["absent.ckpt: no such file"]),
-    "checkpoint of an address": ("fit", "target", "--ckpt_path=http://a.b/c.ckpt", ["expected a file on this machine"]),
-    "random target": ("validate", "target", "", ["validate of a TargetRecommender with random weights", "--ckpt_path"]),
-    "random draft": ("validate", "draft", "", ["validate of a PADRecDraft with random weights", "--ckpt_path"]),
-    "no writer": ("predict", "target", f"--ckpt_path={_TARGET}", ["expected one such as padrec.RecommendationWriter"]),
-    "broken checkpoint": ("validate", "target", "--ckpt_path={tmp}/broken.ckpt", ["broken.ckpt: cannot be read"]),
-    "draft as target checkpoint": (
-        "fit",
-        "target",
-        f"--ckpt_path={_DRAFT}",
-        ["a checkpoint of padrec.PADRecDraft, expected one of the config's model padrec.TargetRecommender"],
-    ),
-    "target as evaluator checkpoint": (
-        "test",
-        "evaluate",
-        f"--ckpt_path={_TARGET}",
-        ["a checkpoint of padrec.TargetRecommender, expected one of the config's model padrec.SpeculativeEvaluator"],
-    ),
-    "other rate than the checkpoint's": (
-        "fit",
-        "target",
-        f"--ckpt_path={_TARGET} --model.init_args.learning_rate=0.5",
-        ["last.ckpt: learning_rate is 0.5 in the config and 0.01 in the checkpoint", "initial_weights"],
-    ),
-    "other layers than the checkpoint's": (
-        "validate",
-        "target",
-        f"--ckpt_path={_TARGET} --model.init_args.backbone.num_hidden_layers=3",
-        ["backbone.num_hidden_layers is 3 in the config and 2 in the checkpoint"],
-    ),
-    "setting that the checkpoint lacks": (
-        "fit",
-        "target",
-        f"--ckpt_path={_TARGET} --model.init_args.backbone.mlp_bias=true",
-        ["backbone.mlp_bias is True in the config and not in the checkpoint"],
-    ),
-    "other embeddings than the checkpoint's": (
-        "validate",
-        "draft",
-        f"--ckpt_path={_DRAFT} --model.init_args.position_aware.slots=constant",
-        ["position_aware.slots is constant in the config and input in the checkpoint"],
-    ),
-    "checkpoint of another vocabulary": (
-        "fit",
-        "target",
-        f"--ckpt_path={_TARGET} {_FREE}",
-        ["codebook_sizes=[5, 6, 7], separator=True", "codebook_sizes=[5, 6, 7], separator=False"],
-    ),
-    "no target": ("fit", "draft", "--model.init_args.target={tmp}/absent.ckpt", ["no such file", "of a target"]),
-    "draft as target": ("fit", "draft", f"--model.init_args.target={_DRAFT}", ["kind 'draft', expected 'target'"]),
-    "target of another vocabulary": ("fit", "draft", _FREE, ["separator=True", "separator=False"]),
-    "checkpoint of another target": (
-        "fit",
-        "draft",
-        f"--model.init_args.target={_OTHER} --ckpt_path={_DRAFT}",
-        ["{target}", "{other}"],
-    ),
-    "evaluation of another vocabulary": ("test", "evaluate", _FREE, ["separator=True", "separator=False"]),
-    "draft of another target": (
-        "test",
-        "evaluate",
-        f"--model.init_args.target={_OTHER}",
-        ["{target}", "{other}"],
-    ),
-    "no draft": ("test", "evaluate", "--config={tmp}/absent-draft.yaml", ["absent.ckpt: no such file", "of a draft"]),
-    "assistant of another vocabulary": (
-        "test",
-        "evaluate",
-        "--config={tmp}/assistant-of-others.yaml",
-        ["the assistant {tmp}/of-others", "separator=False", "separator=True"],
-    ),
-    "target as draft": ("test", "evaluate", "--config={tmp}/target-as-draft.yaml", ["kind 'target', expected 'draft'"]),
-    "no reference arm": ("test", "evaluate", "--config={tmp}/no-reference.yaml", ["'autoregressive'"]),
-    "no further reference": (
-        "test",
-        "evaluate",
-        "--model.init_args.further_references=[slow]",
-        ["arm 'slow' among them"],
-    ),
+    "fit target": {
+        "no config": ("--config={tmp}/absent.yaml", ["File does not exist", "absent.yaml"]),
+        "malformed config": (
+            "--config={tmp}/malformed.yaml",
+            ["{tmp}/malformed.yaml: ", "parsing config", "line 2, column 1"],
+        ),
+        "config that is a list": ("--config={tmp}/list.yaml", ["{tmp}/list.yaml: ", "[1, 2]"]),
+        "interpolation without its end": (
+            "--config={tmp}/open.yaml",
+            ["trainer.default_root_dir: missing BRACE_CLOSE", "expected an interpolation that can be resolved"],
+        ),
+        "interpolation of no variable": (
+            "--config={tmp}/no-variable.yaml",
+            ["trainer.default_root_dir: Environment variable 'PADREC_NO_SUCH_VARIABLE' not found, expected"],
+        ),
+        "interpolation of no key": (
+            "--config={tmp}/no-key.yaml",
+            ["trainer.default_root_dir: Interpolation key 'nonsense.key' not found, expected"],
+        ),
+        "interpolation of no kind": (
+            "--config={tmp}/no-resolver.yaml",
+            ["trainer.default_root_dir: Unsupported interpolation type nonsense, expected"],
+        ),
+        "unknown model key": ("--model.init_args.nonsense=1", ["'nonsense' is not accepted"]),
+        "unknown data key": ("--data.init_args.nonsense=1", ["'nonsense' is not accepted"]),
+        "unknown trainer key": ("--trainer.nonsense=1", ["nonsense"]),
+        "unknown class": ("--model=padrec.Nonsense", ["padrec.Nonsense"]),
+        "unknown backbone": ("--model.init_args.backbone.model_type=nonsense", ["nonsense", "expected"]),
+        "unknown backbone key": ("--model.init_args.backbone.nonsense=1", ["llama has no setting nonsense"]),
+        "wrong type": ("--model.init_args.learning_rate=fast", ["learning_rate", "fast"]),
+        "impossible rate": ("--model.init_args.learning_rate=-1", ["learning_rate is -1.0", "expected more"]),
+        "rate that is no number": ("--model.init_args.learning_rate=.nan", ["learning_rate is nan", "finite"]),
+        "no data folder": (_READ + "{tmp}/absent", ["{tmp}/absent: no such folder", "PADREC_DATA"]),
+        "no data file": (_READ + "{tmp}/no-interactions", ["no *.inter.json, expected *.index.json"]),
+        "malformed JSON": (_READ + "{tmp}/malformed", ["Toy.index.json: no valid JSON at line 1"]),
+        "ragged IDs": (_READ + "{tmp}/ragged", ["Toy.index.json", "'3'", "expected"]),
+        "item without ID": (_READ + "{tmp}/no-id", ["Toy.inter.json: user 'u'", "'2'"]),
+        "empty user": (_READ + "{tmp}/empty-user", ["'v'", "expected"]),
+        "short user": (_READ + "{tmp}/short-user", ["'v'", "expected"]),
+        "code out of range": ("--data.init_args.codebook_sizes=[5,6,2]", ["in slot 2, expected 0 … 1"]),
+        "unknown item": (
+            _TRAIN_ON_LISTS + "[{tmp}/unknown-item.jsonl]",
+            ["unknown-item.jsonl, line 1", "'item-777' is not among the 30 items"],
+        ),
+        "long list": ("--data.init_args.list_length=28", ["list_length is 28", "at most the 27"]),
+        "no such accelerator": ("--trainer.accelerator=tpu", ["trainer (accelerator: tpu, devices: auto"]),
+        "no devices": ("--trainer.devices=0", ["trainer (accelerator: cpu, devices: 0"]),
+        "devices of a wrong type": ("--trainer.devices=-5", ["devices: -5", "should be an int > 0"]),
+        "strategy of a GPU": ("--trainer.strategy=fsdp", ["fsdp", "requires a GPU"]),
+        "endless epochs": ("--trainer.max_epochs=-3", ["max_epochs", "-3"]),
+        "no finite clipping": ("--trainer.gradient_clip_val=.nan", ["clip_val is nan, expected a finite"]),
+        "large seed": ("--seed_everything=4294967296", ["seed_everything is 4294967296, expected 0 … "]),
+        "no accumulation": ("--trainer.accumulate_grad_batches=0", ["is 0, expected at least 1"]),
+        "no best checkpoint": ("--ckpt_path=best", ["--ckpt_path best: expected a file"]),
+        "rare validation": ("--trainer.val_check_interval=99", ["val_check_interval` (99) must be less"]),
+        "package of a logger": (
+            "--trainer.logger=lightning.pytorch.loggers.CometLogger",
+            ["Requirement 'comet-ml", "not met"],
+        ),
+        "unknown metric": (
+            "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping --trainer.callbacks.init_args.monitor=ndcg",
+            ["EarlyStopping monitors 'ndcg': this fit logs only train/loss, val/ndcg@10"],
+        ),
+        "metric of no validation": (
+            "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint "
+            "--trainer.callbacks.init_args.monitor=val/ndcg@10 --trainer.check_val_every_n_epoch=9",
+            ["ModelCheckpoint monitors 'val/ndcg@10': this fit, which never validates, logs only train/loss"],
+        ),
+        "no checkpoint": ("--ckpt_path={tmp}/absent.ckpt", ["absent.ckpt: no such file"]),
+        "checkpoint of an address": ("--ckpt_path=http://a.b/c.ckpt", ["expected a file on this machine"]),
+        "draft as target checkpoint": (
+            f"--ckpt_path={_DRAFT}",
+            ["a checkpoint of padrec.PADRecDraft, expected one of the config's model padrec.TargetRecommender"],
+        ),
+        "other rate than the checkpoint's": (
+            f"--ckpt_path={_TARGET} --model.init_args.learning_rate=0.5",
+            ["last.ckpt: learning_rate is 0.5 in the config and 0.01 in the checkpoint", "initial_weights"],
+        ),
+        "setting that the checkpoint lacks": (
+            f"--ckpt_path={_TARGET} --model.init_args.backbone.mlp_bias=true",
+            ["backbone.mlp_bias is True in the config and not in the checkpoint"],
+        ),
+        "checkpoint of another vocabulary": (
+            f"--ckpt_path={_TARGET} {_FREE}",
+            ["codebook_sizes=[5, 6, 7], separator=True", "codebook_sizes=[5, 6, 7], separator=False"],
+        ),
+    },
+    "fit evaluate": {
+        "fit of an evaluation": ("", ["fit of a SpeculativeEvaluator", "expected `padrec test`"]),
+    },
+    "test draft": {
+        "test of a draft": ("", ["test of a PADRecDraft", "expected `padrec fit`, `padrec validate`"]),
+    },
+    "validate target": {
+        "random target": ("", ["validate of a TargetRecommender with random weights", "--ckpt_path"]),
+        "broken checkpoint": ("--ckpt_path={tmp}/broken.ckpt", ["broken.ckpt: cannot be read"]),
+        "other layers than the checkpoint's": (
+            f"--ckpt_path={_TARGET} --model.init_args.backbone.num_hidden_layers=3",
+            ["backbone.num_hidden_layers is 3 in the config and 2 in the checkpoint"],
+        ),
+    },
+    "validate draft": {
+        "random draft": ("", ["validate of a PADRecDraft with random weights", "--ckpt_path"]),
+        "other embeddings than the checkpoint's": (
+            f"--ckpt_path={_DRAFT} --model.init_args.position_aware.slots=constant",
+            ["position_aware.slots is constant in the config and input in the checkpoint"],
+        ),
+    },
+    "predict target": {
+        "no writer": (f"--ckpt_path={_TARGET}", ["expected one such as padrec.RecommendationWriter"]),
+    },
+    "test evaluate": {
+        "target as evaluator checkpoint": (
+            f"--ckpt_path={_TARGET}",
+            [
+                "a checkpoint of padrec.TargetRecommender, expected one of the config's model "
+                "padrec.SpeculativeEvaluator"
+            ],
+        ),
+        "evaluation of another vocabulary": (_FREE, ["separator=True", "separator=False"]),
+        "draft of another target": (f"--model.init_args.target={_OTHER}", ["{target}", "{other}"]),
+        "no draft": ("--config={tmp}/absent-draft.yaml", ["absent.ckpt: no such file", "of a draft"]),
+        "assistant of another vocabulary": (
+            "--config={tmp}/assistant-of-others.yaml",
+            ["the assistant {tmp}/of-others", "separator=False", "separator=True"],
+        ),
+        "target as draft": ("--config={tmp}/target-as-draft.yaml", ["kind 'target', expected 'draft'"]),
+        "no reference arm": ("--config={tmp}/no-reference.yaml", ["'autoregressive'"]),
+        "no further reference": ("--model.init_args.further_references=[slow]", ["arm 'slow' among them"]),
+    },
+    "fit draft": {
+        "no target": ("--model.init_args.target={tmp}/absent.ckpt", ["no such file", "of a target"]),
+        "draft as target": (f"--model.init_args.target={_DRAFT}", ["kind 'draft', expected 'target'"]),
+        "target of another vocabulary": (_FREE, ["separator=True", "separator=False"]),
+        "checkpoint of another target": (
+            f"--model.init_args.target={_OTHER} --ckpt_path={_DRAFT}",
+            ["{target}", "{other}"],
+        ),
+    },
 }
 
 
-@pytest.mark.parametrize("case", WRONG_INPUT)
-def test_wrong_input_gets_one_message(case: str, runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "case"), [(command, case) for command in WRONG_INPUT for case in WRONG_INPUT[command]]
+)
+def test_wrong_input_gets_one_message(
+    command: str, case: str, runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     write_wrong_inputs(tmp_path, runs)
     places = {
         "tmp": tmp_path,
@@ -573,7 +529,8 @@ def test_wrong_input_gets_one_message(case: str, runs: Path, tmp_path: Path, cap
         "target": TargetRecommender.load(checkpoint(runs, "target")).fingerprint(),
         "other": TargetRecommender.load(checkpoint(runs, "other")).fingerprint(),
     }
-    stage, config, arguments, fragments = WRONG_INPUT[case]
+    stage, config = command.split()
+    arguments, fragments = WRONG_INPUT[command][case]
     capfd.readouterr()
     with pytest.raises(SystemExit) as caught:
         run(stage, config, f"{named('wrong')} {arguments.format(**places)}")

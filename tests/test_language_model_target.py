@@ -9,6 +9,7 @@ import pytest
 from padrec.cli import main
 from padrec.targets import TargetRecommender
 from tests.tiny_language_model import save_tiny_language_model
+from tests.tiny_training import logged
 
 _CONF = Path(__file__).parent / "conf"
 _WEIGHTS = "--model.init_args.initial_weights"
@@ -54,13 +55,6 @@ def environment(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the configs find the trained stages."""
     monkeypatch.setenv("PADREC_TEST_RUNS", str(runs))
     monkeypatch.setenv("PADREC_TEST_LANGUAGE_MODEL", str(runs / "language-model"))
-
-
-def logged(folder: Path, name: str) -> list[float]:
-    """A metric's values in the order of steps."""
-    header, *rows = (line.split(",") for line in (folder / "metrics.csv").read_text().splitlines())
-    column = header.index(name)
-    return [float(row[column]) for row in rows if row[column]]
 
 
 def test_target_and_draft_are_trained_and_validated(runs: Path) -> None:

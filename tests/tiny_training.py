@@ -1,5 +1,6 @@
 """Data, targets and drafts so small that training them takes seconds, shared by the tests of targets and drafts."""
 
+import csv
 import os
 import signal
 from pathlib import Path
@@ -107,6 +108,12 @@ def quiet_trainer(folder: Path, **arguments: Any) -> Trainer:
             **arguments,
         }
     )
+
+
+def logged(run: Path, name: str) -> list[float]:
+    """A metric's values in the order of steps, from the folder of a `CSVLogger`."""
+    with (run / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
 def same_batches(batches: list[SequenceBatch]) -> "DataLoader[SequenceBatch]":

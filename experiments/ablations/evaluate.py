@@ -69,4 +69,4 @@ def evaluate(comparison: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_command(evaluate, None)
+    run_command(evaluate)

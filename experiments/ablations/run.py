@@ -243,4 +243,4 @@ def run(
 
 
 if __name__ == "__main__":
-    run_command(run, None)
+    run_command(run)

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from experiments.ablations.evaluate import SETTINGS, USERS_FILE
-from experiments.study import run_command
+from experiments.study import interval_of, run_command
 from padrec.evaluation.report import markdown_table, write_report
 
 _RESAMPLES = 2000
@@ -96,11 +95,7 @@ def gain(drafts: Sequence[Mapping[str, Any]], bases: Sequence[Mapping[str, Any]]
     sums = sums.gather(2, seeds[:, None, :, None].expand(-1, 2, -1, 2)).sum(2)
     lengths = sums[..., 0] / sums[..., 1]
     gains = lengths[:, 0] / lengths[:, 1] - 1
-    return [float(gains[0]), *_interval(gains[1:])]
-
-
-def _interval(values: Tensor) -> list[float]:
-    return [float(value) for value in values.quantile(torch.tensor([0.025, 0.975], dtype=values.dtype))]
+    return [float(gains[0]), *interval_of(gains[1:])]
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -169,4 +164,4 @@ def gains_figure(rows: Sequence[Row]) -> Figure:
 
 
 if __name__ == "__main__":
-    run_command(tabulate, None)
+    run_command(tabulate)

@@ -117,10 +117,5 @@ def _drawn(override: str, temperature: float) -> tuple[str, ...]:
     return (override,) if temperature > 0 else ()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(compare, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(compare)

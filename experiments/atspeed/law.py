@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.study import check_positive, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, circumstances, report_markdown, run_command
 from padrec.catalog import InputError
 from padrec.decoding import BeamRule, RelaxedBeamRule, StrictBeamRule
 from padrec.decoding.beam.beam_rule import DraftView
@@ -123,13 +123,8 @@ def _markdown(content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         "Means over random targets. Total variation is that of the kept sets from drawing without replacement; what "
         "a finite number of draws leaves of it is the first rows' value."
     )
-    return "\n\n".join(["# Which law beams are drawn from", table, about, circumstances_markdown(content)]) + "\n"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
+    return report_markdown(content, "# Which law beams are drawn from", table, about)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from experiments.speed.beam import PLANS
 from experiments.speed.setting import Setting, backbone_of, drawn_on
 from experiments.speed.timing import Timing, Work, interleaved_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec import Prompts, TransformersRunner
 from padrec.catalog import InputError
 from padrec.data.json_file import read_json_object
@@ -26,8 +27,6 @@ from padrec.decoding.beam.speculative_beam_search import SpeculativeBeamSearch
 from padrec.decoding.layers.prompt_shape import cache_capacity
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.targets import build_backbone
-
-_PLANS = {"slot by slot": 0, "reading ahead": 512}
 
 
 def measure(
@@ -105,7 +104,7 @@ def _searches(setting: Setting, history: int) -> dict[str, Work]:
     prompts, runner, device = setting.prompts(1, history), setting.runner, setting.device
     constraint, width = searched_constraint(setting.request, None)
     works = {}
-    for name, look_ahead in _PLANS.items():
+    for name, look_ahead in PLANS.items():
         plan = plan_passes(constraint.trie, width, look_ahead)
         target = runner.open(1, cache_capacity(prompts, tokens_after_prompt(plan), device))
         draw = Draw.of(setting.request, 1, device)
@@ -147,7 +146,7 @@ def _row(seconds: Mapping[str, torch.Tensor], shares: Sequence[float]) -> dict[s
     drafted = torch.stack([share * times for share, times in zip(shares, rounds, strict=True)]).sum(0)
     row: dict[str, Any] = {"rounds_milliseconds": [float(times.median()) for times in rounds]}
     row |= Timing.of(drafted).to_dict("drafted_milliseconds")
-    for plan in _PLANS:
+    for plan in PLANS:
         name = plan.replace(" ", "_")
         row |= Timing.of(found[plan]).to_dict(f"{name}_milliseconds")
         row |= Timing.of(found[plan], drafted).to_dict(f"speedup_over_{name}")
@@ -155,24 +154,19 @@ def _row(seconds: Mapping[str, torch.Tensor], shares: Sequence[float]) -> dict[s
 
 
 def _markdown(content: Mapping[str, Any]) -> str:
-    header = ["target", *_PLANS, "rounds with a draft", "a user with a draft", *(f"over {plan}" for plan in _PLANS)]
+    header = ["target", *PLANS, "rounds with a draft", "a user with a draft", *(f"over {plan}" for plan in PLANS)]
     rows = []
     for row in content["rows"]:
-        names = [plan.replace(" ", "_") for plan in _PLANS]
+        names = [plan.replace(" ", "_") for plan in PLANS]
         times = [f"{row[f'{name}_milliseconds']:.2f}" for name in names]
         rounds = ", ".join(f"{time:.2f}" for time in row["rounds_milliseconds"])
         gains = [f"{row[f'speedup_over_{name}']:.2f}" for name in names]
         rows.append([row["shape"], *times, rounds, f"{row['drafted_milliseconds']:.2f}", *gains])
     shares = ", ".join(f"{share:.3f}" for share in content["rounds_taken"])
     about = f"Milliseconds. Rounds 0, 1 … that a user takes with the acceptance of `{content['arm']}`: {shares}."
-    parts = ["# What a draft gains by the target's shape", about, markdown_table(header, rows)]
-    return "\n\n".join([*parts, circumstances_markdown(content)]) + "\n"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
+    title = "# What a draft gains by the target's shape"
+    return report_markdown(content, title, about, markdown_table(header, rows))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
 
-from experiments.study import run_command
+from experiments.study import interval_of, run_command
 from padrec.catalog import InputError
 from padrec.evaluation.arm_metrics import quality_metric
 from padrec.evaluation.report import check_writable, escape_markdown, markdown_table, write_report
@@ -72,13 +72,13 @@ def _means(found: Sequence[Mapping[str, Any]]) -> Row:
     }
     row: Row = {key: sum(metrics[name] for metrics in found) / len(found) for key, name in names.items()}
     shares = resampled_shares([metrics["users_by_target_passes"] for metrics in found])  # [resamples, most + 1]
-    row["one_pass_ci95"] = _interval(shares[:, 0])
+    row["one_pass_ci95"] = interval_of(shares[:, 0])
     for key in ("recall", "ndcg"):
         ends = [metrics["quality_ci95"][names[key]] for metrics in found]
         row[f"{key}_ci95"] = [sum(values) / len(found) for values in zip(*ends, strict=True)]  # the users are the same
     # Each step is accepted or costs a pass, so both have the same spread.
     passes = shares @ torch.arange(shares.shape[1], dtype=torch.float64)
-    row["accepted_steps_ci95"] = _interval(row["accepted_steps"] - (passes - passes.mean()))
+    row["accepted_steps_ci95"] = interval_of(row["accepted_steps"] - (passes - passes.mean()))
     return row | {"reports": len(found), "speedup_ci95": found[0]["speedup_ci95"] if len(found) == 1 else None}
 
 
@@ -96,12 +96,6 @@ def resampled_shares(histograms: Sequence[Sequence[int]]) -> Tensor:
     chosen = torch.randint(len(counts), (_RESAMPLES, len(counts)), generator=generator)
     users = torch.multinomial(counts[chosen].sum(1), int(counts[0].sum()), replacement=True, generator=generator)
     return one_hot(users, counts.shape[1]).double().mean(1)
-
-
-def _interval(values: Tensor) -> list[float]:
-    """The middle 95 % of the resamples."""
-    ends: list[float] = values.quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
-    return ends
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -141,10 +135,5 @@ def speedup_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(tabulate, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(tabulate)

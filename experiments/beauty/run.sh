@@ -2,10 +2,10 @@
 # The whole study on one GPU, or the parts of it that are named: target, lists, drafts, and the evaluations greedy,
 # sampled, greedy-free, sampled-free, transformers. Needs the data, see data.yaml.
 #
-# What is finished is not done again, and drafts go on behind their last epoch: call it once more behind an
-# interruption, or remove runs/beauty to start over.
-# Fits of drafts run side by side, since a draft leaves most of a GPU idle; whatever is timed runs alone. Whatever
-# stands behind -- goes to every command: run.sh greedy -- --data.init_args.max_users 100
+# What is finished is not done again, and drafts go on after their last epoch: call it once more after an interruption,
+# or remove runs/beauty to start over.
+# Fits of drafts run side by side, since a draft leaves most of a GPU idle; whatever is timed runs alone. Arguments after
+# -- go to every command: run.sh greedy -- --data.init_args.max_users 100
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/beauty results=runs/beauty
@@ -45,7 +45,7 @@ wait_for_all() {
   return $failed
 }
 
-draft() { # goes on behind the last epoch of a fit that was interrupted
+draft() { # goes on after the last epoch of a fit that was interrupted
   local last=$results/$1/checkpoints/last.ckpt resumed=()
   [ ! -e "$last" ] || resumed=(--ckpt_path "$last")
   step "$1" fit --config $configs/draft.yaml --config "$configs/$1.yaml" "${resumed[@]}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from experiments.study import check_positive, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, circumstances, report_markdown, resident_bytes, run_command
 from padrec import TokenPool
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -54,13 +54,9 @@ def measure(
         kept = len(pool.texts.tokens)
         seconds += time.perf_counter() - start
         pool.credit(torch.randint(2, (len(pool.settled.lengths),), generator=generator))
-        rows.append({"inserted": first + len(texts), "tokens": kept, "megabytes": _resident_megabytes()})
+        rows.append({"inserted": first + len(texts), "tokens": kept, "megabytes": resident_bytes() / 1e6})
     content |= {"seconds": seconds, "most_tokens_with_waiting": most, "samples": rows}
     write_report(output, content, _markdown(content))
-
-
-def _resident_megabytes() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
 def _markdown(content: Mapping[str, Any]) -> str:
@@ -72,13 +68,8 @@ def _markdown(content: Mapping[str, Any]) -> str:
         f"at most {content['most_tokens_with_waiting']:,} tokens with those that wait."
     )
     table = markdown_table(["texts inserted", "tokens kept", "memory of the process (MB)"], rows)
-    return "\n\n".join([title, about, table, circumstances_markdown(content)]) + "\n"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
+    return report_markdown(content, title, about, table)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -24,8 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.study import interval_of
 from padrec import InputError, MiniOneRecReader
 from padrec.data import Split
+from padrec.data.batches import TensorBatch
 from padrec.data.json_file import read_json_lines
 from padrec.decoding.device.device_name import device_name
 from padrec.evaluation.report import check_writable, markdown_table, software_versions, write_report
@@ -37,8 +39,8 @@ _RESAMPLES = 1000
 _PARTS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
-class Examples:
+@dataclass
+class Examples(TensorBatch):
     """Candidates with the histories before them; labels are 1 for an item that the user bought next."""
 
     users: Tensor  # int64 [n]
@@ -46,19 +48,13 @@ class Examples:
     candidates: Tensor  # int64 [n]
     labels: Tensor  # float32 [n]
 
-    def rows(self, which: Tensor) -> "Examples":
-        return Examples(*(values[which] for values in vars(self).values()))
-
-    def to(self, device: torch.device) -> "Examples":
-        return Examples(*(values.to(device) for values in vars(self).values()))
-
 
 @dataclass(frozen=True)
 class Vectors:
     """Text vectors of items and users, with a row of zeros at the end; None without texts."""
 
-    items: Tensor | None  # float32 [n_items + 1, d]
-    users: Tensor | None  # float32 [n_users + 1, d]
+    items: Tensor | None = None  # float32 [n_items + 1, d]
+    users: Tensor | None = None  # float32 [n_users + 1, d]
 
 
 class ClickModel(nn.Module):
@@ -230,12 +226,11 @@ def intervals(test: Examples, logits: dict[str, Tensor], reference: str, seed: i
             by_seed = function(values, test.labels.expand_as(values), ones)
             of_reference = function(logits[reference], test.labels.expand_as(logits[reference]), ones)
             differences = torch.tensor(drawn[name][score]) - torch.tensor(drawn[reference][score])
-            low, high = differences.quantile(torch.tensor([0.025, 0.975])).tolist()
             result[name] |= {
                 score: float(by_seed.mean()),
                 f"{score}_by_seed": by_seed.tolist(),
                 f"{score}_difference": float((by_seed - of_reference).mean()),
-                f"{score}_difference_ci95": [low, high],
+                f"{score}_difference_ci95": interval_of(differences),
             }
     return result
 
@@ -253,10 +248,8 @@ def read_texts(
         for name in sorted(paths, key=lambda name: name != arguments.reference):
             of_name = vectors.of(Path(paths[name]), keys, sets_basis=name == arguments.reference)
             found.setdefault(name, {})[kind] = of_name
-    return {"none": Vectors(None, None)} | {
-        name: Vectors(found[name].get("items"), found[name].get("users"))
-        for name in dict(entry.split("=", 1) for entry in arguments.texts)
-    }
+    names = [entry.partition("=")[0] for entry in arguments.texts]
+    return {"none": Vectors()} | {name: Vectors(**found[name]) for name in names}
 
 
 def chosen_fits(

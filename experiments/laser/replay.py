@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from experiments.laser.retrieval import small_runner
-from experiments.study import check_positive, circumstances, circumstances_markdown
+from experiments.study import check_positive, circumstances, report_markdown, with_interval
 from padrec import InputError, Prompts, RetrievalDraft, RetrievalTree, TextPromptDataModule
 from padrec.cli.one_message_parser import call_configured
 from padrec.data.tokenizer import n_tokens
@@ -126,7 +126,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
             name,
             str(found["groups"]),
             f"{found['tokens']:,}",
-            *map(_with_interval, ("acceptance_length", "ratio"), [found] * 2),
+            *(with_interval(found, key, ".2f") for key in ("acceptance_length", "ratio")),
         ]
         for name, found in content["pools"].items()
     ]
@@ -137,12 +137,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
         "Intervals over prompts."
     )
     table = markdown_table(["pool", "groups", "tokens", "τ (95 %)", "ratio (95 %)"], rows)
-    return "\n\n".join([title, about, table, circumstances_markdown(content)]) + "\n"
-
-
-def _with_interval(name: str, found: Mapping[str, Any]) -> str:
-    low, high = found[f"{name}_ci95"]
-    return f"{found[name]:.2f} ({low:.2f} – {high:.2f})"
+    return report_markdown(content, title, about, table)
 
 
 def main(arguments: list[str] | None = None) -> None:

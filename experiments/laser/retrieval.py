@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from experiments.laser.references import NGramTrie, SuffixAutomaton
-from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.speed.timing import Timing, Work, interleaved_seconds, timed
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, resident_bytes, run_command
 from padrec import DynamicTree, InputError, Prompts, RetrievalDraft, RetrievalTree, TokenPool, TransformersRunner
 from padrec.decoding import CapturedGraph, DraftPlan, TextRequest, TreeContext, TreeExpansion, TreeOperations
 from padrec.drafts.retrieval import RetrievalSession, SuffixIndex
@@ -106,7 +106,7 @@ def _array(
     device, pool = runner.model.device, PoolTexts.of(texts, [0] * len(texts))
     index = SuffixIndex(len(pool.tokens), 1, 16, device)
     index.load(pool)  # warm
-    build = wall_seconds(lambda: index.load(pool), device)
+    _, build = timed(partial(index.load, pool), device)
     found: dict[str, Any] = {"build_seconds": build, "bytes_per_token": _bytes(index) / len(pool.tokens)}
     holder = TokenPool(len(pool.tokens))
     for text in texts:
@@ -160,10 +160,10 @@ def _references(texts: list[list[int]], asked: list[list[int]]) -> dict[str, Any
     }
     for name, (kind, longest) in kinds.items():
         gc.collect()
-        before, start = _resident_bytes(), time.perf_counter()
+        before, start = resident_bytes(), time.perf_counter()
         structure = kind(texts)
         found[f"{name}_build_seconds"] = time.perf_counter() - start
-        found[f"{name}_bytes_per_token"] = (_resident_bytes() - before) / sum(map(len, texts))
+        found[f"{name}_bytes_per_token"] = (resident_bytes() - before) / sum(map(len, texts))
         look_up = Work(partial(_look_up, structure, asked, longest))
         seconds = interleaved_seconds({name: look_up}, torch.device("cpu"), 5)[name]
         found[f"{name}_look_up"] = Timing.of(seconds / len(asked) * 1000).to_dict("ms")
@@ -176,18 +176,13 @@ def _look_up(structure: NGramTrie | SuffixAutomaton, asked: list[list[int]], lon
         structure.find(text, longest)
 
 
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
-
-
 def _markdown(content: Mapping[str, Any]) -> str:
     names = list(dict.fromkeys(name for found in content["pools"].values() for name in found))
     rows = [[name, *(_cell(found.get(name)) for found in content["pools"].values())] for name in names]
     title = "# Retrieval from pools of made-up texts"
     about = f"A vocabulary of {content['vocabulary']:,} tokens, {content['places']} places; times of one batch in ms."
     header = ["measured", *(f"{int(size):,} tokens" for size in content["pools"])]
-    return "\n\n".join([title, about, markdown_table(header, rows), circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, title, about, markdown_table(header, rows))
 
 
 def _cell(value: object) -> str:
@@ -197,10 +192,5 @@ def _cell(value: object) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

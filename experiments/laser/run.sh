@@ -6,7 +6,7 @@
 #   greedy sampled ablation groups batch32   evaluations
 #   retrieval bound      time and memory of pools of made-up texts
 #
-# DATA=games takes AtSpeed's Games in place of Amazon Beauty, SIZE=small a small target on a CPU. What stands after -- goes
+# DATA=games takes AtSpeed's Games in place of Amazon Beauty, SIZE=small a small target on a CPU. Arguments after -- go
 # to every evaluation: run.sh greedy -- --data.init_args.max_users 100
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -91,7 +91,7 @@ def train_model(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> PreTrai
 
 
 def text_rows(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> Tensor:
-    """All texts one behind the other, cut into rows, int64 `[rows, T]`."""
+    """All texts one after another, cut into rows, int64 `[rows, T]`."""
     tokens = [token for ids in tokenizer([text + _END for text in texts])["input_ids"] for token in ids]
     return torch.tensor(tokens[: len(tokens) // _WIDTH * _WIDTH]).view(-1, _WIDTH)
 

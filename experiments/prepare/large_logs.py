@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from experiments.study import check_positive, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, circumstances, report_markdown, run_command
 from padrec import InputError
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -39,7 +39,7 @@ def measure(
     """Prepare logs of some sizes, each in a process of its own; writes report.json and report.md.
 
     Args:
-        output: folder of the report, new or empty; the logs and what is prepared of them lie in it too.
+        output: folder of the report, new or empty; the logs and what is prepared of them are written to it too.
         interactions: of each log.
         items: of every log.
         seed: of the logs.
@@ -56,7 +56,8 @@ def measure(
             f"{output} holds something already, such as logs of a run that was cut: expected an empty folder"
         )
     content = circumstances("experiments.prepare.large_logs", torch.device("cpu"), torch.float32, seed)
-    content |= {"items": items, "min_rating": _LEAST_RATING, "start": _start(), "logs": []}
+    start = _run(["prepare", "--help"])  # what the program costs that does nothing
+    content |= {"items": items, "min_rating": _LEAST_RATING, "start": start, "logs": []}
     for n_rows in interactions:
         path = output / f"log-{n_rows}.parquet"
         write_log(path, n_rows, items, seed)
@@ -103,11 +104,6 @@ def _prepare(log: Path, output: Path) -> list[str]:
     return ["prepare", *table, "--min_rating", str(_LEAST_RATING), "--output", str(output)]
 
 
-def _start() -> dict[str, float]:
-    """What the program costs that does nothing."""
-    return _run(["prepare", "--help"])
-
-
 def _run(arguments: list[str]) -> dict[str, float]:
     """Seconds, CPU seconds and peak memory of `padrec` with these arguments.
 
@@ -142,13 +138,8 @@ def _markdown(content: Mapping[str, Any]) -> str:
     header = ["interactions", "file (MB)", "left", "users", "seconds", "CPU seconds", "peak memory (MiB)"]
     about = f"Parquet, {content['items']:,} items, `min_rating: {content['min_rating']}`, the program's start included."
     title = "# Preparing large logs"
-    return "\n\n".join([title, markdown_table(header, rows), about, circumstances_markdown(content)]) + "\n"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
+    return report_markdown(content, title, markdown_table(header, rows), about)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(measure)

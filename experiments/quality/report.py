@@ -5,15 +5,13 @@ python -m experiments.quality.report --runs runs/quality --output docs/results/q
 ```
 """
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.quality.choose import METRIC, best_validation, choose
+from experiments.study import chosen_device, run_command
 from padrec import InputError
 from padrec.decoding.device.device_name import device_name
 from padrec.evaluation.report import markdown_table, software_versions, write_report
@@ -46,11 +44,10 @@ def study(runs: Path) -> dict[str, Any]:
             continue
     if not validated:
         raise InputError(f"{runs}: no validated fit, expected what `{_COMMAND}` writes")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seconds = runs / "seconds.txt"
     return {
         "command": _COMMAND,
-        "device": device_name(device),
+        "device": device_name(chosen_device(None)[0]),
         "versions": software_versions(),
         "chosen_on_validation": _chosen(runs),
         "validation": validated,
@@ -138,15 +135,16 @@ def _cost(report: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Write `report.json` and `report.md`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
-    parser.add_argument("--output", type=Path, required=True, help="a folder without a report")
-    arguments = parser.parse_args()
-    content = study(arguments.runs)
-    write_report(arguments.output, content, markdown(content))
+def report(output: Path, runs: Path = Path("runs/quality")) -> None:
+    """Write `report.json` and `report.md`.
+
+    Args:
+        output: a folder without a report.
+        runs: see `study`.
+    """
+    content = study(runs)
+    write_report(output, content, markdown(content))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(report)

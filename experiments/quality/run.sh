@@ -6,8 +6,8 @@
 # Fits of one part run side by side, since a target of this size leaves most of a GPU idle. EPOCHS is the length of the
 # recipes' fits, LIST_EPOCHS of those on lists, RECIPES which fits there are. LISTS names the IDs whose best fit is
 # taught lists, LIST_ROUNDS how many times, each time those of the target that came out the time before. IDs and rounds
-# that are there already are not made again. Whatever stands behind -- goes to every command that fits, predicts or
-# tests, so that this is a small trial of all parts:
+# that are there already are not made again. Arguments after -- go to every command that fits, predicts or tests, so
+# that this is a small trial of all parts:
 # RECIPES="shipped-small behaviour-small item-small sequence-small pair-small" EPOCHS=8 LIST_EPOCHS=4 \
 #   experiments/quality/run.sh -- --trainer.limit_train_batches 3 --data.init_args.max_users 64
 set -euo pipefail
@@ -92,7 +92,7 @@ sasrec() { # width:dropout:rate; trains, and scores its lists as those of the ta
 
 # Teaches the best fit of some IDs the lists of a teacher: at first of the best among these fits and, where the IDs come
 # from behaviour, those with one code for each item, for lists are of items whatever their codes. From then on its own:
-# behind the marker it ranks better than its teacher.
+# after the marker it ranks better than its teacher.
 teach_lists() { # ids
   local ids=$1 round name start student teacher config marker=false teachers=("$1" item)
   [ "$ids" != shipped ] || teachers=(shipped)
@@ -147,7 +147,7 @@ for part in "${parts[@]}"; do
       done
       for ids in "${list_ids[@]}"; do
         name=$(choose "list-$ids") || continue
-        # One target, two kinds of prompts: behind the marker it writes lists, without it it ranks.
+        # One target, two kinds of prompts: with the marker the target writes lists, without it the target ranks.
         evaluate "list-$ids" "$name" "$ids" --data.init_args.list_marker true &
         evaluate "list-$ids-unmarked-prompts" "$name" "$ids" &
       done

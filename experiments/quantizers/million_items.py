@@ -3,16 +3,16 @@
 From the repository's root: python -m experiments.quantizers.million_items --output runs/quantizers/million
 """
 
-import resource
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.speed.timing import timed
+from experiments.study import check_positive, chosen_device, circumstances, peak_bytes, report_markdown, run_command
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.quantization import ResidualKMeans, count_collisions
 
@@ -51,14 +51,10 @@ def measure(
     content = circumstances("experiments.quantizers.million_items", place, torch.float32, seed)
     vectors = made_up(items, dimension, seed)
     content |= {"items": items, "dimension": dimension, "codebook_sizes": [codes] * slots, "iterations": iterations}
-    content |= {"fit_items": fit_items, "threads": torch.get_num_threads(), "gigabytes_before": _peak_gigabytes()}
-    start = time.perf_counter()
-    quantizer.fit(vectors)
-    _wait_for(place)
-    fitted = time.perf_counter()
-    found = quantizer.encode(vectors)  # on the CPU, so that the device has finished
-    content |= {"fit_seconds": fitted - start, "encode_seconds": time.perf_counter() - fitted}
-    content |= {"gigabytes": _peak_gigabytes(), "collisions": count_collisions(found)}
+    content |= {"fit_items": fit_items, "threads": torch.get_num_threads(), "gigabytes_before": peak_bytes() / 1e9}
+    _, content["fit_seconds"] = timed(partial(quantizer.fit, vectors), place)
+    found, content["encode_seconds"] = timed(partial(quantizer.encode, vectors), place)
+    content |= {"gigabytes": peak_bytes() / 1e9, "collisions": count_collisions(found)}
     if place.type == "cuda":
         content["gpu_gigabytes"] = torch.cuda.max_memory_allocated(place) / 1e9
     write_report(output, content, _markdown(content))
@@ -72,16 +68,6 @@ def made_up(n_items: int, dimension: int, seed: int, chunk: int = 65_536) -> Ten
     for part in vectors.split(chunk):
         part.normal_(generator=generator).mul_(deviations)
     return vectors
-
-
-def _peak_gigabytes() -> float:
-    """Of the process since it began."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _markdown(content: Mapping[str, Any]) -> str:
@@ -101,14 +87,8 @@ def _markdown(content: Mapping[str, Any]) -> str:
         f"Codes {sizes}, {content['iterations']} iterations, centroids from {sample} items; "
         f"{content['threads']} threads of the CPU."
     )
-    settings = circumstances_markdown(content)
-    return "\n\n".join([title, markdown_table(["measured", "value"], rows), about, settings]) + "\n"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
+    return report_markdown(content, title, markdown_table(["measured", "value"], rows), about)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(measure)

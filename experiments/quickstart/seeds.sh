@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the seed of a draft's training does to its acceptance length, behind run.sh, whose target and drafts it takes.
+# What the seed of a draft's training does to its acceptance length. Run it after run.sh, whose target and drafts it takes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 configs=experiments/quickstart

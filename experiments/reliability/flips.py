@@ -24,7 +24,7 @@ from experiments.reliability.padrec_commands import (
     prepare,
     semantic_ids,
 )
-from experiments.study import check_positive, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, circumstances, report_markdown, run_command
 from padrec import Catalog, EmbeddingFile, InputError, PreparedReader, TargetRecommender
 from padrec.data import Split
 from padrec.drafts import DraftCheckpoint
@@ -179,13 +179,8 @@ def _markdown(content: Mapping[str, Any]) -> str:
         "One bit at a time, at random. Refused: an `InputError`. Harmless: read as before. Other data: read as "
         "something else, unnoticed. Other error: any other exception."
     )
-    return "\n\n".join(["# Flipped bits", markdown_table(header, rows), about, circumstances_markdown(content)]) + "\n"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
+    return report_markdown(content, "# Flipped bits", markdown_table(header, rows), about)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -25,7 +25,7 @@ from experiments.reliability.padrec_commands import (
     prepare,
     semantic_ids,
 )
-from experiments.study import check_positive, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, circumstances, report_markdown, run_command
 from padrec import InputError
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.training import read_checkpoint
@@ -155,15 +155,8 @@ def _markdown(content: Mapping[str, Any]) -> str:
         "Runs: the command repeated until it ended, a fit with `--ckpt_path`. Equal: runs whose output equals that of "
         "the undisturbed one. Left over: partial files and folders after the runs' end."
     )
-    return (
-        "\n\n".join(["# Killed commands", markdown_table(header, rows), about, circumstances_markdown(content)]) + "\n"
-    )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
+    return report_markdown(content, "# Killed commands", markdown_table(header, rows), about)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -71,7 +71,7 @@ class PadrecCommand:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
     def left_over(self) -> list[Path]:
-        """What lies beside its output."""
+        """The files beside its output."""
         return [path for path in self.output.parent.glob("*") if path != self.output]
 
     def clear(self) -> None:

@@ -3,7 +3,6 @@
 From the repository's root: python -m experiments.reliability.soak --output runs/reliability/soak
 """
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.study import circumstances, circumstances_markdown, run_command
+from experiments.study import circumstances, peak_bytes, report_markdown, run_command
 from padrec import (
     AutoregressiveDecoder,
     BeamDecoder,
@@ -66,7 +65,7 @@ def measure(output: Path, minutes: float = 10, seed: int = 0) -> None:
     start, warm, sizes = time.monotonic(), 0.0, (1, 2, 4)
     while (passed := (time.monotonic() - start) / (60 * minutes)) < 1:
         if passed >= _WARM_UP and warm == 0:
-            warm = _megabytes()
+            warm = peak_bytes() / 2**20
         for temperature in (0.0, 1.0):
             sampling = Sampling(temperature)
             request = ListRequest.build(catalog, vocabulary, _LIST_LENGTH, sampling=sampling)
@@ -79,7 +78,7 @@ def measure(output: Path, minutes: float = 10, seed: int = 0) -> None:
     content = circumstances("experiments.reliability.soak", place, torch.float64, seed) | {
         "minutes": minutes,
         "megabytes_after_warm_up": warm,
-        "megabytes": _megabytes(),
+        "megabytes": peak_bytes() / 2**20,
         "rows": [{"decoder": name, "lists": n, "differing": wrong} for name, (n, wrong) in counts.items()],
     }
     write_report(output, content, _markdown(content))
@@ -168,11 +167,6 @@ class _WildBeamSession(BeamDraftSession):
         return _wild((*nodes.shape, self._size))
 
 
-def _megabytes() -> float:
-    """The most memory that the process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def _markdown(content: Mapping[str, Any]) -> str:
     table = markdown_table(
         ["decoder", "lists", "that differ"],
@@ -182,13 +176,8 @@ def _markdown(content: Mapping[str, Any]) -> str:
         f"{content['minutes']:g} minutes; peak memory {content['megabytes_after_warm_up']:.0f} MB after a fifth, "
         f"{content['megabytes']:.0f} MB at the end."
     )
-    return "\n\n".join(["# Decoding with drafts that return anything", table, memory, circumstances_markdown(content)])
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
+    return report_markdown(content, "# Decoding with drafts that return anything", table, memory)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -1,6 +1,6 @@
 """What two ways to serve add to a batch: LitServe (`pip install litserve`), and the processes of `padrec serve`.
 
-Behind both stands a worker that takes 6 ms for a batch of any size, and answers with ten items a user.
+Both have a worker that takes 6 ms for a batch of any size and answers with ten items a user.
 
 From the repository's root: python -m experiments.serving.engines --output runs/serving/engines
 """
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from experiments.serving.load import Load
-from experiments.study import circumstances, circumstances_markdown, run_command
+from experiments.study import circumstances, report_markdown, run_command
 from padrec.catalog import InputError
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -44,8 +44,7 @@ def measure(output: Path, seconds: float = 10) -> None:
     content |= {"batch_ms": 1000 * BATCH_SECONDS, "batch_size": BATCH_SIZE, "rows": rows}
     header = ["engine", "clients", "CPU time an answer (ms)", "answers per second", "p50 (ms)", "p99 (ms)"]
     cells = [[str(row["engine"]), *(f"{row[x]:,.2f}" for x in list(row)[1:])] for row in rows]
-    parts = ["# Engines", markdown_table(header, cells), circumstances_markdown(content)]
-    write_report(output, content, "\n\n".join(parts) + "\n")
+    write_report(output, content, report_markdown(content, "# Engines", markdown_table(header, cells)))
 
 
 async def _measured(engine: str, seconds: float) -> list[dict[str, Any]]:
@@ -85,9 +84,5 @@ async def _started(load: Load, process: "subprocess.Popen[bytes]") -> None:
         await asyncio.sleep(0.1)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.study import chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import chosen_device, circumstances, report_markdown, run_command
 from padrec.catalog import InputError
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -329,16 +329,12 @@ def _markdown(content: dict[str, Any]) -> str:
         f"{content['sigkill']['half_answers']}.",
     ]
     table = markdown_table(header, rows)
-    return "\n\n".join(["# Load", " ".join(facts), table, circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, "# Load", " ".join(facts), table)
 
 
 def _latencies(part: dict[str, Any]) -> list[str]:
     return [f"{part['latency_ms'][name]:,.1f}" for name in ("p50", "p95", "p99")]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

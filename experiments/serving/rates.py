@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.serving.load import Load, Outcome, ServiceProcess, request_bodies
-from experiments.study import chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import chosen_device, circumstances, report_markdown, run_command
 from padrec.catalog import InputError
 from padrec.data.json_file import read_json_lines
 from padrec.evaluation.report import check_writable, markdown_table, write_report
@@ -143,7 +143,7 @@ def _markdown(content: dict[str, Any]) -> str:
         f"and {alone['mean_ms'] - alone['decoder_ms']:.2f} ms around it. It took {content['start_seconds']:.0f} s to "
         f"start. Accepted requests whose answer did not arrive: {content['lost']}."
     )
-    return "\n\n".join(["# Rates", facts, table, circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, "# Rates", facts, table)
 
 
 def _milliseconds(row: dict[str, Any]) -> list[str]:
@@ -151,9 +151,5 @@ def _milliseconds(row: dict[str, Any]) -> list[str]:
     return [f"{value:,.1f}" for value in (row["latency_ms"]["p50"], row["latency_ms"]["p99"], *of_batches)]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -13,18 +13,18 @@ import torch
 
 from experiments.speed.setting import Setting, backbone_of, large_catalog
 from experiments.speed.timing import Timing, Work, interleaved_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command, with_interval
 from padrec import BeamDecoder
 from padrec.catalog import InputError
 from padrec.decoding import CapturedGraph, CatalogConstraint
 from padrec.decoding.layers.prompt_shape import roomy
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
-# history, beam and batch; the target's shape stands before them.
+# Shape of the target, history, beam and batch.
 _BEAUTY = ("28x1024,128,10,1",)
 _LARGE = tuple(f"28x2048,{row}" for row in ("1000,256,1", "1000,256,4", "5000,256,1", "160,20,32", "1000,10,1"))
 _LARGE_CODEBOOKS = (1024, 1024, 1024)
-_PLANS = {"slot by slot": 0, "reading ahead": 512}
+PLANS = {"slot by slot": 0, "reading ahead": 512}
 
 
 def measure(
@@ -80,7 +80,7 @@ def _searches(setting: Setting, row: tuple[str, int, int, int], repeats: int) ->
     constraint = CatalogConstraint(cast(CatalogConstraint, setting.request.constraint).trie, setting.vocabulary, beam)
     request = replace(setting.request, list_length=beam, constraint=constraint)  # type: ignore[arg-type]
     found: dict[str, Work] = {}
-    for plan, look_ahead in _PLANS.items():
+    for plan, look_ahead in PLANS.items():
         session = BeamDecoder(look_ahead=look_ahead).bind(runner, request)
         found[plan] = Work(partial(session.decode, prompts, torch.Generator()))
     target = runner.open(batch, roomy(history + 1, device))
@@ -107,20 +107,15 @@ def _markdown(content: Mapping[str, Any]) -> str:
         [
             [
                 *(str(row[column]) for column in columns),
-                f"{row['milliseconds']:.2f} ({' – '.join(f'{end:.2f}' for end in row['milliseconds_ci95'])})",
+                with_interval(row, "milliseconds", ".2f"),
                 f"{row['prefill_milliseconds']:.2f}",
             ]
             for row in content["rows"]
         ],
     )
     about = "Whole calls of a captured search, from prompts on the device to ranked items."
-    return "\n\n".join(["# What a beam search costs", table, about, circumstances_markdown(content)]) + "\n"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
+    return report_markdown(content, "# What a beam search costs", table, about)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(measure)

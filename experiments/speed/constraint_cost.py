@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from experiments.speed.setting import large_catalog
-from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
+from experiments.speed.timing import Timing, Work, interleaved_seconds, timed
 from padrec import ListRequest, Sampling
 from padrec.decoding import CapturedGraph, CatalogConstraint, Choice, choose
 
 _LIST_LENGTH = 10
-# What takes microseconds is measured so many times in a row.
+# What takes microseconds is measured that many times in a row.
 _CALLS = 20
 
 
@@ -31,18 +31,13 @@ def constraint_cost(
         seed: of the catalog.
     """
     catalog, vocabulary = large_catalog(n_items, seed)
-    requests: dict[str, ListRequest] = {}
-
-    def build(name: str) -> None:
-        constrained = name == "constrained"
-        requests[name] = ListRequest.build(catalog, vocabulary, _LIST_LENGTH, constrained=constrained, device=device)
-
-    trie_seconds = wall_seconds(lambda: build("constrained"), device)
-    build("free")
+    build = partial(ListRequest.build, catalog, vocabulary, _LIST_LENGTH, device=device)
+    constrained, trie_seconds = timed(build, device)
+    requests = {"constrained": constrained, "free": build(constrained=False)}
     steps = []
     for batch in batches:
         for count in sorted({min(nodes), max(nodes)}):
-            excluding = requests["constrained"].excluding(batch)
+            excluding = constrained.excluding(batch)
             begin = partial(_exclude_half, excluding, batch, device)
             begin()
             all_requests = {**requests, "excluding": excluding}

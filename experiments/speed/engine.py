@@ -118,10 +118,5 @@ def _costs(
     }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -1,13 +1,14 @@
 """The report of `engine.py`: Markdown and TensorBoard."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from experiments.speed.cost_figure import cost_by_nodes
-from experiments.study import circumstances_markdown
+from experiments.study import report_markdown, with_interval
 from padrec.evaluation.report import markdown_table
 
 _ROUND_COLUMNS = (
@@ -19,6 +20,7 @@ _ROUND_COLUMNS = (
     ("one draft pass (ms)", "one_draft_pass_ms"),
     ("start (ms)", "start_ms"),
 )
+_cell = partial(with_interval, form=".3g")
 
 
 def engine_markdown(content: Mapping[str, Any]) -> str:
@@ -32,8 +34,7 @@ def engine_markdown(content: Mapping[str, Any]) -> str:
     parts = ["# Cost of passes, rounds and the constraint", "## Bandwidth", "\n".join(lines)]
     for shape, found in content["shapes"].items():
         parts += _shape_markdown(shape, found)
-    parts += [_constraint_markdown(content), circumstances_markdown(content)]
-    return "\n\n".join(parts) + "\n"
+    return report_markdown(content, *parts, _constraint_markdown(content))
 
 
 def _shape_markdown(shape: str, found: Mapping[str, Any]) -> list[str]:
@@ -103,11 +104,6 @@ def _constraint_markdown(content: Mapping[str, Any]) -> str:
         "One token: what is allowed, the choice among it, the states behind it."
     )
     return "\n\n".join(["## Catalog constraint", about, table])
-
-
-def _cell(row: Mapping[str, Any], key: str) -> str:
-    low, high = row[f"{key}_ci95"]
-    return f"{row[key]:.3g} ({low:.3g} – {high:.3g})"
 
 
 def log_engine(folder: Path, content: Mapping[str, Any]) -> None:

@@ -12,14 +12,13 @@ from unittest.mock import patch
 
 import torch
 
-from experiments.speed.pass_costs import ROUND_PREFIX, ROUNDS, TREE_ROOM, round_tree
+from experiments.speed.pass_costs import ROUNDS, recorded_start, round_tree
 from experiments.speed.setting import Setting, backbone_of
-from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.speed.timing import Timing, Work, interleaved_seconds, timed
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command, with_interval
 from padrec import SpeculativeDecoder
 from padrec.catalog import InputError
 from padrec.decoding import CapturedGraph, LayerOperations, TreeOperations
-from padrec.decoding.layers.prompt_shape import roomy
 from padrec.drafts.draft_operations import DraftOperations
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
@@ -79,13 +78,8 @@ def measure(
         reference = _round(setting, batch)
         rows = []
         for name in kernels:
-            arms: dict[str, Work] = {_ALL: reference}
-
-            def record(name: str = name, arms: dict[str, Work] = arms) -> None:
-                with _left_to_pytorch(name):
-                    arms[name] = _round(setting, batch)
-
-            seconds_to_record = wall_seconds(record, place)
+            recorded, seconds_to_record = timed(partial(_left_to_pytorch(name)(_round), setting, batch), place)
+            arms = {_ALL: reference, name: recorded}
             found = {arm: 1000 * times for arm, times in interleaved_seconds(arms, place, repeats).items()}
             rows.append(
                 {"kernels": name}
@@ -131,15 +125,11 @@ def _compiled(base: type, method: str) -> Any:  # noqa: ANN401  # a method of an
 
 def _round(setting: Setting, batch: int) -> Work:
     """A recorded round after its start, by the operations that are chosen now."""
-    device, request = setting.device, setting.request
     # A runner and a bound draft of their own, which choose their operations as they are made.
     runner = type(setting.runner)(setting.runner.model)
-    draft = setting.draft.bind(runner, request)
-    capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
-    rounds = SpeculativeDecoder(setting.draft, round_tree()).rounds(runner, request, draft, batch, capacity)
-    keys = torch.zeros(batch, dtype=torch.long, device=device)
-    start = CapturedGraph(partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys), device)
-    return Work(CapturedGraph(rounds.round, device), ROUNDS, before=start)
+    decoder = SpeculativeDecoder(setting.draft, round_tree())
+    rounds, start = recorded_start(setting, runner, decoder, setting.request, batch)
+    return Work(CapturedGraph(rounds.round, setting.device), ROUNDS, before=start)
 
 
 def _markdown(content: Mapping[str, Any]) -> str:
@@ -150,20 +140,15 @@ def _markdown(content: Mapping[str, Any]) -> str:
                 row["kernels"],
                 f"{row['without_ms']:.3f}",
                 f"{row['round_ms']:.3f}",
-                f"{row['ratio']:.3f} ({row['ratio_ci95'][0]:.3f} – {row['ratio_ci95'][1]:.3f})",
+                with_interval(row, "ratio", ".3f"),
             ]
             for row in content["rows"]
         ],
     )
     title = f"# What kernels save of a round, {content['shape']}, batch {content['batch']}"
     about = "Each row replaces one group of kernels by compiled PyTorch; a ratio of 1.03 is 3 % of a round."
-    return "\n\n".join([title, table, about, circumstances_markdown(content)]) + "\n"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
+    return report_markdown(content, title, table, about)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from experiments.speed.setting import Setting
-from experiments.speed.timing import Timing, Work, interleaved_seconds, wall_seconds
-from padrec import DynamicTree, SpeculativeDecoder
-from padrec.decoding import CapturedGraph, DraftPlan
+from experiments.speed.timing import Timing, Work, interleaved_seconds, timed
+from padrec import DynamicTree, ListRequest, SpeculativeDecoder, TransformersRunner
+from padrec.decoding import CapturedGraph, DraftPlan, Rounds
 from padrec.decoding.layers.prompt_shape import roomy
 
-ROUND_PREFIX = 128
-# Room in the cache behind prompt and list: for a round's tree, and for what the draft reads of it.
-TREE_ROOM = 88
-# Rounds behind a start that are timed together: so many a list of ten items has left even if half of them are drafted.
+_ROUND_PREFIX = 128
+# Room in the cache after prompt and list: for a round's tree, and for what the draft reads of it.
+_TREE_ROOM = 88
+# Rounds after a start that are timed together: a list of ten items has that many left even if half of them are drafted.
 ROUNDS = 6
 # Forced tokens that a round adds to its tree.
 _FORCED_NODES = 12
@@ -26,10 +26,21 @@ def round_tree() -> DynamicTree:
     return DynamicTree(depth=10, width=8, nodes=52)
 
 
+def recorded_start(
+    setting: Setting, runner: TransformersRunner, decoder: SpeculativeDecoder, request: ListRequest, batch: int
+) -> tuple[Rounds, CapturedGraph]:
+    """Rounds of a decoder, and their start after a prefix, recorded, since a recorded round reads what it leaves."""
+    capacity = roomy(_ROUND_PREFIX + request.n_tokens + _TREE_ROOM, setting.device)
+    rounds = decoder.rounds(runner, request, decoder.draft.bind(runner, request), batch, capacity)
+    keys = torch.zeros(batch, dtype=torch.long, device=setting.device)
+    start = partial(rounds.start, setting.prompts(batch, _ROUND_PREFIX), keys)
+    return rounds, CapturedGraph(start, setting.device)
+
+
 def target_passes(
     setting: Setting, batch: int, prefix: int, nodes: Sequence[int], repeats: int
 ) -> list[dict[str, Any]]:
-    """Passes over random trees of some numbers of nodes behind a prefix."""
+    """Passes over random trees of some numbers of nodes after a prefix."""
     device = setting.device
     target = setting.runner.open(batch, roomy(prefix + max(nodes), device))
     target.prefill(setting.prompts(batch, prefix))
@@ -49,20 +60,20 @@ def target_passes(
 def round_cost(setting: Setting, batch: int, repeats: int) -> dict[str, Any]:
     """A round beside the passes of target and draft that it holds, all of them on the same cache."""
     device, runner, request, expansion = setting.device, setting.runner, setting.request, round_tree()
-    capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
+    capacity = roomy(_ROUND_PREFIX + request.n_tokens + _TREE_ROOM, device)
     decoder = SpeculativeDecoder(setting.draft, expansion)
     bound = setting.draft.bind(runner, request)
     rounds = decoder.rounds(runner, request, bound, batch, capacity)
     keys = torch.zeros(batch, dtype=torch.long, device=device)
     lists, extends = rounds.lists, expansion.draft_passes - 1
     recorder = _Recorder(device)
-    recorder.record("start", partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys))
+    recorder.record("start", partial(rounds.start, setting.prompts(batch, _ROUND_PREFIX), keys))
     recorder.record("round", rounds.round)
     start = recorder.recordings["start"]
     start()
     tree = setting.tree(batch, expansion.nodes + _FORCED_NODES)
     target = runner.open(batch, capacity)
-    prompts = setting.prompts(batch, ROUND_PREFIX)
+    prompts = setting.prompts(batch, _ROUND_PREFIX)
     _, features = target.prefill(prompts)
     plan = DraftPlan(runner, request, batch, capacity, expansion.draft_rows, decoder.max_depth(request))
     alone_draft = bound(plan)
@@ -84,7 +95,7 @@ def round_cost(setting: Setting, batch: int, repeats: int) -> dict[str, Any]:
     one_pass = (found["draft passes"] - found["first draft pass"]) / max(extends, 1)
     return {
         "batch": batch,
-        "prefix": ROUND_PREFIX,
+        "prefix": _ROUND_PREFIX,
         "nodes": tree.tokens.shape[1],
         "draft_passes": expansion.draft_passes,
         "draft_width": expansion.width,
@@ -112,7 +123,4 @@ class _Recorder:
         def work() -> None:
             function()
 
-        def make() -> None:
-            self.recordings[name] = CapturedGraph(work, self._device)
-
-        self.seconds[name] = wall_seconds(make, self._device)
+        self.recordings[name], self.seconds[name] = timed(partial(CapturedGraph, work, self._device), self._device)

@@ -7,7 +7,6 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 from torch.utils.tensorboard import SummaryWriter
 
-from experiments.speed.pass_costs import ROUND_PREFIX, ROUNDS, TREE_ROOM, round_tree
+from experiments.speed.pass_costs import ROUNDS, recorded_start, round_tree
 from experiments.speed.setting import Setting, backbone_of
 from experiments.speed.timing import Timing, Work, interleaved_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec import AutoregressiveDecoder, ListRequest, SpeculativeDecoder
 from padrec.decoding import CapturedGraph, FreeDecoding, Phase, Rounds
-from padrec.decoding.layers.prompt_shape import roomy
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 
 _OTHER = "other"
@@ -44,7 +42,7 @@ def measure(
         output: folder of the report, new or without one.
         shape: of the target, LAYERSxWIDTH.
         batches: rows decoded together.
-        profiled_rounds: rounds behind the start of a list that are profiled.
+        profiled_rounds: rounds after the start of a list that are profiled.
         repeats: measurements of whole rounds.
         device: cpu or cuda; by default a GPU where there is one.
         seed: of the weights and the made-up data.
@@ -91,14 +89,10 @@ def _round(setting: Setting, decoder: SpeculativeDecoder, batch: int, n_rounds: 
     the CPU a phase's time is the clock's.
     """
     device, request = setting.device, setting.request
-    capacity = roomy(ROUND_PREFIX + request.n_tokens + TREE_ROOM, device)
-    keys = torch.zeros(batch, dtype=torch.long, device=device)
     free = ListRequest(request.catalog, request.vocabulary, request.list_length, _FreeWithRuns(request))
     works, phases = {}, {}
     for name, kind in (("round", request), ("without constraint", free)):
-        rounds = decoder.rounds(setting.runner, kind, decoder.draft.bind(setting.runner, kind), batch, capacity)
-        # The start is recorded too, since the recorded round reads what it leaves behind.
-        start = CapturedGraph(partial(rounds.start, setting.prompts(batch, ROUND_PREFIX), keys), device)
+        rounds, start = recorded_start(setting, setting.runner, decoder, kind, batch)
         works[name] = Work(CapturedGraph(rounds.round, device), ROUNDS, before=start)
         if name == "round":
             phases = _profiled(rounds, start, n_rounds, device)
@@ -195,8 +189,7 @@ def _markdown(content: Mapping[str, Any]) -> str:
         "kernels, and between them is what the round takes longer. The constraint is part of several phases: it is "
         "what a round takes longer than one of the same shapes that allows everything."
     )
-    parts = [f"# Where a round's time goes, {content['shape']}", table, about, circumstances_markdown(content)]
-    return "\n\n".join(parts) + "\n"
+    return report_markdown(content, f"# Where a round's time goes, {content['shape']}", table, about)
 
 
 def _phase_cell(row: Mapping[str, Any], name: str) -> str:
@@ -211,10 +204,5 @@ def _share(milliseconds: float, whole: float) -> str:
     return f"{milliseconds:.3g} ({milliseconds / whole:.0%})"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All speed measurements on one GPU, or the parts that are named: engine, profile, assistant, evaluate, batches.
-# `evaluate` and `batches` need the models of experiments/beauty/run.sh and of `assistant`. Whatever stands behind --
-# goes to every command of the part: run.sh engine -- --batches '[1]' --repeats 5
+# `evaluate` and `batches` need the models of experiments/beauty/run.sh and of `assistant`. Arguments after -- go to every
+# command of the part: run.sh engine -- --batches '[1]' --repeats 5
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 configs=experiments/speed results=runs/speed

@@ -3,7 +3,7 @@
 From the repository's root: python -m experiments.speed.tiles --output runs/speed/tiles
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experiments.speed.setting import backbone_of, drawn_on
 from experiments.speed.timing import Timing, Work, interleaved_seconds
-from experiments.study import check_positive, chosen_device, circumstances, circumstances_markdown, run_command
+from experiments.study import check_positive, chosen_device, circumstances, report_markdown, run_command
 from padrec import InputError, SemanticIDVocabulary
 from padrec.decoding import CapturedGraph, LayerSession, Placement
 from padrec.decoding.device.early_launch import launches_early
@@ -34,7 +34,7 @@ from padrec.decoding.layers.tiles import (
 from padrec.evaluation.report import check_writable, markdown_table, write_report
 from padrec.targets import build_backbone
 
-# A pass takes less than a millisecond: so many are timed in a row.
+# A pass takes less than a millisecond: that many are timed in a row.
 _CALLS = 10
 # Relative to the largest output. Layers add up the rounding of half precision, not more.
 _MOST_DIFFERENCE = 0.1
@@ -54,69 +54,67 @@ _IN_4 = LinearTile(64, 32, 128, 4, 4, splits=4)
 _IN_8 = LinearTile(64, 64, 128, 4, 4, splits=8)
 
 
-def _out_in_4(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
+def _instead(choose: Callable[[int, int, int, bool], Tile | None]) -> TileChoice:
+    """Tiles of half-precision maps, by tokens, outputs, inputs and gating; where there is none, what decoding takes."""
+
+    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
+        own = choose(n_tokens, n_out, n_in, gated) if itemsize == 2 else None
+        return own or linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+
+    return tile
+
+
+@_instead
+def _out_in_4(n_tokens: int, n_out: int, n_in: int, gated: bool) -> Tile | None:
     """From 33 tokens on attention's last map as the layer's last one, by programs that share its inputs."""
-    if gated or itemsize != 2 or not 32 < n_tokens <= 64 or n_out > 1024:
-        return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
-    return _IN_4
+    return _IN_4 if not gated and 32 < n_tokens <= 64 and n_out <= 1024 else None
 
 
-def _streamed_32(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
-    """From 17 to 32 tokens tiles of so many, not of 64."""
-    return (
-        streamed_tile(n_tokens, n_out, n_in, gated, itemsize)
-        if 16 < n_tokens <= 32
-        else linear_tile(n_tokens, n_out, n_in, gated, itemsize)
-    )
+@_instead
+def _streamed_32(n_tokens: int, n_out: int, n_in: int, gated: bool) -> Tile | None:
+    """From 17 to 32 tokens, tiles of 32 tokens, not of 64."""
+    return streamed_tile(n_tokens, n_out, n_in, gated, itemsize=2) if 16 < n_tokens <= 32 else None
 
 
 def _gated(tile: LinearTile) -> TileChoice:
     """From 65 tokens on a tile for gated maps."""
-
-    def choose(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
-        if gated and itemsize == 2 and n_tokens > 64:
-            return tile
-        return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
-
-    return choose
+    return _instead(lambda n_tokens, n_out, n_in, gated: tile if gated and n_tokens > 64 else None)
 
 
 def _out_above_64(tile: Tile) -> TileChoice:
     """From 65 tokens on a tile for attention's last map, of 1,024 inputs."""
-
-    def choose(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
-        if not gated and itemsize == 2 and n_tokens > 64 and n_in == n_out == 1024:
-            return tile
-        return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
-
-    return choose
+    return _instead(
+        lambda n_tokens, n_out, n_in, gated: tile if not gated and n_tokens > 64 and n_in == n_out == 1024 else None
+    )
 
 
 def _few_outputs(of_many_inputs: LinearTile, of_few: LinearTile) -> TileChoice:
     """From 33 tokens on, tiles for maps of few outputs: of many inputs, as a layer's last one, and of few inputs."""
 
-    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
-        if gated or itemsize != 2 or n_tokens <= 32 or n_out > 1024:
-            return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+    @_instead
+    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool) -> Tile | None:
+        if gated or n_tokens <= 32 or n_out > 1024:
+            return None
         return of_many_inputs if n_in > 2 * n_out else of_few
 
     return tile
 
 
-def _half_the_tokens(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
+@_instead
+def _half_the_tokens(n_tokens: int, n_out: int, n_in: int, gated: bool) -> Tile | None:
     """From 33 tokens on, twice as many programs, of 32 tokens each, which read half as many inputs."""
-    chosen = linear_tile(n_tokens, n_out, n_in, gated, itemsize)
-    if gated or itemsize != 2 or n_tokens <= 32 or n_out > 4096:
-        return chosen
+    if gated or n_tokens <= 32 or n_out > 4096:
+        return None
     return LinearTile(32, 16, 256, 4, 4) if n_out <= 1024 else LinearTile(32, 32, 128, 4, 4)
 
 
 def _all_tokens(splits: int) -> TileChoice:
     """From 65 to 128 tokens, programs of all tokens, which read weights once; those of few outputs share inputs."""
 
-    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
-        if itemsize != 2 or not 64 < n_tokens <= 128 or n_out > 4096:
-            return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+    @_instead
+    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool) -> Tile | None:
+        if not 64 < n_tokens <= 128 or n_out > 4096:
+            return None
         return LinearTile(128, 32, 128, 4, 3, splits if n_out <= 1024 and not gated else 1)
 
     return tile
@@ -127,9 +125,10 @@ def _for_large_passes(
 ) -> TileChoice:
     """Where `chosen` leaves all maps to the vendor, tiles for maps of few outputs, for gated maps and for others."""
 
-    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool, itemsize: int) -> Tile | None:
-        if itemsize != 2 or n_tokens <= MOST_TOKENS:
-            return linear_tile(n_tokens, n_out, n_in, gated, itemsize)
+    @_instead
+    def tile(n_tokens: int, n_out: int, n_in: int, gated: bool) -> Tile | None:
+        if n_tokens <= MOST_TOKENS:
+            return None
         return gate if gated else few if n_out <= 1024 else others
 
     return tile
@@ -145,7 +144,7 @@ _LARGER_IN_4 = LinearTile(128, 64, 64, 8, 4, splits=4)
 
 
 def _attention(columns: int, warps: int, stages: int, queries: int = 16) -> AttentionTileChoice:
-    """Programs of so many queries, where there are as many, in half precision."""
+    """Programs of `queries` queries, or of all where there are fewer, in half precision."""
 
     def tile(n_queries: int, n_heads: int, size: int, itemsize: int, capacity: int) -> AttentionTile:
         if itemsize != 2:
@@ -321,7 +320,7 @@ def _markdown(content: Mapping[str, Any], choices: Sequence[str]) -> str:
         f"mark: outputs differ from those of {choices[0]} by more than {_MOST_DIFFERENCE:.0%} of the largest."
     )
     title = f"# Tiles of linear maps and attention, {content['shape']}"
-    return "\n\n".join([title, table, about, circumstances_markdown(content)]) + "\n"
+    return report_markdown(content, title, table, about)
 
 
 def _cell(row: Mapping[str, Any]) -> str:
@@ -329,10 +328,5 @@ def _cell(row: Mapping[str, Any]) -> str:
     return f"{row['microseconds']:.0f}" + ("" if row["difference"] <= _MOST_DIFFERENCE else " !")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
-    run_command(measure, arguments)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure)

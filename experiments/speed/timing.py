@@ -3,10 +3,14 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from experiments.study import interval_of
+
+T = TypeVar("T")
 _RESAMPLES = 2000
 _WARM_UPS = 2
 
@@ -43,7 +47,7 @@ class Timing:
         resampled, median = values[drawn].quantile(0.5, dim=1), values.quantile(0.5)
         if divisor is not None:
             resampled, median = resampled / divisor[drawn].quantile(0.5, dim=1), median / divisor.quantile(0.5)
-        low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=resampled.dtype)).tolist()
+        low, high = interval_of(resampled)
         return cls(float(median), low, high, len(values))
 
     def to_dict(self, unit: str) -> dict[str, object]:
@@ -88,12 +92,12 @@ def _cuda_seconds(work: Work) -> float:
     return float(start.elapsed_time(end)) / 1000
 
 
-def wall_seconds(function: Callable[[], None], device: torch.device) -> float:
-    """Wall-clock seconds of something that happens once, the device synchronised at both ends."""
+def timed(function: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """What a function returns, and its wall-clock seconds, the device synchronised at both ends."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
-    function()
+    result = function()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return result, time.perf_counter() - start

@@ -25,7 +25,7 @@ class CatalogTrie:
         max_children: the most children of any node.
         sink: the node without children where disallowed steps end.
         first_leaf: the first of the last `n_leaves` nodes.
-        level_starts: the first node of each level 0 … L, whose nodes are prefixes of so many codes, and `n_nodes`.
+        level_starts: the first node of each level 0 … L, whose nodes are prefixes of that many codes, and `n_nodes`.
 
     Args:
         catalog: the items.

@@ -124,7 +124,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _unresolved(error: OmegaConfBaseException) -> str:
-    """What is wrong with a ${…} of a config, and where it stands."""
+    """What is wrong with a ${…} of a config, and where it is."""
     problem, _, _ = str(error).partition("\n")  # the lines after it repeat the place
     _, _, problem = problem.rpartition("raised while resolving interpolation: ")
     problem = problem.strip('"')

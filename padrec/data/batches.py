@@ -1,6 +1,6 @@
 """The batches that dataloaders yield."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -13,12 +13,11 @@ class TensorBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch on another device."""
-        tensors: dict[str, Tensor] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()})
+        return type(self)(*(tensor.to(device, non_blocking=non_blocking) for tensor in vars(self).values()))
 
     def rows(self, which: Tensor) -> Self:
         """Return the rows selected by a mask, bool `[B]`, or by indices."""
-        return type(self)(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
+        return type(self)(*(tensor[which] for tensor in vars(self).values()))
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Prompts that ask a language model what it knows about items and users."""
 
-import ast
 import html
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Literal, Protocol
 from padrec.catalog import InputError, NonNegativeInt, PositiveInt, check_arguments
 from padrec.data.item_texts import TextReader
 from padrec.data.readers.reader import Reader
+from padrec.data.text_file import python_literal
 
 _MARK_UP = re.compile(r"<[^<>]*>")
 
@@ -150,8 +150,8 @@ def first_words(text: str, most: int) -> str:
     """
     if text.startswith("["):
         try:
-            parts = ast.literal_eval(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):  # a text in brackets
+            parts = python_literal(text)
+        except ValueError:  # a text in brackets
             parts = None
         if isinstance(parts, list):
             text = " ".join(part for part in parts if isinstance(part, str))

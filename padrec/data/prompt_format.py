@@ -24,7 +24,7 @@ class PromptFormat:
     """How prompts are written; saved with a target, so that it reads what it was trained on."""
 
     max_history: PositiveInt  # items of history that a prompt keeps, the last ones
-    list_marker: bool = False  # whether `<eos>` stands between a history and a list
+    list_marker: bool = False  # whether `<eos>` separates a history from a list
     template: PromptTemplate | None = None  # the text of prompts; None for no text
 
     def __post_init__(self) -> None:

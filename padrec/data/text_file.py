@@ -1,5 +1,6 @@
 """Text files as people hand them over: whole, or line by line where they are large."""
 
+import ast
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -36,6 +37,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}, line {number}: byte {error.start} is not UTF-8, expected UTF-8 text") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: broken after line {number} ({error}), expected a whole gzip file") from None
+
+
+def python_literal(text: str) -> object:
+    """The value of a Python literal such as `['one', 'two']`, without executing it; anything else is a ValueError."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(str(error)) from None
 
 
 def is_gzipped(path: Path) -> bool:

@@ -1,7 +1,6 @@
 """Item embeddings that a target has learnt from sequences, without texts."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from padrec.catalog import Catalog, InputError
 from padrec.data import Reader
 from padrec.quantization.item_embeddings import EmbeddingSource, ItemEmbeddings, warn_about_zeros
 from padrec.targets import TargetRecommender
+from padrec.targets.backbone import token_modules
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,6 @@ class TargetEmbeddings(EmbeddingSource):
         if sizes != catalog.codebook_sizes:
             expected = f"a target of {catalog.source} with {list(catalog.codebook_sizes)}"
             raise InputError(f"{self.target}: trained with {list(sizes)} codes, expected {expected}")
-        embeddings: Any = target.backbone.get_input_embeddings()
-        head: Any = target.backbone.get_output_embeddings()
-        tables = [embeddings.weight] if head.weight is embeddings.weight else [embeddings.weight, head.weight]
         tokens = target.vocabulary.encode(catalog.codes)[:, 0]
-        return torch.cat([normalize(table.detach()[tokens]) for table in tables], dim=1)
+        rows = (module.weight.detach()[tokens] for module in token_modules(target.backbone))
+        return torch.cat([normalize(row) for row in rows], dim=1)

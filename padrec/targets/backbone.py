@@ -185,6 +185,12 @@ def read_weights(name: str) -> tuple[PreTrainedModel, Mapping[str, Any]]:
     return model, report
 
 
+def token_modules(model: PreTrainedModel) -> list[nn.Embedding | nn.Linear]:
+    """The modules with a row for each token: the embedding and, if it is not tied to it, the head."""
+    modules: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    return modules[:1] if modules[1].weight is modules[0].weight else modules
+
+
 def settings_of(model: PreTrainedModel) -> dict[str, Any]:
     """The settings from which `build_backbone` builds this model again."""
     defaults = type(model.config)()

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.data.tokenizer import check_name, load_tokenizer, tokenizer_fingerprint
-from padrec.targets.backbone import fingerprint, read_weights
+from padrec.targets.backbone import fingerprint, read_weights, token_modules
 
 if TYPE_CHECKING:
     from padrec.targets.low_rank import LowRankAdapters
@@ -135,7 +135,4 @@ def _check_folder(name: str) -> None:
 
 def _tables(model: PreTrainedModel) -> list[Tensor]:
     """The embeddings and, if it is not tied to them, the head, both `[V, d]`."""
-    embedding: Any = model.get_input_embeddings()
-    head: Any = model.get_output_embeddings()
-    weights = [embedding.weight] if head.weight is embedding.weight else [embedding.weight, head.weight]
-    return [weight.data for weight in weights]
+    return [module.weight.data for module in token_modules(model)]

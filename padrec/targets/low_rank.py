@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from padrec.catalog import InputError, SemanticIDVocabulary
+from padrec.targets.backbone import token_modules
 
 _SETTINGS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear", "use_rslora": False}
 
@@ -70,11 +71,9 @@ class LowRankAdapters:
 
 def _new_rows(model: PreTrainedModel, vocabulary: SemanticIDVocabulary) -> dict[str, list[int]]:
     """The trained rows by module name; a tied head needs no entry."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    modules = [embedding] if head.weight is embedding.weight else [embedding, head]
     names = {id(module): name for name, module in model.named_modules()}
     rows = list(range(vocabulary.text_tokens, vocabulary.size))
-    return {names[id(module)].rpartition(".")[2]: rows for module in modules}
+    return {names[id(module)].rpartition(".")[2]: rows for module in token_modules(model)}
 
 
 def _check_modules(model: PreTrainedModel, target_modules: object) -> None:

@@ -132,7 +132,7 @@ def test_levels_and_the_tokens_that_lead_to_their_nodes(sample: tuple[Catalog, S
 
 
 @given(sample=catalogs_with_vocabulary(), data=st.data())
-def test_nodes_expand_into_their_children_one_behind_the_other(
+def test_nodes_expand_into_their_children_one_after_another(
     sample: tuple[Catalog, SemanticIDVocabulary], data: st.DataObject
 ) -> None:
     trie = CatalogTrie(*sample)

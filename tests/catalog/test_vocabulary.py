@@ -20,7 +20,7 @@ _VOCABULARIES = st.builds(
 
 
 def code_tokens(vocabulary: SemanticIDVocabulary) -> dict[tuple[int, int], int]:
-    """The token of every (slot, code), counted up from the special tokens behind the text tokens."""
+    """The token of every (slot, code), counted up from the special tokens after the text tokens."""
     tokens = {}
     first = following = vocabulary.text_tokens + 4
     for slot, size in enumerate(vocabulary.codebook_sizes):
@@ -147,7 +147,7 @@ def test_malformed_items_are_told_from_items(
     assert parsed.tolist() == [reference_lists(vocabulary, row, list_length)] * 2
 
 
-def test_nothing_counts_behind_a_missing_separator() -> None:
+def test_nothing_counts_after_a_missing_separator() -> None:
     vocabulary = SemanticIDVocabulary([2, 2])
     tokens = vocabulary.encode(torch.tensor([[0, 0], [1, 1], [0, 1]])).flatten()[:-1]
     tokens[2] = 5  # a code where the first separator was due
@@ -197,9 +197,9 @@ def test_token_names_are_readable() -> None:
     specials, codes = ["<pad>", "<bos>", "<eos>", "<sep>"], ["<a_0>", "<a_1>", "<b_0>", "<b_1>", "<b_2>"]
     assert [own.token_name(token) for token in range(own.size)] == [*specials, *codes]
     assert [shared.token_name(token) for token in range(shared.size)] == [*specials, "<0>", "<1>", "<2>"]
-    behind_text = SemanticIDVocabulary([2], text_tokens=2, tokenizer="words")
+    after_text = SemanticIDVocabulary([2], text_tokens=2, tokenizer="words")
     names = ["<text_0>", "<text_1>", "<list_pad>", "<list_bos>", "<list_eos>", "<list_sep>", "<a_0>", "<a_1>"]
-    assert [behind_text.token_name(token) for token in range(behind_text.size)] == names
+    assert [after_text.token_name(token) for token in range(after_text.size)] == names
 
 
 def test_text_tokens_belong_to_a_tokenizer() -> None:

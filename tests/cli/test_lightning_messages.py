@@ -19,7 +19,7 @@ def test_what_lightning_refuses_is_the_users(tmp_path: Path) -> None:
     assert refused_by_lightning(wrapped) == refused_by_lightning(caught.value)
 
 
-def test_errors_of_code_that_lightning_calls_are_not(tmp_path: Path) -> None:
+def test_errors_of_code_that_lightning_calls_are_not() -> None:
     class Broken(ModelCheckpoint):
         def __init__(self) -> None:
             raise ValueError("a bug")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
 
 from padrec.catalog import InputError, SemanticIDVocabulary
@@ -22,6 +22,7 @@ from padrec.data import (
 )
 from tests.data.toy_data import CODES, INDEX, Recorder, ToyReader, write_lcrec
 from tests.tiny_language_model import TEXT, save_tiny_tokenizer
+from tests.tiny_training import quiet_trainer
 from tests.two_processes import on_two_processes
 
 
@@ -32,18 +33,6 @@ def datamodule(**arguments: Any) -> SemanticIDDataModule:
 
 def mixed_rows(lists: Path) -> list[TrainingRows]:
     return [LoggedSequences(), GeneratedLists([str(lists)])]
-
-
-def quiet_trainer(folder: Path, **arguments: Any) -> Trainer:
-    return Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        **arguments,
-    )
 
 
 def histories(batches: list[PromptBatch]) -> dict[int, list[int]]:

@@ -35,6 +35,7 @@ def item_data(shop: Path, template: str = "<|user|>{title}:\n", **arguments: Any
         ("['One.', \"It's two.\", '']", "One. It's two."),
         ("[Pack of 2] pens", "[Pack of 2] pens"),
         ("[" * 9000, "[" * 9000),
+        ("[{[]: 1}]", "[{[]: 1}]"),
         ("<b>Bold</b> &amp; a < b", "Bold & a <"),
         ("", ""),
     ],

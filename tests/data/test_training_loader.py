@@ -13,6 +13,7 @@ from padrec.data import SemanticIDDataModule
 from padrec.data.training_loader import GlobalBatchSampler
 from padrec.data.training_rows import FILLER_ROW
 from tests.data.toy_data import Recorder, ToyReader
+from tests.tiny_training import quiet_trainer
 
 lengths_strategy = st.lists(st.integers(1, 30), min_size=1, max_size=300).map(torch.tensor)
 
@@ -74,21 +75,14 @@ def datamodule(batch_size: int = 7, num_workers: int = 0, seed: int = 0) -> Sema
     )
 
 
-def trainer(
-    folder: Path, *callbacks: Callback, max_epochs: int = 2, max_steps: int = -1, validate: bool = False
-) -> Trainer:
-    return Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_epochs=max_epochs,
+def trainer(folder: Path, *callbacks: Callback, max_steps: int = -1, validate: bool = False) -> Trainer:
+    return quiet_trainer(
+        folder,
+        max_epochs=2,
         max_steps=max_steps,
         callbacks=list(callbacks),
         limit_val_batches=1.0 if validate else 0,
         val_check_interval=3 if validate else 1.0,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         enable_checkpointing=bool(callbacks),
     )
 
@@ -156,15 +150,6 @@ def test_resuming_mid_epoch_with_other_batches_is_refused(tmp_path: Path) -> Non
 
 def test_overfitting_on_a_few_batches_still_works(tmp_path: Path) -> None:
     recorder = Recorder()
-    run = Trainer(
-        default_root_dir=tmp_path,
-        accelerator="cpu",
-        overfit_batches=2,
-        max_epochs=2,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
+    run = quiet_trainer(tmp_path, overfit_batches=2, max_epochs=2, num_sanity_val_steps=2)
     run.fit(recorder, datamodule=datamodule())
     assert recorder.batches[:2] == recorder.batches[2:]

@@ -142,7 +142,7 @@ def test_a_marker_stands_between_a_history_and_its_list_alone() -> None:
     assert marked.supervised[1].tolist() == [False] * 5 + [True] * 6
 
 
-def test_a_marker_stands_behind_the_text_of_generated_lists_alone(tmp_path: Path) -> None:
+def test_a_marker_follows_the_text_of_generated_lists_alone(tmp_path: Path) -> None:
     save_tiny_tokenizer(tmp_path)
     template = PromptTemplate(str(tmp_path), "{history}|")
     vocabulary = SemanticIDVocabulary((3, 3), text_tokens=template.text_tokens, tokenizer=template.fingerprint)

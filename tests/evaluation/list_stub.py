@@ -8,7 +8,7 @@ from padrec.decoding import Recommendations
 
 
 class ListStub(LightningModule):
-    """Recommends the leaves behind the user's number and history; -1 at the second place if `broken`."""
+    """Recommends the leaves after the user's number and history; -1 at the second place if `broken`."""
 
     def __init__(self, n_leaves: int, list_length: int, broken: bool = False, fails: bool = False) -> None:
         super().__init__()

@@ -107,7 +107,7 @@ def test_users_are_counted_by_the_passes_after_the_first() -> None:
 def test_lists_are_compared_with_those_that_are_expected(sequential: bool) -> None:
     found = updated(sequential, recommend([0, 1], [1, 0])).result("arm", is_reference=False).metrics
     assert found["identical_lists"] == 0.5
-    # Where no item stands behind another, the first difference says nothing about the target's margin.
+    # Where no item follows another, the first difference says nothing about the target's margin.
     assert found["first_difference_margin"] == (2.0 if sequential else None)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
 
 from padrec.catalog import InputError
 from padrec.data import PromptBatch, SemanticIDDataModule
@@ -29,14 +29,8 @@ def predict(
     titles: bool = False,
     **arguments: Any,
 ) -> None:
-    trainer = Trainer(
-        **{"devices": 1} | arguments,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=RecommendationWriter(str(path), titles),
-    )
+    arguments = {"devices": 1, "callbacks": RecommendationWriter(str(path), titles), **arguments}
+    trainer = quiet_trainer(path.parent, **arguments)
     model = model or ListStub(toy_catalog().n_leaves, 3)
     trainer.predict(model, datamodule=data or datamodule(), return_predictions=False)
 

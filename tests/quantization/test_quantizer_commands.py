@@ -11,6 +11,7 @@ from padrec.catalog import Catalog
 from padrec.cli import main
 from padrec.data.readers.semantic_id_index import read_index
 from padrec.quantization import ItemEmbeddings, ResidualKMeans, RQVAEQuantizer, count_collisions
+from tests.tiny_training import logged
 
 _CONFIG = Path(__file__).parents[1] / "conf" / "quantizer.yaml"
 _K_MEANS = "--model=padrec.ResidualKMeansQuantizer --model.init_args.codebook_sizes=[6,5,8]"
@@ -35,27 +36,22 @@ def run(stage: str, arguments: str = "") -> None:
     main([stage, "--config", str(_CONFIG), *shlex.split(arguments)])
 
 
-def logged(folder: Path, name: str) -> list[float]:
-    header, *rows = (line.split(",") for line in (folder / "quantizer" / "metrics.csv").read_text().splitlines())
-    return [float(row[header.index(name)]) for row in rows if row[header.index(name)]]
-
-
 def checkpoint(runs: Path) -> Path:
     return runs / "quantizer" / "checkpoints" / "last.ckpt"
 
 
 def test_a_fit_logs_losses_codebook_use_and_collisions(runs: Path) -> None:
     run("fit", "--trainer.max_epochs=30 --model.init_args.learning_rate=0.01")
-    losses = logged(runs, "train/reconstruction")
+    losses = logged(runs / "quantizer", "train/reconstruction")
     assert len(losses) == 30 * 3
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     for slot in range(3):
-        assert all(0 < used <= 1 for used in logged(runs, f"val/codes_used/slot_{slot}"))
-        assert all(1 <= value <= 8 for value in logged(runs, f"val/perplexity/slot_{slot}"))
-        assert len(logged(runs, f"train/restarted_codes/slot_{slot}")) == 29
-        assert len(logged(runs, f"val/reconstruction/slot_{slot}")) == 15
+        assert all(0 < used <= 1 for used in logged(runs / "quantizer", f"val/codes_used/slot_{slot}"))
+        assert all(1 <= value <= 8 for value in logged(runs / "quantizer", f"val/perplexity/slot_{slot}"))
+        assert len(logged(runs / "quantizer", f"train/restarted_codes/slot_{slot}")) == 29
+        assert len(logged(runs / "quantizer", f"val/reconstruction/slot_{slot}")) == 15
     # Equal items have equal IDs.
-    assert min(logged(runs, "val/collisions")) >= _N_ITEMS * 2 / 3
+    assert min(logged(runs / "quantizer", "val/collisions")) >= _N_ITEMS * 2 / 3
     header = (runs / "quantizer" / "metrics.csv").read_text().splitlines()[0]
     assert RQVAEQuantizer.load(checkpoint(runs)).metric_names() == set(header.split(",")) - {"epoch", "step"}
 
@@ -63,10 +59,10 @@ def test_a_fit_logs_losses_codebook_use_and_collisions(runs: Path) -> None:
 def test_the_separation_loss_is_part_of_the_loss_by_its_weight(runs: Path) -> None:
     run("fit", "--trainer.max_epochs=1 --model.init_args.separation=10 --trainer.check_val_every_n_epoch=1")
     parts = zip(
-        logged(runs, "train/loss"),
-        logged(runs, "train/reconstruction"),
-        logged(runs, "train/commitment"),
-        logged(runs, "train/separation"),
+        logged(runs / "quantizer", "train/loss"),
+        logged(runs / "quantizer", "train/reconstruction"),
+        logged(runs / "quantizer", "train/commitment"),
+        logged(runs / "quantizer", "train/separation"),
         strict=True,
     )
     for loss, reconstruction, commitment, separation in parts:
@@ -174,9 +170,9 @@ def test_k_means_can_be_validated(runs: Path) -> None:
     vectors = embeddings().vectors
     quantizer = ResidualKMeans((6, 5, 8)).fit(vectors)
     codes = quantizer.encode(vectors)
-    assert logged(runs, "val/collisions") == [count_collisions(codes)]
+    assert logged(runs / "quantizer", "val/collisions") == [count_collisions(codes)]
     error = (quantizer.decode(codes[:, :2]) - vectors).square().mean()
-    assert logged(runs, "val/reconstruction/slot_1") == pytest.approx([error.item()])
+    assert logged(runs / "quantizer", "val/reconstruction/slot_1") == pytest.approx([error.item()])
 
 
 def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(runs: Path) -> None:

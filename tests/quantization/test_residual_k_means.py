@@ -30,7 +30,7 @@ def test_codes_are_nearest_to_what_the_slots_before_left_over() -> None:
     assert codes.tolist() == reference_codes(vectors, quantizer.codebooks)
 
 
-def test_distances_behind_a_prefix_lead_to_the_codes() -> None:
+def test_distances_after_a_prefix_lead_to_the_codes() -> None:
     vectors = normal(60)
     quantizer = ResidualKMeans((4, 5, 3)).fit(vectors)
     codes = quantizer.encode(vectors)

@@ -38,7 +38,7 @@ def test_codes_are_nearest_to_what_the_slots_before_left_over() -> None:
     assert network(vectors).codes.tolist() == expected
 
 
-def test_distances_behind_a_prefix_lead_to_the_codes() -> None:
+def test_distances_after_a_prefix_lead_to_the_codes() -> None:
     network, vectors = tiny_network(), normal(20)
     codes = network.encode(vectors)
     for slot in range(3):

@@ -97,7 +97,7 @@ def test_the_mean_leaves_padding_out() -> None:
     assert masked_mean(states, mask).tolist() == [[2.0], [0.0]]
 
 
-def test_an_interrupted_run_goes_on_behind_what_it_has_written(
+def test_an_interrupted_run_goes_on_after_what_it_has_written(
     items: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[str] = []

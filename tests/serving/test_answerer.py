@@ -146,7 +146,7 @@ def test_the_recommender_of_a_replaced_catalog_is_given_up(
     assert [one() is None for one in made] == [True, False]
 
 
-def test_items_out_of_stock_are_read_but_not_recommended(recommender: Recommender, tmp_path: Path) -> None:
+def test_items_out_of_stock_are_read_but_not_recommended(recommender: Recommender) -> None:
     free = recommender.recommend([["item-3", "item-4"]], k=20)[0]
     gone = [item.key for item in free[:10]]
     recommender.set_out_of_stock(gone)

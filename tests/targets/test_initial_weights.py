@@ -109,7 +109,7 @@ def test_all_weights_are_trained_and_a_checkpoint_needs_no_pretrained_model(
         assert found.backbone.config.attention_dropout == 0.1
 
 
-def test_settings_that_transformers_does_not_know_are_left_behind(own_folder: Path) -> None:
+def test_settings_that_transformers_does_not_know_are_left_out(own_folder: Path) -> None:
     config = json.loads((own_folder / "config.json").read_text())
     (own_folder / "config.json").write_text(json.dumps({**config, "trained_by": "somebody"}))
     target = trained(own_folder, text_data(own_folder))

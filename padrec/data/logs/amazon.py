@@ -1,6 +1,5 @@
 """Amazon reviews, as published in 2014, 2018 and 2023."""
 
-import ast
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from padrec.catalog import InputError
 from padrec.data.logs.source import LATEST, ItemText, LogSource, LogTable
-from padrec.data.text_file import is_gzipped, read_lines
+from padrec.data.text_file import is_gzipped, python_literal, read_lines
 
 if TYPE_CHECKING:
     from ibis.backends.duckdb import Backend
@@ -120,8 +119,8 @@ class AmazonReviews2014(AmazonReviews):
     @staticmethod
     def _parse(line: str) -> object:
         try:
-            return ast.literal_eval(line.strip())
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+            return python_literal(line.strip())
+        except ValueError as error:
             raise ValueError(f"no Python literal ({error}), expected a dict") from None
 
 

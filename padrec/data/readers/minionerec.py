@@ -1,6 +1,5 @@
 """The folder format of MiniOneRec, split by time."""
 
-import ast
 import csv
 import io
 import itertools
@@ -12,8 +11,8 @@ from padrec.catalog import Catalog, InputError
 from padrec.data.interactions import Split
 from padrec.data.item_sequences import ItemSequences
 from padrec.data.readers.reader import Dataset, Reader, check_files
-from padrec.data.readers.semantic_id_index import read_index_and_titles
-from padrec.data.text_file import read_text
+from padrec.data.readers.semantic_id_index import code_strings, read_index_and_titles
+from padrec.data.text_file import python_literal, read_text
 
 _PARTS = ("train", "valid", "test")
 _COLUMNS = ("user_id", "history_item_id", "item_id", "item_sid")
@@ -89,13 +88,13 @@ def _row_items(row: dict[str, str], catalog: Catalog) -> tuple[list[int], int]:
     """History and next item of a row, as rows of the catalog."""
     text = row["history_item_id"]
     try:
-        history = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        history = python_literal(text)
+    except ValueError:
         history = None
     if not isinstance(history, list) or not 1 <= len(history) <= _LONGEST_HISTORY:
         raise InputError(f"history_item_id is {text!r}, expected a list of 1 to {_LONGEST_HISTORY} items")
     item = catalog.index(row["item_id"])
-    sid = "".join(f"<{chr(ord('a') + slot)}_{code}>" for slot, code in enumerate(catalog.codes[item].tolist()))
+    sid = "".join(code_strings(catalog.codes[item].tolist()))
     if row["item_sid"] != sid:
         raise InputError(f"item {row['item_id']!r} has the ID {row['item_sid']!r}, expected {sid!r} as in the index")
     return [catalog.index(str(before)) for before in history], item

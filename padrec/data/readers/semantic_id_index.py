@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -59,12 +59,14 @@ def write_index(catalog: Catalog, path: Path) -> None:
     """Write a file that `read_index`, LC-Rec and other programs read."""
     if catalog.n_slots > len(ascii_lowercase):
         raise InputError(f"{path}: {catalog.n_slots} slots, expected at most {len(ascii_lowercase)}, a letter for each")
-    rows = zip(catalog.keys, catalog.codes.tolist(), strict=True)
-    index = {
-        key: [f"<{letter}_{code}>" for letter, code in zip(ascii_lowercase, row, strict=False)] for key, row in rows
-    }
+    index = {key: code_strings(codes) for key, codes in zip(catalog.keys, catalog.codes.tolist(), strict=True)}
     with written_whole(path) as part:
         part.write_text(json.dumps(index) + "\n", encoding="ascii")
+
+
+def code_strings(codes: Sequence[int]) -> list[str]:
+    """A semantic ID as index files have it: `<a_183>`, `<b_70>`, …, a letter for each slot."""
+    return [f"<{letter}_{code}>" for letter, code in zip(ascii_lowercase, codes, strict=False)]
 
 
 def only_file(folder: Path, pattern: str) -> Path:

@@ -53,7 +53,7 @@ def test_a_brand_is_the_store_where_no_other_is_named(tmp_path: Path) -> None:
     assert found.brand == "Shop"
 
 
-def test_without_metadata_there_are_no_texts(tmp_path: Path) -> None:
+def test_without_metadata_there_are_no_texts() -> None:
     source = AmazonReviews2018("reviews.json.gz")
     assert texts(source) == []
     assert list(source.files()) == [Path("reviews.json.gz")]

@@ -36,7 +36,7 @@ def test_columns_of_parquet_are_found_by_name(tmp_path: Path) -> None:
     assert logged(named(path)) == EXPECTED
 
 
-def test_files_are_read_one_behind_the_other_without_ratings(tmp_path: Path) -> None:
+def test_files_are_read_one_after_another_without_ratings(tmp_path: Path) -> None:
     first, second = tmp_path / "1.csv", tmp_path / "2.parquet"
     first.write_text("user,item,time\na,x,1\n")
     write_parquet(second, user=["b"], item=["y"], time=[0])

@@ -159,7 +159,7 @@ STAGES = ("read_log", "order_log", "find_core", "write_interactions", "write_ite
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_interrupted_preparation_goes_on_behind_its_last_stage(
+def test_an_interrupted_preparation_goes_on_after_its_last_stage(
     stage: str, log: MadeUpLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -269,7 +269,7 @@ def test_a_log_of_which_nothing_is_left_is_refused(log: MadeUpLog, tmp_path: Pat
         Preparation(log, str(tmp_path / "c"), min_rating=1).run()
 
 
-def test_a_prepared_folder_says_what_is_wrong_with_it(log: MadeUpLog, tmp_path: Path) -> None:
+def test_a_prepared_folder_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent: no such folder, expected a folder written by `padrec prepare`"):
         summary(tmp_path / "absent")
     (tmp_path / "prepared.json").write_text(json.dumps({"format": 99}))
@@ -330,7 +330,7 @@ def test_what_a_kill_after_the_last_step_left_is_removed(log: MadeUpLog, tmp_pat
     assert not (tmp_path / "out.unfinished").exists()
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(log: MadeUpLog, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(log: MadeUpLog) -> None:
     with pytest.raises(InputError, match=r"out: cannot be written \(Not a directory\)"):
         Preparation(log, str(log.file / "out")).run()
     assert log.reads == 0

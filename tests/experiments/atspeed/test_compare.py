@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.atspeed.compare import compare, main
+from experiments.atspeed.compare import compare
 from experiments.atspeed.one_target import read_once
-from experiments.atspeed.table import main as tabulate
+from experiments.atspeed.table import tabulate
+from experiments.study import run_command
 from padrec.data import SemanticIDDataModule, SyntheticReader
 from tests.tiny_training import tiny_atspeed, tiny_recommender
 
@@ -70,7 +71,7 @@ def test_every_setting_gets_a_report_once_and_all_of_them_a_table(runs: Path, mo
     assert arms["draft-strict"]["identical_lists"] == arms["catalog-strict"]["identical_lists"] == 1
     assert {name for name in arms["beam-steps"] if name.startswith("recall@")} == {"recall@1", "recall@3"}
 
-    tabulate([f"--folders=[{runs / 'compare'}]", f"--output={runs / 'table'}"])
+    run_command(tabulate, [f"--folders=[{runs / 'compare'}]", f"--output={runs / 'table'}"])
     rows = json.loads((runs / "table/report.json").read_text())["rows"]
     assert len(rows) == 5 + 6 + 8 + 3 + 6 + 11
     assert {row["list_length"] for row in rows} == {3, 10}
@@ -79,6 +80,6 @@ def test_every_setting_gets_a_report_once_and_all_of_them_a_table(runs: Path, mo
 
 def test_runs_without_a_target_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([f"--runs={tmp_path}"])
+        run_command(compare, [f"--runs={tmp_path}"])
     assert caught.value.code == 2
     assert "expected what experiments/atspeed/run.sh writes" in capsys.readouterr().err

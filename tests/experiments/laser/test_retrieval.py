@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.laser.bound import main as bound
+from experiments.laser.bound import measure as measure_bound
 from experiments.laser.references import NGramTrie, SuffixAutomaton
-from experiments.laser.retrieval import made_up_texts, main
+from experiments.laser.retrieval import made_up_texts, measure
+from experiments.study import run_command
 from padrec.drafts.retrieval import SuffixIndex
 from padrec.drafts.retrieval.token_pool import END, PoolTexts
 
 
 def test_a_report_of_time_and_memory(tmp_path: Path) -> None:
     small = ["--tokens", "[400]", "--vocabulary", "50", "--batches", "[1,2]", "--repeats", "2", "--places", "4"]
-    main(["--output", str(tmp_path), "--device", "cpu", *small])
+    run_command(measure, ["--output", str(tmp_path), "--device", "cpu", *small])
     found = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["pools"]["400"]
     for name in ("look_up_batch_2", "tree_batch_1", "retrieval_tree_batch_2", "trie_look_up", "automaton_look_up"):
         assert found[name]["ms"] > 0
@@ -24,7 +25,9 @@ def test_a_report_of_time_and_memory(tmp_path: Path) -> None:
 
 
 def test_a_report_of_the_bound(tmp_path: Path) -> None:
-    bound(["--output", str(tmp_path), "--insertions", "2000", "--text_tokens", "9", "--max_tokens", "1000"])
+    run_command(
+        measure_bound, ["--output", str(tmp_path), "--insertions", "2000", "--text_tokens", "9", "--max_tokens", "1000"]
+    )
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert all(row["tokens"] <= 1000 for row in report["samples"])
     assert report["most_tokens_with_waiting"] <= 1000 * 9 / 8

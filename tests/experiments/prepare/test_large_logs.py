@@ -6,11 +6,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.prepare.large_logs import main, write_log
+from experiments.prepare.large_logs import measure, write_log
+from experiments.study import run_command
 
 
 def test_a_report_of_every_log(tmp_path: Path) -> None:
-    main(["--output", str(tmp_path / "logs"), "--interactions", "[20000]", "--items", "500"])
+    run_command(measure, ["--output", str(tmp_path / "logs"), "--interactions", "[20000]", "--items", "500"])
     report = json.loads((tmp_path / "logs" / "report.json").read_text(encoding="utf-8"))
     (log,) = report["logs"]
     assert log["interactions"] == log["counts"]["read"] == 20000
@@ -23,14 +24,14 @@ def test_a_report_of_every_log(tmp_path: Path) -> None:
 def test_a_report_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "report.json").write_text("{}", encoding="utf-8")
     with pytest.raises(SystemExit):
-        main(["--output", str(tmp_path)])
+        run_command(measure, ["--output", str(tmp_path)])
     assert "already" in capsys.readouterr().err
 
 
 def test_what_an_interrupted_run_has_left_is_not_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "20000").mkdir()
     with pytest.raises(SystemExit):
-        main(["--output", str(tmp_path)])
+        run_command(measure, ["--output", str(tmp_path)])
     assert "expected an empty folder" in capsys.readouterr().err
 
 

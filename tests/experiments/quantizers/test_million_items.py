@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.quantizers.million_items import made_up, main
+from experiments.quantizers.million_items import made_up, measure
+from experiments.study import run_command
 
 
 def test_a_report_of_time_and_memory(tmp_path: Path) -> None:
     small = ["--items", "300", "--dimension", "8", "--slots", "2", "--codes", "16", "--fit_items", "200"]
-    main(["--output", str(tmp_path / "small"), "--device", "cpu", *small])
+    run_command(measure, ["--output", str(tmp_path / "small"), "--device", "cpu", *small])
     report = json.loads((tmp_path / "small" / "report.json").read_text(encoding="utf-8"))
     assert report["fit_seconds"] > 0
     assert report["encode_seconds"] > 0
@@ -24,7 +25,7 @@ def test_a_report_of_time_and_memory(tmp_path: Path) -> None:
 
 def test_a_size_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["--output", str(tmp_path), "--items", "0"])
+        run_command(measure, ["--output", str(tmp_path), "--items", "0"])
     assert capsys.readouterr().err == "error: items [0]: expected numbers from 1\n"
 
 
@@ -32,7 +33,8 @@ def test_a_sample_that_is_none_is_refused_before_anything_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        main(["--output", str(tmp_path), "--items", str(10**12), "--fit_items", "0"])  # more than memory holds
+        # More items than the memory holds.
+        run_command(measure, ["--output", str(tmp_path), "--items", str(10**12), "--fit_items", "0"])
     assert "fit_items is 0" in capsys.readouterr().err
 
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import torch
 
-from experiments.reliability.flips import Written, flipped, main
+from experiments.reliability.flips import Written, flipped, measure
+from experiments.study import run_command
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
-    main([f"--output={tmp_path}", "--flips=1", "--items=64", "--interactions=500"])
+    run_command(measure, [f"--output={tmp_path}", "--flips=1", "--items=64", "--interactions=500"])
     report = json.loads((tmp_path / "report.json").read_text())
     assert {row["read"] for row in report["files"]} == {
         *("target folder", "draft folder", "catalog folder", "prepared folder"),

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.reliability.kills import disturbed, main
+from experiments.reliability.kills import disturbed, measure
 from experiments.reliability.padrec_commands import PadrecCommand
+from experiments.study import run_command
 
 
 class Torn(PadrecCommand):
@@ -21,7 +22,7 @@ class Torn(PadrecCommand):
 
 
 def test_killed_preparations_end_as_undisturbed_ones(tmp_path: Path) -> None:
-    main([f"--output={tmp_path}", "--commands=[prepare]", "--kills=1", "--interactions=500"])
+    run_command(measure, [f"--output={tmp_path}", "--commands=[prepare]", "--kills=1", "--interactions=500"])
     (row,) = json.loads((tmp_path / "report.json").read_text())["commands"]
     assert row["kills"] == row["whole"] + row["absent"] == 1
     assert row["runs"] == row["equal"] > 0
@@ -37,5 +38,5 @@ def test_half_an_output_is_damaged_and_its_run_not_equal(tmp_path: Path) -> None
 
 def test_a_failure_without_any_kill_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main([f"--output={tmp_path}", "--commands=[prepare]", "--interactions=1"])
+        run_command(measure, [f"--output={tmp_path}", "--commands=[prepare]", "--interactions=1"])
     assert "status 2, expected 0: padrec: error: " in capsys.readouterr().err

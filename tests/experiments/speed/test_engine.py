@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.speed.engine import main
+from experiments.speed.engine import measure
+from experiments.study import run_command
 
 _TINY = "--shapes=[2x128] --batches=[1,2] --prefixes=[16,24] --nodes=[1,3] --repeats=2 --catalog_items=500 --device=cpu"
 
@@ -11,7 +12,7 @@ _TINY = "--shapes=[2x128] --batches=[1,2] --prefixes=[16,24] --nodes=[1,3] --rep
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("engine") / "report"
-    main([f"--output={output}", *_TINY.split()])
+    run_command(measure, [f"--output={output}", *_TINY.split()])
     return output
 
 
@@ -59,7 +60,7 @@ def test_wrong_input_gets_one_message(
     argument: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([f"--output={tmp_path / 'new'}", *_TINY.split(), argument])
+        run_command(measure, [f"--output={tmp_path / 'new'}", *_TINY.split(), argument])
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
     assert not (tmp_path / "new").exists()
@@ -67,5 +68,5 @@ def test_wrong_input_gets_one_message(
 
 def test_an_existing_report_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main([f"--output={folder}", *_TINY.split()])
+        run_command(measure, [f"--output={folder}", *_TINY.split()])
     assert "report.json: there already" in capsys.readouterr().err

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.speed.kernels import main
+from experiments.speed.kernels import measure
+from experiments.study import run_command
 
 
 @pytest.mark.parametrize(
@@ -12,6 +13,6 @@ def test_what_cannot_be_measured_is_refused(
     argument: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        main([f"--output={tmp_path / 'report'}", argument])
+        run_command(measure, [f"--output={tmp_path / 'report'}", argument])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "report").exists()

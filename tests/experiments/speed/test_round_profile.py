@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from experiments.speed.round_profile import main, phase_times
+from experiments.speed.round_profile import measure, phase_times
+from experiments.study import run_command
 
 
 def annotation(name: str, start: float, duration: float) -> dict[str, Any]:
@@ -46,7 +47,10 @@ def test_a_kernel_belongs_to_the_innermost_phase_that_launched_it() -> None:
 
 def test_every_phase_of_a_round_gets_a_share(tmp_path: Path) -> None:
     output = tmp_path / "profile"
-    main([f"--output={output}", "--shape=2x128", "--batches=[2]", "--profiled_rounds=2", "--repeats=2", "--device=cpu"])
+    run_command(
+        measure,
+        [f"--output={output}", "--shape=2x128", "--batches=[2]", "--profiled_rounds=2", "--repeats=2", "--device=cpu"],
+    )
     report = json.loads((output / "report.json").read_text())
     rows = {row["decoder"]: row for row in report["rounds"]}
     assert list(rows) == ["autoregressive", "forced", "speculative"]

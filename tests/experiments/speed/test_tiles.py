@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.speed.tiles import CHOICES, main
+from experiments.speed.tiles import CHOICES, measure
+from experiments.study import run_command
 from padrec.decoding.layers.tiles import HeldTile, Tile
 
 
@@ -19,20 +20,22 @@ def test_without_a_gpu_there_are_no_tiles_to_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], device: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        main([f"--output={tmp_path}/report", *device])
+        run_command(measure, [f"--output={tmp_path}/report", *device])
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: tiles are those of GPU kernels: needs a machine with a CUDA GPU\n"
 
 
 def test_unknown_choices_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main([f"--output={tmp_path}/report", "--choices=[streamed,other]"])
+        run_command(measure, [f"--output={tmp_path}/report", "--choices=[streamed,other]"])
     assert "expected some of ['chosen'" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_all_choices_are_timed_and_compute_the_same(tmp_path: Path) -> None:
-    main([f"--output={tmp_path}/report", "--shape=2x1024", "--nodes=[2,64]", "--batch=3", "--repeats=2"])
+    run_command(
+        measure, [f"--output={tmp_path}/report", "--shape=2x1024", "--nodes=[2,64]", "--batch=3", "--repeats=2"]
+    )
     assert "!" not in (tmp_path / "report" / "report.md").read_text().partition("An exclamation")[0]
 
 
