@@ -24,8 +24,9 @@ from padrec.drafts.kernels.heads import Followed, Nodes, heads_kernel
 _INPUTS, _UNITS = 1024, 128
 # Rows of a tile of queries, and the smallest head whose halves matrix units multiply.
 _MOST_QUERIES, _LEAST_SIZE = 16, 32
-# Nodes of a tile of heads. With 16 outputs in a program so many outputs keep a Hopper GPU's multiprocessors busy.
-_HEAD_NODES, _FEW_OUTPUTS = 16, 16 * 132
+# Nodes of a tile of heads, and the least and most outputs; between them a program for each of a Hopper GPU's
+# multiprocessors. Programs mostly wait for memory, one load after the other, so more of them than fit at once cost most.
+_HEAD_NODES, _HEAD_OUTPUTS, _PROGRAMS = 16, (16, 64), 132
 
 
 class TritonDraftOperations(DraftOperations):
@@ -107,7 +108,8 @@ def _add_heads(
     visible = None if above is None else above.new_empty(batch, n_nodes, above.shape[2])
     n_columns = 0 if above is None else above.shape[2]
     sizes = {"n_nodes": n_nodes, "n_before": states.sums.shape[1], "n_passes": base.shape[1]}
-    outputs = 16 if n_out <= _FEW_OUTPUTS else 32
+    least, most = _HEAD_OUTPUTS
+    outputs = min(most, max(least, triton.next_power_of_2(triton.cdiv(batch * n_out, _PROGRAMS))))
     heads_kernel[(triton.cdiv(n_out, outputs), batch, triton.cdiv(n_nodes, _HEAD_NODES))](
         nodes=Nodes(parents.contiguous(), sums, states.passes, **sizes, sum_stride=sums.stride(0)),
         followed=followed,
