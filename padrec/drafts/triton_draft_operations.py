@@ -24,8 +24,8 @@ from padrec.drafts.kernels.heads import Followed, Nodes, heads_kernel
 _INPUTS, _UNITS = 1024, 128
 # Rows of a tile of queries, and the smallest head whose halves matrix units multiply.
 _MOST_QUERIES, _LEAST_SIZE = 16, 32
-# Nodes of a tile of heads, and the least and most outputs; between them a program for each of a Hopper GPU's
-# multiprocessors. Programs mostly wait for memory, one load after the other, so more of them than fit at once cost most.
+# Nodes of a tile of heads, and its least and most outputs. Between the two there is a program for each multiprocessor
+# of a Hopper GPU: programs wait for one load after another, so those that do not fit at once take as long again.
 _HEAD_NODES, _HEAD_OUTPUTS, _PROGRAMS = 16, (16, 64), 132
 
 
