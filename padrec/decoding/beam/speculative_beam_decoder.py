@@ -33,7 +33,7 @@ class SpeculativeBeamDecoder(Decoder):
     Args:
         draft: searches ahead.
         draft_width: N, prefixes that the draft proposes of each length, at least 1; or a number for each length from 1
-            to L - 1, of which rounds after the first take the largest. None: in proportion to the prefixes kept, 2.4,
+            to L - 1, of which rounds after the first take the largest. None: in proportion to the prefixes kept, 4,
             5.6 and 8 times as many of one, two and more codes.
         beam_width: prefixes kept of each length, at least K; None is K.
         renormalise: see `BeamDecoder`.

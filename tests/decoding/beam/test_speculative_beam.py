@@ -152,7 +152,7 @@ def test_lengths_may_have_widths_of_their_own(
 def test_a_draft_proposes_in_proportion_to_what_is_kept() -> None:
     sizes = (4, 4, 4, 4, 4)
     trie = CatalogTrie(random_catalog(sizes, 30), SemanticIDVocabulary(sizes))
-    assert SpeculativeBeamPlan.of(trie, 10, None).draft_widths == (24, 56, 80, 80)
+    assert SpeculativeBeamPlan.of(trie, 10, None).draft_widths == (40, 56, 80, 80)
 
 
 def test_too_few_widths_are_refused() -> None:
