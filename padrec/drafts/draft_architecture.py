@@ -14,6 +14,8 @@ from padrec.decoding.layers.cached_layers import LAST_LAYER
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.drafts.item_draft_network import ItemDraftNetwork
 
+_EARLIER = "written by an earlier version, whose network differs, expected one of this version: train it again"
+
 _Layer = Annotated[int, Range("at least -1", lambda number: number >= -1)]
 
 
@@ -57,14 +59,19 @@ class DraftArchitecture(ABC):
             InputError: there is none, or not with these arguments.
         """
         match description:
+            case None:
+                raise InputError(f"a draft without an architecture: {_EARLIER}")
             case {"class_path": str(name), "init_args": dict(arguments)}:
                 module = name.rpartition(".")[0]
                 kind = locate(name) if module.startswith("padrec.") or module in sys.modules else None
                 if isinstance(kind, type) and issubclass(kind, DraftArchitecture):
                     try:
-                        return kind(**arguments)
+                        architecture = kind(**arguments)
                     except TypeError as error:
                         raise InputError(f"a draft of architecture {name}: {error}") from error
+                    if missing := sorted(architecture.arguments.keys() - arguments.keys()):
+                        raise InputError(f"a draft of architecture {name} without {', '.join(missing)}: {_EARLIER}")
+                    return architecture
         expected = "the class path of a DraftArchitecture of this library, or of a module that is imported"
         raise InputError(f"a draft of architecture {description}: expected {expected}")
 
@@ -77,6 +84,8 @@ class EAGLE(DraftArchitecture):
         n_layers: decoder layers of the draft.
         feature_layers: target layers whose hidden states it reads: 0 is the input of the first, i the output of layer
             i, -1 that of the final norm.
+        normed_embeddings: whether it reads embeddings divided by their root mean square. False is the network as
+            published. EAGLE-3 has norms of its own.
 
     Raises:
         InputError: an argument is out of range.
@@ -86,6 +95,7 @@ class EAGLE(DraftArchitecture):
 
     n_layers: PositiveInt = 1
     feature_layers: Sequence[_Layer] = LAST_LAYER
+    normed_embeddings: bool = True
 
     def __post_init__(self) -> None:
         check_arguments(EAGLE, vars(self))
@@ -95,7 +105,7 @@ class EAGLE(DraftArchitecture):
     @property
     def arguments(self) -> dict[str, Any]:
         """See `DraftArchitecture`."""
-        return asdict(self)
+        return {**asdict(self), "feature_layers": list(self.feature_layers)}
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,7 @@ class ItemEAGLE(EAGLE):
     Args:
         n_layers: see `EAGLE`.
         feature_layers: see `EAGLE`.
+        normed_embeddings: see `EAGLE`.
         n_heads: an item's tokens, the separator included, but for its first code.
         rank: r of the heads.
 

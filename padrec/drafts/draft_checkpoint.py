@@ -12,7 +12,7 @@ from padrec.catalog import Catalog, InputError, SemanticIDVocabulary
 from padrec.catalog.tensor_file import read_tensors, write_tensors
 from padrec.catalog.whole_output import check_digests, written_whole
 from padrec.data.json_file import read_json_object
-from padrec.drafts.draft_architecture import EAGLE, DraftArchitecture
+from padrec.drafts.draft_architecture import DraftArchitecture
 from padrec.drafts.feature_draft_network import FeatureDraftNetwork
 from padrec.training import read_checkpoint, stored_catalog
 
@@ -27,8 +27,7 @@ class DraftCheckpoint:
     """A draft's weights and what they were trained for.
 
     Attributes:
-        settings: what the network is built from: its architecture, unless it is `EAGLE()`, and the architecture's
-            further settings.
+        settings: what the network is built from: its architecture and the architecture's further settings.
         weights: the network's state dict.
         target_fingerprint: fingerprint of the target that the draft was trained for.
         vocabulary: that target's vocabulary.
@@ -108,8 +107,7 @@ class DraftCheckpoint:
     @property
     def architecture(self) -> DraftArchitecture:
         """Of a feature draft's network."""
-        description = (self.settings or {}).get("architecture")
-        return EAGLE() if description is None else DraftArchitecture.of(description)
+        return DraftArchitecture.of((self.settings or {}).get("architecture"))
 
     def network(self, target_config: PretrainedConfig) -> FeatureDraftNetwork:
         """The network for a target with this transformers configuration.
@@ -147,6 +145,11 @@ class DraftWeights:
         """
         checkpoint = DraftCheckpoint.read(Path(self._path))
         checkpoint.check(target_fingerprint, vocabulary)
+        normed = checkpoint.architecture.arguments.get("normed_embeddings", network.normed_embeddings)
+        if normed != network.normed_embeddings:
+            raise InputError(
+                f"the initial draft has normed_embeddings {normed}: expected {network.normed_embeddings}, as this draft"
+            )
         fresh = {name: w for name, w in network.state_dict().items() if name.startswith(_IDENTITIES)}
         try:
             network.load_state_dict(fresh | checkpoint.weights)

@@ -15,11 +15,17 @@ from padrec.decoding.layers.transformers_layers import PreallocatedCache
 from padrec.drafts.position_aware import PAD_REC, PositionAware, PositionAwareEmbedding
 from padrec.drafts.sequential_heads import SequentialHeads
 
+# Added to mean squares, far below those of embeddings; without it each precision would add a number of its own.
+_EPS = 1e-6
+
 
 class FeatureDraftNetwork(nn.Module):
     """Predicts the target's next feature from its last one and the token in between.
 
-        f̂_{i+1} = DecoderLayer(ũ_i),   ũ_i = W [e(x_{i+1}); f_i] + b + what PositionAwareEmbedding adds
+        f̂_{i+1} = DecoderLayer(ũ_i),   ũ_i = W [ē(x_{i+1}); f_i] + b + what PositionAwareEmbedding adds
+
+    ē is the target's embedding e divided by its root mean square. Features come from the target's final norm and are
+    often tens of times larger than embeddings, so that W would hardly learn what to read of e.
 
     One decoder layer of the target's architecture, or several. As in EAGLE (arXiv 2401.15077) the first has no norm
     before its attention, and there is no final norm: the output replaces the target's feature after the final norm,
@@ -36,6 +42,7 @@ class FeatureDraftNetwork(nn.Module):
         position_aware: form of the position-aware part, or its settings; None for the base draft, which has none.
         n_layers: decoder layers, at least 1.
         feature_layers: k target layers whose hidden states it reads, see `CachedLayers.open`.
+        normed_embeddings: False for e in place of ē.
 
     Attributes:
         layers: the decoder layers.
@@ -55,11 +62,12 @@ class FeatureDraftNetwork(nn.Module):
         *,
         n_layers: int = 1,
         feature_layers: Sequence[int] = LAST_LAYER,
+        normed_embeddings: bool = True,
     ) -> None:
         super().__init__()
         d: int = target_config.hidden_size
         layer_numbers(feature_layers, target_config.num_hidden_layers)  # raises
-        self.hidden_size, self.feature_layers = d, tuple(feature_layers)
+        self.hidden_size, self.feature_layers, self.normed_embeddings = d, tuple(feature_layers), normed_embeddings
         self.reduction = nn.Identity() if len(feature_layers) == 1 else _last_of(len(feature_layers), d)
         self.fusion = nn.Linear(2 * d, d)
         self.position_aware = PositionAwareEmbedding(d, n_slot_states, n_steps, PositionAware.of(position_aware))
@@ -90,7 +98,9 @@ class FeatureDraftNetwork(nn.Module):
 
     def embedded(self, embeddings: Tensor) -> Tensor:
         """What the fusion reads of the target's embeddings `[*, d]`."""
-        return embeddings
+        if not self.normed_embeddings:
+            return embeddings
+        return nn.functional.rms_norm(embeddings, embeddings.shape[-1:], eps=_EPS)
 
     def reduced(self, features: Tensor) -> Tensor:
         """What the fusion reads, `[*, d]`, of the target's features `[*, k d]`."""

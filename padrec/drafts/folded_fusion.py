@@ -64,7 +64,7 @@ class FoldedFusion:
             tokens = torch.arange(vocabulary.size, device=network.fusion.weight.device)
             # Fold in float32 at least: one rounding replaces several.
             self._exact = torch.promote_types(network.fusion.weight.dtype, torch.float32)
-            embeddings = network.embedded(model.get_input_embeddings()(tokens)).to(self._exact)
+            embeddings = network.embedded(model.get_input_embeddings()(tokens).to(self._exact))
             self._fold(network, embeddings, vocabulary)
             self._joined: Tensor | None = None  # [V + n + g, d], or more rows; see `FoldedItemFusion`
             if self._head_weight is not None:

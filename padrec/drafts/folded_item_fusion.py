@@ -23,8 +23,7 @@ class FoldedItemFusion(FoldedFusion):
         heads, exact, dtype = network.heads, self._exact, self._feature_map.dtype
         assert heads is not None
         head = None if self._head_weight is None else self._head_weight.to(exact)
-        normed = heads.normed(embeddings)
-        table = torch.stack([normed @ _weight(token, exact).t() for token in heads.tokens])  # [n, V, r]
+        table = torch.stack([embeddings @ _weight(token, exact).t() for token in heads.tokens])  # [n, V, r]
         output = torch.stack([_weight(output, exact) for output in heads.outputs])  # [n, d, r]
         self._heads = HeadTerms(table.to(dtype), (output if head is None else head @ output).to(dtype))
         rows = self._inputs(heads.fusion.weight.t()).t()  # [n, r]

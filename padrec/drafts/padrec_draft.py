@@ -129,8 +129,7 @@ class PADRecDraft(DraftModule):
             "position_aware": self.hparams["position_aware"],
         }
         self.network = architecture.network(self.target.model.config, **self.settings)
-        if architecture != EAGLE():
-            self.settings["architecture"] = architecture.description
+        self.settings["architecture"] = architecture.description
         if initial_weights is not None:
             initial_weights.load_into(self.network, self.target.fingerprint, vocabulary)
         self.objective = DraftObjective(feature_weight, soft_weight, top_k_weight, top_k)

@@ -3,23 +3,19 @@
 import torch
 from torch import Tensor, nn
 
-# Added to mean squares, far below those of embeddings; without it each precision would add a number of its own.
-_EPS = 1e-6
-
 
 class SequentialHeads(nn.Module):
     """Low-rank heads on a pass's output that depend on the tokens since (Hydra heads, arXiv 2402.05109).
 
         z = V h + Σ_s M_s ē(x_s)        h: output of the last pass; x_s: tokens of an item since, s their slots
         f̂ = h + U_s SiLU(z)             s: slot of the last of them
-        u = W [e(x); h] + b + Q SiLU(z) input of the next pass, which reads x
+        u = W [ē(x); h] + b + Q SiLU(z) input of the next pass, which reads x
 
-    Slots count from an item's second token, 1 … n, since passes read first codes. ē is e divided by its root mean
-    square, as features are by the target's final norm: embeddings are often so small that M would hardly learn. At
-    initialisation U and Q are 0, so that every f̂ is h.
+    Slots count from an item's second token, 1 … n, since passes read first codes. At initialisation U and Q are 0, so
+    that every f̂ is h.
 
     Args:
-        hidden_size: d, of h and e.
+        hidden_size: d, of h and ē, which is what `FeatureDraftNetwork.embedded` gives.
         n_heads: n, tokens of an item but for the first.
         rank: r, size of z.
         gradient: share of the heads' gradients that reaches h, in [0, 1]: whole ones spoil what h itself predicts.
@@ -41,15 +37,9 @@ class SequentialHeads(nn.Module):
         return light, self.feature(light)
 
     def token_sums(self, embeddings: Tensor) -> Tensor:
-        """Σ M_s ē(x_s) of items up to each of their tokens, `[*, n + 1, r]`, from the tokens' e, `[*, n + 1, d]`."""
-        normed = self.normed(embeddings)
-        added = [token(normed[..., slot, :]) for slot, token in enumerate(self.tokens, start=1)]
+        """Σ M_s ē(x_s) of items up to each of their tokens, `[*, n + 1, r]`, from the tokens' ē, `[*, n + 1, d]`."""
+        added = [token(embeddings[..., slot, :]) for slot, token in enumerate(self.tokens, start=1)]
         return torch.stack([torch.zeros_like(added[0]), *added], -2).cumsum(-2)
-
-    @staticmethod
-    def normed(embeddings: Tensor) -> Tensor:
-        """ē of e, `[*, d]`."""
-        return nn.functional.rms_norm(embeddings, embeddings.shape[-1:], eps=_EPS)
 
     def forward(self, features: Tensor, sums: Tensor) -> Tensor:
         """f̂ after each of an item's tokens but the first, `[*, n, d]`, from h, `[*, n, d]`, and z, `[*, n, r]`."""

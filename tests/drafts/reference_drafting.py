@@ -40,7 +40,7 @@ def inputs_by_step(
     network: FeatureDraftNetwork, embeddings: Tensor, features: Sequence[Tensor], slots: Tensor, n_true: int
 ) -> Tensor:
     """Inputs of the decoder layer, `[1, n, d]`; the first `n_true` features are the target's own."""
-    hidden = []
+    hidden, embeddings = [], network.embedded(embeddings)
     for place, feature in enumerate(features):
         step = max(0, place + 1 - n_true)
         hidden.append(network.position_aware(network.fusion, embeddings[place], feature, slots[place], step))

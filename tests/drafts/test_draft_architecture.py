@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from padrec.catalog import InputError
+from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.data import SemanticIDDataModule
 from padrec.decoding import (
     AutoregressiveDecoder,
@@ -32,7 +32,7 @@ from padrec.drafts.position_aware import PAD_REC
 from padrec.targets import TargetRecommender, to_precision
 from tests.drafts.reference_drafting import randomise
 from tests.kernel_device import DEVICE, ON_GPU
-from tests.stubs import CountedCompiler
+from tests.stubs import CountedCompiler, tiny_target
 from tests.tiny_training import first_prompts, fitted, tiny_draft
 
 _EAGLE3 = EAGLE3(n_layers=2, feature_layers=(0, 1, -1))
@@ -140,6 +140,36 @@ def test_a_file_names_nothing_but_an_architecture(
     with pytest.raises(InputError, match="expected the class path of a DraftArchitecture"):
         _ = DraftCheckpoint(settings, {}, "", data.vocabulary).architecture
     assert "antigravity" not in sys.modules, "nothing is imported for a file"
+
+
+@pytest.mark.parametrize("description", [None, {**EAGLE().description, "init_args": {"n_layers": 1}}])
+def test_a_draft_of_an_earlier_version_is_not_taken_for_one_of_this(
+    description: object, data: SemanticIDDataModule, target_folder: Path
+) -> None:
+    checkpoint = tiny_draft(data, target_folder).checkpoint()
+    settings = {**checkpoint.settings, "architecture": description}
+    with pytest.raises(InputError, match=r"without .*: written by an earlier version, .*: train it again"):
+        _ = DraftCheckpoint(settings, {}, "", data.vocabulary).architecture
+
+
+def test_embeddings_are_read_at_the_scale_of_features_unless_as_published() -> None:
+    config = tiny_target(SemanticIDVocabulary([4, 4])).config
+    embeddings = 0.01 * torch.randn(3, config.hidden_size)
+    normed, published = (
+        EAGLE(normed_embeddings=on).network(config, n_slot_states=4, n_steps=2) for on in (True, False)
+    )
+    assert torch.equal(published.embedded(embeddings), embeddings)
+    size = embeddings.square().mean(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(normed.embedded(embeddings), embeddings / size, rtol=0.01, atol=0)
+
+
+def test_a_draft_starts_from_one_that_reads_the_same_embeddings(
+    data: SemanticIDDataModule, target_folder: Path, tmp_path: Path
+) -> None:
+    tiny_draft(data, target_folder, architecture=EAGLE(normed_embeddings=False)).save_pretrained(tmp_path / "draft")
+    weights = DraftWeights(str(tmp_path / "draft"))
+    with pytest.raises(InputError, match="the initial draft has normed_embeddings False: expected True"):
+        tiny_draft(data, target_folder, initial_weights=weights)
 
 
 @pytest.mark.parametrize("arguments", [{"n_layers": 0}, {"feature_layers": ()}, {"feature_layers": (-2,)}])

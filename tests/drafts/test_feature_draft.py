@@ -156,7 +156,7 @@ def test_every_form_of_the_position_aware_part_is_lossless(sampling: Sampling, s
 
 def saved_draft(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, folder: Path) -> FeatureDraft:
     """A random draft for a target without a fingerprint, read from disk."""
-    settings = {"n_slot_states": vocabulary.n_slot_states, "n_steps": 3}
+    settings = {"n_slot_states": vocabulary.n_slot_states, "n_steps": 3, "architecture": EAGLE().description}
     network = random_network(model, vocabulary.n_slot_states)
     DraftCheckpoint(settings, network.state_dict(), "", vocabulary).write(folder)
     return FeatureDraft(str(folder))

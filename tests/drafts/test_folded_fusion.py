@@ -35,7 +35,8 @@ def folded(
 def as_trained(
     network: FeatureDraftNetwork, embedding: nn.Module, tokens: Tensor, features: Tensor, slots: Tensor, step: int
 ) -> Tensor:
-    result: Tensor = network.position_aware(network.fusion, embedding(tokens), features, slots, step)
+    embedded = network.embedded(embedding(tokens))
+    result: Tensor = network.position_aware(network.fusion, embedded, features, slots, step)
     return result
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from padrec.catalog import CatalogTrie, InputError
 
-# Prefixes of 1, 2 and more codes that a draft proposes for each one that the target keeps: with fewer of the first length
-# many users need all rounds, and more of the others cost more than they save (docs/results/atspeed/notes.md).
+# Prefixes of 1, 2 and more codes that a draft proposes for each one that the target keeps: with fewer of the first
+# length many users need all rounds, and more of the others cost more than they save (docs/results/atspeed/notes.md).
 _PROPOSED = (4.0, 5.6, 8.0)
 
 
