@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from padrec.decoding.lists.tensor_record import pick
+
 
 @dataclass(frozen=True)
 class VariableLengthLayout:
@@ -85,7 +87,7 @@ def visible_columns(placement: Placement, columns: int) -> Tensor:
 def _in_tree(ancestors: Tensor, token: Tensor, column: Tensor) -> Tensor:
     """The columns `[B, S]` of a tree that its tokens `[B, M]` see, bool `[B, M, S]`; none where either is outside."""
     n_tokens, n_columns = ancestors.shape[1:]
-    rows = ancestors.gather(1, token.clamp(0, n_tokens - 1)[..., None].expand(-1, -1, n_columns))
+    rows = pick(ancestors, token.clamp(0, n_tokens - 1))
     found = rows.gather(2, column.clamp(0, n_columns - 1)[:, None].expand(-1, token.shape[1], -1))
     inside = ((column >= 0) & (column < n_columns))[:, None] & ((token >= 0) & (token < n_tokens))[..., None]
     return found & inside

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from padrec.catalog import NonNegativeFloat, NonZeroShare, PositiveInt, check_arguments
 from padrec.decoding.device.compiled import compiled
+from padrec.decoding.lists.tensor_record import pick
 
 # Constants of the splitmix64 generator, as signed 64-bit integers.
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -111,7 +112,7 @@ class Choice:
         """
         if self.noise is None:
             return log_probs
-        noise = self.noise.gather(1, depths[..., None].expand(-1, -1, self.noise.shape[-1]))
+        noise = pick(self.noise, depths)
         noise = noise if tokens is None else noise.gather(-1, tokens)
         return self.sampling.distribution(log_probs) + noise.to(log_probs.dtype)
 

@@ -15,6 +15,7 @@ from padrec.decoding.device.stopwatch import Phase, Stopwatch
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import ListRequest, Request
+from padrec.decoding.lists.tensor_record import pick
 from padrec.decoding.trees.draft import Draft, DraftPlan, Observation, OnlineDraftSession, SessionOpener
 from padrec.drafts.retrieval.prompt_groups import PromptGroups
 from padrec.drafts.retrieval.suffix_index import SuffixIndex
@@ -246,8 +247,7 @@ def _votes(lengths: Tensor, counts: Tensor, own_lengths: Tensor, backoff: float)
 @compiled
 def _agreed(agreed: Tensor, parents: Tensor, following: Tensor, tokens: Tensor) -> Tensor:
     """Places with the tokens of each node's path, bool `[B, k, C]`; `following` is at the nodes' depth, `[B, C]`."""
-    above = agreed.gather(1, parents[..., None].expand(-1, -1, agreed.shape[2]))
-    return above & (following[:, None] == tokens[..., None])
+    return pick(agreed, parents) & (following[:, None] == tokens[..., None])
 
 
 @compiled
