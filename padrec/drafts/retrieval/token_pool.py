@@ -11,6 +11,7 @@ from torch import Tensor
 
 from padrec.catalog import InputError, PositiveInt, check_arguments
 from padrec.catalog.tensor_file import read_tensors, write_tensors
+from padrec.decoding.lists.sampling import mix64
 
 _FORMAT = "padrec token pool 1"
 END = -1
@@ -61,9 +62,9 @@ class PoolTexts:
     def _fingerprints(self) -> Tensor:
         """A 64-bit hash of each text and its group, int64 `[n]`."""
         place = torch.arange(len(self.tokens)) - (self.lengths.cumsum(0) - self.lengths).repeat_interleave(self.lengths)
-        mixed = _mix(_mix(place + 1) + self.tokens.long())
+        mixed = mix64(mix64(place + 1) + self.tokens.long())
         text = torch.arange(len(self.lengths)).repeat_interleave(self.lengths)
-        return _mix(torch.zeros_like(self.lengths).index_add(0, text, mixed) + _mix(self.groups))
+        return mix64(torch.zeros_like(self.lengths).index_add(0, text, mixed) + mix64(self.groups))
 
 
 class TokenPool:
@@ -182,10 +183,3 @@ class TokenPool:
         pool._texts = PoolTexts(**{name: tensors.pop(f"text.{name}") for name in vars(pool._texts)})
         pool.tensors = tensors
         return pool
-
-
-def _mix(x: Tensor) -> Tensor:
-    """A bijection of 64-bit integers that spreads them (the finaliser of splitmix64)."""
-    x = (x ^ (x >> 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
-    x = (x ^ (x >> 27)) * (0x94D049BB133111EB - (1 << 64))
-    return x ^ (x >> 31)
