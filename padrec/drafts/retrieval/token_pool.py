@@ -12,6 +12,7 @@ from torch import Tensor
 from padrec.catalog import InputError, PositiveInt, check_arguments
 from padrec.catalog.tensor_file import read_tensors, write_tensors
 from padrec.decoding.lists.sampling import mix64
+from padrec.decoding.lists.tensor_record import TensorRecord
 
 _FORMAT = "padrec token pool 1"
 END = -1
@@ -23,7 +24,7 @@ _SLACK = 8
 
 
 @dataclass(frozen=True)
-class PoolTexts:
+class PoolTexts(TensorRecord):
     """The texts of a pool, oldest first."""
 
     tokens: Tensor  # the texts one after another, each with `END` after it, int32 [T]
@@ -42,7 +43,7 @@ class PoolTexts:
 
     def appended(self, newer: "PoolTexts") -> "PoolTexts":
         """These texts, then newer ones."""
-        return PoolTexts(*(torch.cat(pair) for pair in zip(vars(self).values(), vars(newer).values(), strict=True)))
+        return self.map(lambda *both: torch.cat(both), newer)
 
     def kept(self, which: Tensor) -> "PoolTexts":
         """The texts that a mask selects, bool `[n]`."""
@@ -57,7 +58,7 @@ class PoolTexts:
             torch.zeros_like(values).index_add(0, newest[same], values) for values in (self.counts, self.hits)
         )
         is_newest = newest[same] == torch.arange(len(same))
-        return PoolTexts(self.tokens, self.lengths, self.groups, counts, hits).kept(is_newest)
+        return replace(self, counts=counts, hits=hits).kept(is_newest)
 
     def _fingerprints(self) -> Tensor:
         """A 64-bit hash of each text and its group, int64 `[n]`."""
