@@ -49,8 +49,7 @@ class Placement:
 
     Attributes:
         lengths: columns of each row that hold its past, int64 `[B]`.
-        depths: distance of each token from the end of its row's past, int64 `[B, M]`: its position in the text is
-            `lengths[b] + depths[b, i]`.
+        depths: distance of each token from the end of its row's past, int64 `[B, M]`.
         first: columns after the past that earlier passes of this tree filled.
         ancestors: bool `[B, M, R]`, R at least `first + M`; `[b, i, j]` says that token i sees column
             `lengths[b] + j`. None for a chain, where each token sees all before it; `first` is then 0.
@@ -67,6 +66,16 @@ class Placement:
     ancestors: Tensor | None = None
     layout: VariableLengthLayout | None = None
     chain: Tensor | None = None
+
+    @property
+    def positions(self) -> Tensor:
+        """The tokens' positions in their texts, int64 `[B, M]`."""
+        return self.lengths[:, None] + self.depths
+
+    @property
+    def columns(self) -> Tensor:
+        """Columns of the cache that the tokens are written to, int64 `[B, M]`."""
+        return self.lengths[:, None] + self.first + torch.arange(self.depths.shape[1], device=self.lengths.device)
 
 
 def visible_columns(placement: Placement, columns: int) -> Tensor:
