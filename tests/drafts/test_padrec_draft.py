@@ -287,7 +287,7 @@ def test_training_that_cannot_work_is_refused(
 
 
 def target_lists(target: TargetRecommender, prompts: PromptBatch) -> SequenceBatch:
-    """The target's greedy lists behind their prompts, all of one length, only the lists supervised."""
+    """The target's greedy lists after their prompts, all of one length, only the lists supervised."""
     assert prompts.lengths.unique().numel() == 1
     with torch.no_grad():
         lists = target.eval().predict_step(prompts, 0).tokens

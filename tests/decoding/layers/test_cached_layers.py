@@ -82,7 +82,7 @@ def two_texts() -> Tensor:
 
 
 def whole_pass(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """Features `[B, T, d]` behind the final norm, by the model's own forward pass and without a cache."""
+    """Features `[B, T, d]` after the final norm, by the model's own forward pass and without a cache."""
     features: Tensor = model(input_ids=tokens, use_cache=False).last_hidden_state
     return features
 
