@@ -18,8 +18,8 @@ _FORMAT = "padrec token pool 1"
 END = -1
 """Follows every text of a pool."""
 
-# What is added waits in a list until it is this share of the pool, and as much is evicted beyond the bound, so that the
-# cost of moving the texts is shared by many insertions.
+# Added texts wait in a list until they are one part in this many of the pool, and as much is evicted beyond the bound:
+# many insertions share the cost of moving the texts.
 _SLACK = 8
 
 
