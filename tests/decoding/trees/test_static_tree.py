@@ -3,9 +3,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding import (
-    CatalogConstraint,
     Choice,
     Constraint,
     FreeDecoding,
@@ -15,7 +14,7 @@ from padrec.decoding import (
     TreeContext,
 )
 from padrec.decoding.trees.tree_operations import TreeOperations
-from tests.decoding.trees.test_dynamic_tree import choice_of, row_of
+from tests.decoding.trees.test_dynamic_tree import catalog_constraint, choice_of, row_of
 from tests.stubs import PathSteps, random_catalog
 
 _SIZES = (4, 5, 3)
@@ -32,8 +31,7 @@ _CPU = torch.device("cpu")
 
 
 def constraints() -> dict[str, Constraint[ListState]]:
-    trie = CatalogTrie(random_catalog(_SIZES, 30), _VOCABULARY)
-    catalog: Constraint[ListState] = CatalogConstraint(trie, _VOCABULARY, 3)  # type: ignore[assignment]
+    catalog = catalog_constraint(random_catalog(_SIZES, 30), _VOCABULARY, 3)
     return {"free": FreeDecoding(_VOCABULARY), "catalog": catalog}
 
 
