@@ -31,7 +31,7 @@ def walked(constraint: Constraint[Any], steps: list[int], seed: int) -> ListStat
 
 
 def states_on(device: torch.device, states: S) -> S:
-    return replace(states, **{field.name: getattr(states, field.name).to(device) for field in fields(states)})
+    return states.map(lambda value: value.to(device))
 
 
 def tree_on(device: torch.device, tree: TokenTree) -> TokenTree:
