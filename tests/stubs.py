@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -111,9 +112,9 @@ def random_prompts(
 
 def select_rows(prompts: Prompts, rows: Sequence[int]) -> Prompts:
     """Some rows of a batch, padded no more than they need."""
-    lengths = prompts.lengths[list(rows)]
-    width = int(lengths.max())
-    return Prompts(prompts.tokens[list(rows), :width], prompts.slots[list(rows), :width], lengths)
+    chosen = prompts.map(itemgetter(list(rows)))
+    width = int(chosen.lengths.max())
+    return replace(chosen, tokens=chosen.tokens[:, :width], slots=chosen.slots[:, :width], packed=None)
 
 
 class CountingRunner(TransformersRunner):

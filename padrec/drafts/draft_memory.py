@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.device.compiled import compiled
+from padrec.decoding.lists.tensor_record import pick
 from padrec.decoding.trees.draft import Observation
 
 
@@ -51,13 +52,13 @@ class DraftMemory:
 def _remember(
     node_features: Tensor, path: Tensor, tokens: Tensor, slots: Tensor, count: Tensor, kept: DraftInputs
 ) -> None:
-    features = node_features.gather(1, path[..., None].expand(-1, -1, node_features.shape[-1]))
+    features = pick(node_features, path)
     for own, new in zip(kept, (features, tokens, slots, count), strict=True):
         own.copy_(new)
 
 
 @compiled
 def _move_on(output: Tensor, valid: Tensor, root: Tensor, lengths: Tensor) -> None:
-    last = (valid - 1).clamp(min=0)[:, None, None].expand(-1, -1, output.shape[-1])
-    root.copy_(torch.where(valid[:, None, None] > 0, output.gather(1, last), root))
+    last = pick(output, (valid - 1).clamp(min=0)[:, None])
+    root.copy_(torch.where(valid[:, None, None] > 0, last, root))
     lengths.add_(valid)

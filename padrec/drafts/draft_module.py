@@ -6,8 +6,9 @@ from typing import Any
 from torch import nn
 
 from padrec.catalog import Catalog, SemanticIDVocabulary
+from padrec.decoding import TransformersRunner
 from padrec.drafts.draft_checkpoint import DraftCheckpoint, check_target
-from padrec.targets import FrozenTarget, TargetRecommender
+from padrec.targets import FrozenTarget, TargetRecommender, in_step_precision
 from padrec.targets.backbone import check_positions
 from padrec.training import TrainableModule, check_ids, stored_catalog, stored_vocabulary
 
@@ -56,6 +57,11 @@ class DraftModule(TrainableModule):
         """The draft's own network; the target is frozen."""
         network: nn.Module = self.network
         return network
+
+    def target_runner(self) -> TransformersRunner:
+        """The target for decoding, in the precision of a step."""
+        model = in_step_precision(self.target.model, self.device.type)
+        return TransformersRunner(model, self.target.fingerprint)
 
     def setup(self, stage: str) -> None:
         """See `check_positions` and `TrainableModule.setup`."""

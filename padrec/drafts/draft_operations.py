@@ -41,15 +41,11 @@ class TreeLevel(NamedTuple):
     nodes: Tensor  # 0 … R - 1, int64 [R]
     first: int  # number of this depth's first node
 
-    def of_parents(self, values: Tensor) -> Tensor:
-        """Pick each node's parent from values `[B, p, *]` of the depth above: `[B, k, *]`."""
-        return values.gather(1, self.parents[..., None].expand(-1, -1, values.shape[-1]))
-
     def visible(self) -> Tensor:
         """Which nodes each node sees: itself and what its parent sees, bool `[B, k, R]`."""
         itself = self.nodes[self.first :][: self.parents.shape[1], None] == self.nodes  # [k, R]
         itself = itself.expand(len(self.parents), -1, -1)
-        return itself if self.above is None else itself | self.of_parents(self.above)
+        return itself if self.above is None else itself | pick(self.above, self.parents)
 
 
 class FirstAttention(NamedTuple):
@@ -106,7 +102,8 @@ class DraftOperations:
             The inputs, and in a tree which nodes each node sees, bool `[B, T, R]`.
         """
         n, n_units = terms.n_inputs, terms.n_units
-        total = (mapped if level is None else level.of_parents(mapped)) + terms.table[tokens][..., : mapped.shape[-1]]
+        before = mapped if level is None else pick(mapped, level.parents)
+        total = before + terms.table[tokens][..., : mapped.shape[-1]]
         inputs = total[..., :n]
         if terms.step is not None:
             inputs = inputs + total[..., n:].sigmoid() * terms.step

@@ -38,11 +38,8 @@ class FeatureDraft(Draft):
 
     def __init__(self, checkpoint: str) -> None:
         self._checkpoint = DraftCheckpoint.read(Path(checkpoint))
-        self._vocabulary, self.feature_layers = (
-            self._checkpoint.vocabulary,
-            self._checkpoint.architecture.feature_layers,
-        )
-        self.item_length = self._checkpoint.architecture.item_length
+        architecture = self._checkpoint.architecture
+        self.feature_layers, self.item_length = architecture.feature_layers, architecture.item_length
         self._bound: tuple[TransformersRunner, SessionOpener] | None = None
 
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
@@ -55,7 +52,7 @@ class FeatureDraft(Draft):
     def loaded(self, runner: TransformersRunner, request: Request[Any]) -> "NetworkDraft":
         """A new network, ready to be bound to this target and request; raises what `bind` raises."""
         self._check(runner, request)
-        return NetworkDraft(self.network(runner), self._vocabulary)
+        return NetworkDraft(self.network(runner), self._checkpoint.vocabulary)
 
     def network(self, runner: TransformersRunner) -> FeatureDraftNetwork:
         """A new network on the target's device and in its precision."""
@@ -64,7 +61,7 @@ class FeatureDraft(Draft):
         return network.to(runner.model.device).eval().requires_grad_(False)
 
     def _check(self, runner: TransformersRunner, request: Request[Any]) -> None:
-        vocabulary = self._vocabulary
+        vocabulary = self._checkpoint.vocabulary
         if isinstance(request, ListRequest):
             vocabulary = request.vocabulary
         elif vocabulary.shared_codes:

@@ -29,7 +29,6 @@ from padrec.decoding import (
     Prompts,
     Recommendations,
     SpeculativeDecoder,
-    TransformersRunner,
     TreeExpansion,
     check_length,
 )
@@ -238,11 +237,11 @@ class PADRecDraft(DraftModule):
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Decode greedily with the draft and log its acceptance length τ."""
-        rows = batch.counted
-        if bool(rows.any()):
-            prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
+        counted = batch.rows(batch.counted)
+        if len(counted.tokens) > 0:
+            prompts = Prompts(counted.tokens, counted.slots, counted.lengths)
             self._session = self._session or self._new_session()
-            with named_users(self, batch.rows(rows)):
+            with named_users(self, counted):
                 _, trace = self._session.decode(prompts, torch.Generator().manual_seed(batch_idx))
             self.validation_acceptance.update(trace.tokens.to(self.device), trace.target_passes.to(self.device))
         # Every process logs, even without users: all take part in the reduction.
@@ -253,9 +252,8 @@ class PADRecDraft(DraftModule):
             raise InputError("validation lists need the catalog: pass `catalog`, or link it from the datamodule")
         request = ListRequest.build(self.catalog, self.vocabulary, self.list_length, device=self.device)
         network = in_step_precision(self.network, self.device.type)
-        model = in_step_precision(self.target.model, self.device.type)
         decoder = SpeculativeDecoder(NetworkDraft(network, self.vocabulary), self._expansion)
-        return decoder.bind(TransformersRunner(model, self.target.fingerprint), request)
+        return decoder.bind(self.target_runner(), request)
 
     def on_validation_end(self) -> None:
         """Drop the session: it holds joined weights, which training changes."""

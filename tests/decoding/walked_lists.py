@@ -13,7 +13,7 @@ S = TypeVar("S", bound=ListState)
 _OF_NODES = ("tokens", "parents", "depths", "ancestors", "scores", "present")
 
 
-def walked(constraint: Constraint[Any], steps: list[int], seed: int = 3) -> ListState:
+def walked(constraint: Constraint[Any], steps: list[int], seed: int) -> ListState:
     """States `[rows]` after that many allowed tokens each, drawn at random."""
     generator = torch.Generator().manual_seed(seed)
     state = constraint.initial(len(steps), torch.device("cpu")).unsqueeze()
@@ -31,7 +31,7 @@ def walked(constraint: Constraint[Any], steps: list[int], seed: int = 3) -> List
 
 
 def states_on(device: torch.device, states: S) -> S:
-    return replace(states, **{field.name: getattr(states, field.name).to(device) for field in fields(states)})
+    return states.map(lambda value: value.to(device))
 
 
 def tree_on(device: torch.device, tree: TokenTree) -> TokenTree:

@@ -61,12 +61,12 @@ def simulated_drafting(
         slots: slot of x_{t+1}, int64 `[T]`.
     """
     n_true = position - step + 1
-    behind = list(features[:n_true])
+    so_far = list(features[:n_true])
     predicted = features[0]
     for _ in range(step + 1):
-        n = len(behind)
+        n = len(so_far)
         causal = torch.ones(n, n, dtype=torch.bool).tril()[None]
-        hidden = inputs_by_step(network, embeddings, behind, slots, n_true)
+        hidden = inputs_by_step(network, embeddings, so_far, slots, n_true)
         predicted = network.attend(hidden, torch.arange(n)[None], causal, StepCache())[0, -1]
-        behind.append(predicted)
+        so_far.append(predicted)
     return predicted

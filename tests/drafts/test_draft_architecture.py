@@ -32,7 +32,7 @@ from padrec.drafts.position_aware import PAD_REC
 from padrec.targets import TargetRecommender, to_precision
 from tests.drafts.reference_drafting import randomise
 from tests.kernel_device import DEVICE, ON_GPU
-from tests.stubs import CountedCompiler, tiny_target
+from tests.stubs import tiny_target
 from tests.tiny_training import first_prompts, fitted, tiny_draft
 
 _EAGLE3 = EAGLE3(n_layers=2, feature_layers=(0, 1, -1))
@@ -88,19 +88,6 @@ def test_a_larger_draft_starts_where_a_smaller_one_ended(
     batch = next(iter(data.train_dataloader()))
     losses = [fitted(draft, tmp_path, [batch]).callback_metrics["train/loss_step_3"] for draft in (smaller, larger)]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=0)
-
-
-def test_features_of_several_layers_do_not_depend_on_compilation(
-    data: SemanticIDDataModule, target_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiler = CountedCompiler()
-    monkeypatch.setattr(torch, "compile", compiler)
-    batch, losses = next(iter(data.train_dataloader())), []
-    for compile in (False, True):
-        draft = tiny_draft(data, target_folder, architecture=_EAGLE3, compile=compile)
-        losses.append(float(fitted(draft, tmp_path, [batch]).callback_metrics["train/loss"]))
-        assert compiler.calls == compile * draft.target.model.config.num_hidden_layers
-    assert losses[0] == losses[1]
 
 
 def test_gradients_pass_through_the_steps_if_asked(

@@ -11,7 +11,17 @@ from torch import Tensor
 from padrec.catalog import InputError
 from padrec.data import PromptBatch, SemanticIDDataModule, SequenceBatch
 from padrec.decoding import DynamicTree, ListRequest, Prompts, SpeculativeDecoder, TransformersRunner
-from padrec.drafts import DraftObjective, LogAcceptance, NetworkDraft, PADRecDraft, PositionAware, agreement_by_slot
+from padrec.drafts import (
+    EAGLE,
+    EAGLE3,
+    DraftArchitecture,
+    DraftObjective,
+    LogAcceptance,
+    NetworkDraft,
+    PADRecDraft,
+    PositionAware,
+    agreement_by_slot,
+)
 from padrec.drafts.position_aware import PAD_REC
 from padrec.metrics import AcceptanceLength
 from padrec.targets import TargetRecommender, to_precision
@@ -78,14 +88,19 @@ def test_loss_is_that_of_drafting_with_own_predictions(
     assert float(logged["train/loss"]) == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.parametrize("architecture", [EAGLE(), EAGLE3(feature_layers=(0, 1, -1))], ids=["one layer", "several"])
 def test_a_compiled_target_has_the_same_features(
-    data: SemanticIDDataModule, target_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    architecture: DraftArchitecture,
+    data: SemanticIDDataModule,
+    target_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compiler = CountedCompiler()
     monkeypatch.setattr(torch, "compile", compiler)
     batch, losses = mixed_batch(data), []
     for compile in (False, True):
-        draft = tiny_draft(data, target_folder, compile=compile)
+        draft = tiny_draft(data, target_folder, architecture=architecture, compile=compile)
         losses.append(float(fitted(draft, tmp_path / str(compile), [batch]).callback_metrics["train/loss"]))
         assert compiler.calls == compile * draft.target.model.config.num_hidden_layers
     assert losses[0] == losses[1]
@@ -287,7 +302,7 @@ def test_training_that_cannot_work_is_refused(
 
 
 def target_lists(target: TargetRecommender, prompts: PromptBatch) -> SequenceBatch:
-    """The target's greedy lists behind their prompts, all of one length, only the lists supervised."""
+    """The target's greedy lists after their prompts, all of one length, only the lists supervised."""
     assert prompts.lengths.unique().numel() == 1
     with torch.no_grad():
         lists = target.eval().predict_step(prompts, 0).tokens

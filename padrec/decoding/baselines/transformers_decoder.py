@@ -15,7 +15,7 @@ from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.decoding_trace import DecodingTrace, RoundStatistics
 from padrec.decoding.lists.list_state import ListState
-from padrec.decoding.lists.request import ListRequest, Request
+from padrec.decoding.lists.request import ListRequest, Request, text_lengths
 from padrec.decoding.lists.sampling import masked_log_softmax
 from padrec.decoding.rounds.decoding_session import DecodingSession
 
@@ -125,9 +125,7 @@ class _GenerateSession(DecodingSession[R]):
         decode_seconds = watch.lap()
         lists = torch.full((batch, request.n_tokens), request.pad_token, device=device)
         lists[:, : written.shape[1]] = written
-        # Padding does not mark the end: without a constraint the target may write it too.
-        ended = torch.isin(lists, torch.tensor(request.stop_tokens, dtype=torch.long, device=device)).cumsum(1)
-        lengths = ((ended == 0).sum(1) + 1).clamp(max=written.shape[1])
+        lengths = text_lengths(written, request.stop_tokens)
         statistics = passes.statistics(width, lists, lengths, request, max_depth)
         counts = [count.cpu() for count in statistics.counts]
         trace = DecodingTrace.of_counts(passes.prefill_seconds, decode_seconds, lengths.cpu(), counts)

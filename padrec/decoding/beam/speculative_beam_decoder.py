@@ -1,7 +1,6 @@
 """Speculative beam search: a draft searches ahead, the target verifies its beams in one pass."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -103,8 +102,8 @@ class _SpeculativeBeamSession(DecodingSession[Recommendations]):
         tokens = torch.full((batch,), request.list_length * self._n_slots)
         trace = DecodingTrace.of_counts(prefill, rest, tokens, counts, capture)
         # The first round is no pass of its own, and accepts levels all the same.
-        first = torch.nn.functional.one_hot(torch.zeros((), dtype=torch.long), len(trace.accepted_lengths)) * batch
-        return lists, replace(trace, accepted_lengths=trace.accepted_lengths + first)
+        trace.accepted_lengths[0] += batch
+        return lists, trace
 
     def _finish(self) -> None:
         # Later rounds draft less, so rounds that no row needs any more are skipped.

@@ -122,10 +122,7 @@ class RepeatedDecoder(WrappingDecoder):
         """See `WrappingDecoder.decode`."""
         n, copies = len(prompts.tokens), self._copies
         # Copies follow the prompts, which thus get the random keys that they have without copies.
-        excluded = None if prompts.excluded is None else prompts.excluded.repeat(copies, 1)
-        tokens, slots = prompts.tokens.repeat(copies, 1), prompts.slots.repeat(copies, 1)
-        keys = None if prompts.keys is None else prompts.keys.repeat(copies)
-        repeated = Prompts(tokens, slots, prompts.lengths.repeat(copies), excluded=excluded, keys=keys)
+        repeated = replace(prompts.map(lambda values: torch.cat([values] * copies)), packed=None)
         try:
             lists, trace = session.decode(repeated, torch.Generator().set_state(generator.get_state()))
         except NotFiniteError as error:

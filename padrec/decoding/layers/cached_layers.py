@@ -67,9 +67,7 @@ class IsolatedColumns:
     ) -> tuple[Tensor, Tensor]:
         """See `LayerSession.__call__`."""
         outputs, features = self._session(hidden, placement, qkv, seen)
-        place = torch.arange(hidden.shape[1], device=hidden.device)
-        columns = placement.lengths[:, None] + placement.first + place
-        self._not_finite.scatter_(1, columns, ~outputs.isfinite().all(-1))
+        self._not_finite.scatter_(1, placement.columns, ~outputs.isfinite().all(-1))
         seen = visible_columns(placement, self._not_finite.shape[1]) & self._not_finite[:, None]  # [B, M, S]
         return outputs.masked_fill(seen.any(-1, keepdim=True), torch.nan), features
 

@@ -116,12 +116,11 @@ class LayerOperations:
         q, k, v = states.split([heads.queries, heads.keys, heads.keys], dim=2)
         if norms is not None:
             q, k = norms[0](q), norms[1](k)
-        positions = placement.lengths[:, None] + placement.depths
+        positions = placement.positions
         cos, sin = (table[positions][:, :, None].to(q.dtype) for table in layer.rotary)
         rotated: Tensor = q * cos + _half_turned(q) * sin
         k = k * cos + _half_turned(k) * sin
-        column = placement.lengths[:, None] + placement.first + torch.arange(width, device=qkv.device)
-        column = column[:, None, :, None].expand(-1, heads.keys, -1, heads.size)
+        column = placement.columns[:, None, :, None].expand(-1, heads.keys, -1, heads.size)
         # See `IsolatedColumns`.
         layer.keys.scatter_(2, column, k.transpose(1, 2).nan_to_num(0.0, 0.0, 0.0))
         layer.values.scatter_(2, column, v.transpose(1, 2).nan_to_num(0.0, 0.0, 0.0))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from padrec.decoding.lists.tensor_record import pick
+
 
 @dataclass(frozen=True)
 class VariableLengthLayout:
@@ -47,8 +49,7 @@ class Placement:
 
     Attributes:
         lengths: columns of each row that hold its past, int64 `[B]`.
-        depths: distance of each token from the end of its row's past, int64 `[B, M]`: its position in the text is
-            `lengths[b] + depths[b, i]`.
+        depths: distance of each token from the end of its row's past, int64 `[B, M]`.
         first: columns after the past that earlier passes of this tree filled.
         ancestors: bool `[B, M, R]`, R at least `first + M`; `[b, i, j]` says that token i sees column
             `lengths[b] + j`. None for a chain, where each token sees all before it; `first` is then 0.
@@ -65,6 +66,16 @@ class Placement:
     ancestors: Tensor | None = None
     layout: VariableLengthLayout | None = None
     chain: Tensor | None = None
+
+    @property
+    def positions(self) -> Tensor:
+        """The tokens' positions in their texts, int64 `[B, M]`."""
+        return self.lengths[:, None] + self.depths
+
+    @property
+    def columns(self) -> Tensor:
+        """Columns of the cache that the tokens are written to, int64 `[B, M]`."""
+        return self.lengths[:, None] + self.first + torch.arange(self.depths.shape[1], device=self.lengths.device)
 
 
 def visible_columns(placement: Placement, columns: int) -> Tensor:
@@ -85,7 +96,7 @@ def visible_columns(placement: Placement, columns: int) -> Tensor:
 def _in_tree(ancestors: Tensor, token: Tensor, column: Tensor) -> Tensor:
     """The columns `[B, S]` of a tree that its tokens `[B, M]` see, bool `[B, M, S]`; none where either is outside."""
     n_tokens, n_columns = ancestors.shape[1:]
-    rows = ancestors.gather(1, token.clamp(0, n_tokens - 1)[..., None].expand(-1, -1, n_columns))
+    rows = pick(ancestors, token.clamp(0, n_tokens - 1))
     found = rows.gather(2, column.clamp(0, n_columns - 1)[:, None].expand(-1, token.shape[1], -1))
     inside = ((column >= 0) & (column < n_columns))[:, None] & ((token >= 0) & (token < n_tokens))[..., None]
     return found & inside

@@ -35,9 +35,8 @@ class PromptShape:
         width = captured_width(width, device)
         # A power of two, so that few numbers of leaves are captured.
         excluded = None if prompts.excluded is None else 1 << max(0, prompts.excluded.shape[1] - 1).bit_length()
-        if batch == 1:
-            return cls(batch, width, None, excluded)
-        return cls(batch, width, packed_size(int(prompts.lengths.sum()), batch, width, device), excluded)
+        packed = None if batch == 1 else packed_size(int(prompts.lengths.sum()), batch, width, device)
+        return cls(batch, width, packed, excluded)
 
 
 def cache_capacity(prompts: Prompts, extra: int, device: torch.device) -> int:

@@ -1,6 +1,8 @@
 """The input of a target: prompts, and branches that continue them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -40,8 +42,12 @@ class Prompts:
 
     def to(self, device: torch.device) -> "Prompts":
         """The same prompts on a device."""
-        moved: dict[str, Any] = {n: value.to(device) for n, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        return self.map(lambda values: values.to(device))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Prompts":
+        """Apply a function to every tensor."""
+        changed: dict[str, Any] = {n: change(value) for n, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
     def layout(self, extra: int = 0) -> VariableLengthLayout | None:
         """The packed layout of the rows, each with `extra` tokens after its prompt."""
@@ -60,12 +66,8 @@ class Prompts:
         batches = []
         for first in range(0, len(lengths), size):
             rows = slice(first, first + size)
-            part = rows, slice(0, max(lengths[rows]))
-            excluded = None if self.excluded is None else self.excluded[rows]
-            keys = None if self.keys is None else self.keys[rows]
-            batches.append(
-                Prompts(self.tokens[part], self.slots[part], self.lengths[rows], excluded=excluded, keys=keys)
-            )
+            part, width = self.map(itemgetter(rows)), max(lengths[rows])
+            batches.append(replace(part, tokens=part.tokens[:, :width], slots=part.slots[:, :width], packed=None))
         return batches
 
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 # Above this many tokens a pass is bound by arithmetic, and the vendor's matrix products are faster.
 MOST_TOKENS = 128
-# Maps of so many inputs and outputs are bound by bandwidth; the vendor's products use it better from a few tokens on.
+# Maps of at least this many inputs and outputs are bound by bandwidth, which the vendor's products use better from a
+# few tokens on.
 _WIDE = 2048
 # Multiprocessor memory for a program's inputs and weights, in bytes.
 _TILE_BYTES = 200_000

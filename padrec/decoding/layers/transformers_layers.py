@@ -111,11 +111,9 @@ class _TransformersSession:
         """See `LayerSession.__call__`."""
         assert qkv is None
         assert seen is None
-        place = torch.arange(hidden.shape[1], device=hidden.device)
-        self._cache.write_at(placement.lengths[:, None] + placement.first + place)
+        self._cache.write_at(placement.columns)
         mask = additive_mask(visible_columns(placement, self._cache.capacity), hidden.dtype)
-        positions = placement.lengths[:, None] + placement.depths
-        found = self._forward(hidden, positions, mask, self._cache, not self._only_last)
+        found = self._forward(hidden, placement.positions, mask, self._cache, not self._only_last)
         states = {self._cache.n_layers: found[-1]} if self._only_last else dict(enumerate(found))
         return found[-1], joined_features(states, self._feature_layers)
 

@@ -9,6 +9,7 @@ from padrec.catalog import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt,
 from padrec.decoding.lists.constraint import Constraint
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice, masked_log_softmax
+from padrec.decoding.lists.tensor_record import pick
 from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.lists.verification import ChosenTokens, VerificationRule, choose
 
@@ -130,7 +131,7 @@ class JudgedTree:
     def is_good(self, top_k: int, threshold: float) -> Tensor:
         """Whether each token is among the `top_k` best at its parent and more probable than `threshold`, `[B, N]`."""
         # Counted: to sort the vocabulary of a language model would cost far more.
-        at_parents = self.log_probs.gather(1, self.tree.parents[..., None].expand_as(self.log_probs))
+        at_parents = pick(self.log_probs, self.tree.parents)
         n_better = (at_parents > self.given[..., None]).sum(-1)
         return (n_better < top_k) & (self.given.exp() > threshold)
 
@@ -151,7 +152,7 @@ class JudgedTree:
     def emit(self, end: Tensor, constraint: Constraint[ListState]) -> ChosenTokens:
         """The tokens of the path to a node `[B]`, each at its parent, and the target's choice elsewhere."""
         tree, nodes = self.tree, torch.arange(self.tree.tokens.shape[1], device=end.device)
-        on_path = tree.ancestors.gather(1, end[:, None, None].expand(-1, 1, len(nodes)))[:, 0] & (nodes > 0)
+        on_path = pick(tree.ancestors, end[:, None])[:, 0] & (nodes > 0)
         is_next = (tree.parents[:, None] == nodes[:, None]) & on_path[:, None]  # [B, N, N], at most one for each node
         following = torch.where(is_next, tree.tokens[:, None], 0).sum(-1)
         tokens = torch.where(is_next.any(-1), following, self.own.tokens)

@@ -262,6 +262,12 @@ class TextRequest:
     def result(self, tokens: Tensor, log_probs: Tensor) -> GeneratedText:
         """Count the tokens of each text; see `Request.result`."""
         check_finite(log_probs)
-        stops = torch.tensor(self.stop_tokens, dtype=torch.long, device=tokens.device)
-        stopped = torch.isin(tokens, stops).cumsum(1) - torch.isin(tokens, stops).long() > 0
-        return GeneratedText(tokens, log_probs, (~stopped).sum(1))
+        return GeneratedText(tokens, log_probs, text_lengths(tokens, self.stop_tokens))
+
+
+def text_lengths(tokens: Tensor, stop_tokens: Sequence[int]) -> Tensor:
+    """Tokens of each row `[B, T]` up to its first stop token, which counts, int64 `[B]`; T without one."""
+    # Padding does not mark the end: without a constraint the target may write it too.
+    stops = torch.tensor(stop_tokens, dtype=torch.long, device=tokens.device)
+    unstopped = torch.isin(tokens, stops).cumsum(1) == 0
+    return (unstopped.sum(1) + 1).clamp(max=tokens.shape[1])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from padrec.catalog import NonNegativeFloat, NonZeroShare, PositiveInt, check_arguments
 from padrec.decoding.device.compiled import compiled
+from padrec.decoding.lists.tensor_record import pick
 
 # Constants of the splitmix64 generator, as signed 64-bit integers.
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -111,7 +112,7 @@ class Choice:
         """
         if self.noise is None:
             return log_probs
-        noise = self.noise.gather(1, depths[..., None].expand(-1, -1, self.noise.shape[-1]))
+        noise = pick(self.noise, depths)
         noise = noise if tokens is None else noise.gather(-1, tokens)
         return self.sampling.distribution(log_probs) + noise.to(log_probs.dtype)
 
@@ -173,9 +174,9 @@ def gumbel_noise(keys: Tensor, positions: Tensor, vocabulary_size: int) -> Tenso
 @compiled
 def token_noise(keys: Tensor, positions: Tensor, steps: Tensor) -> Tensor:
     """See `gumbel_noise`, for some tokens: `steps` are entries of `token_steps`, `[V]` or `[B, P, C]`."""
-    base = _mix(keys[:, None] + _mix(positions * _GOLDEN))
+    base = mix64(keys[:, None] + mix64(positions * _GOLDEN))
     # 23 random bits and a half fit float32 exactly, so the uniform never rounds to 1.
-    bits = _shift(_mix(base[..., None] + steps), 41)
+    bits = _shift(mix64(base[..., None] + steps), 41)
     uniform = (bits.float() + 0.5) * 2.0**-23
     return -(-uniform.log()).log()
 
@@ -190,8 +191,8 @@ def token_steps(vocabulary_size: int, device: torch.device) -> Tensor:
         return torch.arange(1, vocabulary_size + 1, device=device) * _GOLDEN
 
 
-def _mix(x: Tensor) -> Tensor:
-    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014); int64 products wrap around."""
+def mix64(x: Tensor) -> Tensor:
+    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014), a bijection of int64 `[*]`; products wrap around."""
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)

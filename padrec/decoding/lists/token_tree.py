@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from padrec.decoding.lists.list_state import ListState, concatenate
+from padrec.decoding.lists.tensor_record import pick
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class TokenTree:
         chain = (index % n_leaves).expand(batch, -1)  # each new node's chain
         own = (index <= index[:, None]) & (chain[:, None] == chain[..., None])  # [B, R * E, R * E]
         leaf = leaves.gather(1, chain)
-        above = self.ancestors.gather(1, leaf[..., None].expand(-1, -1, n_nodes))  # [B, R * E, N]
+        above = pick(self.ancestors, leaf)  # [B, R * E, N]
         # Not `pad`: the compiler pads a single boolean with True (PyTorch 2.11, on a GPU).
         outside = self.ancestors.new_zeros(batch, n_nodes, len(index))
         ancestors = torch.cat([torch.cat([self.ancestors, outside], 2), torch.cat([above, own], 2)], 1)

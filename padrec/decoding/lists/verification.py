@@ -10,6 +10,7 @@ from padrec.decoding.device.compiled import compiled
 from padrec.decoding.lists.constraint import Constraint
 from padrec.decoding.lists.list_state import ListState
 from padrec.decoding.lists.sampling import Choice, masked_log_softmax
+from padrec.decoding.lists.tensor_record import pick
 from padrec.decoding.lists.token_tree import TokenTree
 
 
@@ -108,7 +109,7 @@ def accept(tree: TokenTree, emitted: Tensor) -> AcceptedPath:
     matches[:, 0] = True
     kept = (matches[:, None, :] | ~tree.ancestors).all(-1)  # [B, N], the whole path to the node matches
     count, last = torch.where(kept, tree.depths, -1).max(-1)  # siblings differ, so the deepest kept node is unique
-    on_path = tree.ancestors.gather(1, last[:, None, None].expand(-1, 1, tree.tokens.shape[1]))[:, 0]  # [B, N]
+    on_path = pick(tree.ancestors, last[:, None])[:, 0]  # [B, N]
     # The sum over the only node of each depth, if any: a scatter of integers would not be fused with the rest.
     depths = torch.arange(tree.max_depth + 1, device=on_path.device)[:, None]
     nodes = torch.arange(tree.tokens.shape[1], device=on_path.device)

@@ -12,6 +12,7 @@ from padrec.decoding.layers.cached_layers import LAST_LAYER
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import Request
+from padrec.decoding.lists.tensor_record import pick
 from padrec.decoding.trees.tree_expansion import DraftSteps
 
 
@@ -46,7 +47,7 @@ class Observation(Accepted):
     @property
     def features(self) -> Tensor:
         """Target features of the kept nodes, `[B, M, d]`."""
-        return self.node_features.gather(1, self.path[..., None].expand(-1, -1, self.node_features.shape[-1]))
+        return pick(self.node_features, self.path)
 
 
 class DraftSession(DraftSteps, Protocol):

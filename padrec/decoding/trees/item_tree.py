@@ -10,6 +10,7 @@ from torch import Tensor
 from padrec.catalog import PositiveFloat, PositiveInt, Range, check_arguments
 from padrec.decoding.device.compiled import compiled
 from padrec.decoding.lists.sampling import Choice, Guess
+from padrec.decoding.lists.tensor_record import pick
 from padrec.decoding.lists.token_tree import TokenTree
 from padrec.decoding.trees.draft import Draft
 from padrec.decoding.trees.dynamic_tree import DynamicTree
@@ -92,7 +93,7 @@ def _schedule(roots: Tensor, choice: Choice, length: int, levels: int) -> tuple[
     level = torch.arange(levels, device=roots.device)[:, None]
     depths, noise = _depths(level, roots, length), choice.noise
     if noise is not None:
-        noise = noise.gather(1, depths.t()[..., None].expand(-1, -1, noise.shape[-1]))
+        noise = pick(noise, depths.t())
     slots = (depths - _to_first(roots, length)) % length
     return depths - 1, slots, slots == 0, noise
 

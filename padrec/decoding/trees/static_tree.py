@@ -33,9 +33,8 @@ class StaticTree(TreeExpansion):
                 f"node {list(orphans[0])} without its parent" if orphans else f"{len(paths)} nodes, some of them twice"
             )
             raise InputError(f"static tree with {what}: expected distinct paths of ranks, each with all its beginnings")
-        check_size(len(paths[-1]), 1 + len(paths), len(paths))
-        self.depth = len(paths[-1])
-        self.nodes = len(paths) + 1
+        self.depth, self.nodes = len(paths[-1]), 1 + len(paths)
+        check_size(self.depth, self.nodes, len(paths))
         self._levels = [[path for path in paths if len(path) == depth] for depth in range(1, self.depth + 1)]
         parents = {path[:-1] for path in paths}
         self.leaves = len(known - parents)

@@ -160,7 +160,7 @@ class AtSpeedDraft(DraftModule):
         else:
             longest = int(lengths.max().clamp(min=1))
             prompts = Prompts(batch.tokens[:, :longest], batch.slots[:, :longest], lengths.clamp(min=1))
-            nodes = self._search(self._target_runner(), self._n_beams)(prompts)[-1]
+            nodes = self._target_search(self._n_beams)(prompts)[-1]
         found = nodes != self._trie.sink
         leaves = self._trie.leaf(nodes).where(found, 0)
         return self.leaf_tokens[leaves], found & (lengths > 0)[:, None], lengths.clamp(min=1)
@@ -199,10 +199,10 @@ class AtSpeedDraft(DraftModule):
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Search with target and draft, and log how much of the target's beams the draft's contain."""
-        rows, means = batch.counted, cast(list[Mean], list(self.contained_shares))
-        if bool(rows.any()):
-            prompts = Prompts(batch.tokens[rows], batch.slots[rows], batch.lengths[rows])
-            beams = self._search(self._target_runner(), self.list_length)(prompts)
+        counted, means = batch.rows(batch.counted), cast(list[Mean], list(self.contained_shares))
+        if len(counted.tokens) > 0:
+            prompts = Prompts(counted.tokens, counted.slots, counted.lengths)
+            beams = self._target_search(self.list_length)(prompts)
             if self._drafted is None:
                 network = in_step_precision(self.network, self.device.type)
                 self._drafted = self._search(TransformersRunner(network), self._draft_width)
@@ -219,11 +219,9 @@ class AtSpeedDraft(DraftModule):
         """Drop the draft's search: it holds joined weights, which training changes."""
         self._drafted = None
 
-    def _target_runner(self) -> TransformersRunner:
-        if self._runner is None:
-            model = in_step_precision(self.target.model, self.device.type)
-            self._runner = TransformersRunner(model, self.target.fingerprint)
-        return self._runner
+    def _target_search(self, width: int) -> PrefixSearch:
+        self._runner = self._runner or self.target_runner()
+        return self._search(self._runner, width)
 
     def _search(self, runner: TransformersRunner, width: int) -> PrefixSearch:
         if self._constraint is None:

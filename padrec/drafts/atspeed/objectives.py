@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from padrec.catalog import CatalogTrie, NonNegativeFloat, PositiveFloat, PositiveInt, check_arguments
 
@@ -31,6 +32,10 @@ class CodeChoices:
             _log_probs(target_logits, children, present),
             (present & (children == tokens[:, None])).int().argmax(-1),
         )
+
+    def divergence(self) -> Tensor:
+        """Forward Kullback-Leibler divergences Σ_x p(x) log(p(x) / q(x)), `[M]`."""
+        return functional.kl_div(self.draft, self.target, reduction="none", log_target=True).sum(-1)
 
     def at_temperature(self, temperature: float) -> "CodeChoices":
         """The distributions of logits divided by a temperature."""
@@ -161,7 +166,7 @@ class WordKD(DistillationObjective):
 
     def __call__(self, choices: CodeChoices) -> Tensor:
         """See `DistillationObjective`."""
-        return (choices.target.exp() * (choices.target - choices.draft)).sum(-1)
+        return choices.divergence()
 
 
 class SeqKD(DistillationObjective):
@@ -217,6 +222,5 @@ class AdaptiveAcceptance(DistillationObjective):
     def __call__(self, choices: CodeChoices) -> Tensor:
         """See `DistillationObjective`."""
         accepted = torch.minimum(choices.draft, choices.target).exp().sum(-1)
-        divergence = (choices.target.exp() * (choices.target - choices.draft)).sum(-1)
         share = (-self.decay * accepted.detach()).exp()
-        return share * divergence + (1 - share) * (1 - accepted)
+        return share * choices.divergence() + (1 - share) * (1 - accepted)

@@ -17,7 +17,7 @@ from padrec.decoding.lists.catalog_constraint import CatalogConstraint
 class PrefixSearch:
     """Beam searches of a target or a draft slot by slot, as `BeamDecoder` with `look_ahead: 0` runs them.
 
-    The width is the plan's for the draft.
+    They keep `plan.width` prefixes of each length.
     """
 
     def __init__(self, runner: TransformersRunner, constraint: CatalogConstraint, plan: SpeculativeBeamPlan) -> None:
@@ -28,7 +28,7 @@ class PrefixSearch:
 
         The sink where a row has fewer, and no more of a length than the catalog has.
         """
-        # Made in inference mode, they could not index what has gradients.
+        # Tensors of inference mode could not index those that have gradients.
         return [beam.clone() for beam in self._search(prompts)]
 
     @torch.inference_mode()

@@ -26,7 +26,6 @@ from padrec.decoding.trees.draft import (
 FORCED = "forced"
 """The source of accepted tokens that no draft was asked about: those forced after a tree's leaves."""
 
-
 _LEAST = -1e30
 _BINS = 8  # of the first draft's confidence
 
@@ -68,9 +67,9 @@ class CombinedDraft(Draft):
     def bind(self, runner: TransformersRunner, request: Request[Any]) -> SessionOpener:
         """Bind all drafts; their weights are shared by the sessions; see `Draft.bind`."""
         openers = [draft.bind(runner, request) for draft in self.drafts.values()]
-        every = torch.ones(request.n_slot_states, _BINS, len(openers), dtype=torch.float32)
-        shares = every * self.patience / len(openers)
-        return partial(self._open, openers, shares.to(runner.model.device))
+        shape, device = (request.n_slot_states, _BINS, len(openers)), runner.model.device
+        shares = torch.full(shape, self.patience / len(openers), dtype=torch.float32, device=device)
+        return partial(self._open, openers, shares)
 
     def _open(self, openers: Sequence[SessionOpener], shares: Tensor, plan: DraftPlan) -> "CombinedSession":
         sessions = [opener(plan) for opener in openers]

@@ -15,6 +15,7 @@ from padrec.decoding.device.stopwatch import Phase, Stopwatch
 from padrec.decoding.layers.prompts import Prompts
 from padrec.decoding.layers.runner import TransformersRunner
 from padrec.decoding.lists.request import ListRequest, Request
+from padrec.decoding.lists.tensor_record import pick
 from padrec.decoding.trees.draft import Draft, DraftPlan, Observation, OnlineDraftSession, SessionOpener
 from padrec.drafts.retrieval.prompt_groups import PromptGroups
 from padrec.drafts.retrieval.suffix_index import SuffixIndex
@@ -22,7 +23,7 @@ from padrec.drafts.retrieval.token_pool import END, TokenPool
 
 _LONGEST_CONTEXT = 16
 _READ_AHEAD = 8  # tokens after a context by which its places are ordered
-# Of the pool: when as many new tokens wait, the index is made again.
+# The index is built again when the tokens that wait reach this share of the pool's.
 _DUE = 1 / 16
 _REPEATS = 20  # of a look-up that is timed
 
@@ -86,7 +87,7 @@ class RetrievalDraft(Draft):
         return {"pool": facts}
 
     def learn(self, texts: Sequence[Sequence[int]], groups: Sequence[int]) -> None:
-        """Add texts, and index them as soon as they are many; call it between batches."""
+        """Add texts, and index the pool again once enough have been added; call it between batches."""
         assert self._index is not None
         self.pool.credit(self._index.hits[: len(self.pool.settled.lengths)].cpu())
         self._index.hits.zero_()
@@ -116,7 +117,7 @@ class RetrievalSession(OnlineDraftSession):
         draft.last_session = self
 
     def next_batch(self, prompts: Prompts) -> None:
-        """Learn the texts of the last batch, except those that are asked for again; see `OnlineDraftSession`."""
+        """Learn the texts of the last batch, except those whose prompts come again; see `OnlineDraftSession`."""
         if not self._draft.online:
             return
         rows = prompts.tokens.tolist()
@@ -246,8 +247,7 @@ def _votes(lengths: Tensor, counts: Tensor, own_lengths: Tensor, backoff: float)
 @compiled
 def _agreed(agreed: Tensor, parents: Tensor, following: Tensor, tokens: Tensor) -> Tensor:
     """Places with the tokens of each node's path, bool `[B, k, C]`; `following` is at the nodes' depth, `[B, C]`."""
-    above = agreed.gather(1, parents[..., None].expand(-1, -1, agreed.shape[2]))
-    return above & (following[:, None] == tokens[..., None])
+    return pick(agreed, parents) & (following[:, None] == tokens[..., None])
 
 
 @compiled

@@ -91,9 +91,7 @@ def suffix_ranks(tokens: Tensor, lengths: Tensor, depth: int) -> Tensor:
     rank, compared = tokens.long() + 1, 1
     while compared < depth and len(tokens) > 0:
         after = place + compared
-        key = rank * (int(rank.max() if len(rank) else 0) + 1) + torch.where(
-            after <= last, rank[after.minimum(last)], 0
-        )
+        key = rank * (int(rank.max()) + 1) + torch.where(after <= last, rank[after.minimum(last)], 0)
         ordered, order = key.sort()
         rank = torch.empty_like(rank).scatter_(0, order, (ordered.diff(prepend=ordered[:1]) > 0).cumsum(0))
         compared *= 2

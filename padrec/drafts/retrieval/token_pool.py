@@ -11,18 +11,20 @@ from torch import Tensor
 
 from padrec.catalog import InputError, PositiveInt, check_arguments
 from padrec.catalog.tensor_file import read_tensors, write_tensors
+from padrec.decoding.lists.sampling import mix64
+from padrec.decoding.lists.tensor_record import TensorRecord
 
 _FORMAT = "padrec token pool 1"
 END = -1
 """Follows every text of a pool."""
 
-# What is added waits in a list until it is this share of the pool, and as much is evicted beyond the bound, so that the
-# cost of moving the texts is shared by many insertions.
+# Added texts wait in a list until they are one part in this many of the pool, and as much is evicted beyond the bound:
+# many insertions share the cost of moving the texts.
 _SLACK = 8
 
 
 @dataclass(frozen=True)
-class PoolTexts:
+class PoolTexts(TensorRecord):
     """The texts of a pool, oldest first."""
 
     tokens: Tensor  # the texts one after another, each with `END` after it, int32 [T]
@@ -41,7 +43,7 @@ class PoolTexts:
 
     def appended(self, newer: "PoolTexts") -> "PoolTexts":
         """These texts, then newer ones."""
-        return PoolTexts(*(torch.cat(pair) for pair in zip(vars(self).values(), vars(newer).values(), strict=True)))
+        return self.map(lambda *both: torch.cat(both), newer)
 
     def kept(self, which: Tensor) -> "PoolTexts":
         """The texts that a mask selects, bool `[n]`."""
@@ -56,14 +58,14 @@ class PoolTexts:
             torch.zeros_like(values).index_add(0, newest[same], values) for values in (self.counts, self.hits)
         )
         is_newest = newest[same] == torch.arange(len(same))
-        return PoolTexts(self.tokens, self.lengths, self.groups, counts, hits).kept(is_newest)
+        return replace(self, counts=counts, hits=hits).kept(is_newest)
 
     def _fingerprints(self) -> Tensor:
         """A 64-bit hash of each text and its group, int64 `[n]`."""
         place = torch.arange(len(self.tokens)) - (self.lengths.cumsum(0) - self.lengths).repeat_interleave(self.lengths)
-        mixed = _mix(_mix(place + 1) + self.tokens.long())
+        mixed = mix64(mix64(place + 1) + self.tokens.long())
         text = torch.arange(len(self.lengths)).repeat_interleave(self.lengths)
-        return _mix(torch.zeros_like(self.lengths).index_add(0, text, mixed) + _mix(self.groups))
+        return mix64(torch.zeros_like(self.lengths).index_add(0, text, mixed) + mix64(self.groups))
 
 
 class TokenPool:
@@ -182,10 +184,3 @@ class TokenPool:
         pool._texts = PoolTexts(**{name: tensors.pop(f"text.{name}") for name in vars(pool._texts)})
         pool.tensors = tensors
         return pool
-
-
-def _mix(x: Tensor) -> Tensor:
-    """A bijection of 64-bit integers that spreads them (the finaliser of splitmix64)."""
-    x = (x ^ (x >> 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
-    x = (x ^ (x >> 27)) * (0x94D049BB133111EB - (1 << 64))
-    return x ^ (x >> 31)

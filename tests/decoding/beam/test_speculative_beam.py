@@ -60,8 +60,8 @@ class RandomSession(BeamDraftSession):
         return torch.randn(*nodes.shape, self._size)
 
 
-def language_model(vocabulary: SemanticIDVocabulary, seed: int, dtype: torch.dtype = torch.float64) -> BeamDraft:
-    return LanguageModelBeamDraft(TransformersRunner(tiny_target(vocabulary, n_layers=1, seed=seed, dtype=dtype)))
+def language_model(vocabulary: SemanticIDVocabulary, seed: int) -> BeamDraft:
+    return LanguageModelBeamDraft(TransformersRunner(tiny_target(vocabulary, n_layers=1, seed=seed)))
 
 
 def decode(

@@ -19,7 +19,6 @@ from padrec.decoding import (
     ItemTree,
     LanguageModelBeamDraft,
     ListRequest,
-    Prompts,
     RelaxedVerification,
     Sampling,
     SpeculativeBeamDecoder,
@@ -43,6 +42,11 @@ _SIZES, _K = (5, 6, 4), 3
 _CATALOG = random_catalog(_SIZES, 30)
 _VOCABULARY = SemanticIDVocabulary(_SIZES)
 _BATCHES = [[3, 1], [9, 0], [4, 1, 0], [6], [12, 30], [3, 1]]  # users, by the items of their histories
+_PRECISIONS = pytest.mark.parametrize(
+    ("head_size", "dtype"),
+    [(8, torch.float32), (16, torch.float32), (16, torch.bfloat16)],
+    ids=["plain operations", "kernels", "kernels bfloat16"],
+)
 
 
 def target(head_size: int, dtype: torch.dtype, seed: int = 0) -> PreTrainedModel:
@@ -109,9 +113,24 @@ class EagerGraph:
 
 def lists_of(session: DecodingSession[Recommendations], batch: int) -> list[Any]:
     prompts = random_prompts(_CATALOG, _VOCABULARY, _BATCHES[batch], seed=batch)
-    on_device = Prompts(prompts.tokens.to(DEVICE), prompts.slots.to(DEVICE), prompts.lengths.to(DEVICE))
-    lists, trace = session.decode(on_device, torch.Generator().manual_seed(batch))
+    lists, trace = session.decode(prompts.to(DEVICE), torch.Generator().manual_seed(batch))
     return [lists.tokens.tolist(), trace.target_passes.tolist(), trace.accepted.tolist(), trace.attempted.tolist()]
+
+
+def assert_captured_equals_eager(
+    decoder: Callable[[PreTrainedModel], Decoder], model: PreTrainedModel, request: ListRequest
+) -> None:
+    results = []
+    for captured in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not captured:
+                patch.setattr(captured_loop, "CapturedGraph", EagerGraph)
+            session = decoder(model).bind(TransformersRunner(model), request)
+            results.append([lists_of(session, batch) for batch in range(len(_BATCHES))])
+            # Again in another order: batches do not disturb what was captured for others.
+            again = [lists_of(session, batch) for batch in reversed(range(len(_BATCHES)))]
+            assert again[::-1] == results[-1]
+    assert results[0] == results[1]
 
 
 @pytest.fixture
@@ -121,11 +140,7 @@ def uncompiled() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(
-    ("head_size", "dtype"),
-    [(8, torch.float32), (16, torch.float32), (16, torch.bfloat16)],
-    ids=["plain operations", "kernels", "kernels bfloat16"],
-)
+@_PRECISIONS
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0)], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("constrained", [True, False], ids=["catalog", "free"])
 @pytest.mark.parametrize("name", _DECODERS)
@@ -135,24 +150,10 @@ def test_captured_decoding_equals_eager_decoding(
 ) -> None:
     model = target(head_size, dtype)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, constrained=constrained, sampling=sampling, device=DEVICE)
-    results = []
-    for captured in (True, False):
-        with pytest.MonkeyPatch.context() as patch:
-            if not captured:
-                patch.setattr(captured_loop, "CapturedGraph", EagerGraph)
-            session = _DECODERS[name](model).bind(TransformersRunner(model), request)
-            results.append([lists_of(session, batch) for batch in range(len(_BATCHES))])
-            # Again in another order: batches do not disturb what was captured for others.
-            again = [lists_of(session, batch) for batch in reversed(range(len(_BATCHES)))]
-            assert again[::-1] == results[-1]
-    assert results[0] == results[1]
+    assert_captured_equals_eager(_DECODERS[name], model, request)
 
 
-@pytest.mark.parametrize(
-    ("head_size", "dtype"),
-    [(8, torch.float32), (16, torch.float32), (16, torch.bfloat16)],
-    ids=["plain operations", "kernels", "kernels bfloat16"],
-)
+@_PRECISIONS
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("look_ahead", [512, 0, 12])
 @pytest.mark.usefixtures("uncompiled")
@@ -161,17 +162,7 @@ def test_captured_beam_search_equals_eager_beam_search(
 ) -> None:
     model = target(head_size, dtype)
     request = ListRequest.build(_CATALOG, _VOCABULARY, _K, device=DEVICE)
-    results = []
-    for captured in (True, False):
-        with pytest.MonkeyPatch.context() as patch:
-            if not captured:
-                patch.setattr(captured_loop, "CapturedGraph", EagerGraph)
-            session = BeamDecoder(5, look_ahead, renormalise).bind(TransformersRunner(model), request)
-            results.append([lists_of(session, batch) for batch in range(len(_BATCHES))])
-            # Again in another order: batches do not disturb what was captured for others.
-            again = [lists_of(session, batch) for batch in reversed(range(len(_BATCHES)))]
-            assert again[::-1] == results[-1]
-    assert results[0] == results[1]
+    assert_captured_equals_eager(lambda model: BeamDecoder(5, look_ahead, renormalise), model, request)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["plain operations", "kernels"])

@@ -74,11 +74,6 @@ def excluding(prompts: Prompts) -> Prompts:
     return replace(prompts, excluded=excluded_leaves(_CATALOG, excluded_items(), _K))
 
 
-def rows_of(prompts: Prompts, rows: list[int]) -> Prompts:
-    assert prompts.excluded is not None
-    return replace(select_rows(prompts, rows), excluded=prompts.excluded[rows])
-
-
 def left_in(row: int) -> list[int]:
     """The leaves that a row may recommend."""
     excluded = set(excluded_leaves(_CATALOG, excluded_items(), _K)[row].tolist())
@@ -125,7 +120,7 @@ def test_a_row_gets_the_same_list_alone_and_in_any_batch(name: str, temperature:
         keys = tuple(100 + row for row in rows) * (2 if name == "repeated" else 1)
         request = ListRequest.build(_CATALOG, vocabulary, _K, sampling=GivenKeys(temperature, request_keys=keys))
         found: list[list[int]] = decoded(
-            decoder_of(name, runner, vocabulary), runner, request, rows_of(prompts, rows)
+            decoder_of(name, runner, vocabulary), runner, request, select_rows(prompts, rows)
         ).tokens.tolist()
         return found
 
@@ -188,7 +183,7 @@ def test_beams_equal_plain_ones_over_the_items_that_are_left(
         scores = [score for _, score in found]
         of_items = torch.nn.functional.pad(lists.log_probs[row], (0, 1)).view(_K, -1).sum(1)
         assert of_items.tolist() == pytest.approx(scores, abs=1e-9)
-        alone = decoded(decoder, runner, request, rows_of(prompts, [row]))
+        alone = decoded(decoder, runner, request, select_rows(prompts, [row]))
         assert alone.leaves[0].tolist() == lists.leaves[row].tolist()
     assert_only_left(lists.leaves)
 

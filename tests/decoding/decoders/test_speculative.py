@@ -67,10 +67,10 @@ def drafts(model: PreTrainedModel, vocabulary: SemanticIDVocabulary, lists: Tens
 
 
 def decode(
-    decoder: Decoder, model: PreTrainedModel, prompts: Prompts, request: ListRequest, seed: int = 0
+    decoder: Decoder, model: PreTrainedModel, prompts: Prompts, request: ListRequest
 ) -> tuple[Recommendations, DecodingTrace]:
     runner = TransformersRunner(model)
-    return decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(seed))
+    return decoder.bind(runner, request).decode(prompts, torch.Generator().manual_seed(0))
 
 
 def assert_same_lists(found: Recommendations, expected: Recommendations, tolerance: float) -> None:

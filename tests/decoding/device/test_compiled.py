@@ -55,7 +55,7 @@ def compiled_functions() -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Traces all of them, without a compiler behind it, and counts the calls."""
+    """Traces all of them, without compiling the graphs, and counts the calls."""
     calls: Counter[str] = Counter()
 
     def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

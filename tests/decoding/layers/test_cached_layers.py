@@ -77,20 +77,20 @@ def with_head(model: PreTrainedModel) -> PreTrainedModel:
     return found
 
 
-def tokens_of(batch: int, width: int = _WIDTH) -> Tensor:
-    return torch.randint(20, (batch, width), generator=torch.Generator().manual_seed(1))
+def two_texts() -> Tensor:
+    return torch.randint(20, (2, _WIDTH), generator=torch.Generator().manual_seed(1))
 
 
 def whole_pass(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """Features `[B, T, d]` behind the final norm, by the model's own forward pass and without a cache."""
+    """Features `[B, T, d]` after the final norm, by the model's own forward pass and without a cache."""
     features: Tensor = model(input_ids=tokens, use_cache=False).last_hidden_state
     return features
 
 
-def assert_reads_like(model: PreTrainedModel, layers: CachedLayers, tolerance: float) -> None:
+def assert_reads_like(model: PreTrainedModel, layers: CachedLayers) -> None:
     """Two rows that advance at their own pace: prompts, a tree, its path, one more of a tree read in two passes."""
     embed: Any = model.get_input_embeddings()
-    tokens = tokens_of(2)
+    tokens = two_texts()
     reader = layers.open(2, 40)
     for _ in range(2):  # what an earlier text has left in the cache is never seen
         lengths = torch.tensor([5, 3])
@@ -98,7 +98,7 @@ def assert_reads_like(model: PreTrainedModel, layers: CachedLayers, tolerance: f
         read, _ = reader(embed(tokens[:, :5]), Placement(torch.zeros(2, dtype=torch.long), columns))
         for row, length in enumerate(lengths.tolist()):
             expected = whole_pass(model, tokens[row : row + 1, :length])
-            torch.testing.assert_close(read[row, :length], expected[0], rtol=0, atol=tolerance)
+            torch.testing.assert_close(read[row, :length], expected[0], rtol=0, atol=1e-4)
 
         # The tokens that follow are the nodes 0, 2 and 4 of a tree; beside them stand others.
         parents = [0, 0, 0, 2, 2]
@@ -112,7 +112,7 @@ def assert_reads_like(model: PreTrainedModel, layers: CachedLayers, tolerance: f
             for node in range(5):
                 path = nodes[row, ancestors[row, node]]
                 expected = whole_pass(model, torch.cat([tokens[row, :past], path])[None])
-                torch.testing.assert_close(tree[row, node], expected[0, -1], rtol=0, atol=tolerance)
+                torch.testing.assert_close(tree[row, node], expected[0, -1], rtol=0, atol=1e-4)
 
         # The second row keeps one node less.
         reader.keep(lengths, torch.tensor([[0, 2, 4], [0, 2, 2]]))
@@ -124,7 +124,7 @@ def assert_reads_like(model: PreTrainedModel, layers: CachedLayers, tolerance: f
         for row, past in enumerate(kept.tolist()):
             expected = whole_pass(model, tokens[row : row + 1, : past + 2])[0, past:]
             found = torch.cat([first[row], second[row]])
-            torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
@@ -136,7 +136,7 @@ def test_fused_layers_read_what_the_model_reads(name: str, kv_heads: int) -> Non
     assert can_fuse(config)
     assert isinstance(layers, FusedLayers)
     # The norms are taken in float32.
-    assert_reads_like(model, layers, 1e-4)
+    assert_reads_like(model, layers)
 
 
 @pytest.mark.parametrize("name", _OTHERS)
@@ -146,7 +146,7 @@ def test_other_layers_are_left_to_transformers(name: str) -> None:
     layers = layers_of(model)
     assert not can_fuse(config)
     assert isinstance(layers, TransformersLayers)
-    assert_reads_like(model, layers, 1e-4)
+    assert_reads_like(model, layers)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_the_fused_layers_do_not_compute_is_refused(settings: dict[str, Any
 def test_weights_that_are_not_trained_are_held_once() -> None:
     model: Any = random_model(config_of(_FUSED["qwen2"]))
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    tokens = tokens_of(2)
+    tokens = two_texts()
     expected = whole_pass(model, tokens)
     layers_of(model)
     for layer in model.layers:
@@ -201,16 +201,16 @@ def test_weights_that_are_trained_stay_where_they_are() -> None:
     assert {name: weight.data_ptr() for name, weight in model.named_parameters()} == places
     assert all(weight.is_leaf for weight in model.parameters())
     with torch.no_grad():
-        assert_reads_like(model, layers, 1e-4)
+        assert_reads_like(model, layers)
 
 
 def test_frozen_layers_can_be_joined_again() -> None:
     """As by the runners that follow one another while a draft is trained."""
     model = random_model(config_of(_FUSED["llama"]))
-    assert_reads_like(model, layers_of(model), 1e-4)
+    assert_reads_like(model, layers_of(model))
     with torch.inference_mode():
-        assert_reads_like(model, layers_of(model), 1e-4)
-    assert_reads_like(model, layers_of(model), 1e-4)
+        assert_reads_like(model, layers_of(model))
+    assert_reads_like(model, layers_of(model))
 
 
 @pytest.mark.parametrize("enabled", [True, False], ids=["autocast", "plain"])
@@ -218,7 +218,7 @@ def test_fused_layers_compute_in_the_precision_of_their_weights(enabled: bool) -
     model = random_model(config_of(_FUSED["qwen3"]), torch.float32)
     layers = layers_of(model)
     embed: Any = model.get_input_embeddings()
-    hidden = embed(tokens_of(2)).bfloat16()
+    hidden = embed(two_texts()).bfloat16()
     placement = Placement(torch.zeros(2, dtype=torch.long), torch.arange(_WIDTH).expand(2, -1))
     reader = layers.open(2, _WIDTH)
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
@@ -233,7 +233,7 @@ def test_other_layers_compute_in_the_precision_around_them(enabled: bool) -> Non
     model = random_model(config_of(_OTHERS["gemma"]), torch.float32)
     layers = layers_of(model)
     embed: Any = model.get_input_embeddings()
-    tokens = tokens_of(2)
+    tokens = two_texts()
     placement = Placement(torch.zeros(2, dtype=torch.long), torch.arange(_WIDTH).expand(2, -1))
     reader = layers.open(2, _WIDTH)
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):

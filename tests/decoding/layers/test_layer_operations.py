@@ -51,7 +51,7 @@ def silu(x: float) -> float:
 
 
 def placement_of(lengths: list[int], width: int, first: int, tree: bool, seed: int = 0) -> Placement:
-    """Tokens at depths of their own; with `tree`, of random ancestors among all that is behind the past."""
+    """Tokens at depths of their own; with `tree`, of random ancestors among all that follows the past."""
     coin = random.Random(seed)
     depths = torch.tensor([[coin.randrange(9) for _ in range(width)] for _ in lengths])
     if not tree:
@@ -111,7 +111,7 @@ def test_a_linear_map_is_added_to_the_stream(has_bias: bool) -> None:
 
 
 @pytest.mark.parametrize("has_norm", [True, False], ids=["norm", "plain"])
-@pytest.mark.parametrize(("first", "tree"), [(0, False), (0, True), (3, True)], ids=["chain", "tree", "behind a tree"])
+@pytest.mark.parametrize(("first", "tree"), [(0, False), (0, True), (3, True)], ids=["chain", "tree", "after a tree"])
 @pytest.mark.parametrize(("n_queries", "n_keys"), [(4, 4), (4, 2), (3, 1)])
 def test_queries_and_keys_are_rotated_and_stored_where_they_stand(
     has_norm: bool, first: int, tree: bool, n_queries: int, n_keys: int
@@ -149,7 +149,7 @@ def test_queries_and_keys_are_rotated_and_stored_where_they_stand(
     torch.testing.assert_close(cache.values, values, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("first", "tree"), [(0, False), (0, True), (3, True)], ids=["chain", "tree", "behind a tree"])
+@pytest.mark.parametrize(("first", "tree"), [(0, False), (0, True), (3, True)], ids=["chain", "tree", "after a tree"])
 @pytest.mark.parametrize(("n_queries", "n_keys"), [(4, 4), (4, 2), (3, 1)])
 def test_attention_reads_what_a_token_sees_and_nothing_else(
     first: int, tree: bool, n_queries: int, n_keys: int

@@ -35,9 +35,9 @@ _BATCHES = [
 _ROOM = 10
 
 
-@given(lengths=_LENGTHS, behind=st.integers(0, 3), spare=st.integers(0, 5))
-def test_packed_tokens_stand_one_behind_the_other(lengths: list[int], behind: int, spare: int) -> None:
-    width, n_tokens = max(lengths) + behind, sum(lengths)
+@given(lengths=_LENGTHS, padding=st.integers(0, 3), spare=st.integers(0, 5))
+def test_packed_rows_follow_one_another(lengths: list[int], padding: int, spare: int) -> None:
+    width, n_tokens = max(lengths) + padding, sum(lengths)
     layout = VariableLengthLayout.of(torch.tensor(lengths), width, n_tokens + spare)
     padded = torch.arange(len(lengths) * width).view(-1, 1)
     rows = padded.view(len(lengths), width).tolist()
@@ -50,7 +50,7 @@ def test_packed_tokens_stand_one_behind_the_other(lengths: list[int], behind: in
 
 
 @given(lengths=_LENGTHS, spare=st.integers(1, 5))
-def test_what_stands_behind_the_last_row_comes_back_to_none(lengths: list[int], spare: int) -> None:
+def test_what_follows_the_last_row_is_in_no_unpacked_row(lengths: list[int], spare: int) -> None:
     n_tokens = sum(lengths)
     layout = VariableLengthLayout.of(torch.tensor(lengths), max(lengths), n_tokens + spare)
     packed = torch.zeros(n_tokens + spare)
@@ -59,7 +59,7 @@ def test_what_stands_behind_the_last_row_comes_back_to_none(lengths: list[int], 
 
 
 def prompts_of(lengths: Sequence[int], spare: int | None) -> Prompts:
-    """Random prompts, packed with so many tokens to spare; None leaves them padded."""
+    """Random prompts, packed with this many tokens to spare; None leaves them padded."""
     generator = torch.Generator().manual_seed(len(lengths))
     tokens = torch.randint(_VOCABULARY.size, (len(lengths), max(lengths)), generator=generator)
     slots = torch.full_like(tokens, _VOCABULARY.other_slot)

@@ -31,11 +31,11 @@ Node = tuple[int, int]  # parent and token
 
 
 @st.composite
-def trees(draw: st.DrawFn, max_nodes: int = 10, n_tokens: int = 4) -> list[Node]:
+def trees(draw: st.DrawFn) -> list[Node]:
     """Siblings of different tokens; the root carries token 0."""
     nodes = [(0, 0)]
-    for _ in range(draw(st.integers(0, max_nodes - 1))):
-        parent, token = draw(st.integers(0, len(nodes) - 1)), draw(st.integers(0, n_tokens - 1))
+    for _ in range(draw(st.integers(0, 9))):
+        parent, token = draw(st.integers(0, len(nodes) - 1)), draw(st.integers(0, 3))
         if (parent, token) not in nodes[1:]:
             nodes.append((parent, token))
     return nodes

@@ -35,18 +35,18 @@ def test_generated_tokens_are_looked_up_in_the_catalog() -> None:
     assert lists.tokens is tokens
 
 
-def buffer_of(n_rows: int) -> ListBuffer:
-    """Lists of 8 tokens whose first is the code token 4."""
+def buffer_of(n_rows: int, first: int) -> ListBuffer:
+    """Lists of 8 tokens with this first one."""
     request = ListRequest.build(_CATALOG, _VOCABULARY, 3, constrained=False)
     logits = torch.zeros(n_rows, _VOCABULARY.size)
-    logits[:, 4] = 9
+    logits[:, first] = 9
     lists = ListBuffer(request, n_rows, torch.device("cpu"))
     lists.begin(logits, torch.zeros(n_rows, dtype=torch.long))
     return lists
 
 
 def test_tokens_are_written_up_to_the_end_of_each_list() -> None:
-    lists = buffer_of(3)
+    lists = buffer_of(3, first=4)
     rounds = [
         # tokens, how many of them count, how many are written
         ([[6, 3, 5], [6, 2, 5], [6, 3, 5]], [3, 3, 1], [3, 2, 1]),
@@ -65,9 +65,5 @@ def test_tokens_are_written_up_to_the_end_of_each_list() -> None:
 
 
 def test_an_end_token_at_once_ends_the_list() -> None:
-    request = ListRequest.build(_CATALOG, _VOCABULARY, 3, constrained=False)
-    logits = torch.zeros(1, _VOCABULARY.size)
-    logits[:, _VOCABULARY.eos_token] = 9
-    lists = ListBuffer(request, 1, torch.device("cpu"))
-    lists.begin(logits, torch.zeros(1, dtype=torch.long))
+    lists = buffer_of(1, first=_VOCABULARY.eos_token)
     assert (lists.finished.tolist(), lists.lengths.tolist()) == ([True], [1])

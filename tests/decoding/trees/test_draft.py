@@ -32,7 +32,7 @@ def test_what_the_catalog_proposes_changes_no_list(separator: bool, sampling: Sa
 
 
 def test_a_tree_that_holds_all_that_may_follow_takes_one_pass_for_each_item() -> None:
-    """Behind a first code stand two items here: with both in the tree nothing is left to guess."""
+    """Two items follow each first code here: with both in the tree nothing is left to guess."""
     codes = torch.tensor([[first, rest, rest, rest] for first in range(4) for rest in range(2)])
     catalog = Catalog(codes, [str(item) for item in range(8)])
     vocabulary = SemanticIDVocabulary(catalog.codebook_sizes)

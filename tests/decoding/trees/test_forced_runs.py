@@ -28,6 +28,7 @@ from padrec.decoding import (
 )
 from padrec.decoding.trees.tree_operations import TreeOperations
 from tests import reference
+from tests.decoding.trees.test_dynamic_tree import paths_of
 from tests.stubs import OracleDraft, PathSteps, RandomDraft, random_catalog, random_prompts, tiny_target
 
 _SIZES, _K = (4, 5, 4, 3), 3
@@ -57,14 +58,6 @@ def forced_run(leaves: list[Path], vocabulary: SemanticIDVocabulary, written: Pa
             break
         run += tuple(following)
     return run
-
-
-def paths_of(tree: TokenTree, row: int) -> list[Path]:
-    parents, tokens = tree.parents[row].tolist(), tree.tokens[row].tolist()
-    paths: list[Path] = [()]
-    for node in range(1, len(parents)):
-        paths.append((*paths[parents[node]], tokens[node]))
-    return paths
 
 
 @settings(max_examples=60)

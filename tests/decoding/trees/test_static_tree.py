@@ -1,12 +1,10 @@
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 import torch
 
-from padrec.catalog import CatalogTrie, InputError, SemanticIDVocabulary
+from padrec.catalog import InputError, SemanticIDVocabulary
 from padrec.decoding import (
-    CatalogConstraint,
     Choice,
     Constraint,
     FreeDecoding,
@@ -16,6 +14,7 @@ from padrec.decoding import (
     TreeContext,
 )
 from padrec.decoding.trees.tree_operations import TreeOperations
+from tests.decoding.trees.test_dynamic_tree import catalog_constraint, choice_of, row_of
 from tests.stubs import PathSteps, random_catalog
 
 _SIZES = (4, 5, 3)
@@ -32,15 +31,8 @@ _CPU = torch.device("cpu")
 
 
 def constraints() -> dict[str, Constraint[ListState]]:
-    trie = CatalogTrie(random_catalog(_SIZES, 30), _VOCABULARY)
-    catalog: Constraint[ListState] = CatalogConstraint(trie, _VOCABULARY, 3)  # type: ignore[assignment]
+    catalog = catalog_constraint(random_catalog(_SIZES, 30), _VOCABULARY, 3)
     return {"free": FreeDecoding(_VOCABULARY), "catalog": catalog}
-
-
-def choice_of(temperature: float, batch: int, depth: int) -> Choice:
-    return Sampling(temperature).choice(
-        torch.arange(batch), torch.zeros(batch, dtype=torch.int64), depth, _VOCABULARY.size
-    )
 
 
 def ranked_path(
@@ -53,7 +45,7 @@ def ranked_path(
 ) -> tuple[tuple[int, ...], float, ListState] | None:
     """Tokens along a path of ranks, their score and the state after them; None where fewer tokens are allowed than a
     rank says."""
-    choice = replace(choice, noise=None if choice.noise is None else choice.noise[row : row + 1])
+    choice = row_of(choice, row)
     tokens: tuple[int, ...] = ()
     score = 0.0
     for depth, rank in enumerate(ranks):
@@ -75,7 +67,7 @@ def test_every_node_is_the_draft_token_of_its_rank(shape: str, name: str, temper
     constraint, choices, batch = constraints()[name], _SHAPES[shape], 3
     expansion, steps = StaticTree(choices), PathSteps(batch, _VOCABULARY.size, seed=3)
     root, state = torch.tensor([3, 3, 3]), constraint.initial(batch, _CPU)
-    choice = choice_of(temperature, batch, expansion.depth)
+    choice = choice_of(temperature, batch, expansion.depth, _VOCABULARY)
     tree = expansion.expand(TreeContext(root, state, constraint, choice, steps, TreeOperations()))
     assert tree.tokens.shape == (batch, expansion.nodes) == (batch, len(choices) + 1)
     assert tree.max_depth == expansion.depth == max(map(len, choices))
@@ -102,7 +94,7 @@ def test_every_node_is_the_draft_token_of_its_rank(shape: str, name: str, temper
 def test_the_draft_reads_only_nodes_that_have_children(shape: str) -> None:
     choices, constraint = _SHAPES[shape], constraints()["free"]
     expansion, steps = StaticTree(choices), PathSteps(2, _VOCABULARY.size, seed=0)
-    choice = choice_of(0.0, 2, expansion.depth)
+    choice = choice_of(0.0, 2, expansion.depth, _VOCABULARY)
     expansion.expand(
         TreeContext(torch.tensor([3, 3]), constraint.initial(2, _CPU), constraint, choice, steps, TreeOperations())
     )

@@ -53,8 +53,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[TransformersRunner]:
 
 
 def prompts(seed: int, batch: int) -> Prompts:
-    found = random_prompts(_CATALOG, _VOCABULARY, [3, 5, 4][:batch], seed=seed)
-    return Prompts(found.tokens.to(DEVICE), found.slots.to(DEVICE), found.lengths.to(DEVICE))
+    return random_prompts(_CATALOG, _VOCABULARY, [3, 5, 4][:batch], seed=seed).to(DEVICE)
 
 
 def texts_of(decoder: Decoder, runner: TransformersRunner, request: Any, batch: int) -> Tensor:  # noqa: ANN401
