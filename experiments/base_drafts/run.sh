@@ -19,7 +19,7 @@
 # Arguments go to every fit: run.sh --trainer.max_epochs 2
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-configs=experiments/base_drafts beauty=experiments/beauty data=${DATA:-beauty}
+configs=experiments/base_drafts data=${DATA:-beauty}
 runs=runs/$data of_data=() base_size=(--trainer.limit_val_batches 0) of_items=""
 results=$runs/base_drafts target=$runs/target/checkpoints/best.ckpt
 case $data in
@@ -44,7 +44,7 @@ fit() { # name, then arguments
   local name=$1 started=$SECONDS
   shift
   [ ! -e "$results/$name/finished" ] || return 0
-  padrec fit --config $beauty/draft.yaml "${of_data[@]}" --model.init_args.target "$target" "$@" \
+  padrec fit --config experiments/beauty/draft.yaml "${of_data[@]}" --model.init_args.target "$target" "$@" \
     --trainer.logger.init_args.save_dir "$results" --trainer.logger.init_args.name "$name" >"$results/$name.log" 2>&1 ||
     { echo "$name: failed, see $results/$name.log" >&2; return 1; }
   touch "$results/$name/finished"
@@ -56,7 +56,7 @@ base=$results/base/checkpoints/last.ckpt
 if [ -e "$runs/base/checkpoints/last.ckpt" ]; then
   base=$runs/base/checkpoints/last.ckpt
 else
-  fit base --config $beauty/base.yaml "${base_size[@]}"
+  fit base --config experiments/beauty/base.yaml "${base_size[@]}"
 fi
 from_base=(
   --data.init_args.training_rows "$lists"
@@ -93,7 +93,7 @@ for draft in $drafts; do
   done
 done
 evaluation=(
-  --config $beauty/evaluate.yaml "${of_data[@]}" --config $configs/evaluate.yaml --model.init_args.target "$target"
+  --config experiments/beauty/evaluate.yaml "${of_data[@]}" --config $configs/evaluate.yaml --model.init_args.target "$target"
   --trainer.logger.init_args.save_dir "$results"
 )
 [ -z "${ALONE:-}" ] || evaluation+=(--data.init_args.eval_batch_size 1 --data.init_args.max_users 400)
