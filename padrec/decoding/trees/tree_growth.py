@@ -140,7 +140,10 @@ def _best_tokens(
         listed = logits.gather(-1, continuations.tokens)
         noise = None if noise is None else noise.gather(-1, continuations.tokens)
     log_probs = masked_log_softmax(listed, None if continuations is None else continuations.free)
-    gains, best = guess.log_chances(log_probs, noise).topk(min(width, listed.shape[-1]))
+    chances = guess.log_chances(log_probs, noise)
+    if continuations is not None:  # after the end of a list nothing is allowed, and nothing grows
+        chances = chances.masked_fill(~continuations.free, -torch.inf)
+    gains, best = chances.topk(min(width, listed.shape[-1]))
     tokens = best if continuations is None else continuations.tokens.gather(-1, best)
     fill = (0, max(0, width - listed.shape[-1]))
     return functional.pad(gains, fill, value=-torch.inf), functional.pad(tokens, fill)

@@ -40,8 +40,7 @@ def continuations(index, row, state, states, trie, lists, SEPARATED: tl.constexp
         leaf = tl.load(states.used + state * lists.length + item).to(tl.int32)
         left -= ((leaf >= first) & (leaf < last)).to(tl.int32)
     free = exists & (left > 0) & (tl.load(states.count + state) < lists.length)
-    # Where nothing is allowed, as after the end of a list, the result is never used.
-    return token, free | (tl.max(free.to(tl.int32), 0) == 0), start, end, is_leaf
+    return token, free, start, end, is_leaf
 
 
 @triton.jit

@@ -80,6 +80,7 @@ def level_kernel(
         token, usable = tl.minimum(index, n_tokens - 1), index < n_tokens
     else:
         state = row * state_stride + node
+        # After the end of a list nothing is allowed, and nothing grows.
         token, usable, start, end, is_leaf = continuations(index, row, state, states, trie, lists, SEPARATED)
     if noise is not None:
         added = tl.load(noise + row * noise_stride + token) * noise_scale
