@@ -16,7 +16,8 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     outputs = [output for cell in executed(path, tmp_path).cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     (table,) = [output.text for output in outputs if output.get("name") == "stdout"]
-    assert re.findall(r"(\d+)%", table) == ["100"] * (len(table.splitlines()) - 1)  # identical lists
+    arms = [line for line in table.splitlines()[1:] if ":" not in line]  # without remarks on a busy machine
+    assert re.findall(r"(\d+)%", "\n".join(arms)) == ["100"] * len(arms)  # identical lists
 
 
 @_NOTEBOOKS
