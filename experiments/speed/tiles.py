@@ -4,7 +4,7 @@ From the repository's root: python -m experiments.speed.tiles --output runs/spee
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,15 +143,20 @@ _LARGER_GATE = LinearTile(128, 64, 64, 8, 3)
 _LARGER_IN_4 = LinearTile(128, 64, 64, 8, 4, splits=4)
 
 
-def _attention(columns: int, warps: int, stages: int, queries: int = 16) -> AttentionTileChoice:
+def _attention(columns: int, warps: int, stages: int, queries: int = 16, **more: Any) -> AttentionTileChoice:
     """Programs of `queries` queries, or of all where there are fewer, in half precision."""
 
     def tile(n_queries: int, n_heads: int, size: int, itemsize: int, capacity: int) -> AttentionTile:
         if itemsize != 2:
             return attention_tile(n_queries, n_heads, size, itemsize, capacity)
-        return AttentionTile(max(16, min(queries, 1 << (n_queries - 1).bit_length())), columns, warps, stages)
+        return AttentionTile(max(16, min(queries, 1 << (n_queries - 1).bit_length())), columns, warps, stages, **more)
 
     return tile
+
+
+def _in_parts(splits: int) -> AttentionTileChoice:
+    """What decoding takes, the columns shared by so many programs."""
+    return lambda *sizes: replace(attention_tile(*sizes), splits=splits)
 
 
 CHOICES: Mapping[str, _Tiles] = {
@@ -185,6 +190,18 @@ CHOICES: Mapping[str, _Tiles] = {
     "attention 256 of 32 queries, 8 warps": _Tiles(attention=_attention(256, 8, 2, 32)),
     "attention 64 of 64 queries": _Tiles(attention=_attention(64, 4, 3, 64)),
     "attention 128 of 64 queries, 8 warps": _Tiles(attention=_attention(128, 8, 2, 64)),
+    "attention in 1": _Tiles(attention=_in_parts(1)),
+    "attention in 2": _Tiles(attention=_in_parts(2)),
+    "attention in 4": _Tiles(attention=_in_parts(4)),
+    "attention in 8": _Tiles(attention=_in_parts(8)),
+    "attention in 16": _Tiles(attention=_in_parts(16)),
+    "attention 64, 3 stages, in 8": _Tiles(attention=_attention(64, 4, 3, splits=8)),
+    "attention 128, 8 warps, in 8": _Tiles(attention=_attention(128, 8, 2, splits=8)),
+    "attention 64 of 32 queries, in 4": _Tiles(attention=_attention(64, 4, 3, 32, splits=4)),
+    "attention 64 of 32 queries, in 8": _Tiles(attention=_attention(64, 4, 3, 32, splits=8)),
+    "attention 64 of 64 queries, in 2": _Tiles(attention=_attention(64, 4, 3, 64, apart=True, splits=2)),
+    "attention 128 of 64 queries, in 2": _Tiles(attention=_attention(128, 4, 2, 64, apart=True, splits=2)),
+    "attention 64 of 128 queries, in 4": _Tiles(attention=_attention(64, 8, 3, 128, apart=True, splits=4)),
 }
 
 
