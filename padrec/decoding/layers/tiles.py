@@ -12,6 +12,9 @@ _WIDE = 2048
 # Multiprocessor memory for a program's inputs and weights, in bytes.
 _TILE_BYTES = 200_000
 
+# Of programs that norm a token, and outputs and warps of those that apply gates to the vendor's product.
+NORM_WARPS, GATE_OUTPUTS, GATE_WARPS = 4, 1024, 4
+
 # Warps of a program that holds its weights; each takes a part of the inputs.
 HELD_WARPS = 8
 # Inputs of one warp in one step: two matrix instructions, and 16 bytes for each of the four threads that share a row.
@@ -168,6 +171,9 @@ class AttentionTile:
     stages: int  # blocks of columns in flight, plus one
     apart: bool = False  # columns that all queries see have a loop of their own, without masks
     splits: int = 1  # a power of two: programs that share the columns, whose results another kernel joins
+    # A program that has all queries of its key head also rotates them, in place of `rotate_kernel`.
+    rotates: bool = False
+    registers: int | None = None  # most of a thread; None lets the compiler decide
 
 
 # Tile by the queries of one key head, the key heads of all rows, the size of a head, the bytes of a number, and the
