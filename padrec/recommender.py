@@ -324,10 +324,9 @@ class Recommender:
             tokens, slots = (functional.pad(table, (0, spare)) for table in (tokens, slots))
         leaves, excluded = None, [user.excluded for user in users]
         if self._out_of_stock or any(excluded) or captures_graphs(self.device):
-            leaves = self._exclusion.leaves(excluded, k)
-            if captures_graphs(self.device):  # few numbers of leaves are recorded
-                leaves = functional.pad(leaves, (0, max(0, _LEAVES - leaves.shape[1])), value=-1)
-        keys = torch.tensor([user.key for user in users])
+            # Few numbers of leaves are recorded.
+            leaves = self._exclusion.leaves(excluded, k, _LEAVES if captures_graphs(self.device) else 0)
+        keys = torch.from_numpy(np.array([user.key for user in users]))
         return Prompts(tokens, slots, encoded.lengths, excluded=leaves, keys=keys)
 
     def _in_known_shape(self, users: Sequence[User]) -> Sequence[User]:

@@ -187,8 +187,8 @@ class Catalog:
 
     def leaf_of_codes(self, codes: Tensor) -> Tensor:
         """The leaf of each semantic ID, integer `[*, L]` of any value: int64 `[*]`, -1 where no item has it."""
-        found = self._leaf_index.find(codes.long().reshape(-1, self.n_slots).to(self.leaf_codes.device))
-        return found.view(codes.shape[:-1]).to(codes.device)
+        found = self._leaf_index.find(codes.numpy(force=True).reshape(-1, self.n_slots))
+        return torch.from_numpy(found.reshape(codes.shape[:-1])).to(codes.device)
 
     @cached_property
     def _leaf_index(self) -> "LeafIndex":
@@ -233,14 +233,12 @@ class LeafIndex:
             self._digits.append(_Digits(slots, places.numpy(), base, numbers.numpy()))
             first = last
 
-    def find(self, codes: Tensor) -> Tensor:
-        """The leaf of each semantic ID, int64 `[M]`, -1 where there is none; `codes` is int64 `[M, L]`, any value."""
-        given = codes.numpy()
-        inside = (given >= 0) & (given < self._widths)
-        digit, known = np.where(inside, given, 0), inside.all(1)
-        leaf = np.zeros(len(given), dtype=np.int64)
+    def find(self, codes: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The leaf of each semantic ID, int64 `[M]`, -1 where there is none; `codes` are integers `[M, L]`, any."""
+        known = ((codes >= 0) & (codes < self._widths)).all(1)
+        leaf = np.zeros((), dtype=np.int64)
         for digits in self._digits:
-            number = leaf * digits.base + (digit[:, digits.slots] * digits.places).sum(1)
-            leaf = np.minimum(np.searchsorted(digits.numbers, number), len(digits.numbers) - 1)
-            known &= digits.numbers[leaf] == number
-        return torch.from_numpy(np.where(known, leaf, -1))
+            number = leaf * digits.base + codes[:, digits.slots] @ digits.places  # may overflow where not `known`
+            leaf = digits.numbers.searchsorted(number)
+            known &= digits.numbers.take(leaf, mode="clip") == number
+        return np.where(known, leaf, -1)

@@ -81,9 +81,9 @@ class ItemSequences:
         return torch.from_numpy(padded_rows(self.items.numpy(), np.diff(self.offsets.numpy())))
 
 
-def padded_rows(values: NDArray[np.int64], lengths: NDArray[np.int64], fill: int = -1) -> NDArray[np.int64]:
-    """A table `[rows, longest]` of rows that stand one after the other in `values`, padded on the right."""
-    table = np.full((len(lengths), lengths.max(initial=0)), fill)
+def padded_rows(values: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A table `[rows, longest]` of rows that stand one after the other in `values`, padded with -1 on the right."""
+    table = np.full((len(lengths), lengths.max(initial=0)), -1)
     table[np.arange(table.shape[1]) < lengths[:, None]] = values
     return table
 

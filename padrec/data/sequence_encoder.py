@@ -75,6 +75,9 @@ class SequenceEncoder:
             parts = _with_text(items, template, catalog, vocabulary.other_slot)
             for table, part in zip((pieces, slots, lengths), parts, strict=True):
                 table.append(part)
+        # The last token of all is what -1 reads: padding.
+        pieces.append(torch.tensor([vocabulary.pad_token]))
+        slots.append(torch.tensor([vocabulary.other_slot]))
         # Arrays, whose operations take a fifth of a tensor's time on batches as small as a service's.
         self._tokens, self._slots, self._lengths = (torch.cat(table).numpy() for table in (pieces, slots, lengths))
         self._starts = self._lengths.cumsum() - self._lengths
@@ -121,9 +124,8 @@ class SequenceEncoder:
         piece, sizes = pieces.ravel(), sizes.ravel()
         ends = sizes.cumsum()
         source = np.arange(ends[-1]) + np.repeat(self._starts[piece] - ends + sizes, sizes)
-        tokens = padded_rows(self._tokens[source], lengths, self.vocabulary.pad_token)
-        slots = padded_rows(self._slots[source], lengths, self.vocabulary.other_slot)
-        return EncodedPrompts(*map(torch.from_numpy, (tokens, slots, lengths)))
+        table = padded_rows(source, lengths)
+        return EncodedPrompts(*map(torch.from_numpy, (self._tokens[table], self._slots[table], lengths)))
 
     def _pieces(self, items: _Ints, history: _Ints, to_list: NDArray[np.bool_]) -> _Ints:
         """The pieces of each row, as rows of the table of pieces, `[B, N + 2]`."""

@@ -92,6 +92,8 @@ class Answerer:
             batch = self._answer(requests)
         except InputError as error:
             batch = _joined([self.answer([one]) for one in requests]) if len(requests) > 1 else _problem(error)
+        if not self._swaps and not self._failed:
+            return batch
         swaps, failed, self._swaps, self._failed = self._swaps, self._failed, [], []
         return replace(batch, swaps=batch.swaps + tuple(swaps), failed_swaps=batch.failed_swaps + tuple(failed))
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import select
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,38 +75,41 @@ class WorkerProcess(Worker):
         self._process = self._context.Process(target=run_worker, args=(theirs, self._settings), daemon=True)
         self._process.start()
         theirs.close()
-        ready = await self._receive()
+        self._message = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().add_reader(self._connection.fileno(), self._receive)
+        ready = await self._message
         if isinstance(ready, str):
             raise InputError(ready)
         return ready  # type: ignore[no-any-return]
 
     async def answer(self, requests: Sequence[RecommendationRequest], explain: bool = False) -> AnsweredBatch:
         """See `Worker.answer`."""
+        self._message = asyncio.get_running_loop().create_future()
         try:
             self._connection.send((explain, requests))
         except OSError:
             raise WorkerEndedError from None
-        return await self._receive()  # type: ignore[no-any-return]
+        return await self._message  # type: ignore[no-any-return]
 
     async def stop(self) -> None:
         """See `Worker.stop`."""
+        asyncio.get_running_loop().remove_reader(self._connection.fileno())
         self._connection.close()
         await asyncio.to_thread(self._process.join, _SECONDS_TO_END)
         self._process.kill()
 
-    async def _receive(self) -> Any:  # noqa: ANN401
-        loop, readable = asyncio.get_running_loop(), asyncio.Event()
-        place = self._connection.fileno()
-        loop.add_reader(place, readable.set)
+    def _receive(self) -> None:
+        """Read a message, or notice the end of the process, when the event loop says that there is one."""
+        os.set_blocking(self._connection.fileno(), True)  # uvloop changes that, and a message may arrive in parts
         try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(place)
-        os.set_blocking(place, True)  # uvloop changes that, and a message may arrive in parts
-        try:
-            return self._connection.recv()
+            message = self._connection.recv()
         except (EOFError, OSError):
-            raise WorkerEndedError from None
+            asyncio.get_running_loop().remove_reader(self._connection.fileno())
+            if not self._message.done():
+                self._message.set_exception(WorkerEndedError())
+        else:
+            if not self._message.done():
+                self._message.set_result(message)
 
 
 def run_worker(connection: Connection, settings: WorkerSettings) -> None:
@@ -131,8 +135,10 @@ def run_worker(connection: Connection, settings: WorkerSettings) -> None:
             connection.send(str(error))
             return
         connection.send(answerer.info)
+        waiting = select.poll()  # `Connection.poll` makes one anew for every message
+        waiting.register(connection.fileno(), select.POLLIN)
         while True:
-            while not connection.poll(_SECONDS_BETWEEN_LOOKS):
+            while not waiting.poll(1000 * _SECONDS_BETWEEN_LOOKS):
                 answerer.refresh()
             explain, requests = connection.recv()
             connection.send(answerer.explain(requests[0]) if explain else answerer.answer(requests))

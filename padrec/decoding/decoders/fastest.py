@@ -111,6 +111,7 @@ class _SessionsByBatch(DecodingSession[Recommendations]):
         sessions: Mapping[str, DecodingSession[Recommendations]],
     ) -> None:
         self._decoder, self._request, self._sessions = decoder, request, sessions
+        self._max_depth = decoder.max_depth(request)
         self._fastest: dict[int, FastestSession] = {}  # by batch size
 
     def decode(self, prompts: Prompts, generator: torch.Generator) -> tuple[Recommendations, DecodingTrace]:
@@ -119,4 +120,4 @@ class _SessionsByBatch(DecodingSession[Recommendations]):
             names = self._decoder.candidates(self._request, batch)
             self._fastest[batch] = FastestSession({name: self._sessions[name] for name in names}, _TRIALS)
         lists, trace = self._fastest[batch].decode(prompts, generator)
-        return lists, trace.widened(self._decoder.max_depth(self._request))
+        return lists, trace.widened(self._max_depth)

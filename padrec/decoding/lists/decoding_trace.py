@@ -36,14 +36,18 @@ class DecodingTrace:
         tokens: Tensor,
         counts: Sequence[Tensor],
         recording_seconds: float = 0.0,
+        drafted: Tensor | None = None,
+        accepted_by_source: Mapping[str, int] | None = None,
     ) -> "DecodingTrace":
         """The trace of rounds; `counts` are those of `RoundStatistics`, all tensors on the CPU."""
         target_passes, draft_passes, attempted, accepted = counts
         # Rounds that kept at least 0 … D + 1 tokens.
-        at_least = np.concatenate([[target_passes.numpy().sum()], accepted.numpy().sum(0), [0]])
+        at_least = np.zeros(accepted.shape[1] + 2, dtype=np.int64)
+        at_least[0], at_least[1:-1] = target_passes.numpy().sum(), accepted.numpy().sum(0)
         accepted_lengths = torch.from_numpy(at_least[:-1] - at_least[1:])
         seconds, passes = (prefill_seconds, decode_seconds), (target_passes, draft_passes)
-        return cls(*seconds, *passes, tokens, attempted, accepted, accepted_lengths, recording_seconds)
+        proposals, sources = (attempted, accepted, accepted_lengths), accepted_by_source or {}
+        return cls(*seconds, *passes, tokens, *proposals, recording_seconds, None, drafted, sources)
 
     def widened(self, max_depth: int) -> "DecodingTrace":
         """Pad the counts with zeros to a greater depth D."""

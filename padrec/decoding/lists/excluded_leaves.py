@@ -32,12 +32,13 @@ class LeafExclusion:
         self._left = catalog.leaf_sizes.numpy(force=True) - count  # items of each leaf that are not excluded for all
         self._leaves = (self._left == 0).nonzero()[0]
 
-    def leaves(self, items: Sequence[Collection[int]], list_length: int) -> Tensor:
+    def leaves(self, items: Sequence[Collection[int]], list_length: int, least: int = 0) -> Tensor:
         """The leaves that each row excludes, for `Prompts.excluded`.
 
         Args:
             items: of each row the item indices that it excludes.
             list_length: K, items in a list.
+            least: columns that the result has at least.
 
         Returns:
             int64 `[B, E]`, -1 after a row's last.
@@ -53,8 +54,11 @@ class LeafExclusion:
                     f"history {number}: {n_leaves - left} of {n_leaves} semantic IDs excluded, which leaves {left}: "
                     f"expected at least {list_length} for a list of {list_length} items"
                 )
-        for_all = np.broadcast_to(self._leaves, (len(items), len(self._leaves)))
-        return torch.from_numpy(np.concatenate([for_all, padded_rows(leaves, lengths)], 1))
+        n_for_all, own = len(self._leaves), padded_rows(leaves, lengths)
+        table = np.full((len(items), max(least, n_for_all + own.shape[1])), -1)
+        table[:, :n_for_all] = self._leaves
+        table[:, n_for_all : n_for_all + own.shape[1]] = own
+        return torch.from_numpy(table)
 
     def _own(self, items: Sequence[Collection[int]]) -> tuple[_Ints, _Ints]:
         """The leaves that each row excludes beside those of all, one row after the other, and their numbers."""

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -49,7 +48,8 @@ class SessionsByShape(DecodingSession[R_co]):
         check_prompts: Callable[[int], None],
         device: torch.device,
     ) -> None:
-        self._session, self._room, self._check = lru_cache(_MOST_SESSIONS)(make), room, check_prompts
+        self._session, self._room = lru_cache(_MOST_SESSIONS)(make), room
+        self._check = lru_cache(check_prompts)  # a model's limit is looked for in all of its settings
         self._device = device
 
     @torch.inference_mode()
@@ -78,8 +78,8 @@ class ShapeSession(DecodingSession[R]):
         prefill, rest, capture = self._loop.run(prompts, keys, lambda: self._finish(prompts))
         tokens, log_probs, lengths, drafted, accepted, *counts = self._results.values()
         by_source = dict(zip(rounds.sources, accepted.tolist(), strict=True))
-        trace = DecodingTrace.of_counts(learning + prefill, rest, lengths, counts, capture)
-        return self._request.result(tokens, log_probs), replace(trace, accepted_by_source=by_source, drafted=drafted)
+        trace = DecodingTrace.of_counts(learning + prefill, rest, lengths, counts, capture, drafted, by_source)
+        return self._request.result(tokens, log_probs), trace
 
     def _learn(self, prompts: Prompts) -> float:
         """Seconds in which the draft learned from the last batch; both ends wait for the device."""
