@@ -109,9 +109,6 @@ def _left_to_pytorch(name: str) -> Iterator[None]:
             LayerOperations: TritonOperations,
         }
         plain = {method: _compiled(base, method) for method in methods}
-        if "attention" in methods or "rotate_and_store" in methods:
-            # Otherwise one launch might do both.
-            plain["rotate_and_attend"] = LayerOperations.rotate_and_attend
         mixed = type(f"Without{name.title().replace(' ', '')}", (by_kernels[base],), plain)
         arguments: dict[str, Any] = {"early": launches_early(torch.device("cuda"))} if base is LayerOperations else {}
         stack.enter_context(patch(_CHOSEN_IN[base], lambda *_: mixed(**arguments)))

@@ -1,7 +1,5 @@
 """The inputs of a feature draft's layers, and its heads, computed by GPU kernels."""
 
-from typing import NamedTuple
-
 import torch
 import triton
 from torch import Tensor
@@ -22,28 +20,13 @@ from padrec.drafts.kernels.first_attention import Attention, first_attention_ker
 from padrec.drafts.kernels.fusion import FusionInputs, fusion_kernel
 from padrec.drafts.kernels.heads import Followed, Nodes, heads_kernel
 
-# Inputs of a program of `fusion_kernel`.
-_INPUTS = 1024
+# Inputs of a program of each kernel.
+_INPUTS, _UNITS = 1024, 128
 # Rows of a tile of queries, and the smallest head whose halves matrix units multiply.
 _MOST_QUERIES, _LEAST_SIZE = 16, 32
 # Nodes of a tile of heads, and its least and most outputs. Between the two there is a program for each multiprocessor
 # of a Hopper GPU: programs wait for one load after another, so those that do not fit at once take as long again.
 _HEAD_NODES, _HEAD_OUTPUTS, _PROGRAMS = 16, (16, 64), 132
-
-
-class FirstTile(NamedTuple):
-    """Programs of `first_attention_kernel`."""
-
-    units: int  # of the layer's inputs, which one stores
-    columns: int  # whose keys and values one reads together
-    warps: int
-    stages: int  # blocks of columns in flight, plus one
-    registers: int | None = None  # most of a thread; None lets the compiler decide
-
-
-def first_tile(n_heads: int, size: int, itemsize: int) -> FirstTile:
-    """Tile by the key heads of all rows, the size of a head and the bytes of a number."""
-    return FirstTile(128, min(256, 16_384 // size) if itemsize == 2 else 32, 8, 2)
 
 
 class TritonDraftOperations(DraftOperations):
@@ -177,8 +160,8 @@ def _attend(
         place_stride=first.places.stride(0),
         scale=heads.scale,
     )
-    tile = first_tile(batch * heads.keys, heads.size, hidden.itemsize)
-    first_attention_kernel[(batch, heads.keys + triton.cdiv(n_units, tile.units))](
+    columns, warps = _first_tile(batch * heads.keys, heads.size, hidden.itemsize)
+    first_attention_kernel[(batch, heads.keys + triton.cdiv(n_units, _UNITS))](
         inputs=inputs,
         level=level,
         attention=attention,
@@ -193,13 +176,20 @@ def _attend(
         SIZE=heads.size,
         BLOCK_Q=_MOST_QUERIES,
         BLOCK_T=triton.next_power_of_2(n_tokens),
-        BLOCK_U=tile.units,
+        BLOCK_U=_UNITS,
         BLOCK_N=triton.next_power_of_2(n_nodes),
-        BLOCK_S=tile.columns,
+        BLOCK_S=columns,
         PRECISION="ieee" if hidden.dtype == torch.float32 else "tf32",
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-        maxnreg=tile.registers,
+        num_warps=warps,
+        num_stages=2,
         **launch_options(launches_early(hidden.device)),
     )
     return LayerInputs(hidden, seen=seen)
+
+
+def _first_tile(n_heads: int, size: int, itemsize: int) -> tuple[int, int]:
+    """Columns and warps of a program of `first_attention_kernel`, by the key heads of all rows."""
+    if itemsize != 2:
+        return 32, 8
+    # Where several programs share a multiprocessor, smaller ones took 0.83 of the time of levels of 32 rows on an H200.
+    return (min(128, 8192 // size), 4) if n_heads > _PROGRAMS else (min(256, 16_384 // size), 8)

@@ -105,7 +105,8 @@ class _FusedSession:
                 taken[number] = stream.values
             if seen is None:
                 qkv = compute.linear(stream, layer.qkv, layer.qkv_bias) if qkv is None else qkv
-                seen = compute.rotate_and_attend(qkv, buffers.layers[number], placement)
+                queries = compute.rotate_and_store(qkv, buffers.layers[number], placement)
+                seen = compute.attention(queries, buffers.layers[number], placement)
             stream = compute.add(stream, seen, layer.out, layer.out_bias, layer.middle_norm)
             inner = compute.linear(stream, layer.gate_up, gated=True)
             stream = compute.add(stream, inner, layer.down, norm=norms[number + 1])

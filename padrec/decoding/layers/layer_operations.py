@@ -138,10 +138,6 @@ class LayerOperations:
         seen = seen.reshape(batch * width, heads.queries * heads.size)
         return seen if placement.layout is None else placement.layout.pack(seen)
 
-    def rotate_and_attend(self, qkv: Tensor, layer: LayerAttention, placement: Placement) -> Tensor:
-        """`rotate_and_store`, then `attention`."""
-        return self.attention(self.rotate_and_store(qkv, layer, placement), layer, placement)
-
     def keep(self, keys: Tensor, values: Tensor, lengths: Tensor, path: Tensor) -> None:
         """Move the columns of a tree path right after the past, in place.
 

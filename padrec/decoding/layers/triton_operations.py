@@ -16,7 +16,6 @@ from padrec.decoding.layers.kernels.attention import (
     attention_kernel,
     join_kernel,
     keep_kernel,
-    rotate_and_attend_kernel,
     rotate_kernel,
 )
 from padrec.decoding.layers.kernels.elementwise import gate_kernel, norm_kernel
@@ -35,10 +34,10 @@ from padrec.decoding.layers.placement import Placement
 _SUM_OUTPUTS = 256
 # Units of heads that a warp rotates.
 _ROTATED_PER_WARP = 256
-# The smallest head whose halves matrix units multiply.
-_LEAST_HALVED = 32
 # Query heads of tokens whose splits a program joins.
 _JOINED_ROWS = 4
+# Outputs of a program that applies gates to the vendor's product.
+_GATE_OUTPUTS = 1024
 
 
 class TritonOperations(LayerOperations):
@@ -124,16 +123,15 @@ class TritonOperations(LayerOperations):
         """SiLU of the first half of `[T, 2 m]` times the second half, `[T, m]`."""
         n_tokens, n = len(both), both.shape[1] // 2
         y = both.new_empty(n_tokens, n)
-        grid = (n_tokens, triton.cdiv(n, tiles.GATE_OUTPUTS))
-        sizes = {"n": n, "BLOCK": tiles.GATE_OUTPUTS, "num_warps": tiles.GATE_WARPS}
-        gate_kernel[grid](both=both, y=y, **sizes, **self._launch)
+        grid = (n_tokens, triton.cdiv(n, _GATE_OUTPUTS))
+        gate_kernel[grid](both=both, y=y, n=n, BLOCK=_GATE_OUTPUTS, num_warps=4, **self._launch)
         return y
 
     def _norm(self, norm: RMSNorm, x: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The sum of `x` and `added`, `[T, n]`, and its norm."""
         y, normed, n = x if added is None else torch.empty_like(x), torch.empty_like(x), x.shape[1]
         tensors = {"x": x, "added": added, "weight": norm.weight, "y": y, "normed": normed}
-        sizes = {"n": n, "BLOCK": triton.next_power_of_2(n), "num_warps": tiles.NORM_WARPS}
+        sizes = {"n": n, "BLOCK": triton.next_power_of_2(n), "num_warps": 4}
         norm_kernel[(len(x),)](**tensors, eps=norm.eps, **sizes, **self._launch)
         return y, normed
 
@@ -180,16 +178,20 @@ class TritonOperations(LayerOperations):
 
     def rotate_and_store(self, qkv: Tensor, layer: LayerAttention, placement: Placement) -> Tensor:
         """See `LayerOperations.rotate_and_store`."""
-        (batch, width), heads = placement.depths.shape, layer.heads
+        (batch, width), heads, norms = placement.depths.shape, layer.heads, layer.norms
         shape = (batch, width) if placement.layout is None else (len(qkv),)
         queries = torch.empty(*shape, heads.queries, heads.size, dtype=qkv.dtype, device=qkv.device)
         n_heads = heads.queries + 2 * heads.keys
         together = tiles.heads_together(len(qkv), n_heads)
         grid = len(qkv), triton.cdiv(n_heads, together)
+        (cosines, sines), depths = layer.rotary, placement.depths
+        tensors = {"qkv": qkv, "cosines": cosines, "sines": sines, "depths": depths, "queries": queries}
+        strides = {"depth_row_stride": depths.stride(0), "depth_stride": depths.stride(1)}
         sizes = {"batch": batch, "N_QUERIES": heads.queries, "HEADS": together}
         warps = min(4, triton.cdiv(together * heads.size, _ROTATED_PER_WARP))
-        launch = {**_rotation(qkv, layer, placement), **_cache(layer), "num_warps": warps, **self._launch}
-        rotate_kernel[grid](queries=queries, rows=_rows(placement), **sizes, **launch)
+        head_norms = None if norms is None else HeadNorms(norms[0].weight, norms[1].weight, norms[0].eps)
+        launch = {**_cache(layer), "num_warps": warps, **self._launch}
+        rotate_kernel[grid](norms=head_norms, rows=_rows(placement), **tensors, **strides, **sizes, **launch)
         return queries
 
     def attention(self, queries: Tensor, layer: LayerAttention, placement: Placement) -> Tensor:
@@ -198,38 +200,22 @@ class TritonOperations(LayerOperations):
         n_tokens = batch * width if placement.layout is None else len(queries)
         group = heads.queries // heads.keys
         seen = torch.empty(n_tokens, heads.queries * heads.size, dtype=queries.dtype, device=queries.device)
-        n_rows, tile = n_tokens * heads.queries, self._attention_tile(layer, placement)
+        columns, n_rows = layer.keys.shape[2], n_tokens * heads.queries
+        tile = self._attention_tiles(width * group, batch * heads.keys, heads.size, queries.itemsize, columns)
         grid = batch * heads.keys, triton.cdiv(width * group, tile.queries), tile.splits
-        tensors = {"queries": queries, "seen": seen, **_flags(tree)}
-        sizes = {"GROUP": group, "BLOCK_Q": tile.queries, "BLOCK_S": tile.columns, "APART": tile.apart}
+        strides = (0, 0) if tree is None else (tree.stride(0), tree.stride(1))
+        flags = None if tree is None else tree.view(torch.uint8)
+        tensors = {"queries": queries, "ancestors": flags, "seen": seen}
+        sizes = {"ancestor_row_stride": strides[0], "ancestor_token_stride": strides[1]}
+        sizes |= {"GROUP": group, "BLOCK_Q": tile.queries, "BLOCK_S": tile.columns, "APART": tile.apart}
         parts = None if tile.splits == 1 else _parts(seen, tile.splits, n_rows, heads.size)
         launch = {**_cache(layer), "num_warps": tile.warps, "num_stages": tile.stages, **self._launch}
-        launch |= {"scale": heads.scale, "PRECISION": _precision(queries.dtype), "maxnreg": tile.registers}
+        launch |= {"scale": heads.scale, "PRECISION": _precision(queries.dtype)}
         attention_kernel[grid](rows=_rows(placement), parts=parts, **tensors, **sizes, **launch)
         if parts is not None:
             sizes = {"SPLITS": tile.splits, "SIZE": heads.size, "BLOCK": _JOINED_ROWS, "num_warps": 4}
             join_kernel[(triton.cdiv(n_rows, _JOINED_ROWS),)](parts=parts, seen=seen, **sizes, **self._launch)
         return seen
-
-    def rotate_and_attend(self, qkv: Tensor, layer: LayerAttention, placement: Placement) -> Tensor:
-        """See `LayerOperations.rotate_and_attend`."""
-        (batch, width), heads, tile = placement.depths.shape, layer.heads, self._attention_tile(layer, placement)
-        group = heads.queries // heads.keys
-        plain = placement.layout is None and placement.chain is None and heads.size >= _LEAST_HALVED
-        if not (tile.rotates and tile.splits == 1 and plain and width * group <= tile.queries):
-            return super().rotate_and_attend(qkv, layer, placement)
-        seen = qkv.new_empty(batch * width, heads.queries * heads.size)
-        sizes = {"GROUP": group, "BLOCK_Q": tile.queries, "BLOCK_T": max(16, triton.next_power_of_2(width))}
-        sizes |= {"BLOCK_S": tile.columns, "num_warps": tile.warps, "num_stages": tile.stages}
-        tensors = {"seen": seen, **_rotation(qkv, layer, placement), **_cache(layer), **_flags(placement.ancestors)}
-        launch = {"scale": heads.scale, "PRECISION": _precision(qkv.dtype), "maxnreg": tile.registers, **self._launch}
-        rotate_and_attend_kernel[batch * heads.keys,](rows=_rows(placement), **tensors, **sizes, **launch)
-        return seen
-
-    def _attention_tile(self, layer: LayerAttention, placement: Placement) -> tiles.AttentionTile:
-        (batch, width), heads, keys = placement.depths.shape, layer.heads, layer.keys
-        n_queries = width * heads.queries // heads.keys
-        return self._attention_tiles(n_queries, batch * heads.keys, heads.size, keys.itemsize, keys.shape[2])
 
     def keep(self, keys: Tensor, values: Tensor, lengths: Tensor, path: Tensor) -> None:
         """See `LayerOperations.keep`."""
@@ -250,19 +236,6 @@ def _rows(placement: Placement) -> Rows:
     starts, places = (None, None) if layout is None else (layout.starts, layout.places)
     branches = 0 if chain is None or tree is None else tree.shape[1]
     return Rows(placement.lengths, placement.depths.shape[1], placement.first, starts, places, chain, branches)
-
-
-def _rotation(qkv: Tensor, layer: LayerAttention, placement: Placement) -> dict[str, Any]:
-    (cosines, sines), depths, norms = layer.rotary, placement.depths, layer.norms
-    head_norms = None if norms is None else HeadNorms(norms[0].weight, norms[1].weight, norms[0].eps)
-    strides = {"depth_row_stride": depths.stride(0), "depth_stride": depths.stride(1)}
-    return {"qkv": qkv, "norms": head_norms, "cosines": cosines, "sines": sines, "depths": depths, **strides}
-
-
-def _flags(tree: Tensor | None) -> dict[str, Any]:
-    strides = (0, 0) if tree is None else (tree.stride(0), tree.stride(1))
-    flags = None if tree is None else tree.view(torch.uint8)
-    return {"ancestors": flags, "ancestor_row_stride": strides[0], "ancestor_token_stride": strides[1]}
 
 
 def _cache(layer: LayerAttention) -> dict[str, Any]:

@@ -7,14 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from padrec.decoding.device.kernels.early_launch import let_next_start, wait_for_input
-from padrec.decoding.layers.kernels.attention import (
-    HeadNorms,
-    absorb,
-    is_finite,
-    move_past_to_l2,
-    normed_heads,
-    rotated_heads,
-)
+from padrec.decoding.layers.kernels.attention import HeadNorms, absorb, is_finite, move_past_to_l2
 
 
 class Attention(NamedTuple):
@@ -63,6 +56,22 @@ def _fused(sources, unit, mask, inputs):
 
 
 @triton.jit
+def _normed(low, high, weight, eps, half, SIZE: tl.constexpr):
+    """Halves of heads after their norm."""
+    factor = tl.rsqrt(tl.sum(low * low + high * high, 1) / SIZE + eps)[:, None]
+    low = low * factor * tl.load(weight + half).to(tl.float32)
+    return low, high * factor * tl.load(weight + half + SIZE // 2).to(tl.float32)
+
+
+@triton.jit
+def _rotated(low, high, attention, angle, SIZE: tl.constexpr):
+    """Halves of heads, rotated by their position."""
+    cosines, sines = attention.cosines + angle, attention.sines + angle
+    turned = low * tl.load(cosines) - high * tl.load(sines)
+    return turned, high * tl.load(cosines + SIZE // 2) + low * tl.load(sines + SIZE // 2)
+
+
+@triton.jit
 def _attend(
     row,
     head,
@@ -96,10 +105,10 @@ def _attend(
     k_low, k_high = _fused(sources, place, real, inputs), _fused(sources, place + HALF, real, inputs)
     own = _fused(sources, n_units + (N_KEYS * GROUP + N_KEYS + head) * SIZE + unit, real, inputs)
     if attention.norms is not None:
-        q_low, q_high = normed_heads(q_low, q_high, attention.norms.query, attention.norms.eps, half, SIZE)
-        k_low, k_high = normed_heads(k_low, k_high, attention.norms.key, attention.norms.eps, half, SIZE)
-    q_low, q_high = rotated_heads(q_low, q_high, attention.cosines, attention.sines, angle, SIZE)
-    k_low, k_high = rotated_heads(k_low, k_high, attention.cosines, attention.sines, angle, SIZE)
+        q_low, q_high = _normed(q_low, q_high, attention.norms.query, attention.norms.eps, half, SIZE)
+        k_low, k_high = _normed(k_low, k_high, attention.norms.key, attention.norms.eps, half, SIZE)
+    q_low, q_high = _rotated(q_low, q_high, attention, angle, SIZE)
+    k_low, k_high = _rotated(k_low, k_high, attention, angle, SIZE)
     # See `rotate_kernel`.
     broken = tl.min(is_finite(own).to(tl.int32), 1)[:, None] == 0
     dtype = attention.key_cache.dtype.element_ty

@@ -116,7 +116,11 @@ def test_keys_and_values_that_are_under_way_fit_into_memory(
 
 @pytest.mark.parametrize(
     ("n_queries", "n_heads", "columns", "splits"),
-    [(512, 8, 8192, 4), (512, 8, 2048, 1), (512, 32, 8192, 1), (2, 8, 8192, 4), (2, 8, 256, 1), (40, 256, 8192, 1)],
+    [
+        *((512, 8, 8192, 4), (512, 8, 2048, 1), (512, 32, 8192, 1)),
+        *((2, 8, 8192, 4), (20, 8, 512, 4), (128, 8, 1024, 2), (20, 8, 32_768, 8)),
+        *((2, 8, 256, 1), (40, 256, 8192, 1)),
+    ],
 )
 def test_programs_share_long_columns_where_they_are_few(
     n_queries: int, n_heads: int, columns: int, splits: int

@@ -235,65 +235,6 @@ def test_a_token_that_is_not_finite_reaches_only_those_that_see_it(
     assert torch.equal(outputs[1][~reached], outputs[0][~reached])
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("has_norms", [True, False], ids=["norms", "plain"])
-@pytest.mark.parametrize("heads", [Heads(4, 2, 32, 0.2), Heads(6, 2, 32, 0.3), Heads(2, 2, 64, 0.1)], ids=str)
-@_PLACES
-def test_rotation_and_attention_in_one_launch(
-    first: int, tree: bool, heads: Heads, has_norms: bool, dtype: torch.dtype
-) -> None:
-    operations = _rotating(32)
-    for width in (1, 5, 10):
-        placement = placement_of(_PAST, width, first, tree)
-        qkv = random_tensor(3 * width, (heads.queries + 2 * heads.keys) * heads.size, dtype=dtype, seed=0)
-        found_layer = layer_of(3, heads, dtype, has_norms)
-        expected_layer = exact_attention(found_layer)
-        seen = operations.rotate_and_attend(qkv, found_layer, placement)
-        expected = PLAIN.rotate_and_attend(qkv.double(), expected_layer, placement)
-        assert_close(seen, expected, roundings=2)
-        assert_close(found_layer.keys, expected_layer.keys)
-        assert torch.equal(found_layer.values.double(), expected_layer.values)
-
-
-def test_more_queries_than_a_program_has_are_rotated_in_a_launch_of_their_own() -> None:
-    heads, placement = Heads(4, 2, 32, 0.2), placement_of(_ROTATED_PAST, 9, 0, tree=True)
-    qkv = random_tensor(2 * 9, 8 * 32, dtype=torch.float32, seed=0)
-    layer = layer_of(2, heads, torch.float32)
-    expected_layer = exact_attention(layer)
-    seen = _rotating(16).rotate_and_attend(qkv, layer, placement)
-    assert_close(seen, PLAIN.rotate_and_attend(qkv.double(), expected_layer, placement))
-    assert_close(layer.keys, expected_layer.keys)
-
-
-@pytest.mark.parametrize("tree", [False, True], ids=["chain", "tree"])
-@pytest.mark.parametrize("spoilt_unit", [0, -1], ids=["query", "value"])
-def test_in_one_launch_too_a_token_that_is_not_finite_reaches_only_those_that_see_it(
-    tree: bool, spoilt_unit: int
-) -> None:
-    heads, width, spoilt = Heads(2, 1, 32, 0.2), 4, 1
-    placement = placement_of(_ROTATED_PAST, width, 0, tree)
-    qkv = random_tensor(2 * width, 4 * 32, dtype=torch.float32, seed=0)
-    qkv[width + spoilt, spoilt_unit] = torch.nan
-    layer = layer_of(2, heads, torch.float32)
-    seen = _rotating(16).rotate_and_attend(qkv, layer, placement).view(2, width, heads.queries, heads.size)
-    sees = torch.arange(width, device=DEVICE) >= spoilt
-    if placement.ancestors is not None:
-        sees = placement.ancestors[1, :, spoilt]
-    reached = torch.zeros(2, width, heads.queries, dtype=torch.bool, device=DEVICE)
-    if spoilt_unit == 0:
-        reached[1, spoilt, 0] = True
-    else:
-        reached[1] = sees[:, None]
-    assert torch.equal(seen.isnan().all(-1), reached)
-    assert seen[~reached].isfinite().all()
-    assert layer.values.isfinite().all()
-
-
-def _rotating(queries: int) -> TritonOperations:
-    tile = AttentionTile(queries, 32, 4, 2, rotates=True)
-    return TritonOperations(attention_tiles=lambda *sizes: tile)
-
-
 # Rows' lengths, and packed tokens after them.
 _PACKED = pytest.mark.parametrize(
     ("lengths", "spare"),

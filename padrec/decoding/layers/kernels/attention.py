@@ -125,22 +125,6 @@ def absorb(score, v, top, weight_sum, total, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def normed_heads(low, high, weight, eps, half, SIZE: tl.constexpr):
-    """Halves of heads `[N, SIZE / 2]` after their norm."""
-    factor = tl.rsqrt(tl.sum(low * low + high * high, 1) / SIZE + eps)[:, None]
-    low = low * factor * tl.load(weight + half).to(tl.float32)
-    return low, high * factor * tl.load(weight + half + SIZE // 2).to(tl.float32)
-
-
-@triton.jit
-def rotated_heads(low, high, cosines, sines, angle, SIZE: tl.constexpr):
-    """Halves of heads `[N, SIZE / 2]`, rotated by the angles at `angle`."""
-    HALF: tl.constexpr = SIZE // 2
-    turned = low * tl.load(cosines + angle) - high * tl.load(sines + angle)
-    return turned, high * tl.load(cosines + angle + HALF) + low * tl.load(sines + angle + HALF)
-
-
-@triton.jit
 def _attend_to_all(q, keys, values, scale, top, weight_sum, total, PRECISION: tl.constexpr):
     """Attend to a block of columns that all tokens see."""
     k, v = tl.load(keys), tl.load(values)
@@ -261,107 +245,6 @@ def attention_kernel(
     else:
         total = total / weight_sum[:, None]
         tl.store(seen + place, total.to(seen.dtype.element_ty), real[:, None])
-
-
-@triton.jit
-def rotate_and_attend_kernel(
-    qkv,
-    norms,
-    cosines,
-    sines,
-    rows,
-    depths,
-    depth_row_stride,
-    depth_stride,
-    keys,
-    values,
-    row_stride,
-    head_stride,
-    ancestors,
-    ancestor_row_stride,
-    ancestor_token_stride,
-    seen,
-    scale,
-    N_KEYS: tl.constexpr,
-    GROUP: tl.constexpr,
-    SIZE: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-    PRECISION: tl.constexpr,
-    EARLY: tl.constexpr,
-):
-    # `rotate_kernel` and `attention_kernel` in one: a program has all tokens of a row and a key head, stores their keys
-    # and values, and attends to them without reading them again.
-    let_next_start(EARLY)
-    row, head = (tl.program_id(0) // N_KEYS).to(tl.int64), tl.program_id(0) % N_KEYS
-    query, own = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_T)
-    token, member = query // GROUP, query % GROUP
-    HALF: tl.constexpr = SIZE // 2
-    half, unit = tl.arange(0, HALF)[None, :], tl.arange(0, SIZE)[None, :]
-    base = row * row_stride + head * head_stride
-    if EARLY:
-        # See `attention_kernel`.
-        move_past_to_l2(keys + base, values + base, tl.load(rows.lengths + row), SIZE, BLOCK_S)
-        wait_for_input(EARLY)
-    past = tl.load(rows.lengths + row).to(tl.int32)
-    real, exists = (token < rows.width)[:, None], (own < rows.width)[:, None]
-    depths += row * depth_row_stride
-    query_angle = (past + tl.load(depths + token * depth_stride, token < rows.width, 0))[:, None] * SIZE + half
-    key_angle = (past + tl.load(depths + own * depth_stride, own < rows.width, 0))[:, None] * SIZE + half
-    N_HEADS: tl.constexpr = N_KEYS * GROUP + 2 * N_KEYS
-    source = qkv + ((row * rows.width + token) * N_HEADS + head * GROUP + member)[:, None] * SIZE + half
-    q_low = tl.load(source, real, 0.0).to(tl.float32)
-    q_high = tl.load(source + HALF, real, 0.0).to(tl.float32)
-    source = qkv + ((row * rows.width + own) * N_HEADS + N_KEYS * GROUP + head)[:, None] * SIZE
-    k_low = tl.load(source + half, exists, 0.0).to(tl.float32)
-    k_high = tl.load(source + half + HALF, exists, 0.0).to(tl.float32)
-    v = tl.load(source + N_KEYS * SIZE + unit, exists, 0.0)
-    if norms is not None:
-        q_low, q_high = normed_heads(q_low, q_high, norms.query, norms.eps, half, SIZE)
-        k_low, k_high = normed_heads(k_low, k_high, norms.key, norms.eps, half, SIZE)
-    dtype = keys.dtype.element_ty
-    q_low, q_high = rotated_heads(q_low, q_high, cosines, sines, query_angle, SIZE)
-    k_low, k_high = rotated_heads(k_low, k_high, cosines, sines, key_angle, SIZE)
-    q_low, q_high = q_low.to(dtype), q_high.to(dtype)
-    # See `rotate_kernel`.
-    finite = is_finite(v.to(tl.float32))
-    broken = tl.min(finite.to(tl.int32), 1)[:, None] == 0
-    k_low = tl.where(broken, float("nan"), k_low).to(dtype)
-    k_high = tl.where(broken, float("nan"), k_high).to(dtype)
-    v = tl.where(finite, v, 0.0).to(dtype)
-    place = base + (past + rows.first + own)[:, None] * SIZE
-    tl.store(keys + place + half, k_low, exists)
-    tl.store(keys + place + half + HALF, k_high, exists)
-    tl.store(values + place + unit, v, exists)
-    scale *= 1.4426950408889634  # exp(x) is 2 to the power of x / log(2)
-    visible = own[None, :] <= token[:, None]
-    if ancestors is not None:
-        ancestors += row * ancestor_row_stride + token[:, None] * ancestor_token_stride
-        visible = tl.load(ancestors + rows.first + own[None, :], real & (own < rows.width)[None, :], 0) != 0
-    score = tl.dot(q_low, tl.trans(k_low), input_precision=PRECISION)
-    score = tl.dot(q_high, tl.trans(k_high), score, input_precision=PRECISION) * scale
-    score = tl.where(visible, score, float("-inf"))
-    top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
-    weight_sum, total = tl.zeros([BLOCK_Q], tl.float32), tl.zeros([BLOCK_Q, SIZE], tl.float32)
-    top, weight_sum, total = absorb(score, v, top, weight_sum, total, PRECISION)
-    end = past + rows.first
-    for block in range(0, end, BLOCK_S):
-        column = block + tl.arange(0, BLOCK_S)
-        filled, after = column < end, (column - past)[None, :]
-        sees = after < 0
-        if ancestors is not None:
-            sees |= tl.load(ancestors + after, real & (after >= 0) & filled[None, :], 0) != 0
-        address = base + column[:, None] * SIZE
-        past_low = tl.load(keys + address + half, filled[:, None], 0.0)
-        past_high = tl.load(keys + address + half + HALF, filled[:, None], 0.0)
-        past_v = tl.load(values + address + unit, filled[:, None], 0.0)
-        past_score = tl.dot(q_low, tl.trans(past_low), input_precision=PRECISION)
-        past_score = tl.dot(q_high, tl.trans(past_high), past_score, input_precision=PRECISION) * scale
-        past_score = tl.where(sees, past_score, float("-inf"))
-        top, weight_sum, total = absorb(past_score, past_v, top, weight_sum, total, PRECISION)
-    place = ((row * rows.width + token) * (N_KEYS * GROUP) + head * GROUP + member)[:, None] * SIZE + unit
-    tl.store(seen + place, (total / weight_sum[:, None]).to(seen.dtype.element_ty), real)
 
 
 @triton.jit
