@@ -45,9 +45,19 @@ class DecodingTrace:
         at_least = np.zeros(accepted.shape[1] + 2, dtype=np.int64)
         at_least[0], at_least[1:-1] = target_passes.numpy().sum(), accepted.numpy().sum(0)
         accepted_lengths = torch.from_numpy(at_least[:-1] - at_least[1:])
-        seconds, passes = (prefill_seconds, decode_seconds), (target_passes, draft_passes)
-        proposals, sources = (attempted, accepted, accepted_lengths), accepted_by_source or {}
-        return cls(*seconds, *passes, tokens, *proposals, recording_seconds, None, drafted, sources)
+        return cls(
+            prefill_seconds,
+            decode_seconds,
+            target_passes,
+            draft_passes,
+            tokens,
+            attempted,
+            accepted,
+            accepted_lengths,
+            recording_seconds,
+            drafted=drafted,
+            accepted_by_source=accepted_by_source or {},
+        )
 
     def widened(self, max_depth: int) -> "DecodingTrace":
         """Pad the counts with zeros to a greater depth D."""
