@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What positions are worth where a token does not tell its own: the quickstart's job with one set of code tokens for all
-# slots and a smaller catalog; HASS, PAD-Rec and PAD-Rec with either half alone, three seeds each. Needs the `padrec` command
-# on the PATH.
+# slots and a smaller catalog; HASS, PAD-Rec, PAD-Rec with either half alone, and drafts with one pass an item without and
+# with the position-aware part, three seeds each. Needs the `padrec` command on the PATH.
 #
 # What is finished is not done again; remove runs/shared-codes to start over.
 set -euo pipefail
@@ -25,13 +25,17 @@ fit target --config $configs/target.yaml
 draft base --config $configs/base.yaml
 for seed in 0 1 2; do
   while read -r name form; do
-    draft "$name-$seed" --seed_everything $seed --data.init_args.seed $seed \
+    network=()
+    [[ $name != item* ]] || network=(--config experiments/base_drafts/item.yaml)
+    draft "$name-$seed" "${network[@]}" --seed_everything $seed --data.init_args.seed $seed \
       --model.init_args.position_aware "$form" \
       --model.init_args.initial_weights.init_args.path $results/base/checkpoints/last.ckpt </dev/null
   done <<<"hass null
 slots {steps: null}
 steps {slots: null}
-padrec {}"
+padrec {}
+item null
+item-padrec {}"
 done
 padrec test --config $configs/evaluate.yaml --config $configs/shared_codes.yaml
 cat $results/evaluate/report.md
