@@ -178,8 +178,7 @@ AttentionTileChoice = Callable[[int, int, int, int, int], AttentionTile]
 _MOST_PROGRAMS = 2 * _PROGRAMS
 # Queries of a key head from which tiles of heads of 128 have 64 columns.
 _MANY_QUERIES = 512
-# Columns of a cache for each split of many queries, which arithmetic bounds: over fewer, the kernel that joins them
-# costs what it saves.
+# Columns of a cache for each split of many queries: over fewer, the kernel that joins them costs what it saves.
 _SPLIT_COLUMNS = 2048
 # Few queries wait for one block of columns after another. From so many columns on they have as many splits, if these
 # find free multiprocessors: on one H200, 0.75 of the time of a pass of 10 tokens after 1,000, 0.87 after 400.
