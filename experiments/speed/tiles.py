@@ -155,7 +155,7 @@ def _attention(columns: int, warps: int, stages: int, queries: int = 16, **more:
 
 
 def _in_parts(splits: int) -> AttentionTileChoice:
-    """What decoding takes, the columns shared by so many programs."""
+    """What decoding takes, with the columns divided among `splits` programs."""
     return lambda *sizes: replace(attention_tile(*sizes), splits=splits)
 
 

@@ -79,6 +79,7 @@ class WorkerProcess(Worker):
         asyncio.get_running_loop().add_reader(self._connection.fileno(), self._receive)
         ready = await self._message
         if isinstance(ready, str):
+            asyncio.get_running_loop().remove_reader(self._connection.fileno())  # the next start has another pipe
             raise InputError(ready)
         return ready  # type: ignore[no-any-return]
 

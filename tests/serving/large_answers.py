@@ -16,3 +16,8 @@ def answer_at_length(connection: Connection, settings: WorkerSettings) -> None:
             connection.send(AnsweredBatch([Answer(200, b"x" * SIZE) for _ in rows]))
     except EOFError:
         pass
+
+
+def refuse_to_start(connection: Connection, settings: WorkerSettings) -> None:
+    connection.send(f"{settings.folder}: expected another folder")
+    connection.poll(None)  # takes until the other end is closed

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from padrec.catalog import InputError
 from padrec.serving import WorkerProcess, WorkerSettings
 from padrec.serving.recommendation_request import RecommendationRequest, RequestKind
 from padrec.serving.worker import WorkerEndedError, run_worker
-from tests.serving.large_answers import SIZE, answer_at_length
+from tests.serving.large_answers import SIZE, answer_at_length, refuse_to_start
 
 
 @pytest.fixture
@@ -38,6 +39,19 @@ def test_answers_arrive_whole_and_the_end_of_a_process_is_noticed(monkeypatch: p
         worker._process.kill()
         with pytest.raises(WorkerEndedError):
             await worker.answer([request])
+        await worker.stop()
+
+    asyncio.run(steps())
+
+
+def test_a_worker_that_could_not_start_may_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("padrec.serving.worker.run_worker", refuse_to_start)
+
+    async def steps() -> None:
+        worker = WorkerProcess(WorkerSettings("shop"))
+        for _ in range(6):  # the fifth pipe gets the number of an earlier one
+            with pytest.raises(InputError, match="shop: expected another folder"):
+                await asyncio.wait_for(worker.start(), 60)
         await worker.stop()
 
     asyncio.run(steps())

@@ -180,8 +180,9 @@ _MOST_PROGRAMS = 2 * _PROGRAMS
 _MANY_QUERIES = 512
 # Columns of a cache for each split of many queries: over fewer, the kernel that joins them costs what it saves.
 _SPLIT_COLUMNS = 2048
-# Few queries wait for one block of columns after another. From so many columns on they have as many splits, if these
-# find free multiprocessors: on one H200, 0.75 of the time of a pass of 10 tokens after 1,000, 0.87 after 400.
+# Few queries wait for one block of columns after another. Caches of at least `_LONG` columns are read in `_FEW_SPLITS`
+# splits where multiprocessors are free: a pass of 10 tokens then takes 0.75 of its time behind 1,000 tokens on an H200,
+# and 0.87 behind 400.
 _LONG, _FEW_SPLITS = 512, 4
 
 
